@@ -1,0 +1,40 @@
+# make demo: from music to a compression / precision curve.  make test: every test.  make check: also format, lint, types.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOK := CPLXNET_PROGRESS=text $(BIN)/papermill --kernel python3 --no-progress-bar --stdout-file /dev/stdout --stderr-file /dev/stderr
+DEMO := runs/demo
+
+.PHONY: env demo test check format clean-demo
+
+env: .venv/installed
+
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: env
+	$(BIN)/python -m cplxnet.musicnet.demo
+	mkdir -p $(DEMO)
+	$(NOTEBOOK) experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -p grids '["demo"]'
+	$(NOTEBOOK) auto_experiment.ipynb $(DEMO)/auto_experiment.ipynb
+	$(NOTEBOOK) experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb
+	$(BIN)/python -m cplxnet.auto report $(DEMO)
+	@echo "figure: $(DEMO)/trade-off.png"
+
+test: env
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: env
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean-demo:
+	rm -rf $(DEMO) data/demo

@@ -1,0 +1,7 @@
+"""How an experiment runs: manifests, grids, stages of training, runs and their results."""
+
+from . import grid, plots, report
+from .manifest import Manifest, load
+from .many import run_many
+from .report import status
+from .runner import run

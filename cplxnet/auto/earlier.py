@@ -1,0 +1,62 @@
+"""Stages that a run folder holds from before, to be taken over in place of training them again."""
+
+import contextlib
+import shutil
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from . import atomic
+from .folder import RunFolder
+
+
+class Earlier(NamedTuple):
+    """What a run folder held before this run began: its path, its finished stages, its history."""
+
+    folder: RunFolder
+    stages: dict[str, Any]
+    history: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "Earlier":
+        """Raises ValueError, naming the file, where one is damaged."""
+        return cls(folder, (folder.scores or {}).get("stages", {}), folder.history)
+
+    @classmethod
+    def of_others(cls, folders: Iterable[RunFolder]) -> list["Earlier"]:
+        """Those of other runs' folders; a damaged one is passed over, since its own run reports it."""
+        found = []
+        for folder in folders:
+            with contextlib.suppress(ValueError):
+                found.append(cls.read(folder))
+        return found
+
+    def take_over(self, into: RunFolder, number: int, name: str, key: str) -> "Finished | None":
+        """The stage `name`, its snapshot copied to the folder `into`; None if it was not finished under `key`.
+
+        Raises ValueError where the snapshot is `into`'s own and damaged.
+        """
+        done = self.stages.get(name, {})
+        source, target = self.folder.snapshot(number, name), into.snapshot(number, name)
+        if done.get("key") != key or not source.exists():
+            return None
+        try:
+            snapshot = atomic.read_tensors(source)
+        except ValueError:
+            if source == target:
+                raise
+            return None
+        if snapshot["key"] != key:
+            return None
+        if source != target:
+            with source.open("rb") as file:
+                atomic.write(target, lambda copy: shutil.copyfileobj(file, copy))
+            done = done | {"reused_from": done["reused_from"] or self.folder.path.name}
+        return Finished(snapshot, done, [line for line in self.history if line["stage"] == name])
+
+
+class Finished(NamedTuple):
+    """A finished stage: its snapshot, its entry in scores.json, its lines of history.jsonl."""
+
+    snapshot: dict[str, Any]
+    result: dict[str, Any]
+    history: list[dict[str, Any]]

@@ -1,0 +1,146 @@
+"""A run's folder: configuration, status, history, scores and snapshots, each file written whole or not at all.
+
+config.json      the manifest as resolved, package versions, git commit, device
+status.json      state, stage, epoch, owner, reason, times
+history.jsonl    a line per epoch
+<k>-<stage>.pt   weights and optimiser state at the stage's end (tensors and plain values)
+scores.json      all that the analysis needs
+traceback.txt    where a failed run failed
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from . import atomic
+from .manifest import Manifest
+
+STATES = ("queued", "running", "done", "failed", "diverged", "interrupted")
+PACKAGES = ("cplxnet", "torch", "numpy", "scipy", "h5py")
+
+
+class RunFolder:
+    """Reads and writes the files of one run; nothing here knows how a run is run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def start(self, manifest: Manifest, device: str) -> None:
+        """Take the folder: write config.json and a status of running."""
+        config = {
+            "manifest": manifest.to_dict(),
+            "fingerprint": manifest.fingerprint(),
+            "device": device,
+            "packages": {name: _version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "commit": _git_commit(),
+        }
+        (self.path / "traceback.txt").unlink(missing_ok=True)  # of an earlier attempt
+        atomic.write_json(self.path / "config.json", config)
+        owner = {"pid": os.getpid(), "host": socket.gethostname()}
+        now = time.time()
+        self._write_status({"state": "running", "owner": owner, "started": now, "updated": now, "reason": None})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json holds, empty where there is none."""
+        return _read(self.path / "config.json") or {}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The status as last written; a folder that is not there is queued."""
+        return _read(self.path / "status.json") or {"state": "queued"}
+
+    def update(self, **changes: Any) -> None:
+        """Change keys of the status: state, stage, epoch, n_epochs, reason."""
+        self._write_status(self.status | changes | {"updated": time.time()})
+
+    def _write_status(self, status: dict[str, Any]) -> None:
+        if status["state"] not in STATES:
+            raise ValueError(f"expected a state of {', '.join(STATES)}, got {status['state']!r}")
+        atomic.write_json(self.path / "status.json", status)
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """What scores.json holds, None where there is none yet."""
+        return _read(self.path / "scores.json")
+
+    def write_scores(self, scores: dict[str, Any]) -> None:
+        atomic.write_json(self.path / "scores.json", plain(scores))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One dict per epoch, in the order they were trained."""
+        path = self.path / "history.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+    def write_history(self, lines: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(plain(line), allow_nan=False) + "\n" for line in lines)
+        atomic.write_text(self.path / "history.jsonl", text)
+
+    def snapshot(self, number: int, stage: str) -> Path:
+        """The path of a stage's snapshot."""
+        return self.path / f"{number}-{stage}.pt"
+
+    def write_traceback(self, text: str) -> None:
+        atomic.write_text(self.path / "traceback.txt", text)
+
+
+def plain(value: Any) -> Any:
+    """`value` with NaN and infinite numbers as None, which JSON can say."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _read(path: Path) -> Any:
+    try:
+        return _parse(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        return None
+
+
+def _parse(text: str | bytes, source: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(
+            f"{source}: expected JSON as this package writes it, got {error}; delete the file to run again"
+        ) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{source}: expected a JSON object, got {value!r:.40}; delete the file to run again")
+    return value
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this package lies in, with '+' for uncommitted changes; None outside one."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        )
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")

@@ -1,0 +1,115 @@
+"""Tables of what runs have reached, read from their folders; snapshots are never opened."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from . import grid
+from .folder import RunFolder
+from .manifest import Manifest
+
+
+def status(folder: str | Path) -> pd.DataFrame:
+    """How far each run of a folder of manifests is: a row per run (state, stage, epoch of n_epochs, reason)."""
+    rows = {}
+    for path in sorted(_existing(folder).glob("*.json")):
+        found = RunFolder(path.with_suffix("")).status
+        rows[path.stem] = {key: found.get(key) for key in ("state", "stage", "epoch", "n_epochs", "reason")}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+
+
+def collect(folder: str | Path) -> pd.DataFrame:
+    """Scores and compression of a folder's runs, a row per run, stage and scorer; runs that lack scores are left out.
+
+    Columns: run, state, a column for every parameter that the manifests vary (by its dotted path), stage, scorer,
+    average_precision, average_precision_start (before the stage's first epoch, where it inherited masks),
+    average_precision_trabelsi2018, positive_share, n_windows, n_par, n_zero (real numbers), compression, epochs,
+    stopped_early, seconds, reused_from.
+
+    Raises FileNotFoundError if there is no folder, ManifestError if its manifests cannot be read.
+    """
+    rows = []
+    for about, results in _runs(folder):
+        state = RunFolder(Path(folder) / about["run"]).status["state"]
+        for stage, result in results.items():
+            row = {"run": about["run"], "state": state, **about, "stage": stage}
+            rows += [row | _row(result, scorer, scored) for scorer, scored in result["scores"].items()]
+    return pd.DataFrame(rows)
+
+
+def _runs(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Of each run its name and varied parameters, and the stages of its scores.json.
+
+    Scores of a manifest that has changed since are none of this one's: they are left out.
+    """
+    manifests = grid.read(_existing(folder))
+    for run, parameters in grid.varied(manifests).iterrows():
+        scores = RunFolder(Path(folder) / str(run)).scores
+        if scores and Manifest.model_validate(scores["manifest"]).fingerprint() == manifests[str(run)].fingerprint():
+            yield {"run": str(run), **{str(path): value for path, value in parameters.items()}}, scores["stages"]
+
+
+def _row(result: dict[str, Any], scorer: str, scored: dict[str, Any]) -> dict[str, Any]:
+    end, start = scored["end"], scored["start"]
+    names = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
+    cost = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
+    return {
+        "scorer": scorer,
+        **{name: end[name] for name in names},
+        "average_precision_start": None if start is None else start["average_precision"],
+        **{name: result[name] for name in cost},
+    }
+
+
+def layers(folder: str | Path) -> pd.DataFrame:
+    """Sparsity by layer: a row per run, stage and layer (n_par, n_zero, sparsity), with the varied parameters."""
+    rows = []
+    for about, results in _runs(folder):
+        for stage, result in results.items():
+            for layer, count in result["layers"].items():
+                share = count["n_zero"] / count["n_par"]
+                rows.append({**about, "stage": stage, "layer": layer, **count, "sparsity": share})
+    return pd.DataFrame(rows)
+
+
+def history(run: str | Path) -> pd.DataFrame:
+    """One run's history.jsonl as a table, a row per epoch: stage, epoch, loss, kl, grad_norm, lr, validation, seconds.
+
+    Raises FileNotFoundError if the run has trained no epoch yet.
+    """
+    lines = RunFolder(run).history
+    if not lines:
+        raise FileNotFoundError(
+            f"{run}: expected a history.jsonl with at least one epoch, got none; is the run started?"
+        )
+    return pd.DataFrame(lines)
+
+
+def aggregate(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Mean and standard deviation over replicates of scores and compression, a row per combination of `by`."""
+    values = ["average_precision", "average_precision_start", "compression"]
+    numbers = table.astype(dict.fromkeys(values, float))  # a column of None only has no mean
+    grouped = numbers.groupby(by, dropna=False, sort=True)[values]
+    result = grouped.agg(["mean", "std"])
+    result.columns = [name if how == "mean" else f"{name}_std" for name, how in result.columns]
+    return result.assign(n=grouped.size()).reset_index()
+
+
+def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
+    """The short table for a terminal: a row per run and stage, with the scores after it and before it."""
+    if table.empty:
+        return table
+    chosen = table[table["scorer"] == scorer]
+    columns = ["run", "stage", "average_precision", "average_precision_start", "compression", "epochs", "seconds"]
+    return chosen[columns].rename(columns={"average_precision": "AP", "average_precision_start": "AP before"}).round(4)
+
+
+def _existing(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: expected a folder of manifests, got {'a file' if folder.exists() else 'nothing there'}"
+        )
+    return folder

@@ -1,0 +1,40 @@
+"""Early stopping of a network: when to score it, when to stop, and which weights to end with."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from .early import EarlyStopping
+from .parts import Early
+
+
+class Watch:
+    """Scores a network before each epoch as `spec` says; None: never scores, never stops.
+
+    spec: the manifest's early stopping; score: scorer's name -> score of the network as it is.
+    `stopped` is True once training is to stop.
+    """
+
+    def __init__(self, spec: Early | None, model: nn.Module, score: Callable[[str], float]) -> None:
+        self.spec, self.model, self._score = spec, model, score
+        self.early = EarlyStopping(**spec.model_dump(exclude={"scorer", "restore_best"})) if spec else None
+        self.stopped = False
+        self._best: dict[str, Tensor] | None = None
+
+    def score(self) -> float | None:
+        """Score the network if it is time to, and see whether to stop; None if it is not scored before this epoch."""
+        if self.spec is None or self.early is None or not self.early.due():
+            return None
+        score = self._score(self.spec.scorer)
+        improved = self.early.best is None or score > self.early.best
+        self.stopped = self.early.stop(score)
+        if improved and self.spec.restore_best:
+            self._best = {key: value.clone() for key, value in self.model.state_dict().items()}
+        return score
+
+    def restore_best(self) -> None:
+        """After the last epoch, go back to the best weights where the manifest asks for it, the last ones included."""
+        if self.spec is None or self.early is None or self.early.best is None or self._best is None:
+            return
+        if self.stopped or not self._score(self.spec.scorer) > self.early.best:
+            self.model.load_state_dict(self._best)

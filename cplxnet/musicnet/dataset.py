@@ -1,0 +1,182 @@
+"""MusicNet: the recordings of one HDF5 file, resident as one flat tensor, and windows with their notes cut from it."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from . import layout
+from .notes import LOWEST_NOTE, NoteLookup, note_changes
+
+_RANDOM_BITS = 62  # of the integer that a start is the remainder of: a recording's bias is below samples / 2**62
+
+
+class MusicNet:
+    """Windows of `window` samples of every recording in the file at `path`, with the notes at their middle.
+
+    The recordings lie end to end, in the order of their keys, in one float32 tensor on `device`; a batch of windows is
+    one gather of rows of its overlapping view, its labels one binary search (`notes`). No window spans two recordings.
+
+    The windows in order are, recording by recording, those starting at 0, stride, 2 stride, ...:
+    `(samples - window) // stride + 1` of them, and `len(self)` is their number. `draw` ignores the stride.
+
+    Parameters
+    ----------
+    path: HDF5 file in the layout of `layout`.
+    window: samples in a window; its labels are the notes sounding at its sample `window // 2`.
+    stride: samples from one window's start to the next one's.
+    device: where the recordings and the label tables live; windows come out there.
+
+    Attributes
+    ----------
+    keys: tuple of str, the recordings' keys, increasing.
+    samples: int64 (n_recordings,) on the CPU, the length of each.
+    rate_hz: samples per second.
+
+    Raises
+    ------
+    ValueError: window or stride below 1; `layout.RecordingError`: a recording shorter than a window, or one that breaks
+        the layout; FileNotFoundError: nothing at `path`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        window: int = 4096,
+        stride: int = 128,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.path, self.window, self.stride = (
+            os.fspath(path),
+            _at_least_one("window", window),
+            _at_least_one("stride", stride),
+        )
+        self.device = torch.device(device)
+        self.rate_hz = layout.rate_hz(path)
+        flat, samples, changes = self._read()
+        self.samples = torch.tensor(samples)
+        self._flat = torch.from_numpy(flat).to(self.device)
+        self.notes = NoteLookup(changes, self.device)
+        # row p is the window that starts at flat position p: overlapping rows, no memory of its own
+        self._rows = self._flat.as_strided((len(flat) - self.window + 1, self.window), (1, 1))
+        counts = (self.samples - self.window) // self.stride + 1
+        self._n_windows = int(counts.sum())
+        self._offset = (self.samples.cumsum(0) - self.samples).to(self.device)  # flat position of each beginning
+        self._first = (counts.cumsum(0) - counts).to(self.device)  # index of each recording's first window
+        self._n_starts = (self.samples - self.window + 1).to(self.device)
+
+    def _read(self) -> tuple[np.ndarray, list[int], list[tuple[np.ndarray, np.ndarray]]]:
+        """The samples end to end, the length of each recording, and the change instants at flat positions."""
+        flat, keys, samples, changes = np.empty(0, np.float32), [], [], []
+        for recording in layout.recordings(self.path):
+            offset, length = len(flat), len(recording.data)
+            if length < self.window:
+                raise layout.RecordingError(
+                    f"{self.path}, recording {recording.key}: expected at least window = {self.window} samples, got "
+                    f"{length}; try a smaller window or leave the recording out"
+                )
+            flat.resize(offset + length, refcheck=False)  # grows in place: no second copy of the corpus in memory
+            flat[offset:] = recording.data
+            # labels that run past the recording's end must not sound at the beginning of the next
+            start, end = (np.minimum(recording.labels[name], length) for name in ("start_time", "end_time"))
+            instants, words = note_changes(start, end, recording.labels["note"] - LOWEST_NOTE)
+            keys.append(recording.key)
+            samples.append(length)
+            changes.append((instants + offset, words))
+        self.keys = tuple(keys)
+        return flat, samples, changes
+
+    def __len__(self) -> int:
+        return self._n_windows
+
+    @property
+    def n_recordings(self) -> int:
+        return len(self.keys)
+
+    @property
+    def seconds(self) -> float:
+        """Length of all recordings together."""
+        return len(self._flat) / self.rate_hz
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of every sample and label and of the cut into windows: the same data give the same training."""
+        digest = hashlib.blake2b(repr((self.keys, self.rate_hz, self.window, self.stride)).encode(), digest_size=16)
+        for values in (self.samples, self._flat, self.notes.instants, self.notes.words):
+            digest.update(values.cpu().numpy().data)
+        return digest.hexdigest()
+
+    def recording_of(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Number, in the order of `keys`, of the recording that each window `index` (B,) is of: int64 (B,)."""
+        return self._recording_of(self._checked(index))
+
+    def starts(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Start of each window `index` (B,) within its recording, in samples: int64 (B,)."""
+        index = self._checked(index)
+        return (index - self._first[self._recording_of(index)]) * self.stride
+
+    def windows(self, index: torch.Tensor | Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The windows `index` (B,) int in 0..len(self)-1, in any order: signal (B, window), notes (B, 84), float32.
+
+        An index on the CPU is checked there, without a wait for the device.
+
+        Raises
+        ------
+        IndexError: an index out of range; TypeError: an index that is not of whole numbers.
+        """
+        index = self._checked(index)
+        recording = self._recording_of(index)
+        return self._cut(self._offset[recording] + (index - self._first[recording]) * self.stride)
+
+    def draw(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """One window of every recording, at a start uniform over all of 0..samples - window, both ends included.
+
+        `generator` is one on the dataset's device. Returns signal (n_recordings, window) and notes (n_recordings, 84),
+        float32, in the order of `keys`. Nothing here waits for the device.
+
+        Raises
+        ------
+        ValueError: a generator on another device.
+        """
+        if generator is not None and generator.device.type != self.device.type:
+            raise ValueError(
+                f"expected a generator on {self.device}, got one on {generator.device}; "
+                f"try torch.Generator({str(self.device)!r})"
+            )
+        number = torch.randint(2**_RANDOM_BITS, self._n_starts.shape, generator=generator, device=self.device)
+        return self._cut(self._offset + number % self._n_starts)
+
+    def _cut(self, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # index_select of the overlapping view: 0.05 ms for 32 windows of 4096, indexing by [] 0.12, on one core
+        return self._rows.index_select(0, position), self.notes(position + self.window // 2)
+
+    def _recording_of(self, index: torch.Tensor) -> torch.Tensor:
+        return torch.searchsorted(self._first, index, right=True) - 1
+
+    def _checked(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        index = torch.as_tensor(index)
+        if not index.numel():
+            return index.to(self.device, torch.int64).reshape(-1)
+        if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool or index.ndim != 1:
+            raise TypeError(f"expected whole numbers of shape (B,), got {index.dtype} of shape {tuple(index.shape)}")
+        low, high = (int(value) for value in index.aminmax())
+        if low < 0 or high >= len(self):
+            raise IndexError(
+                f"expected window indices in 0..{len(self) - 1} of {self.path}, got {low if low < 0 else high}"
+            )
+        return index.to(self.device, torch.int64, non_blocking=True)
+
+    def __repr__(self) -> str:
+        return (
+            f"MusicNet({self.path!r}, window={self.window}, stride={self.stride}, device={str(self.device)!r}): "
+            f"{self.n_recordings} recordings, {self.seconds:.0f} s at {self.rate_hz} Hz, {len(self)} windows"
+        )
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"expected {name} >= 1 sample, got {value}")
+    return int(value)

@@ -1,0 +1,41 @@
+"""`python -m cplxnet.musicnet.demo [--data data] [--force]`: build the demo corpus, or find it built."""
+
+import argparse
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from cplxnet.musicnet import layout
+from cplxnet.musicnet.demo.corpus import FULL, IncompleteCorpusWarning, build, file_11khz
+from cplxnet.musicnet.demo.pieces import SPLITS
+
+
+def _summary(folder: Path) -> str:
+    lines = []
+    for split in SPLITS:
+        path = folder / file_11khz(split)
+        rate_hz, samples = layout.rate_hz(path), [len(recording) for recording in layout.recordings(path)]
+        lines.append(f"{path}: {len(samples)} recordings, {sum(samples) / rate_hz / 60:.1f} minutes")
+    return "\n".join([*lines, f"{folder / FULL}: the same at 44.1 kHz"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build the corpus and say what there is; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m cplxnet.musicnet.demo", description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="where to build demo/ (default: data)")
+    parser.add_argument("--force", action="store_true", help="build again what is built")
+    options = parser.parse_args(arguments)
+    start = time.monotonic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", IncompleteCorpusWarning)
+        folder = build(options.data, force=options.force)
+    print(_summary(folder))
+    print(f"ready after {time.monotonic() - start:.0f} s")
+    for warning in caught:
+        print(f"warning: {warning.message}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

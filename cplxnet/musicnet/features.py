@@ -1,0 +1,76 @@
+"""What a network hears: the raw window, its Fourier transform, or its short-time Fourier transform."""
+
+from collections.abc import Callable
+
+import torch
+
+STFT_WINDOW, STFT_HOP = 120, 60  # samples: a Hann window every 5.5 ms at 11 kHz, half of it overlapping
+
+
+def _raw(signal: torch.Tensor, shift: bool) -> torch.Tensor:
+    return torch.complex(signal, torch.zeros_like(signal)).unsqueeze(1)
+
+
+def _fft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
+    n = signal.shape[-1]
+    if shift and n % 2 == 0:
+        # times (-1)^t moves every frequency by n/2: 0.23 ms for 32 x 4096 on one core, fftshift of the result 0.38, an
+        # rfft mirrored by hand 0.27 (torch's own fft of a real signal already is an rfft and a mirror)
+        spectrum = torch.fft.fft(signal * _alternating(n, signal))
+    else:
+        spectrum = torch.fft.fft(signal)
+        spectrum = torch.fft.fftshift(spectrum, dim=-1) if shift else spectrum
+    return spectrum.unsqueeze(1)
+
+
+def _alternating(n: int, like: torch.Tensor) -> torch.Tensor:
+    return 1 - 2 * (torch.arange(n, device=like.device) % 2).to(like.dtype)
+
+
+def _stft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
+    # zeros to a whole number of hops, so that no sample is left out, and half a window on either side
+    signal = torch.nn.functional.pad(signal, (0, -signal.shape[-1] % STFT_HOP))
+    hann = torch.hann_window(STFT_WINDOW, device=signal.device, dtype=signal.dtype)  # periodic
+    return torch.stft(signal, STFT_WINDOW, STFT_HOP, window=hann, center=True, pad_mode="constant", return_complex=True)
+
+
+# name -> function of (signal (B, window), shift) to a complex (B, C, L)
+FEATURE_KINDS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {"raw": _raw, "fft": _fft, "stft": _stft}
+
+
+def features(signal: torch.Tensor, kind: str = "fft", cplx: bool = True, shift: bool = True) -> torch.Tensor:
+    """Features (B, C, L) of windows `signal` (B, window), on the signal's device and in its precision.
+
+    - `raw`: the signal with imaginary part 0, (B, 1, window).
+    - `fft`: X_k = sum_t x_t exp(-2 pi i k t / window), unnormalised, (B, 1, window); with `shift` frequency zero is at
+      `window // 2`, otherwise at 0.
+    - `stft`: Hann window (periodic) of 120 samples, 60 overlapping, zeros beyond both ends; the frequencies are the
+      channels: (B, 61, ceil(window / 60) + 1). 60 times (the sum of the Hann window) what `scipy.signal.stft` gives.
+
+    Parameters
+    ----------
+    signal: float32 (complex64 results) or float64 (complex128).
+    kind: one of `FEATURE_KINDS`.
+    cplx: False for real networks: magnitudes, and for `raw` the signal itself, float. For real and imaginary parts
+        as two channels take `as_channels(features(signal, kind))`.
+    shift: for `fft` only.
+
+    Raises
+    ------
+    ValueError: an unknown kind, or a signal not of shape (B, window).
+    """
+    if kind not in FEATURE_KINDS:
+        raise ValueError(f"expected a feature kind of {', '.join(sorted(FEATURE_KINDS))}, got {kind!r}")
+    if signal.ndim != 2 or not signal.is_floating_point():
+        raise ValueError(
+            f"expected a float signal of shape (B, window), got {signal.dtype} of shape {tuple(signal.shape)}"
+        )
+    if not cplx and kind == "raw":
+        return signal.unsqueeze(1)
+    result = FEATURE_KINDS[kind](signal, shift)
+    return result if cplx else result.abs()
+
+
+def as_channels(z: torch.Tensor) -> torch.Tensor:
+    """Complex (B, C, L) as real (B, 2C, L): the C real parts, then the C imaginary parts."""
+    return torch.cat([z.real, z.imag], dim=1)

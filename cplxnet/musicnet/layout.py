@@ -1,0 +1,190 @@
+"""The HDF5 layout of MusicNet's recordings: how a file is written, and read back with every value checked.
+
+A file holds one group a recording, `id_NNNN`, with `data` (float32, (samples,)) and `labels` (a row a note, `LABELS`),
+and the root attribute `rate_hz`. A note sounds on the samples `[start_time, end_time)`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+LOWEST_NOTE, HIGHEST_NOTE = 21, 104  # MIDI: A0 to G#7, the 84 classes
+
+LABELS = np.dtype(
+    [
+        ("start_time", "<i8"),  # samples
+        ("end_time", "<i8"),  # samples, exclusive
+        ("instrument", "<i8"),  # General MIDI program + 1, as in MusicNet: 1 is piano, 41 violin
+        ("note", "<i8"),  # MIDI pitch
+        ("start_beat", "<f8"),  # quarter notes from the score's beginning
+        ("end_beat", "<f8"),
+        ("note_value", "S32"),  # "Quarter", "Dotted Eighth"
+    ]
+)
+_ALIASES = {"note": "note_id"}  # some builds of MusicNet's HDF5 files call the column so
+_OPTIONAL = {"start_beat", "end_beat", "note_value", "instrument"}
+_HOW_TO_BUILD = (
+    "build the demo corpus by `make demo` or `python -m cplxnet.musicnet.demo`, MusicNet by extra/get_datasets.ipynb"
+)
+
+
+class RecordingError(ValueError):
+    """A file or recording breaks the layout; the text names the file, the recording and the value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """One recording: `data` float32 (samples,), `labels` of dtype `LABELS` (notes,) in samples of the same rate."""
+
+    key: str  # "id_1001"
+    data: np.ndarray
+    labels: np.ndarray
+    composer: str = ""
+    composition: str = ""
+    movement: str = ""
+    ensemble: str = ""
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+_TEXTS = ("composer", "composition", "movement", "ensemble")
+
+
+def _check_data(data: np.ndarray, where: str) -> np.ndarray:
+    if data.ndim != 1 or data.dtype.kind != "f":
+        raise RecordingError(
+            f"{where}: expected `data` as float samples of shape (samples,), got {data.dtype} of shape {data.shape}"
+        )
+    finite = np.isfinite(data)
+    if not finite.all():
+        position = int(np.argmin(finite))
+        raise RecordingError(
+            f"{where}: expected finite samples, got {data[position]} at sample {position}; write the file again"
+        )
+    return data.astype(np.float32, copy=False)
+
+
+def _check_labels(table: np.ndarray, where: str) -> np.ndarray:
+    names = table.dtype.names or ()
+    labels = np.zeros(len(table), LABELS)
+    for column in LABELS.names or ():
+        source = column if column in names else _ALIASES.get(column, column)
+        if source in names:
+            labels[column] = table[source]
+        elif column not in _OPTIONAL:
+            raise RecordingError(
+                f"{where}: expected a column `{column}` in `labels`, got {', '.join(names) or 'no columns'}"
+            )
+    _refuse(labels["start_time"] < 0, labels, where, "expected start_time >= 0")
+    _refuse(labels["end_time"] < labels["start_time"], labels, where, "expected end_time >= start_time")
+    outside = (labels["note"] < LOWEST_NOTE) | (labels["note"] > HIGHEST_NOTE)
+    _refuse(outside, labels, where, f"expected notes in {LOWEST_NOTE}..{HIGHEST_NOTE}")
+    return labels
+
+
+def _refuse(bad: np.ndarray, labels: np.ndarray, where: str, expected: str) -> None:
+    if bad.any():
+        row = int(np.argmax(bad))
+        start, end, note = (int(labels[c][row]) for c in ("start_time", "end_time", "note"))
+        raise RecordingError(f"{where}: {expected}, got note {note} on [{start}, {end}) in row {row} of `labels`")
+
+
+def _open(path: str | os.PathLike[str]) -> h5py.File:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a recordings file at {path}, got nothing there; {_HOW_TO_BUILD}")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise RecordingError(
+            f"{path}: expected an HDF5 file, got something h5py cannot open ({error}); {_HOW_TO_BUILD}"
+        ) from None
+
+
+def _read(group: h5py.Group, where: str) -> Recording:
+    for name in ("data", "labels"):
+        if not isinstance(group.get(name), h5py.Dataset):
+            there = ", ".join(group) or "nothing"
+            raise RecordingError(f"{where}: expected datasets `data` and `labels`, got no `{name}` (there: {there})")
+    if group["labels"].ndim != 1:
+        raise RecordingError(f"{where}: expected `labels` of shape (notes,), got {group['labels'].shape}")
+    texts = {name: str(group.attrs.get(name, "")) for name in _TEXTS}
+    data = _check_data(group["data"][()], where)
+    return Recording(group.name.lstrip("/"), data, _check_labels(group["labels"][()], where), **texts)
+
+
+def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
+    """The recordings of the file at `path`, checked, in the order of their keys, one in memory at a time.
+
+    Raises
+    ------
+    FileNotFoundError: no file at `path`; the text says how to build it.
+    RecordingError: not HDF5, no recording inside, `data`, `labels` or a column missing, a note outside 21..104, a
+        note that ends before it starts, a NaN or infinite sample.
+    """
+    with _open(path) as file:
+        keys = sorted(key for key in file if isinstance(file[key], h5py.Group))
+        if not keys:
+            raise RecordingError(f"{path}: expected groups id_NNNN, a recording each, got none; {_HOW_TO_BUILD}")
+        for key in keys:
+            yield _read(file[key], f"{path}, recording {key}")
+
+
+def rate_hz(path: str | os.PathLike[str], *, default: int = 11000) -> int:
+    """Samples per second of the file at `path`; `default` where the file does not say (the older builds do not)."""
+    with _open(path) as file:
+        return int(file.attrs.get("rate_hz", default))
+
+
+def attributes(path: str | os.PathLike[str]) -> dict[str, object]:
+    """The root attributes of the file at `path`. Raises as `recordings` does where there is no such file."""
+    with _open(path) as file:
+        return dict(file.attrs)
+
+
+def write(
+    path: str | os.PathLike[str],
+    recordings: Iterable[Recording],
+    *,
+    rate_hz: int,
+    attributes: Mapping[str, str] | None = None,
+) -> None:
+    """Write `recordings` (an iterable, consumed one by one) at `rate_hz` samples per second, each one checked first.
+
+    The file appears whole or not at all: it is written beside `path` and renamed. Without time stamps, so the same
+    recordings give the same bytes. `attributes` are added to the root.
+
+    Raises
+    ------
+    RecordingError: as `recordings` raises on reading, or no recording to write.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["rate_hz"] = rate_hz
+            for name, value in (attributes or {}).items():
+                file.attrs[name] = value
+            for recording in recordings:
+                _write(file, recording, rate_hz, f"{path}, recording {recording.key}")
+            if not len(file):
+                raise RecordingError(f"{path}: expected at least one recording to write, got none")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(file: h5py.File, recording: Recording, rate_hz: int, where: str) -> None:
+    data, labels = _check_data(recording.data, where), _check_labels(recording.labels, where)
+    group = file.create_group(recording.key, track_times=False)
+    group.create_dataset("data", data=data, track_times=False)
+    group.create_dataset("labels", data=labels, track_times=False)
+    for name in _TEXTS:
+        group.attrs[name] = getattr(recording, name)
+    group.attrs["seconds"] = len(data) / rate_hz

@@ -1,0 +1,34 @@
+"""What a network is made of: complex layers, their variational and masked forms, KL terms, masks and counts."""
+
+from .activation import CplxFlatten, CplxModReLU, CplxModulus, CplxToReal, RealToCplx, Split
+from .batchnorm import CplxBatchNorm1d
+from .conv import CplxConv1d, CplxConv2d
+from .dropout import CplxDropout
+from .expint import ein, ein_exp
+from .fusing import compile_kernels
+from .gaussian import GaussianWeight
+from .init import trabelsi_independent_, trabelsi_standard_
+from .linear import CplxLinear
+from .masked import (
+    Conv1dMasked,
+    Conv2dMasked,
+    CplxConv1dMasked,
+    CplxConv2dMasked,
+    CplxLinearMasked,
+    LinearMasked,
+)
+from .relevance import compression, deploy_masks, kl_sum, named_penalties, relevance_masks, sparsity
+from .variational import (
+    Conv1dARD,
+    Conv1dVD,
+    Conv2dARD,
+    Conv2dVD,
+    CplxConv1dARD,
+    CplxConv1dVD,
+    CplxConv2dARD,
+    CplxConv2dVD,
+    CplxLinearARD,
+    CplxLinearVD,
+    LinearARD,
+    LinearVD,
+)

@@ -1,0 +1,113 @@
+"""Activations of complex numbers, and the ways between complex and real tensors."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layout import from_image, to_image
+from .storage import as_ri
+
+# Maps of each real number by itself: on the real view of a complex tensor they act on both parts in one pass.
+ELEMENTWISE = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.Hardtanh,
+    nn.Identity,
+)
+
+
+class Split(nn.Module):
+    """f(Re z) + i f(Im z) for a real module f: split ReLU, average pooling, and so on.
+
+    Elementwise activations and `AvgPool1d` act on both parts in one pass; any other module is called twice.
+    Reference: Trabelsi et al. 2018, section 3.4 (the split ReLU is their CReLU).
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, z: Tensor) -> Tensor:
+        if isinstance(self.module, ELEMENTWISE):
+            return torch.view_as_complex(self.module(as_ri(z)))
+        if isinstance(self.module, nn.AvgPool1d) and z.dim() == 3:
+            return from_image(_average(to_image(z), self.module), 3)
+        return torch.complex(self.module(z.real), self.module(z.imag))
+
+
+def _average(image: Tensor, pool: nn.AvgPool1d) -> Tensor:
+    """`pool` along the last axis of (B, C, 1, L), which keeps the channels-last layout that `avg_pool1d` would undo."""
+    (size,), (stride,), (padding,) = (
+        nn.modules.utils._single(v) for v in (pool.kernel_size, pool.stride, pool.padding)
+    )
+    return F.avg_pool2d(image, (1, size), (1, stride), (0, padding), pool.ceil_mode, pool.count_include_pad)
+
+
+class CplxModReLU(nn.Module):
+    """relu(|z| + b) z/|z|, and 0 at z = 0: shrinks the modulus, keeps the phase.
+
+    threshold: the start value of the learnt b (one real number, or one for each of `channels` along axis 1).
+    Reference: Arjovsky, Shah and Bengio 2016, "Unitary Evolution Recurrent Neural Networks", equation 8.
+    """
+
+    def __init__(self, threshold: float = -0.5, channels: int | None = None) -> None:
+        super().__init__()
+        shape = () if channels is None else (channels,)
+        self.threshold = nn.Parameter(torch.full(shape, float(threshold)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        re, im = as_ri(z).unbind(-1)
+        squared = re * re + im * im
+        tiny = torch.finfo(squared.dtype).tiny  # keeps the gradient of the root finite at z = 0
+        modulus = squared.clamp(min=tiny).sqrt()
+        bias = self.threshold if self.threshold.dim() == 0 else self.threshold.view(-1, *[1] * (z.dim() - 2))
+        # relu(m + b)/m blows up where b > 0 and m -> 0; z = 0 stays 0 since both parts are 0
+        return z * (torch.relu(modulus + bias) / modulus)
+
+
+class CplxToReal(nn.Module):
+    """The real part, Re z."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return as_ri(z)[..., 0]
+
+
+class CplxModulus(nn.Module):
+    """The modulus |z|, with gradient 0 at z = 0."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.abs()
+
+
+class RealToCplx(nn.Module):
+    """x + 0i, or a + bi from the two halves of the channel axis of (B, 2C, ...)  if `halves`."""
+
+    def __init__(self, halves: bool = False) -> None:
+        super().__init__()
+        self.halves = halves
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.halves:
+            return torch.complex(x, torch.zeros_like(x))
+        if x.shape[1] % 2:
+            raise ValueError(f"expected an even number of channels, half real and half imaginary, got {tuple(x.shape)}")
+        return torch.complex(*x.chunk(2, 1))
+
+    def extra_repr(self) -> str:
+        return f"halves={self.halves}"
+
+
+class CplxFlatten(nn.Flatten):
+    """`torch.nn.Flatten` (it works on complex tensors as it is), here under the name users look for."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1, **kwargs: Any) -> None:
+        super().__init__(start_dim, end_dim, **kwargs)

@@ -1,0 +1,69 @@
+"""What every layer with a Gaussian posterior over its weights has: log_sigma2, and what follows from it."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .kl import Term, penalty, penalty_sum, squared_modulus
+
+_VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
+
+
+class GaussianWeight(nn.Module):
+    """Mixin over a linear or convolutional layer: w ~ N(mu, sigma^2), mu its `weight`, one log_sigma2 per weight.
+
+    Complex weights are circular, w ~ CN(mu, sigma^2, 0): E|w - mu|^2 = sigma^2, half of it in each part. `term` is the
+    KL of the prior (see `kl`). log_sigma2: real, shape of the weight, starts at -10 (a nearly deterministic layer).
+    Reference: Nazarov and Burnaev (2020), "Bayesian Sparsification Methods for Deep Complex-valued Networks".
+    """
+
+    term: ClassVar[Term]
+    log_sigma2: nn.Parameter
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()  # type: ignore[misc]
+        if "log_sigma2" not in self._parameters:  # the first call comes from the mean layer's constructor
+            stored = self.stored_weight
+            shape = stored.shape[:-1] if self.term.cplx else stored.shape
+            self.log_sigma2 = nn.Parameter(torch.empty(shape, device=stored.device, dtype=stored.dtype))
+        nn.init.constant_(self.log_sigma2, -10.0)
+
+    @property
+    def stored_weight(self) -> nn.Parameter:
+        """The real parameter that holds the means: `weight_ri` (..., 2) of complex layers, `weight` of real ones."""
+        return self._parameters["weight_ri" if self.term.cplx else "weight"]  # type: ignore[return-value]
+
+    @property
+    def log_alpha(self) -> Tensor:
+        """log(sigma^2/|mu|^2), shape of the weight; +inf where mu = 0."""
+        return self.log_sigma2 - squared_modulus(self.stored_weight, self.term.cplx).log()
+
+    @property
+    def penalty(self) -> Tensor:
+        """The KL of every weight: exact, differentiable, shape of the weight."""
+        return penalty(self.stored_weight, self.log_sigma2, self.term)
+
+    def kl(self) -> Tensor:
+        """The sum of `penalty` as a scalar, by the fast path."""
+        return penalty_sum(self.stored_weight, self.log_sigma2, self.term)
+
+    @torch.no_grad()
+    def relevance(self, threshold: float) -> Tensor:
+        """bool, shape of the weight: True (keep) if and only if log_alpha <= threshold."""
+        return self.log_alpha <= threshold
+
+
+def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
+    """mean + sqrt(variance) * eps with eps ~ N(0, 1), or CN(0, 1, 0) for a complex mean.
+
+    mean: real or complex; variance: real, of the same shape, floored at 1e-8. The noise is drawn in the mean's own
+    memory layout. Reference: Kingma, Salimans and Welling (2015), section 2.3 (local reparameterisation).
+    """
+    deviation = variance.clamp_min(_VARIANCE_FLOOR).sqrt()
+    if not mean.is_complex():
+        return torch.addcmul(mean, deviation, torch.randn_like(mean))
+    parts = torch.view_as_real(mean)
+    eps = torch.randn_like(parts)
+    return torch.view_as_complex(torch.addcmul(parts, deviation.unsqueeze(-1), eps, value=math.sqrt(0.5)))

@@ -1,0 +1,150 @@
+"""Linear and convolutional layers with a Gaussian posterior over the weights, complex and real.
+
+    y = b + mu x + sqrt(sigma^2 |x|^2) * eps     in training, eps ~ CN(0, 1, 0) or N(0, 1), one draw per output
+    y = b + mu x                                 in evaluation
+
+"VD" layers carry the KL of variational dropout, "ARD" layers that of automatic relevance determination (see `kl`); they
+differ in nothing else. Constructor arguments are those of the mean layer, as in `torch.nn`.
+
+References: Nazarov and Burnaev (2020), "Bayesian Sparsification Methods for Deep Complex-valued Networks"; Kingma,
+Salimans and Welling (2015), "Variational Dropout and the Local Reparameterization Trick".
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.utils import _single
+
+from .conv import CplxConv1d, CplxConv2d
+from .gaussian import GaussianWeight, with_noise
+from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD
+from .linear import CplxLinear
+from .storage import as_ri
+
+
+def squared(x: Tensor) -> Tensor:
+    """|x|^2, real, in x's memory layout."""
+    if not x.is_complex():
+        return x.square()
+    re, im = as_ri(x).unbind(-1)
+    return torch.addcmul(re * re, im, im)
+
+
+class _Noisy(GaussianWeight):
+    """The mean layer's forward, plus noise of the right variance while training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = super().forward(x)  # type: ignore[misc]
+        return with_noise(mean, self.variance(x)) if self.training else mean
+
+    def variance(self, x: Tensor) -> Tensor:
+        """sigma^2 |x|^2: the mean layer's geometry, with real weights e^log_sigma2 and no bias. Shape of the output."""
+        raise NotImplementedError
+
+
+class _NoisyLinear(_Noisy):
+    def variance(self, x: Tensor) -> Tensor:
+        return F.linear(squared(x), self.log_sigma2.exp())
+
+
+class _NoisyConv(_Noisy):
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: int
+
+    def variance(self, x: Tensor) -> Tensor:
+        energy, padding = _bordered(self, squared(x))
+        weight, geometry = self.log_sigma2.exp(), (self.stride, padding, self.dilation, self.groups)
+        if self.log_sigma2.dim() == 4:
+            return F.conv2d(energy, weight, None, *geometry)
+        if not x.is_complex():
+            return F.conv1d(energy, weight, None, *geometry)
+        # the complex layer works channels last as an image of height 1 (see `layout`); so does its variance
+        pad = padding if isinstance(padding, str) else (0, *_single(padding))
+        stride, dilation = (1, *_single(self.stride)), (1, *_single(self.dilation))
+        weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(energy.unsqueeze(-2), weight, None, stride, pad, dilation, self.groups).squeeze(-2)
+
+
+def _bordered(layer: Any, x: Tensor) -> tuple[Tensor, Any]:
+    """What the mean layer convolves: x with its borders where padding_mode is not zeros, and the padding left to do."""
+    if not isinstance(layer, nn.modules.conv._ConvNd):
+        return layer.padded(x)
+    if layer.padding_mode == "zeros":
+        return x, layer.padding
+    return F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+
+
+class CplxLinearVD(_NoisyLinear, CplxLinear):
+    """`CplxLinear` under variational dropout: complex (..., in) -> (..., out)."""
+
+    term = COMPLEX_VD
+
+
+class CplxLinearARD(_NoisyLinear, CplxLinear):
+    """`CplxLinear` under automatic relevance determination: complex (..., in) -> (..., out)."""
+
+    term = COMPLEX_ARD
+
+
+class CplxConv1dVD(_NoisyConv, CplxConv1d):
+    """`CplxConv1d` under variational dropout: complex (B, in, L) -> (B, out, L')."""
+
+    term = COMPLEX_VD
+
+
+class CplxConv1dARD(_NoisyConv, CplxConv1d):
+    """`CplxConv1d` under automatic relevance determination: complex (B, in, L) -> (B, out, L')."""
+
+    term = COMPLEX_ARD
+
+
+class CplxConv2dVD(_NoisyConv, CplxConv2d):
+    """`CplxConv2d` under variational dropout: complex (B, in, H, W) -> (B, out, H', W')."""
+
+    term = COMPLEX_VD
+
+
+class CplxConv2dARD(_NoisyConv, CplxConv2d):
+    """`CplxConv2d` under automatic relevance determination: complex (B, in, H, W) -> (B, out, H', W')."""
+
+    term = COMPLEX_ARD
+
+
+class LinearVD(_NoisyLinear, nn.Linear):
+    """`torch.nn.Linear` under variational dropout (Molchanov et al. 2017)."""
+
+    term = REAL_VD
+
+
+class LinearARD(_NoisyLinear, nn.Linear):
+    """`torch.nn.Linear` under automatic relevance determination."""
+
+    term = REAL_ARD
+
+
+class Conv1dVD(_NoisyConv, nn.Conv1d):
+    """`torch.nn.Conv1d` under variational dropout (Molchanov et al. 2017)."""
+
+    term = REAL_VD
+
+
+class Conv1dARD(_NoisyConv, nn.Conv1d):
+    """`torch.nn.Conv1d` under automatic relevance determination."""
+
+    term = REAL_ARD
+
+
+class Conv2dVD(_NoisyConv, nn.Conv2d):
+    """`torch.nn.Conv2d` under variational dropout (Molchanov et al. 2017)."""
+
+    term = REAL_VD
+
+
+class Conv2dARD(_NoisyConv, nn.Conv2d):
+    """`torch.nn.Conv2d` under automatic relevance determination."""
+
+    term = REAL_ARD

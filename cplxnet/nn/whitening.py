@@ -1,0 +1,161 @@
+"""The arithmetic of complex batch normalisation: 2x2 algebra, and the passes over the activations.
+
+    y = M (x - m) + b,   M = W (V + eps I)^(-1/2)
+
+for each channel, with m and V the mean and the covariance of (real, imaginary) over the N rows of x_ri (N, C, 2).
+`normalise_plain` says this in tensor operations; `normalise` computes the same with its gradient in closed form, in few
+passes over blocks of rows that fit the cache, and is what training uses. A test holds the two together.
+
+Gradient. With x' = x - m, G = dL/dy, and gV = dL/dV (through M, 2x2 algebra per channel, left to autograd),
+
+    dL/db = sum G,   dL/dM = sum G x'^T,   dL/dx = M^T G - mean(M^T G) + (gV + gV^T) x' / N.
+
+Reference: Trabelsi et al. 2018, "Deep Complex Networks", equations 3 to 6; Ioffe and Szegedy 2015 for the gradient.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_BLOCK = 1 << 16  # complex numbers in a block of rows on the CPU: half a megabyte, which a core's cache holds
+
+
+def inverse_root(cov: Tensor, eps: float) -> Tensor:
+    """(V + eps I)^(-1/2) of covariances V (2, 2, C), in closed form.
+
+    With a, d the diagonal and b the off-diagonal of V + eps I, s = sqrt(ad - b^2) and t = sqrt(a + d + 2s), it is
+    [[d + s, -b], [-b, a + s]] / (s t). Rounding can make ad - b^2 too small or negative where the parts are
+    nearly dependent; since V is positive semidefinite it is never below eps (a + d - eps), which guards it.
+    """
+    a, d, b = cov[0, 0] + eps, cov[1, 1] + eps, cov[0, 1]
+    det = torch.maximum(a * d - b * b, eps * (a + d - eps))
+    s = det.sqrt()
+    t = (a + d + 2 * s).sqrt()
+    return torch.stack((torch.stack((d + s, -b)), torch.stack((-b, a + s)))) / (s * t)
+
+
+def matrix_of(cov: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """M = W (V + eps I)^(-1/2), (2, 2, C); W = I/sqrt(2) where there is no weight."""
+    root = inverse_root(cov, eps)
+    return root * 0.5**0.5 if weight is None else (weight.unsqueeze(2) * root).sum(1)
+
+
+def moments(x_ri: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (2, C) and biased covariance (2, 2, C) over the rows of (N, C, 2)."""
+    mean = x_ri.mean(0)
+    centred = x_ri - mean  # squares of the centred values: E x^2 - (E x)^2 would cancel
+    (rr, ii), ri = centred.square().mean(0).unbind(-1), centred.prod(-1).mean(0)
+    return mean.t(), torch.stack((torch.stack((rr, ri)), torch.stack((ri, ii))))
+
+
+def affine(x_ri: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+    """y = M x + s per channel: x_ri (N, C, 2), matrix (2, 2, C), shift (2, C)."""
+    re, im = x_ri.unbind(-1)
+    y_re = matrix[0, 0] * re + matrix[0, 1] * im + shift[0]
+    y_im = matrix[1, 0] * re + matrix[1, 1] * im + shift[1]
+    return torch.stack((y_re, y_im), -1)
+
+
+def normalise_plain(
+    x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y (N, C, 2), mean (2, C) and covariance (2, 2, C): the formula as it stands."""
+    mean, cov = moments(x_ri)
+    matrix = matrix_of(cov, weight, eps)
+    shift = -(matrix * mean).sum(1)
+    return affine(x_ri, matrix, shift if bias is None else shift + bias), mean, cov
+
+
+def normalise(x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same values and gradients as `normalise_plain`; the mean and the covariance carry no gradient."""
+    return _Normalise.apply(x_ri, weight, bias, eps)
+
+
+def _as_complex(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """p, q (C) with M z = p z + q conj(z) for real 2x2 matrices M (2, 2, C)."""
+    (a, b), (c, d) = matrix
+    return torch.complex(a + d, c - b) / 2, torch.complex(a - d, c + b) / 2
+
+
+def _blocks(*rows: Tensor) -> Any:
+    """The tensors (N, C) cut alike into blocks of rows; whole on a GPU, where there is no cache to fit."""
+    size = max(_BLOCK // rows[0].shape[1], 1) if rows[0].device.type == "cpu" else len(rows[0])
+    return zip(*(r.split(size) for r in rows), strict=True)
+
+
+def _covariance(power: Tensor, pseudo: Tensor) -> Tensor:
+    """The 2x2 matrix (2, 2, C) of sums [[aa, ab], [ab, bb]] from those of (a^2, b^2) (C, 2) and of 2ab (C)."""
+    rr, ii = power.unbind(-1)
+    return torch.stack((torch.stack((rr, pseudo)), torch.stack((pseudo, ii))))
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n, channels, _ = x_ri.shape
+        z = torch.view_as_complex(x_ri)
+        mean = z.mean(0)
+        power, cross = x_ri.new_zeros(channels, 2), x_ri.new_zeros(channels)
+        for (rows,) in _blocks(z):
+            centred = torch.view_as_real(rows - mean)
+            re, im = centred.unbind(-1)
+            cross += (re * im).sum(0)
+            power += centred.square_().sum(0)
+        cov = _covariance(power / n, cross / n)
+        matrix = matrix_of(cov, weight, eps)
+        p, q = _as_complex(matrix)
+        shift = torch.zeros_like(mean) if bias is None else torch.complex(bias[0], bias[1])
+        shift = shift - p * mean - q * mean.conj()
+        y = torch.empty_like(z)
+        for rows, out in _blocks(z, y):
+            torch.addcmul(shift, rows, p, out=out)
+            out.addcmul_(rows.conj().resolve_conj(), q)
+        ctx.save_for_backward(z, mean, cov, weight)
+        ctx.eps, ctx.has_bias = eps, bias is not None
+        mean_ri = torch.view_as_real(mean).t().contiguous()
+        ctx.mark_non_differentiable(mean_ri, cov)
+        return torch.view_as_real(y), mean_ri, cov
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        z, mean, cov, weight = ctx.saved_tensors
+        n = len(z)
+        g = torch.view_as_complex(grad.contiguous())
+        total = g.sum(0)
+        outer, inner = torch.zeros_like(total), torch.zeros_like(total)  # sums of g x' and of g conj(x')
+        for rows, up in _blocks(z, g):
+            centred = rows - mean
+            outer += (up * centred).sum(0)
+            inner += (up * centred.conj_physical_()).sum(0)
+        # Re and Im of g conj(x') and g x' hold the four products of parts: g_i x'_j summed, (2, 2, C)
+        re_re, im_im = (inner.real + outer.real) / 2, (inner.real - outer.real) / 2
+        im_re, re_im = (outer.imag + inner.imag) / 2, (outer.imag - inner.imag) / 2
+        by_matrix = torch.stack((torch.stack((re_re, re_im)), torch.stack((im_re, im_im))))
+        matrix, by_cov, by_weight = _through_matrix(cov, weight, ctx.eps, by_matrix)
+        p, q = _as_complex(matrix.transpose(0, 1))
+        a, b = _as_complex((by_cov + by_cov.transpose(0, 1)) / n)
+        shift = -(p * total + q * total.conj()) / n - a * mean - b * mean.conj()
+        dx = torch.empty_like(z)
+        for rows, up, out in _blocks(z, g, dx):
+            torch.addcmul(shift, up, p, out=out)
+            out.addcmul_(up.conj().resolve_conj(), q).addcmul_(rows, a).addcmul_(rows.conj().resolve_conj(), b)
+        by_bias = torch.view_as_real(total).t() if ctx.has_bias else None
+        return torch.view_as_real(dx), by_weight, by_bias, None
+
+
+def _through_matrix(
+    cov: Tensor, weight: Tensor | None, eps: float, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """M, and the gradients of its inputs V and W given dL/dM: autograd on a few numbers per channel."""
+    with torch.enable_grad():
+        cov = cov.detach().requires_grad_()
+        weight = None if weight is None else weight.detach().requires_grad_()
+        matrix = matrix_of(cov, weight, eps)
+        inputs = [cov] if weight is None else [cov, weight]
+        by_cov, *rest = torch.autograd.grad(matrix, inputs, grad)
+    return matrix.detach(), by_cov, rest[0] if rest else None

@@ -1,0 +1,43 @@
+"""A vocabulary and a valid manifest for the tests of manifests and grids, apart from the real task's."""
+
+import copy
+
+from cplxnet.auto.experiments import TEMPLATE
+from cplxnet.auto.manifest import Vocabulary
+
+_DENSE = ("complex.DeepConvNet", "complex.TwoLayerDense", "real.DeepConvNet")
+VOCABULARY = Vocabulary(
+    models=tuple(name + form for name in _DENSE for form in ("", "VD", "ARD", "Masked")),
+    variational_models=tuple(name + form for name in _DENSE for form in ("VD", "ARD")),
+    samplers=("one-per-recording", "in-order"),
+    features=("raw", "fft", "stft"),
+    losses=("bce_with_logits",),
+    optimizers=("adam", "sgd"),
+    lr_schedulers=("trabelsi2017", "constant", "cosine", "linear"),
+    options={"cosine": ("final",), "complex.DeepConvNet": ("kernel_size",)},
+)
+
+
+def valid() -> dict:
+    """The JSON values of DESIGN 5's manifest, free to be changed."""
+    return copy.deepcopy({**TEMPLATE, "name": "experiment-1 C=2.5e-3 replicate 0"})
+
+
+def put(raw: dict, path: str, value: object) -> dict:
+    """`raw` with `value` at the dotted path."""
+    *parents, last = path.split(".")
+    part = raw
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    return raw
+
+
+def drop(raw: dict, path: str) -> dict:
+    """`raw` without the dotted path."""
+    *parents, last = path.split(".")
+    part = raw
+    for key in parents:
+        part = part[key]
+    del part[last]
+    return raw

@@ -1,0 +1,213 @@
+"""Windows and draws against slices of the arrays that were written."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from cplxnet.musicnet import layout
+from cplxnet.musicnet.dataset import MusicNet
+
+
+def recording(key: str, samples: int, notes: list[tuple[int, int, int]], *, ramp: int = 0) -> layout.Recording:
+    """Data that counts up from `ramp`, so that a sample tells where it is from; notes of (start, end, MIDI note)."""
+    labels = np.array([(s, e, 1, n, 0.0, 0.0, b"") for s, e, n in notes], layout.LABELS)
+    return layout.Recording(key, ramp + np.arange(samples, dtype=np.float32), labels)
+
+
+def write(path, *recordings: layout.Recording):
+    layout.write(path, recordings, rate_hz=100)
+    return path
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Three recordings of 30, 12 and 41 samples, values from 0, 1000, 2000; keys written out of order."""
+    notes = [(0, 6, 21), (5, 9, 60), (8, 12, 104)]
+    return write(
+        tmp_path / "three.h5",
+        recording("id_0007", 41, [*notes, (30, 41, 60)], ramp=2000),
+        recording("id_0001", 30, [*notes, (20, 30, 61)], ramp=0),
+        recording("id_0003", 12, notes, ramp=1000),
+    )
+
+
+def expected_windows(path, window: int, stride: int):
+    """By a loop over the file: signal, notes, recording and start of every window."""
+    rows = []
+    for number, item in enumerate(layout.recordings(path)):
+        for start in range(0, len(item.data) - window + 1, stride):
+            middle, notes = start + window // 2, np.zeros(84, np.float32)
+            for label in item.labels:
+                if label["start_time"] <= middle < label["end_time"]:
+                    notes[label["note"] - 21] = 1
+            rows.append((item.data[start : start + window], notes, number, start))
+    return [np.stack(column) for column in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("window", [1, 5, 12])
+@pytest.mark.parametrize("stride", [1, 4, 7])
+def test_windows_against_slices(three, window, stride):
+    data = MusicNet(three, window=window, stride=stride)
+    signal, notes, number, start = expected_windows(three, window, stride)
+    index = torch.arange(len(data))
+    assert len(data) == len(signal) == sum((n - window) // stride + 1 for n in (30, 12, 41))
+    got_signal, got_notes = data.windows(index)
+    assert torch.equal(got_signal, torch.from_numpy(signal)) and torch.equal(got_notes, torch.from_numpy(notes))
+    assert data.recording_of(index).tolist() == number.tolist()
+    assert data.starts(index).tolist() == start.tolist()
+
+
+def test_real_window_and_stride_against_slices(tiny_corpus):
+    path = tiny_corpus / "musicnet_11khz_valid.h5"
+    data = MusicNet(path)
+    signal, notes, *_ = expected_windows(path, 4096, 128)
+    got_signal, got_notes = data.windows(torch.arange(len(data)))
+    assert torch.equal(got_signal, torch.from_numpy(signal)) and torch.equal(got_notes, torch.from_numpy(notes))
+    assert got_notes.sum() > 100
+    assert data.rate_hz == 11000 and data.seconds == pytest.approx(7.0)
+
+
+def test_windows_in_any_order_and_from_lists(three):
+    data = MusicNet(three, window=5, stride=4)
+    signal, notes = data.windows(torch.arange(len(data)))
+    index = [16, 0, 3, 3]
+    picked_signal, picked_notes = data.windows(index)
+    assert torch.equal(picked_signal, signal[index]) and torch.equal(picked_notes, notes[index])
+    assert data.windows([])[0].shape == (0, 5)
+
+
+def test_what_a_window_returns_is_a_copy(three):
+    data = MusicNet(three, window=5, stride=1)
+    data.windows([0, 1])[0].zero_()
+    assert data.windows([1])[0].tolist() == [[1, 2, 3, 4, 5]]
+
+
+def test_no_window_and_no_label_crosses_recordings(tmp_path):
+    # the first one's note runs past its end: it must be silent from the second one's first sample on
+    path = write(
+        tmp_path / "two.h5", recording("id_1", 10, [(7, 500, 60)]), recording("id_2", 10, [(0, 1, 70)], ramp=1000)
+    )
+    data = MusicNet(path, window=2, stride=1)
+    signal, notes = data.windows(torch.arange(len(data)))
+    assert ((signal[:, 1] - signal[:, 0]) == 1).all()
+    # middles are the samples 1..9 of each
+    assert notes[:, 60 - 21].nonzero().flatten().tolist() == [6, 7, 8]
+    assert notes[:, 70 - 21].sum() == 0
+
+
+def test_draw_is_one_window_of_each_recording_with_its_notes(three):
+    data = MusicNet(three, window=5, stride=4)
+    every = MusicNet(three, window=5, stride=1)
+    signal, notes = every.windows(torch.arange(len(every)))
+    of_value = {float(row[0]): k for k, row in enumerate(signal)}
+    for _ in range(50):
+        got_signal, got_notes = data.draw()
+        rows = [of_value[float(row[0])] for row in got_signal]
+        assert every.recording_of(rows).tolist() == [0, 1, 2]
+        assert torch.equal(got_signal, signal[rows]) and torch.equal(got_notes, notes[rows])
+
+
+def test_draw_is_uniform_over_every_start(three):
+    data = MusicNet(three, window=5, stride=4)
+    generator = torch.Generator().manual_seed(5)
+    first = torch.stack([data.draw(generator)[0][:, 0] for _ in range(6000)]).long() % 1000
+    for number, n_starts in enumerate((26, 8, 37)):
+        counts = np.bincount(first[:, number].numpy(), minlength=n_starts)
+        assert len(counts) == n_starts
+        assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_draw_of_a_recording_as_long_as_the_window(tmp_path):
+    path = write(tmp_path / "one.h5", recording("id_1", 8, []))
+    assert MusicNet(path, window=8, stride=1).draw()[0].tolist() == [list(range(8))]
+
+
+def test_draws_follow_the_generator_alone(three):
+    data = MusicNet(three, window=5)
+    first, again, other = (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))
+    drawn = [torch.cat([data.draw(g)[0] for _ in range(4)]) for g in (first, again, other)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0][:3], drawn[0][3:6])
+
+
+def test_keys_and_repr(three):
+    data = MusicNet(three, window=5, stride=4)
+    assert data.keys == ("id_0001", "id_0003", "id_0007") and data.n_recordings == 3
+    assert data.samples.tolist() == [30, 12, 41]
+    assert "3 recordings, 1 s at 100 Hz, 19 windows" in repr(data) and "three.h5" in repr(data)
+
+
+def test_fingerprint_is_of_samples_notes_and_windows(tmp_path):
+    def of(*recordings: layout.Recording, **options) -> str:
+        return MusicNet(write(tmp_path / "some.h5", *recordings), **{"window": 5, **options}).fingerprint
+
+    one = recording("id_1", 20, [(2, 9, 60)])
+    assert of(one) == of(one)
+    others = [
+        (recording("id_2", 20, [(2, 9, 60)]),),
+        (recording("id_1", 21, [(2, 9, 60)]),),
+        (recording("id_1", 20, [(2, 9, 60)], ramp=1),),
+        (recording("id_1", 20, [(2, 8, 60)]),),
+        (recording("id_1", 20, [(2, 9, 61)]),),
+        (one, recording("id_2", 20, [])),
+    ]
+    cuts = {of(one, window=3), of(one, stride=7)}
+    assert len({of(one), *cuts, *(of(*other) for other in others)}) == 9
+
+
+def test_a_recording_shorter_than_the_window(three):
+    text = r"three\.h5, recording id_0003: expected at least window = 13 samples, got 12"
+    with pytest.raises(layout.RecordingError, match=text):
+        MusicNet(three, window=13)
+
+
+@pytest.mark.parametrize("argument", [{"window": 0}, {"stride": 0}, {"stride": -1}])
+def test_window_and_stride_at_least_one(three, argument):
+    ((name, value),) = argument.items()
+    with pytest.raises(ValueError, match=f"expected {name} >= 1 sample, got {value}"):
+        MusicNet(three, **argument)
+
+
+@pytest.mark.parametrize("index", [-1, 19])
+@pytest.mark.parametrize("method", ["windows", "starts", "recording_of"])
+def test_index_out_of_range(three, index, method):
+    data = MusicNet(three, window=5, stride=4)
+    with pytest.raises(IndexError, match=rf"indices in 0\.\.18 of .*three\.h5, got {index}"):
+        getattr(data, method)([0, index])
+
+
+@pytest.mark.parametrize("index", [[0.5], [True], 3])
+def test_index_of_another_kind(three, index):
+    with pytest.raises(TypeError, match=r"expected whole numbers of shape \(B,\)"):
+        MusicNet(three, window=5).windows(index)
+
+
+def test_generator_on_another_device(three):
+    class Elsewhere:
+        device = torch.device("cuda")
+
+    with pytest.raises(ValueError, match=r"expected a generator on cpu, got one on cuda; try torch.Generator\('cpu'\)"):
+        MusicNet(three, window=5).draw(Elsewhere())
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5.*make demo"):
+        MusicNet(tmp_path / "nowhere.h5")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_as_on_the_cpu_and_without_a_wait(three):
+    here, there = MusicNet(three, window=5, stride=4), MusicNet(three, window=5, stride=4, device="cuda")
+    for a, b in zip(here.windows(torch.arange(19)), there.windows(torch.arange(19)), strict=True):
+        assert b.is_cuda and torch.equal(a, b.cpu())
+    generator = torch.Generator("cuda").manual_seed(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        signal, notes = there.draw(generator)
+        there.windows(torch.arange(5))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert signal.is_cuda and notes.is_cuda
+    assert (signal[:, 1:] - signal[:, :-1] == 1).all()

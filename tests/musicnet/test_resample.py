@@ -1,0 +1,41 @@
+import numpy as np
+
+from cplxnet.musicnet import layout
+from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, downsample, resample, rescale
+
+
+def tone(hz, seconds, rate_hz):
+    return np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz).astype(np.float32)
+
+
+def test_a_tone_below_the_new_nyquist_stays_the_same_tone():
+    got, want = resample(tone(997.0, 1.0, SOURCE_HZ)), tone(997.0, 1.0, TARGET_HZ)
+    assert got.dtype == np.float32 and len(got) == TARGET_HZ
+    inside = slice(500, -500)  # the filter rings at the two ends
+    np.testing.assert_allclose(got[inside], want[inside], atol=1e-4)
+
+
+def test_a_tone_above_the_new_nyquist_is_gone():
+    assert np.abs(resample(tone(7000.0, 1.0, SOURCE_HZ))[500:-500]).max() < 1e-4
+
+
+def test_a_click_stays_where_its_label_is():
+    signal = np.zeros(SOURCE_HZ, np.float32)
+    signal[30_001] = 1.0
+    assert abs(int(np.argmax(np.abs(resample(signal)))) - int(rescale(np.array([30_001]))[0])) <= 1
+
+
+def test_label_times_are_floored():
+    times = np.array([0, 1, 4, 5, 44_099, 44_100, 10**12 + 7])
+    assert rescale(times).tolist() == [int(t) * 110 // 441 for t in times]
+    small = np.random.default_rng(0).integers(0, 2 * 10**7, 1000)
+    assert rescale(small).tolist() == [int(t * (11000 / 44100) + 1e-9) for t in small]  # the formula, less its rounding
+
+
+def test_downsample_moves_samples_and_labels_and_leaves_its_input():
+    labels = np.zeros(1, layout.LABELS)
+    labels["start_time"], labels["end_time"], labels["note"] = 4410, 44_100, 60
+    full = layout.Recording("id_1001", tone(440.0, 1.0, SOURCE_HZ), labels, composer="Haydn")
+    low = downsample(full)
+    assert (low.labels["start_time"][0], low.labels["end_time"][0]) == (1100, 11_000)
+    assert (full.labels["start_time"][0], low.key, low.composer) == (4410, "id_1001", "Haydn")
