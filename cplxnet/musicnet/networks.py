@@ -76,6 +76,12 @@ class Network(nn.Sequential):
             self.add_module(name, layer)
         self.is_complex = is_complex
 
+    def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]
+        """A layer, or a slice of the network as a network of the same field."""
+        if isinstance(index, slice):
+            return Network(dict(list(self.named_children())[index]), is_complex=self.is_complex)
+        return super().__getitem__(index)
+
     def forward(self, x: Tensor) -> Tensor:
         if x.is_complex() and not self.is_complex:
             x = as_channels(x)

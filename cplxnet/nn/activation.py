@@ -70,8 +70,8 @@ class CplxModReLU(nn.Module):
         tiny = torch.finfo(squared.dtype).tiny  # keeps the gradient of the root finite at z = 0
         modulus = squared.clamp(min=tiny).sqrt()
         bias = self.threshold if self.threshold.dim() == 0 else self.threshold.view(-1, *[1] * (z.dim() - 2))
-        # relu(m + b)/m blows up where b > 0 and m -> 0; z = 0 stays 0 since both parts are 0
-        return z * (torch.relu(modulus + bias) / modulus)
+        # relu(m + b)/m blows up where b > 0 and m -> 0: at 0 itself value and gradient are taken as 0
+        return z * torch.where(squared < tiny, 0.0, torch.relu(modulus + bias) / modulus)
 
 
 class CplxToReal(nn.Module):

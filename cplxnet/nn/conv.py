@@ -106,6 +106,9 @@ class _CplxConv(ComplexParameters):
 
     def padded(self, x: Tensor) -> tuple[Tensor, Padding]:
         """The input with its borders added and the padding that is left to do: zeros are left to the convolution."""
+        if x.dim() != self.dims + 2:
+            size = "length" if self.dims == 1 else "height, width"
+            raise ValueError(f"expected (batch, {self.in_channels}, {size}), got {tuple(x.shape)}")
         if self.padding_mode == "zeros" or isinstance(self.padding, str):
             return x, self.padding
         amounts = [n for n in reversed(_single(self.padding)) for _ in range(2)]

@@ -7,6 +7,8 @@ dropout is Ein(|mu|^2/sigma^2), for every weight of a network in every training 
 integral: what is here is a handful of elementwise operations without branches that depend on the data.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,7 @@ def ein(q: Tensor) -> Tensor:
     """Ein(q) for q in [0, inf]: Ein(0) = 0, Ein(inf) = inf.
 
     q: float32 (relative error below 1e-6) or float64 (below 1e-14), any shape; other floating types are computed in
-    float32. Returns q's shape and dtype. The derivative is (1 - e^-q)/q: `kl` uses that rather than autograd.
+    float32. Returns q's shape and dtype. For gradients see `ein_slope`.
     """
     if q.dtype == torch.float64:
         return _ein_double(q, q.log())
@@ -50,6 +52,21 @@ def ein_exp(n: Tensor) -> Tensor:
     return ein(n.clamp_max(_FAR).exp()) + (n - _FAR).clamp_min(0)
 
 
+def ein_slope(q: Tensor) -> Tensor:
+    """dEin/dq = (1 - e^-q)/q for 0 < q < inf, to the precision of q's dtype.
+
+    The compiled form avoids expm1: Inductor (torch 2.13, CPU) makes it exp(x) - 1, which is 0 for q below 6e-8.
+    """
+    if not torch.compiler.is_compiling():
+        return -torch.expm1(-q) / q
+    terms = 17 if q.dtype == torch.float64 else 10  # 1/18! = 2e-16, 1/11! = 3e-8
+    small = q.clamp_max(1)
+    series = torch.zeros_like(q)
+    for k in range(terms, 0, -1):
+        series = series * small + (-1) ** (k + 1) / math.factorial(k)
+    return torch.where(q < 1, series, (1 - q.neg().exp()) / q)
+
+
 def _smooth_part(q: Tensor) -> Tensor:
     """Ein(q) - log(1 + q) in float32, by Horner's rule."""
     u = _SCALE / (q + _SCALE)
@@ -63,11 +80,8 @@ def _ein_double(q: Tensor, n: Tensor) -> Tensor:
     """Both forms at every element, then a choice: float64 is for checking, not for speed. n = log q."""
     small, large = q.clamp_max(_SPLIT), q.clamp_min(_SPLIT)
     series = torch.zeros_like(q)
-    factorial = [1.0]
-    for k in range(1, _SERIES_TERMS + 1):
-        factorial.append(factorial[-1] * k)
     for k in range(_SERIES_TERMS, 0, -1):
-        series = small * ((-1) ** (k + 1) / (k * factorial[k]) + series)
+        series = small * ((-1) ** (k + 1) / (k * math.factorial(k)) + series)
     # E1(q) = e^-q/(q + 1 - 1/(q + 3 - 4/(q + 5 - 9/(q + 7 - ...)))) (Abramowitz and Stegun 1964, 5.1.22, contracted)
     fraction = large + (2 * _FRACTION_TERMS + 1)
     for k in range(_FRACTION_TERMS, 0, -1):

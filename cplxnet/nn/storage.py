@@ -74,4 +74,5 @@ class ComplexParameters(nn.Module):
             raise TypeError(
                 "expected a float type to cast complex layers to, got a complex one; try .to(torch.float64)"
             )
-        return super()._apply(fn, recurse)  # type: ignore[return-value]
+        # contiguous: `.to(memory_format=torch.channels_last)` would tear the two parts of a (out, in, k, 2) parameter apart
+        return super()._apply(lambda t: fn(t).contiguous(), recurse)  # type: ignore[return-value]

@@ -6,7 +6,7 @@ import mpmath
 import pytest
 import torch
 
-from cplxnet.nn.expint import ein, ein_exp
+from cplxnet.nn.expint import ein, ein_exp, ein_slope
 
 mpmath.mp.dps = 30
 
@@ -45,6 +45,15 @@ def test_ends(dtype: torch.dtype) -> None:
     assert ein_exp(torch.tensor(1000.0, dtype=dtype)).item() == pytest.approx(1000.5772156649, rel=1e-7)
     tiny = torch.tensor(1e-30, dtype=dtype)
     assert ein(tiny).item() == pytest.approx(tiny.item(), rel=1e-7)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-7), (torch.float64, 1e-15)])
+@pytest.mark.parametrize("compiling", [False, True])
+def test_slope(dtype: torch.dtype, tolerance: float, compiling: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    q = torch.linspace(-40, 40, 801, dtype=dtype).exp()
+    wanted = [float(-mpmath.expm1(-mpmath.mpf(float(v))) / mpmath.mpf(float(v))) for v in q]
+    torch.testing.assert_close(ein_slope(q).double(), torch.tensor(wanted, dtype=torch.float64), rtol=tolerance, atol=0)
 
 
 def test_no_step_where_the_two_forms_meet() -> None:
