@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import nn as cplx
 from . import atomic, stages, tasks
 from .earlier import Earlier
 from .epoch import Diverged, predict, train_epoch
@@ -17,6 +18,8 @@ from .objective import Objective
 from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
 from .progress import bar, ticking
 from .watch import Watch
+
+COMPILE_FROM = 200  # steps of a stage from which compiling the KL, some ten seconds the first time, pays
 
 
 class Session:
@@ -140,6 +143,7 @@ class Session:
         feed = self.feed(stage.feed, generator)
         objective = Objective(self.manifest.objective_terms, stage.objective)
         factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
+        cplx.compile_kernels(bool(objective.penalties) and stage.n_epochs * len(feed) >= COMPILE_FROM)
         with bar(total=stage.n_epochs * len(feed), desc=stage.name, unit="batch", disable=not self.progress) as shown:
             for epoch in range(stage.n_epochs):
                 began, score = time.time(), watch.score()

@@ -79,7 +79,7 @@ class Network(nn.Sequential):
     def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]
         """A layer, or a slice of the network as a network of the same field."""
         if isinstance(index, slice):
-            return Network(dict(list(self.named_children())[index]), is_complex=self.is_complex)
+            return Network(dict(list(self._modules.items())[index]), is_complex=self.is_complex)
         return super().__getitem__(index)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -38,7 +38,9 @@ class Split(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         if isinstance(self.module, ELEMENTWISE):
-            return torch.view_as_complex(self.module(as_ri(z)))
+            # channels to the back and forth: on a dense array the backward of ReLU keeps the layout, else it does not
+            axis = min(1, z.dim() - 1)
+            return torch.view_as_complex(self.module(as_ri(z.movedim(axis, -1)))).movedim(-1, axis)
         if isinstance(self.module, nn.AvgPool1d) and z.dim() == 3:
             return from_image(_average(to_image(z), self.module), 3)
         return torch.complex(self.module(z.real), self.module(z.imag))

@@ -29,8 +29,8 @@ def trabelsi_standard_(weight: Tensor, criterion: str = "glorot", *, generator: 
     weight: complex (out, in, *kernel). A Rayleigh modulus with a uniform phase is a circular Gaussian, so the two parts
     are drawn as independent normals of deviation sigma. Reference: Trabelsi et al. 2018, section 3.6.
     """
-    parts = torch.view_as_real(weight)
-    parts.normal_(0.0, _scale(weight, criterion), generator=generator)
+    sigma = _scale(weight, criterion)
+    torch.view_as_real(weight).normal_(0.0, sigma, generator=generator)
     return weight
 
 

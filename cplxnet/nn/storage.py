@@ -70,9 +70,9 @@ class ComplexParameters(nn.Module):
             target.copy_(value)
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        if fn(self.weight_ri.detach()[:0]).is_complex():
+        if fn(self.weight_ri.detach()[:0].flatten()).is_complex():
             raise TypeError(
                 "expected a float type to cast complex layers to, got a complex one; try .to(torch.float64)"
             )
-        # contiguous: `.to(memory_format=torch.channels_last)` would tear the two parts of a (out, in, k, 2) parameter apart
-        return super()._apply(lambda t: fn(t).contiguous(), recurse)  # type: ignore[return-value]
+        # flat: a channels-last memory format, meant for (out, in, kh, kw), would tear (out, in, k, 2) apart
+        return super()._apply(lambda t: fn(t.flatten()).view(t.shape), recurse)  # type: ignore[return-value]

@@ -2,19 +2,26 @@
 
 import copy
 import functools
+import json
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from cplxnet.auto import experiments, grid, run
 from cplxnet.auto.manifest import Manifest
 
 C = experiments.C
 SPLITS = ("train", "valid", "test")
+STAGES = ("dense", "sparsify", "fine-tune")
+SNAPSHOTS = ("0-dense.pt", "1-sparsify.pt", "2-fine-tune.pt")
 
 
-def small(changes: dict[str, Any] | None = None, *, model: str = "complex.TwoLayerDense", window: int = 256) -> Manifest:
-    """Two epochs of three batches a stage; `changes`: dotted path -> value."""
-    base = {f"datasets.{split}.window": window for split in SPLITS}
+def small(
+    changes: dict[str, Any] | None = None, *, model: str = "complex.TwoLayerDense", window: int = 256
+) -> Manifest:
+    """Two epochs of three batches a stage, never stopped early; `changes`: dotted path -> value."""
+    base = {f"datasets.{split}.window": window for split in SPLITS} | {"stages.dense.early.atol": 1.0}
     return grid.edit(experiments.tiny(folder=".", model=model), base | (changes or {}))
 
 
@@ -41,3 +48,27 @@ class Counting:
     def __call__(self, *args: Any, **options: Any) -> Any:
         self.n += 1
         return self.function(*args, **options)
+
+
+def read(folder: Path, name: str = "scores") -> dict[str, Any]:
+    """What the folder's file `name`.json holds."""
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def snapshot(folder: Path, name: str) -> dict[str, Any]:
+    """What the snapshot holds, read by torch alone."""
+    return torch.load(folder / name, weights_only=True)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Deep equality of what snapshots hold, tensors to the bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    """Equal scores and equal snapshots, to the bit."""
+    assert timeless(read(one)) == timeless(read(other))
+    for name in SNAPSHOTS:
+        assert equal(snapshot(one, name), snapshot(other, name)), name

@@ -102,5 +102,5 @@ def test_a_truncated_snapshot_is_named(tmp_path, share):
 
 
 def test_no_snapshot_is_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.pt"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt"):
         atomic.read_tensors(tmp_path / "none.pt")

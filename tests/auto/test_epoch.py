@@ -88,7 +88,7 @@ def test_inputs_are_prepared_for_training_and_for_scoring():
 def test_one_batch_that_is_not_finite_is_divergence(bad, position):
     model, pairs = Slope(), [(1.0, 3.0), (1.0, 2.0), (1.0, 1.0)]
     pairs[position] = (bad, 1.0)
-    with pytest.raises(Diverged, match="loss (nan|inf), .*try a lower learning rate"):
+    with pytest.raises(Diverged, match=r"loss (nan|inf), .*try a lower learning rate"):
         train_epoch(model, batches(*pairs), lambda x: x, MSE, sgd(model), grad_clip=0.05)
 
 
@@ -98,7 +98,7 @@ def test_a_gradient_that_is_not_finite_is_divergence():
             return (self.w - 1).sqrt() * x  # 0 at w = 1, where its derivative is infinite
 
     model = Root()
-    with pytest.raises(Diverged, match="gradient norm (nan|inf)"):
+    with pytest.raises(Diverged, match=r"gradient norm (nan|inf)"):
         train_epoch(model, batches((1.0, 3.0)), lambda x: x, MSE, sgd(model), grad_clip=None)
 
 

@@ -50,7 +50,7 @@ def test_status_says_who_has_the_folder_and_changes_key_by_key(tmp_path):
 def test_an_unknown_state_is_refused(tmp_path):
     files = RunFolder(tmp_path)
     files.start(small(), "cpu")
-    with pytest.raises(ValueError, match="expected a state of queued, running, .*, got 'finished'"):
+    with pytest.raises(ValueError, match=r"expected a state of queued, running, .*, got 'finished'"):
         files.update(state="finished")
     assert files.status["state"] == "running"
 

@@ -124,7 +124,9 @@ def test_state_goes_on_in_one_network_as_if_never_saved():
 def test_loading_copies():
     model = cplx.CplxLinear(2, 2)
     optimizer = make_optimizer(model, "adam", lr=1e-2)
-    state = {"weight_ri": {"exp_avg": torch.zeros(2, 2, 2), "exp_avg_sq": torch.zeros(2, 2, 2), "step": torch.tensor(5.0)}}
+    state = {
+        "weight_ri": {"exp_avg": torch.zeros(2, 2, 2), "exp_avg_sq": torch.zeros(2, 2, 2), "step": torch.tensor(5.0)}
+    }
     load_named_state(model, optimizer, state)
     model.weight_ri.grad = torch.ones(2, 2, 2)
     optimizer.step()

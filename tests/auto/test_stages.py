@@ -6,7 +6,6 @@ from small import C, small
 from torch import nn
 
 from cplxnet import nn as cplx
-
 from cplxnet.auto.stages import counts, inherit, key_of, seed_of
 from cplxnet.musicnet import MODELS
 
@@ -23,12 +22,14 @@ def net(kind: str) -> nn.Sequential:
     )
 
 
-# -- seeds and keys -------------------------------------------------------------------------------------------------------
+# -- seeds and keys ---------------------------------------------------------------------------------------------------
 
 
 def test_seeds_are_reproducible_and_all_different():
     manifests = [small({"seed": seed}) for seed in range(3)]
-    cases = [(m, stage, purpose) for m in manifests for stage in m.stage_order for purpose in ("weights", "windows", "noise")]
+    cases = [
+        (m, stage, purpose) for m in manifests for stage in m.stage_order for purpose in ("weights", "windows", "noise")
+    ]
     seeds = [seed_of(*case) for case in cases]
     assert seeds == [seed_of(*case) for case in cases]
     assert len(set(seeds)) == len(cases)
@@ -106,7 +107,7 @@ def test_the_key_is_of_the_experiment_not_of_how_it_is_written():
         assert key_of(manifest, stage, **options) == key_of(manifest.resolved(), stage, **options)
 
 
-# -- inheritance ----------------------------------------------------------------------------------------------------------
+# -- inheritance ------------------------------------------------------------------------------------------------------
 
 
 def test_weights_and_statistics_go_from_dense_to_variational_to_masked():
@@ -177,7 +178,7 @@ def test_networks_of_other_shapes_are_an_error():
         inherit(other, net(""), threshold=-0.5)
 
 
-# -- counts ---------------------------------------------------------------------------------------------------------------
+# -- counts -----------------------------------------------------------------------------------------------------------
 
 
 def test_counts_of_a_dense_network():

@@ -1,0 +1,142 @@
+"""The command line: what it prints and what it exits with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small import C, small
+
+from cplxnet.auto import grid, runner
+from cplxnet.auto.__main__ import main
+from cplxnet.auto.folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_bars(monkeypatch):
+    monkeypatch.setenv("CPLXNET_PROGRESS", "off")
+
+
+def test_a_folder_as_people_run_it(tiny_corpus, tmp_path):
+    grid.write(tmp_path, {"one": small({C: 0.1})})
+    command = [sys.executable, "-W", "error", "-m", "cplxnet.auto", "run", str(tmp_path), "--data", str(tiny_corpus)]
+    environment = os.environ | {"CPLXNET_PROGRESS": "text"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (0, "one: done\n"), result.stderr
+    assert "fine-tune: 100%" in result.stderr
+    assert RunFolder(tmp_path / "one").status["state"] == "done"
+
+
+def test_one_manifest_in_the_folder_of_its_name(tiny_corpus, tmp_path, capsys):
+    small().save(tmp_path / "c1e-02-r0.json")
+    assert main(["run", str(tmp_path / "c1e-02-r0.json"), "--data", str(tiny_corpus)]) == 0
+    scores = tmp_path / "c1e-02-r0" / "scores.json"
+    assert capsys.readouterr().out == f"done: {scores}\n" and scores.exists()
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_corpus, tmp_path_factory):
+    """A folder of two runs, one of which fails, run; with exit code."""
+    folder = tmp_path_factory.mktemp("folder")
+    grid.write(folder, {"bad": small({"datasets.test.file": "absent.h5"}), "good": small()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CPLXNET_PROGRESS", "off")
+        code = main(["run", str(folder), "--data", str(tiny_corpus), "--devices", "cpu"])
+    return folder, code
+
+
+def test_a_failed_run_is_told_by_the_exit_code(folder, tiny_corpus, capsys):
+    assert folder[1] == 1
+    assert main(["run", str(folder[0]), "--data", str(tiny_corpus)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("bad: failed (FileNotFoundError: ") and shown.out.endswith("good: skipped\n")
+    assert "1 of 2 runs did not finish; see traceback.txt" in shown.err
+
+
+def test_status_shows_how_far_each_is(folder, tmp_path, capsys):
+    assert main(["status", str(folder[0])]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "done" in lines["good"] and "fine-tune" in lines["good"]
+    assert "failed" in lines["bad"] and "absent.h5" in lines["bad"]
+    grid.write(tmp_path, {"one": small()})
+    assert main(["status", str(tmp_path)]) == 0
+    assert "queued" in capsys.readouterr().out
+
+
+def test_report_prints_a_row_a_stage_and_writes_the_whole_table(folder, tmp_path, capsys):
+    assert main(["report", str(folder[0]), "--csv", str(tmp_path / "table.csv")]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[1] for line in out.splitlines()[1:]] == ["dense", "sparsify", "fine-tune"]
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert len(table) == 3 * 2 and set(table["scorer"]) == {"validation", "test"}
+    end = RunFolder(folder[0] / "good").scores["stages"]["dense"]["scores"]["test"]["end"]["average_precision"]
+    assert table.query("stage == 'dense' and scorer == 'test'")["average_precision"].item() == pytest.approx(end)
+
+
+@pytest.mark.parametrize("command", ["run", "status", "report"])
+def test_a_missing_path_is_an_error_not_a_no_op(tmp_path, capsys, command):
+    assert main([command, str(tmp_path / "none")]) == 2
+    assert "none: expected a" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_an_empty_folder_is_an_error(tmp_path, capsys, command):
+    assert main([command, str(tmp_path)]) == 2
+    assert "no manifests in this folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_file_where_a_folder_belongs(tmp_path, capsys, command):
+    small().save(tmp_path / "one.json")
+    assert main([command, str(tmp_path / "one.json")]) == 2
+    assert "one.json: expected a folder of manifests, got a file" in capsys.readouterr().err
+
+
+def test_a_faulty_manifest_is_named_and_not_run(tmp_path, capsys):
+    (tmp_path / "one.json").write_text('{"schema": 1')
+    assert main(["run", str(tmp_path / "one.json")]) == 2
+    assert "one.json" in capsys.readouterr().err
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_device_that_is_not_there(tiny_corpus, tmp_path, capsys):
+    grid.write(tmp_path, {"one": small()})
+    for path in (tmp_path, tmp_path / "one.json"):
+        assert main(["run", str(path), "--data", str(tiny_corpus), "--devices", "cuda:99"]) == 2
+        assert "expected a device that torch has here (cpu" in capsys.readouterr().err
+    assert not (tmp_path / "one").exists()
+
+
+def test_missing_data_of_a_single_manifest(tmp_path, capsys):
+    small().save(tmp_path / "one.json")
+    assert main(["run", str(tmp_path / "one.json"), "--data", str(tmp_path / "data")]) == 2
+    assert "musicnet_11khz_train.h5" in capsys.readouterr().err
+
+
+def test_a_single_run_that_diverges(tiny_corpus, tmp_path, capsys):
+    small({"stages.dense.optimizer.lr": 1e30}).save(tmp_path / "one.json")
+    assert main(["run", str(tmp_path / "one.json"), "--data", str(tiny_corpus)]) == 1
+    assert "diverged: loss" in capsys.readouterr().err
+
+
+def test_ctrl_c(tiny_corpus, tmp_path, monkeypatch, capsys):
+    small().save(tmp_path / "one.json")
+
+    def interrupted(self, reuse):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.Session, "run", interrupted)
+    assert main(["run", str(tmp_path / "one.json"), "--data", str(tiny_corpus)]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["walk"], ["run"]])
+def test_a_wrong_command_shows_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2 and "usage: python -m cplxnet.auto" in capsys.readouterr().err

@@ -1,0 +1,95 @@
+"""The same experiment again, or what is left of it, gives the same bits; and only what is needed is trained."""
+
+import shutil
+
+import pytest
+import torch
+from small import SNAPSHOTS, STAGES, C, assert_same_results, equal, quick, read, small, snapshot
+
+from cplxnet.auto.folder import RunFolder
+
+
+def test_the_same_manifest_gives_the_same_bits(done, tiny_corpus, tmp_path):
+    torch.manual_seed(99)  # what was drawn before a run does not matter
+    quick(small(), tmp_path / "two", tiny_corpus)
+    assert_same_results(done, tmp_path / "two")
+
+
+def test_another_seed_gives_other_scores(done, tiny_corpus, tmp_path):
+    quick(small({"seed": 1}), tmp_path / "two", tiny_corpus)
+    one, two = read(done)["stages"], read(tmp_path / "two")["stages"]
+    for name in STAGES:
+        ends = [stages[name]["scores"]["test"]["end"]["average_precision"] for stages in (one, two)]
+        assert ends[0] != ends[1]
+
+
+def test_a_finished_run_is_not_trained_again(done, tiny_corpus, tmp_path, epochs):
+    folder = shutil.copytree(done, tmp_path / "two")
+    assert quick(small(), folder, tiny_corpus) == read(folder) == read(done)
+    assert epochs.n == 0
+    assert (folder / "history.jsonl").read_bytes() == (done / "history.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_going_on_from_a_stage_gives_the_same_bits(done, tiny_corpus, tmp_path, epochs, lost):
+    folder = shutil.copytree(done, tmp_path / "two")
+    for name in SNAPSHOTS[lost:]:
+        (folder / name).unlink()
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 2 * (3 - lost)
+    assert_same_results(done, folder)
+    assert [line["epoch"] for line in RunFolder(folder).history] == [0, 1] * 3
+
+
+def test_a_changed_setting_trains_from_its_stage_on(done, tiny_corpus, tmp_path, epochs):
+    folder = shutil.copytree(done, tmp_path / "two")
+    quick(small({C: 0.7}), folder, tiny_corpus)
+    assert epochs.n == 4  # sparsify and fine-tune
+    assert equal(snapshot(done, "0-dense.pt"), snapshot(folder, "0-dense.pt"))
+    assert not equal(snapshot(done, "1-sparsify.pt"), snapshot(folder, "1-sparsify.pt"))
+
+
+def test_a_snapshot_of_another_experiment_is_not_taken(done, tiny_corpus, tmp_path, epochs):
+    folder = shutil.copytree(done, tmp_path / "two")
+    shutil.copy(folder / "1-sparsify.pt", folder / "0-dense.pt")
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 2
+    assert_same_results(done, folder)
+
+
+def test_reuse_trains_a_shared_stage_once_and_changes_no_bit(done, tiny_corpus, tmp_path, epochs):
+    other = small({C: 0.7, "name": "other"})
+    quick(other, tmp_path / "alone", tiny_corpus)
+    assert epochs.n == 6
+    quick(other, tmp_path / "reusing", tiny_corpus, reuse=[tmp_path / "absent", done])
+    assert epochs.n == 6 + 4
+    assert_same_results(tmp_path / "alone", tmp_path / "reusing")
+    reused = {name: stage["reused_from"] for name, stage in read(tmp_path / "reusing")["stages"].items()}
+    assert reused == {"dense": "one", "sparsify": None, "fine-tune": None}
+    assert len(RunFolder(tmp_path / "reusing").history) == 6
+
+
+@pytest.mark.parametrize("damaged", ["scores.json", "history.jsonl", "0-dense.pt"])
+def test_a_damaged_folder_to_reuse_from_is_passed_over(done, tiny_corpus, tmp_path, epochs, damaged):
+    bad = shutil.copytree(done, tmp_path / "bad")
+    (bad / damaged).write_bytes((bad / damaged).read_bytes()[:100])
+    quick(small({f"stages.{name}.n_epochs": 1 for name in STAGES[1:]}), tmp_path / "two", tiny_corpus, reuse=[bad])
+    assert epochs.n == 4 and read(tmp_path / "two", "status")["state"] == "done"
+
+
+def test_a_damaged_snapshot_of_its_own_is_named(done, tiny_corpus, tmp_path):
+    folder = shutil.copytree(done, tmp_path / "two")
+    (folder / "0-dense.pt").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"0-dense\.pt: expected a snapshot"):
+        quick(small(), folder, tiny_corpus)
+    assert read(folder, "status")["state"] == "failed"
+
+
+def test_scores_of_another_snapshot_are_not_taken(done, tiny_corpus, tmp_path, epochs):
+    folder = shutil.copytree(done, tmp_path / "two")
+    scores = read(folder)
+    scores["stages"]["fine-tune"] |= {"key": "of a run that was cut off", "compression": 1e6}
+    RunFolder(folder).write_scores(scores)
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 2
+    assert_same_results(done, folder)
