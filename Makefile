@@ -17,7 +17,7 @@ env: .venv/installed
 demo: env
 	$(BIN)/python -m cplxnet.musicnet.demo
 	mkdir -p $(DEMO)
-	$(NOTEBOOK) experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -p grids '["demo"]'
+	$(NOTEBOOK) experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -y 'grids: [demo]'
 	$(NOTEBOOK) auto_experiment.ipynb $(DEMO)/auto_experiment.ipynb
 	$(NOTEBOOK) experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb
 	$(BIN)/python -m cplxnet.auto report $(DEMO)

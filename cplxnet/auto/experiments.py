@@ -89,15 +89,15 @@ def experiment_2(*, task: Vocabulary | None = None) -> dict[str, Manifest]:
 
 
 def demo(
-    values: Sequence[float] = (0.01, 0.05, 0.25),
+    values: Sequence[float] = (0.005, 0.02, 0.08),
     *,
     replicates: int = 1,
     n_batches: int = 50,
-    n_epochs: tuple[int, int, int] = (16, 14, 8),
-    stride: int = 2048,
+    n_epochs: tuple[int, int, int] = (10, 5, 3),
+    stride: int = 4096,
     batch_size: int = 128,
     lr: float = 1e-3,
-    lr_log_sigma2: float | None = None,
+    lr_log_sigma2: float | None = 1e-2,
     lr_scheduler: Mapping[str, Any] | None = None,
     folder: str = "demo",
     model: str = "complex.DeepConvNet",

@@ -1,11 +1,13 @@
 """What every layer with a Gaussian posterior over its weights has: log_sigma2, and what follows from it."""
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from . import native
 from .kl import Term, penalty, penalty_sum, squared_modulus
 
 _VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
@@ -61,9 +63,44 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
     mean: real or complex; variance: real, of the same shape, floored at 1e-8. The noise is drawn in the mean's own
     memory layout. Reference: Kingma, Salimans and Welling (2015), section 2.3 (local reparameterisation).
     """
+    if mean.is_complex() and mean.dim() == variance.dim() >= 2:
+        # in the order of memory, where layers of this package have their channels last
+        pairs, scale = torch.view_as_real(mean.movedim(1, -1)), variance.movedim(1, -1)
+        if native.usable(pairs, scale):
+            return torch.view_as_complex(_PairNoise.apply(pairs, scale)).movedim(-1, 1)
     deviation = variance.clamp_min(_VARIANCE_FLOOR).sqrt()
     if not mean.is_complex():
-        return torch.addcmul(mean, deviation, torch.randn_like(mean))
+        return torch.addcmul(mean, deviation, _normal_like(mean))
     parts = torch.view_as_real(mean)
-    eps = torch.randn_like(parts)
+    eps = _normal_like(parts)
     return torch.view_as_complex(torch.addcmul(parts, deviation.unsqueeze(-1), eps, value=math.sqrt(0.5)))
+
+
+class _PairNoise(torch.autograd.Function):
+    """`with_noise` on pairs (..., 2) in one pass; the noise is drawn a second time, not kept, for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, variance: Tensor) -> Tensor:
+        key = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32)  # from torch's generator, so seeds hold
+        out = torch.empty_like(mean)
+        native.call("noise_pairs", variance.numel(), mean, variance, _VARIANCE_FLOOR, key, out)
+        ctx.save_for_backward(variance, key)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        variance, key = ctx.saved_tensors
+        grad, by_variance = grad.contiguous(), torch.empty_like(variance)
+        native.call("noise_pairs_grad", variance.numel(), grad, variance, _VARIANCE_FLOOR, key, by_variance)
+        return grad, by_variance
+
+
+def _normal_like(x: Tensor) -> Tensor:
+    """Standard normals in x's shape and memory layout.
+
+    Filled in the order of memory: on the CPU `normal_` takes ten times as long on a tensor that is not contiguous.
+    """
+    eps = torch.empty_like(x)
+    eps.as_strided((eps.numel(),), (1,)).normal_()
+    return eps

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import native
 from .expint import ein, ein_slope
 from .fusing import fused, kernels_compiled
 
@@ -59,6 +60,7 @@ COMPLEX_VD = Term(True, ein, ein_slope, 1.0)
 COMPLEX_ARD = Term(True, torch.log1p, lambda q: 1 / (1 + q), 1.0)
 REAL_VD = Term(False, _real_vd_value, _real_vd_slope, 0.5)
 REAL_ARD = Term(False, _log1p_half, lambda q: 0.5 / (1 + q), 0.5)
+TERMS = (COMPLEX_VD, COMPLEX_ARD, REAL_VD, REAL_ARD)  # in the order of native.c
 
 
 def squared_modulus(weight: Tensor, cplx: bool) -> Tensor:
@@ -123,6 +125,10 @@ class _PenaltySum(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
         ctx.save_for_backward(weight, log_sigma2)
         ctx.term = term
+        if native.usable(weight, log_sigma2):
+            partial = torch.empty(-(-log_sigma2.numel() // native.BLOCK), dtype=torch.float64)
+            native.call("kl_value", TERMS.index(term), log_sigma2.numel(), weight, log_sigma2, partial)
+            return partial.sum().to(log_sigma2.dtype)
         parts = [fused(_sum, w, s, term) for w, s in _chunks(term, (weight,), (log_sigma2,))]
         return torch.stack(parts).sum().to(log_sigma2.dtype)
 
@@ -132,6 +138,10 @@ class _PenaltySum(torch.autograd.Function):
         weight, log_sigma2 = ctx.saved_tensors
         by_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
         by_log_sigma2 = torch.empty_like(log_sigma2, memory_format=torch.contiguous_format)
+        if native.usable(weight, log_sigma2, grad):
+            inputs = (TERMS.index(ctx.term), log_sigma2.numel(), weight, log_sigma2, grad)
+            native.call("kl_grad", *inputs, by_weight, by_log_sigma2)
+            return by_weight, by_log_sigma2, None
         for w, dw, s, ds in _chunks(ctx.term, (weight, by_weight), (log_sigma2, by_log_sigma2)):
             factor, slope = fused(_slopes, squared_modulus(w, ctx.term.cplx), s, grad, ctx.term)
             ds.copy_(slope)

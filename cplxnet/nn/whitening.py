@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import native
+
 _BLOCK = 1 << 16  # complex numbers in a block of rows on the CPU: half a megabyte, which a core's cache holds
 
 
@@ -85,67 +87,112 @@ def _blocks(*rows: Tensor) -> Any:
     return zip(*(r.split(size) for r in rows), strict=True)
 
 
-def _covariance(power: Tensor, pseudo: Tensor) -> Tensor:
-    """The 2x2 matrix (2, 2, C) of sums [[aa, ab], [ab, bb]] from those of (a^2, b^2) (C, 2) and of 2ab (C)."""
-    rr, ii = power.unbind(-1)
-    return torch.stack((torch.stack((rr, pseudo)), torch.stack((pseudo, ii))))
-
-
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        n, channels, _ = x_ri.shape
-        z = torch.view_as_complex(x_ri)
-        mean = z.mean(0)
-        power, cross = x_ri.new_zeros(channels, 2), x_ri.new_zeros(channels)
-        for (rows,) in _blocks(z):
-            centred = torch.view_as_real(rows - mean)
-            re, im = centred.unbind(-1)
-            cross += (re * im).sum(0)
-            power += centred.square_().sum(0)
-        cov = _covariance(power / n, cross / n)
+        passes = _Native(x_ri) if native.usable(x_ri) else _Blocked(x_ri)
+        mean, cov = passes.moments()
         matrix = matrix_of(cov, weight, eps)
-        p, q = _as_complex(matrix)
-        shift = torch.zeros_like(mean) if bias is None else torch.complex(bias[0], bias[1])
-        shift = shift - p * mean - q * mean.conj()
-        y = torch.empty_like(z)
-        for rows, out in _blocks(z, y):
-            torch.addcmul(shift, rows, p, out=out)
-            out.addcmul_(rows.conj().resolve_conj(), q)
-        ctx.save_for_backward(z, mean, cov, weight)
+        shift = -(matrix * mean).sum(1)
+        y = passes.affine(matrix, shift if bias is None else shift + bias)
+        ctx.save_for_backward(x_ri, mean, cov, weight)
         ctx.eps, ctx.has_bias = eps, bias is not None
-        mean_ri = torch.view_as_real(mean).t().contiguous()
-        ctx.mark_non_differentiable(mean_ri, cov)
-        return torch.view_as_real(y), mean_ri, cov
+        ctx.mark_non_differentiable(mean, cov)
+        return y, mean, cov
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        z, mean, cov, weight = ctx.saved_tensors
-        n = len(z)
-        g = torch.view_as_complex(grad.contiguous())
-        total = g.sum(0)
-        outer, inner = torch.zeros_like(total), torch.zeros_like(total)  # sums of g x' and of g conj(x')
-        for rows, up in _blocks(z, g):
-            centred = rows - mean
+        x_ri, mean, cov, weight = ctx.saved_tensors
+        grad, n = grad.contiguous(), len(x_ri)
+        passes = _Native(x_ri) if native.usable(x_ri, grad) else _Blocked(x_ri)
+        total, by_matrix = passes.gradient_sums(grad, mean)
+        matrix, by_cov, by_weight = _through_matrix(cov, weight, ctx.eps, by_matrix)
+        back, around = matrix.transpose(0, 1), (by_cov + by_cov.transpose(0, 1)) / n
+        shift = -(back * total).sum(1) / n - (around * mean).sum(1)
+        dx = passes.affine_two(grad, back, around, shift)
+        return dx, by_weight, total if ctx.has_bias else None, None
+
+
+class _Blocked:
+    """The passes over x (N, C, 2) as complex tensor operations, block by block."""
+
+    def __init__(self, x_ri: Tensor) -> None:
+        self.z = torch.view_as_complex(x_ri)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        z, mean = self.z, self.z.mean(0)
+        power, cross = torch.zeros_like(torch.view_as_real(mean)), torch.zeros_like(mean.real)
+        for (rows,) in _blocks(z):
+            centred = torch.view_as_real(rows - mean)
+            cross += centred.prod(-1).sum(0)
+            power += centred.square_().sum(0)
+        (rr, ii), ri = (power / len(z)).unbind(-1), cross / len(z)
+        return torch.view_as_real(mean).t().contiguous(), torch.stack((torch.stack((rr, ri)), torch.stack((ri, ii))))
+
+    def affine(self, matrix: Tensor, shift: Tensor) -> Tensor:
+        (p, q), s, y = _as_complex(matrix), torch.complex(shift[0], shift[1]), torch.empty_like(self.z)
+        for rows, out in _blocks(self.z, y):
+            torch.addcmul(s, rows, p, out=out)
+            out.addcmul_(rows.conj().resolve_conj(), q)
+        return torch.view_as_real(y)
+
+    def gradient_sums(self, grad: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of g (2, C) and of g_i x'_j (2, 2, C)."""
+        g, m = torch.view_as_complex(grad), torch.complex(mean[0], mean[1])
+        outer, inner = torch.zeros_like(m), torch.zeros_like(m)  # sums of g x' and of g conj(x')
+        for rows, up in _blocks(self.z, g):
+            centred = rows - m
             outer += (up * centred).sum(0)
             inner += (up * centred.conj_physical_()).sum(0)
-        # Re and Im of g conj(x') and g x' hold the four products of parts: g_i x'_j summed, (2, 2, C)
+        # Re and Im of g conj(x') and g x' hold the four products of parts
         re_re, im_im = (inner.real + outer.real) / 2, (inner.real - outer.real) / 2
         im_re, re_im = (outer.imag + inner.imag) / 2, (outer.imag - inner.imag) / 2
         by_matrix = torch.stack((torch.stack((re_re, re_im)), torch.stack((im_re, im_im))))
-        matrix, by_cov, by_weight = _through_matrix(cov, weight, ctx.eps, by_matrix)
-        p, q = _as_complex(matrix.transpose(0, 1))
-        a, b = _as_complex((by_cov + by_cov.transpose(0, 1)) / n)
-        shift = -(p * total + q * total.conj()) / n - a * mean - b * mean.conj()
-        dx = torch.empty_like(z)
-        for rows, up, out in _blocks(z, g, dx):
-            torch.addcmul(shift, up, p, out=out)
+        return torch.view_as_real(g.sum(0)).t().contiguous(), by_matrix
+
+    def affine_two(self, grad: Tensor, matrix: Tensor, around: Tensor, shift: Tensor) -> Tensor:
+        """matrix g + around x + shift."""
+        (p, q), (a, b), s = _as_complex(matrix), _as_complex(around), torch.complex(shift[0], shift[1])
+        g, dx = torch.view_as_complex(grad), torch.empty_like(self.z)
+        for rows, up, out in _blocks(self.z, g, dx):
+            torch.addcmul(s, up, p, out=out)
             out.addcmul_(up.conj().resolve_conj(), q).addcmul_(rows, a).addcmul_(rows.conj().resolve_conj(), b)
-        by_bias = torch.view_as_real(total).t() if ctx.has_bias else None
-        return torch.view_as_real(dx), by_weight, by_bias, None
+        return torch.view_as_real(dx)
+
+
+class _Native:
+    """The same passes in C (native.c), for float32 on the CPU."""
+
+    def __init__(self, x_ri: Tensor) -> None:
+        self.x, (self.n, self.c, _) = x_ri, x_ri.shape
+        self.rows = max(_BLOCK // self.c // 8, 1)
+
+    def _sums(self, name: str, n_sums: int, *arrays: Tensor) -> Tensor:
+        partial = torch.empty(-(-self.n // self.rows), n_sums * self.c)
+        native.call(name, self.n, self.c, self.rows, *arrays, partial)
+        return partial.sum(0, dtype=torch.float64)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        mean = (self._sums("column_sums", 2, self.x) / self.n).float()  # (C, 2) flat
+        rr, ii, ri = (self._sums("second_moments", 3, self.x, mean) / self.n).float().view(3, self.c)
+        return mean.view(self.c, 2).t().contiguous(), torch.stack((torch.stack((rr, ri)), torch.stack((ri, ii))))
+
+    def affine(self, matrix: Tensor, shift: Tensor) -> Tensor:
+        y = torch.empty_like(self.x)
+        native.call("affine_pairs", self.n, self.c, self.x, matrix.contiguous(), shift.t().contiguous(), y)
+        return y
+
+    def gradient_sums(self, grad: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        sums = self._sums("gradient_sums", 6, grad, self.x, mean.t().contiguous()).float().view(6, self.c)
+        return sums[:2].contiguous(), sums[2:].view(2, 2, self.c)
+
+    def affine_two(self, grad: Tensor, matrix: Tensor, around: Tensor, shift: Tensor) -> Tensor:
+        dx, (m, a, s) = torch.empty_like(self.x), (t.contiguous() for t in (matrix, around, shift.t()))
+        native.call("affine_two", self.n, self.c, grad, m, self.x, a, s, dx)
+        return dx
 
 
 def _through_matrix(

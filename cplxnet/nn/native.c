@@ -1,0 +1,259 @@
+/* The passes of a training step that are many small ones in tensor operations, each as one pass over memory.
+ *
+ * float32, CPU. Every function has its plain formula in Python (kl.py, gaussian.py, whitening.py), which runs where this
+ * cannot be compiled; a test holds the two together. Sums are formed per block and added in order, so that a result
+ * depends neither on the number of threads nor on their timing.
+ */
+#ifndef __FAST_MATH__
+#define __FAST_MATH__ 1 /* glibc declares its vector expf, logf, ... only under this macro; the flags stay precise */
+#endif
+#include <math.h>
+#include <stdint.h>
+
+#define BLOCK 4096  /* elements that a thread takes at a time; their sum is formed in one go */
+
+/* ---- KL terms (kl.py): value(q), and slope(q) = g/q, for q = |mu|^2/sigma^2 ------------------------------------------ */
+
+enum { COMPLEX_VD, COMPLEX_ARD, REAL_VD, REAL_ARD };
+
+static const float K1 = 0.63576f, K2 = 1.87320f, K3 = 1.48695f; /* Molchanov et al. (2017), equation 14 */
+static const float LOW = -69.0f, MOST = 1e37f, LEAST = 1e-30f;  /* keep 1/sigma^2, q and their products finite */
+
+/* Unlike fmaxf and fminf these keep a NaN in x: a NaN that training made must show. */
+static inline float at_least(float x, float low) { return x < low ? low : x; }
+static inline float at_most(float x, float high) { return x > high ? high : x; }
+
+static inline float ein(float q) { /* expint.py: log(1 + q) + (1 - u)^2 P(u), u = 4/(4 + q) */
+    static const float P[10] = {0.577210605f, 0.905389249f,    0.974142372f,  1.560032964f,   -4.473323345f,
+                                23.128204346f, -56.165252686f, 69.988269806f, -44.005947113f, 11.510937691f};
+    float u = 4.0f / (4.0f + q), p = P[9];
+    for (int k = 8; k >= 0; k--) p = p * u + P[k];
+    return log1pf(q) + p * (1 - u) * (1 - u);
+}
+
+static inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+static inline float value(int term, float q) {
+    switch (term) {
+        case COMPLEX_VD: return ein(q);
+        case COMPLEX_ARD: return log1pf(q);
+        case REAL_VD: return 0.5f * log1pf(q) + K1 * sigmoid(K3 * logf(q) - K2);
+        default: return 0.5f * log1pf(q);
+    }
+}
+
+static inline float slope(int term, float q) {
+    switch (term) {
+        case COMPLEX_VD: return -expm1f(-q) / q;
+        case COMPLEX_ARD: return 1.0f / (1.0f + q);
+        case REAL_VD: {
+            float s = sigmoid(K3 * logf(q) - K2);
+            return 0.5f / (1.0f + q) + K1 * K3 * s * (1 - s) / q;
+        }
+        default: return 0.5f / (1.0f + q);
+    }
+}
+
+/* One loop for each term, so that `term` is a constant inside and the loop vectorises. */
+#define VALUES(term, square, far)                                          \
+    for (int64_t i = lo; i < hi; i++) {                                    \
+        float s = log_sigma2[i], q = (square) * expf(-at_least(s, LOW));      \
+        float beyond = at_least(LOW - s, 0.0f) * (far); /* log q as cut */    \
+        sum += value(term, q) + beyond * at_most(q, 1.0f);                   \
+    }
+#define PAIR (w[2 * i] * w[2 * i] + w[2 * i + 1] * w[2 * i + 1])
+#define SINGLE (w[i] * w[i])
+
+void kl_value(int64_t term, int64_t n, const float *w, const float *log_sigma2, double *partial) {
+    int64_t blocks = (n + BLOCK - 1) / BLOCK;
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t lo = b * BLOCK, hi = lo + BLOCK < n ? lo + BLOCK : n;
+        float sum = 0;
+        switch (term) {
+            case COMPLEX_VD: VALUES(COMPLEX_VD, PAIR, 1.0f) break;
+            case COMPLEX_ARD: VALUES(COMPLEX_ARD, PAIR, 1.0f) break;
+            case REAL_VD: VALUES(REAL_VD, SINGLE, 0.5f) break;
+            default: VALUES(REAL_ARD, SINGLE, 0.5f) break;
+        }
+        partial[b] = sum;
+    }
+}
+
+#define SLOPES(term, square)                                                            \
+    for (int64_t i = lo; i < hi; i++) {                                                 \
+        float precision = expf(-at_least(log_sigma2[i], LOW));                             \
+        float q = at_most(at_least((square) * precision, LEAST), MOST);                      \
+        float g = scale * slope(term, q), factor = 2 * g * precision;                   \
+        by_log_sigma2[i] = -g * q;                                                      \
+        FACTOR(factor)                                                                  \
+    }
+
+void kl_grad(int64_t term, int64_t n, const float *restrict w, const float *restrict log_sigma2, const float *restrict grad,
+             float *restrict by_w, float *restrict by_log_sigma2) {
+    int64_t blocks = (n + BLOCK - 1) / BLOCK;
+    const float scale = grad[0];
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t lo = b * BLOCK, hi = lo + BLOCK < n ? lo + BLOCK : n;
+#define FACTOR(f) by_w[2 * i] = (f) * w[2 * i]; by_w[2 * i + 1] = (f) * w[2 * i + 1];
+        if (term == COMPLEX_VD) SLOPES(COMPLEX_VD, PAIR)
+        if (term == COMPLEX_ARD) SLOPES(COMPLEX_ARD, PAIR)
+#undef FACTOR
+#define FACTOR(f) by_w[i] = (f) * w[i];
+        if (term == REAL_VD) SLOPES(REAL_VD, SINGLE)
+        if (term == REAL_ARD) SLOPES(REAL_ARD, SINGLE)
+#undef FACTOR
+    }
+}
+
+/* ---- noise of the local reparameterisation (gaussian.py) --------------------------------------------------------------
+ * y = mean + sqrt(max(variance, floor)) * eps. eps is a function of (seed, index) alone: drawn in the forward pass, drawn
+ * again in the backward pass, kept nowhere. Philox4x32-10 (Salmon et al. 2011) and Box and Muller (1958). */
+
+static inline void philox(uint32_t c0, uint32_t c1, uint32_t k0, uint32_t k1, uint32_t *a, uint32_t *b) {
+    uint32_t x0 = c0, x1 = c1, x2 = 0x9E3779B9u, x3 = 0xBB67AE85u;
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * x0, p1 = (uint64_t)0xCD9E8D57u * x2;
+        uint32_t y0 = (uint32_t)(p1 >> 32) ^ x1 ^ k0, y2 = (uint32_t)(p0 >> 32) ^ x3 ^ k1;
+        x1 = (uint32_t)p1, x3 = (uint32_t)p0, x0 = y0, x2 = y2;
+        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+    *a = x0, *b = x1;
+}
+
+/* Two independent standard normals for element j of block b. The uniforms have 24 bits, the first in (0, 1]. The second
+ * normal is a cosine too: the compiler has no vector form of a sine and a cosine together. */
+static inline void normals(uint32_t j, uint32_t b, const uint32_t *key, float *x, float *y) {
+    uint32_t first, second;
+    philox(j, b, key[0], key[1], &first, &second);
+    float u = (float)(int32_t)((first >> 8) + 1) * 0x1p-24f, v = (float)(int32_t)(second >> 8) * 0x1p-24f;
+    float radius = sqrtf(-2.0f * logf(u)), turn = 6.28318530717958648f;
+    *x = radius * cosf(turn * v), *y = radius * cosf(turn * (v - 0.25f));
+}
+
+#define HALF_ROOT 0.70710678118654752f
+
+void noise_pairs(int64_t n, const float *restrict mean, const float *restrict variance, float floor_, const uint32_t *key,
+                 float *restrict out) {
+    int64_t blocks = (n + BLOCK - 1) / BLOCK;
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        int32_t size = n - b * BLOCK < BLOCK ? (int32_t)(n - b * BLOCK) : BLOCK;
+        const float *restrict m = mean + 2 * b * BLOCK, *restrict v = variance + b * BLOCK;
+        float *restrict o = out + 2 * b * BLOCK;
+#pragma omp simd
+        for (int32_t i = 0; i < size; i++) {
+            float x, y, deviation = HALF_ROOT * sqrtf(at_least(v[i], floor_));
+            normals((uint32_t)i, (uint32_t)b, key, &x, &y);
+            o[2 * i] = m[2 * i] + deviation * x;
+            o[2 * i + 1] = m[2 * i + 1] + deviation * y;
+        }
+    }
+}
+
+void noise_pairs_grad(int64_t n, const float *restrict grad, const float *restrict variance, float floor_,
+                      const uint32_t *key, float *restrict by_variance) {
+    int64_t blocks = (n + BLOCK - 1) / BLOCK;
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        int32_t size = n - b * BLOCK < BLOCK ? (int32_t)(n - b * BLOCK) : BLOCK;
+        const float *restrict g = grad + 2 * b * BLOCK, *restrict v = variance + b * BLOCK;
+        float *restrict o = by_variance + b * BLOCK;
+#pragma omp simd
+        for (int32_t i = 0; i < size; i++) {
+            float x, y, inside = v[i] < floor_ ? 0.0f : 0.5f * HALF_ROOT;
+            normals((uint32_t)i, (uint32_t)b, key, &x, &y);
+            o[i] = (g[2 * i] * x + g[2 * i + 1] * y) * inside / sqrtf(at_least(v[i], floor_));
+        }
+    }
+}
+
+/* ---- complex batch normalisation (whitening.py) ------------------------------------------------------------------------
+ * x, y, g: (n, c) complex as (n, c, 2) floats. Sums go to partial[block][column]; the caller adds the blocks in order. */
+
+#define ROWS(b) int64_t lo = (b) * rows, hi = lo + rows < n ? lo + rows : n;
+
+void column_sums(int64_t n, int64_t c, int64_t rows, const float *restrict x, float *restrict partial) {
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < (n + rows - 1) / rows; b++) {
+        ROWS(b)
+        float *restrict sum = partial + b * 2 * c;
+        for (int64_t k = 0; k < 2 * c; k++) sum[k] = 0;
+        for (int64_t r = lo; r < hi; r++)
+            for (int64_t k = 0; k < 2 * c; k++) sum[k] += x[r * 2 * c + k];
+    }
+}
+
+/* Sums of re^2, im^2 and re im of x - mean: partial[block][3][c]. */
+void second_moments(int64_t n, int64_t c, int64_t rows, const float *restrict x, const float *restrict mean,
+                    float *restrict partial) {
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < (n + rows - 1) / rows; b++) {
+        ROWS(b)
+        float *restrict rr = partial + b * 3 * c, *restrict ii = rr + c, *restrict ri = ii + c;
+        for (int64_t k = 0; k < 3 * c; k++) rr[k] = 0;
+        for (int64_t r = lo; r < hi; r++) {
+            const float *restrict z = x + r * 2 * c;
+#pragma omp simd
+            for (int64_t k = 0; k < c; k++) {
+                float re = z[2 * k] - mean[2 * k], im = z[2 * k + 1] - mean[2 * k + 1];
+                rr[k] += re * re, ii[k] += im * im, ri[k] += re * im;
+            }
+        }
+    }
+}
+
+/* y = M x + s: m is [4][c] (row by row), s is [c][2]. */
+void affine_pairs(int64_t n, int64_t c, const float *restrict x, const float *restrict m, const float *restrict s,
+                  float *restrict y) {
+    const float *restrict m0 = m, *restrict m1 = m + c, *restrict m2 = m + 2 * c, *restrict m3 = m + 3 * c;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < n; r++) {
+        const float *restrict z = x + r * 2 * c;
+        float *restrict o = y + r * 2 * c;
+#pragma omp simd
+        for (int64_t k = 0; k < c; k++) {
+            float re = z[2 * k], im = z[2 * k + 1];
+            o[2 * k] = m0[k] * re + m1[k] * im + s[2 * k];
+            o[2 * k + 1] = m2[k] * re + m3[k] * im + s[2 * k + 1];
+        }
+    }
+}
+
+/* Sums over rows of g_i and of g_i (x - mean)_j: partial[block][6][c], in the order re, im, re re, re im, im re, im im. */
+void gradient_sums(int64_t n, int64_t c, int64_t rows, const float *restrict g, const float *restrict x,
+                   const float *restrict mean, float *restrict partial) {
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < (n + rows - 1) / rows; b++) {
+        ROWS(b)
+        float *restrict p = partial + b * 6 * c;
+        for (int64_t k = 0; k < 6 * c; k++) p[k] = 0;
+        for (int64_t r = lo; r < hi; r++) {
+            const float *restrict z = x + r * 2 * c, *restrict u = g + r * 2 * c;
+#pragma omp simd
+            for (int64_t k = 0; k < c; k++) {
+                float re = z[2 * k] - mean[2 * k], im = z[2 * k + 1] - mean[2 * k + 1];
+                float gr = u[2 * k], gi = u[2 * k + 1];
+                p[k] += gr, p[c + k] += gi;
+                p[2 * c + k] += gr * re, p[3 * c + k] += gr * im, p[4 * c + k] += gi * re, p[5 * c + k] += gi * im;
+            }
+        }
+    }
+}
+
+/* dx = M g + A x + s: m and a are [4][c], s is [c][2]. */
+void affine_two(int64_t n, int64_t c, const float *restrict g, const float *restrict m, const float *restrict x,
+                const float *restrict a, const float *restrict s, float *restrict dx) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < n; r++) {
+        const float *restrict z = x + r * 2 * c, *restrict u = g + r * 2 * c;
+        float *restrict o = dx + r * 2 * c;
+#pragma omp simd
+        for (int64_t k = 0; k < c; k++) {
+            float re = z[2 * k], im = z[2 * k + 1], gr = u[2 * k], gi = u[2 * k + 1];
+            o[2 * k] = m[k] * gr + m[c + k] * gi + a[k] * re + a[c + k] * im + s[2 * k];
+            o[2 * k + 1] = m[2 * c + k] * gr + m[3 * c + k] * gi + a[2 * c + k] * re + a[3 * c + k] * im + s[2 * k + 1];
+        }
+    }
+}
