@@ -66,7 +66,9 @@ def test_experiment_and_analysis(tmp_path: Path, tiny_corpus: Path) -> None:
 
     analysed = execute("experiment_analysis.ipynb", tmp_path, folder=str(folder))
     assert images(analysed) == 3
-    assert all((folder / f"{name}.png").stat().st_size > 10_000 for name in ("trade-off", "against-c", "sparsity-by-layer"))
+    assert all(
+        (folder / f"{name}.png").stat().st_size > 10_000 for name in ("trade-off", "against-c", "sparsity-by-layer")
+    )
     table = auto.report.collect(folder)
     best = table[(table["stage"] == "fine-tune") & (table["scorer"] == "test")]["compression"].max()
     assert f"{best:.4f}"[:5] in texts(analysed)

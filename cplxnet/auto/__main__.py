@@ -79,6 +79,7 @@ def _status(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     table = report.collect(options.path)
     print(report.summary(table).to_string(index=False))
+    print(*report.readings(table), sep="\n")
     if options.csv:
         table.to_csv(options.csv, index=False)
     return 0

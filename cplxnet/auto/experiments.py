@@ -97,7 +97,7 @@ def demo(
     stride: int = 4096,
     batch_size: int = 128,
     lr: float = 1e-3,
-    lr_log_sigma2: float | None = 1e-2,
+    lr_log_sigma2: float | None = None,
     lr_scheduler: Mapping[str, Any] | None = None,
     folder: str = "demo",
     model: str = "complex.DeepConvNet",

@@ -143,6 +143,11 @@ def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(list(rows), name="name", dtype=object))
 
 
+def value(manifest: Manifest, path: str) -> Any:
+    """What a manifest has at a dotted JSON path; None where it does not write it."""
+    return dict(_leaves(manifest.to_dict())).get(path)
+
+
 def _leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in raw.items():
         if isinstance(value, Mapping):

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from . import atomic
+from .report import C
 
-C = "stages.sparsify.objective.kl_div"  # the grid's variable: the weight of the KL term while sparsifying
 PRECISION = "pooled average precision"
 COLOURS = "viridis"  # readable without colour vision and in grey
 

@@ -10,6 +10,8 @@ from . import grid
 from .folder import RunFolder
 from .manifest import Manifest
 
+C = "stages.sparsify.objective.kl_div"  # the variable of the grids: the weight of the KL term while sparsifying
+
 
 def status(folder: str | Path) -> pd.DataFrame:
     """How far each run of a folder of manifests is: a row per run (state, stage, epoch of n_epochs, reason)."""
@@ -45,7 +47,10 @@ def _runs(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]
     Scores of a manifest that has changed since are none of this one's: they are left out.
     """
     manifests = grid.read(_existing(folder))
-    for run, parameters in grid.varied(manifests).iterrows():
+    varied = grid.varied(manifests)
+    if C not in varied:  # the same everywhere, or only one run: readers look for it all the same
+        varied[C] = [grid.value(manifest, C) for manifest in manifests.values()]
+    for run, parameters in varied.iterrows():
         scores = RunFolder(Path(folder) / str(run)).scores
         if scores and Manifest.model_validate(scores["manifest"]).fingerprint() == manifests[str(run)].fingerprint():
             yield {"run": str(run), **{str(path): value for path, value in parameters.items()}}, scores["stages"]
@@ -104,6 +109,27 @@ def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     chosen = table[table["scorer"] == scorer]
     columns = ["run", "stage", "average_precision", "average_precision_start", "compression", "epochs", "seconds"]
     return chosen[columns].rename(columns={"average_precision": "AP", "average_precision_start": "AP before"}).round(4)
+
+
+def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
+    """What the table says, a sentence for the dense network and one per value of C (means over replicates)."""
+    chosen = table[table["scorer"] == scorer] if len(table) else table
+    if chosen.empty:
+        return []
+    dense = chosen[chosen["stage"] == "dense"].drop_duplicates("average_precision")
+    reference = dense["average_precision"].mean()
+    sentences = [
+        f"Dense: average precision {reference:.3f} on {scorer} ({dense['positive_share'].mean():.3f} would be chance), "
+        f"{int(dense['n_par'].iloc[0]):,} real numbers."
+    ]
+    for _, row in aggregate(chosen[chosen["stage"] == "fine-tune"], by=[C]).iterrows():
+        gain = row["average_precision"] - reference
+        sentences.append(
+            f"C = {row[C]:g}: {row['compression']:.3g} times fewer real numbers, average precision "
+            f"{row['average_precision_start']:.3f} before and {row['average_precision']:.3f} after fine-tuning, "
+            f"{abs(gain):.3f} {'above' if gain >= 0 else 'below'} dense."
+        )
+    return sentences
 
 
 def _existing(folder: str | Path) -> Path:

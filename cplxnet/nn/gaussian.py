@@ -65,7 +65,7 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
     """
     if mean.is_complex() and mean.dim() == variance.dim() >= 2:
         # in the order of memory, where layers of this package have their channels last
-        pairs, scale = torch.view_as_real(mean.movedim(1, -1)), variance.movedim(1, -1)
+        pairs, scale = torch.view_as_real(mean.movedim(1, -1)), variance.movedim(1, -1).contiguous()
         if native.usable(pairs, scale):
             return torch.view_as_complex(_PairNoise.apply(pairs, scale)).movedim(-1, 1)
     deviation = variance.clamp_min(_VARIANCE_FLOOR).sqrt()
