@@ -1,10 +1,12 @@
 # make demo: from music to a compression / precision curve.  make test: every test.  make check: also format, lint, types.
+# make bench: how fast, beside other libraries (QUICK=--quick for the short form).
 PYTHON ?= python3
 BIN := .venv/bin
-NOTEBOOK := CPLXNET_PROGRESS=text $(BIN)/papermill --kernel python3 --no-progress-bar --stdout-file /dev/stdout --stderr-file /dev/stderr
+# The bars are drawn on make's own stderr, not in the notebook; the cells' output goes to both.
+NOTEBOOK := CPLXNET_PROGRESS=/proc/$$$$/fd/2 $(BIN)/papermill --kernel python3 --no-progress-bar --stdout-file /dev/stdout --stderr-file /dev/stderr
 DEMO := runs/demo
 
-.PHONY: env demo test check format clean-demo
+.PHONY: env demo test check format bench clean-demo
 
 env: .venv/installed
 
@@ -37,6 +39,13 @@ check: env
 format: env
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: .venv/benchmarks
+	$(BIN)/python -m extra.benchmarks $(QUICK)
+
+.venv/benchmarks: .venv/installed extra/benchmarks/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r extra/benchmarks/requirements.txt
+	touch $@
 
 clean-demo:
 	rm -rf $(DEMO) data/demo

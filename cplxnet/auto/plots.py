@@ -33,9 +33,9 @@ def trade_off(table: pd.DataFrame, *, scorer: str = "test", parameter: str = C, 
         axes.plot([x, x], [before, after], color=colour, lw=1, zorder=2)
         axes.plot(x, before, "o", mfc="white", mec=colour, zorder=3)
         axes.plot(x, after, "o", mfc=colour, mec=colour, zorder=3)
-        axes.annotate(
-            f"{run[parameter]:g}", (x, max(before, after)), (0, 6), textcoords="offset points", ha="center", size=7
-        )
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
+        top = (x, max(before, after))
+        axes.annotate(f"{run[parameter]:g}", top, (0, 6), textcoords="offset points", ha="center", size=7, bbox=box)
     axes.plot([], [], "o", mfc="white", mec="0.4", label=f"before fine-tuning (number: {label})")
     axes.plot([], [], "o", color="0.4", label="after fine-tuning")
     axes.set(xscale="log", xlabel="compression, times fewer real numbers", ylabel=f"{PRECISION}, {scorer}")
@@ -59,6 +59,7 @@ def against_parameter(table: pd.DataFrame, *, scorer: str = "test", parameter: s
     upper.legend(frameon=False)
     lower.set(xscale="log", yscale="log", xlabel=f"{label}, weight of the KL term", ylabel="compression, times")
     _plain_log(lower, axis="y")
+    _plain_log(lower)
     for axes in (upper, lower):
         axes.grid(alpha=0.25)
     return figure

@@ -1,8 +1,10 @@
 """Progress bars: widgets in a live notebook, text on a terminal and in notebooks run by a command."""
 
+import functools
 import os
+import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 from tqdm.auto import tqdm as tqdm_auto
@@ -10,12 +12,26 @@ from tqdm.auto import tqdm as tqdm_auto
 Item = TypeVar("Item")
 
 
+@functools.cache
+def _terminal(path: str) -> TextIO:
+    try:
+        return open(path, "a")
+    except OSError:  # a socket, say, or nothing there: the bars are not worth a run
+        return sys.stderr
+
+
 def bar(*args: Any, **options: Any) -> tqdm:
-    """A tqdm bar with this package's settings; CPLXNET_PROGRESS=text asks for text, =off for none."""
+    """A tqdm bar with this package's settings.
+
+    The environment variable CPLXNET_PROGRESS asks for another kind: text (also in a notebook), off, or the path of a
+    file or terminal to draw on, so that a notebook run by a command shows its bars there and keeps none.
+    """
     how = os.environ.get("CPLXNET_PROGRESS", "auto")
-    if how not in ("auto", "text", "off"):
-        raise ValueError(f"expected CPLXNET_PROGRESS of auto, text or off, got {how!r}")
-    kind = tqdm if how == "text" else tqdm_auto
+    if "/" in how:
+        options["file"] = _terminal(how)
+    elif how not in ("auto", "text", "off"):
+        raise ValueError(f"expected CPLXNET_PROGRESS of auto, text, off or a path, got {how!r}")
+    kind = tqdm_auto if how == "auto" else tqdm
     if how == "off":
         options["disable"] = True
     return kind(*args, **({"dynamic_ncols": True, "mininterval": 0.5} | options))

@@ -1,0 +1,118 @@
+"""What is timed of the networks: a training step, an evaluation, the KL by itself, in each library."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cplxnet import nn as cplx
+from cplxnet.musicnet import features
+from cplxnet.nn import native
+
+from .peers import PEERS, ours, theirs
+
+COEF = 1e-5 * 2.5e-3  # of the KL: the objective's scale times a C of the first grid
+GRAD_CLIP = 0.05
+OURS, PLAIN, BOGUS = "cplxnet", "cplxnet without C", "cplxmodule, gradient only"
+
+# contestants by the kind of layers: name -> (library, kind of its layers)
+CONTESTANTS: dict[str, dict[str, tuple[str, str]]] = {
+    "": {OURS: ("cplxnet", ""), PLAIN: ("cplxnet", ""), "cplxmodule": ("cplxmodule", "")},
+    "VD": {
+        OURS: ("cplxnet", "VD"),
+        PLAIN: ("cplxnet", "VD"),
+        "cplxmodule": ("cplxmodule", "VD"),
+        BOGUS: ("cplxmodule", "bogus"),
+    },
+    "ARD": {OURS: ("cplxnet", "ARD"), PLAIN: ("cplxnet", "ARD"), "cplxmodule": ("cplxmodule", "ARD")},
+}
+for _kind, _entrants in CONTESTANTS.items():
+    _entrants["complextorch"] = ("complextorch", _kind)
+
+
+class Entrant(NamedTuple):
+    """A network ready to train: its input in the form it takes, and its KL as one scalar."""
+
+    net: nn.Sequential
+    x: object
+    kl: Callable[[], Tensor] | None
+    adam: torch.optim.Optimizer
+    parameters: list[nn.Parameter]
+
+
+def example(batch: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Features complex64 (B, 1, 4096) of noise windows, and labels (B, 84), one in twenty positive."""
+    generator = torch.Generator().manual_seed(seed)
+    signal = torch.randn(batch, 4096, generator=generator)
+    return features(signal, kind="fft"), (torch.rand(batch, 84, generator=generator) < 0.05).float()
+
+
+def entrant(library: str, kind: str, x: Tensor) -> Entrant:
+    """The network of `library` and layers `kind`, the same weights for all, with Adam as the library can have it."""
+    own_kind = "VD" if kind == "bogus" else kind
+    net = ours(own_kind)
+    if library == "cplxnet":
+        kl = functools.partial(cplx.kl_sum, net)
+        inputs, fused = x, True
+    else:
+        net = theirs(library, kind, net)
+        kl = functools.partial(_sum_of_penalties, library, net)
+        inputs, fused = PEERS[library].inputs(x), None  # fused Adam refuses complex parameters; None is torch's default
+    parameters = list(net.parameters())
+    adam = torch.optim.Adam(parameters, lr=1e-3, fused=fused)
+    return Entrant(net, inputs, kl if own_kind else None, adam, parameters)
+
+
+def _sum_of_penalties(library: str, net: nn.Module) -> Tensor:
+    return torch.stack(list(PEERS[library].penalties(net))).sum()
+
+
+def train(entrant: Entrant, target: Tensor) -> None:
+    """One step: forward, BCE and KL, backward, clip, Adam."""
+    entrant.adam.zero_grad(set_to_none=True)
+    loss = F.binary_cross_entropy_with_logits(entrant.net(entrant.x), target)
+    if entrant.kl is not None:
+        loss = loss + COEF * entrant.kl()
+    loss.backward()
+    nn.utils.clip_grad_norm_(entrant.parameters, GRAD_CLIP)
+    entrant.adam.step()
+
+
+@torch.inference_mode()
+def evaluate(entrant: Entrant) -> None:
+    entrant.net.eval()
+    entrant.net(entrant.x)
+
+
+def kl_alone(entrant: Entrant) -> None:
+    """Value and gradient of the KL."""
+    entrant.adam.zero_grad(set_to_none=True)
+    assert entrant.kl is not None
+    entrant.kl().backward()
+
+
+def without_c(work: Callable[[], None]) -> None:
+    """`work` on torch's operations alone, as on a machine without a C compiler."""
+    native.use(False)
+    try:
+        work()
+    finally:
+        native.use(True)
+
+
+def contest(kind: str, batch: int, work: str) -> dict[str, Callable[[], None]]:
+    """{contestant: one call of `work`, "train", "evaluate" or "kl"} for layers `kind`; networks are built here."""
+    x, target = example(batch)
+    tasks: dict[str, Callable[[Entrant], None]] = {
+        "train": functools.partial(train, target=target),
+        "evaluate": evaluate,
+        "kl": kl_alone,
+    }
+    calls: dict[str, Callable[[], None]] = {}
+    for name, (library, own_kind) in CONTESTANTS[kind].items():
+        call = functools.partial(tasks[work], entrant(library, own_kind, x))
+        calls[name] = functools.partial(without_c, call) if name == PLAIN else call
+    return calls

@@ -1,0 +1,153 @@
+"""Training steps on a device that is not there, every dispatched operation noted: run by test_no_sync.py.
+
+The device is torch's spare one (PrivateUse1) under FakeTensorMode: shapes and devices are followed, nothing is computed,
+so that a value read back (`.item()`, `if tensor:`), a shape that depends on values, a mixture of host and device tensors
+and a pointer into memory (the C functions) all raise. The device's name holds for a whole process, hence a script.
+Prints JSON: {case: {"few" or "many" recordings: {"steps": [[operation, ...], ...], "raised": text}}}.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+from cplxnet.auto.epoch import train_epoch
+from cplxnet.auto.objective import Objective
+from cplxnet.auto.optim import make_optimizer
+from cplxnet.auto.parts import Term
+from cplxnet.musicnet import MODELS, SAMPLERS, MusicNet, features, layout
+
+DEVICE = "ghost"
+WINDOW = 4096
+TERMS = {"loss": Term(name="bce_with_logits"), "kl": Term(name="kl", coef=1e-5)}
+
+
+class Recorder(TorchDispatchMode):
+    """Notes each operation as "name: devices in -> devices out", step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[list[str]] = [[]]  # before the first step, each step, after the last
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default:  # a look at where a tensor is
+            return func(*args)
+        step, noted = self.steps[-1], f"{func}: {_devices((args, kwargs))} -> "
+        step.append(noted + "raised")
+        out = func(*args, **(kwargs or {}))
+        step[-1] = noted + _devices(out)
+        return out
+
+    def marking(self, batches: Any) -> Iterator[Any]:
+        """The batches; each opens a new step, its own drawing included. What comes after the last is apart again."""
+        every = iter(batches)
+        for _ in range(len(batches)):
+            self.steps.append([])
+            yield next(every)
+        self.steps.append([])
+
+
+def _devices(value: Any) -> str:
+    """Where the tensors in `value` are; "scalar" for one number on the host, which goes along with a kernel's call."""
+    leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+    kinds = {"scalar" if leaf.device.type == "cpu" and leaf.dim() == 0 else leaf.device.type for leaf in leaves}
+    return "+".join(sorted(kinds)) or "none"
+
+
+def corpus(folder: Path, n_recordings: int) -> Path:
+    """Noise and a note each, of different lengths."""
+    path, rng = folder / f"{n_recordings}.h5", np.random.default_rng(0)
+    labels = np.array([(10, 900, 1, 60, 0.0, 1.0, b"Quarter")], layout.LABELS)
+    about = {"composer": "Noise", "composition": "Noise", "movement": "", "ensemble": "None"}
+    signals = [rng.standard_normal(WINDOW + k).astype(np.float32) for k in range(n_recordings)]
+    recordings = [layout.Recording(f"id_{1000 + k}", signal, labels, **about) for k, signal in enumerate(signals)]
+    layout.write(path, recordings, rate_hz=11000)
+    return path
+
+
+def move(dataset: MusicNet, mode: FakeTensorMode) -> None:
+    """Have the dataset as it would be on the device."""
+    for holder in (dataset, dataset.notes):
+        for name, value in vars(holder).items():
+            if isinstance(value, Tensor) and name != "samples":  # the one that stays on the host
+                setattr(holder, name, mode.from_tensor(value).to(DEVICE))
+    dataset.device = torch.device(DEVICE)
+
+
+def placed(model: str, example: Tensor) -> nn.Module:
+    """The network, for features shaped like `example`, on the device."""
+    with torch.utils._python_dispatch._disable_current_modes(), torch.device("meta"):
+        network = MODELS[model](in_channels=example.shape[1], length=example.shape[2])
+    for layer in network.modules():
+        for kept in (layer._parameters, layer._buffers):
+            for name, value in kept.items():
+                if value is not None:
+                    empty = torch.empty(value.shape, dtype=value.dtype, device=DEVICE)
+                    kept[name] = nn.Parameter(empty) if kept is layer._parameters else empty
+    return network
+
+
+def trained(
+    path: Path, model: str, kind: str = "fft", *, n_steps: int = 1, wrap: Callable[[Any], Any] = lambda inputs: inputs
+) -> dict[str, Any]:
+    """An epoch of `n_steps` by the trainer itself; `wrap` changes what turns a signal into the network's input."""
+    dataset = MusicNet(path, window=WINDOW)  # opening may read values; a step may not
+    with FakeTensorMode() as mode:
+        move(dataset, mode)
+        cplx = model.startswith("complex")
+
+        def inputs(signal: Tensor) -> Tensor:
+            return features(signal, kind, cplx=cplx)
+
+        network = placed(model, inputs(torch.empty(1, WINDOW, device=DEVICE)))
+        variational = model.endswith(("VD", "ARD"))
+        objective = Objective(TERMS, {"loss": 1.0} | ({"kl": 0.1} if variational else {}))
+        optimizer = make_optimizer(network, "adam", lr=1e-3, lr_log_sigma2=1e-2 if variational else None)
+        feed, recorder = SAMPLERS["one-per-recording"](dataset, n_batches=n_steps), Recorder()
+        try:
+            with recorder:
+                train_epoch(network, recorder.marking(feed), wrap(inputs), objective, optimizer, grad_clip=0.05)
+            raised = ""
+        except Exception as error:  # reported, not hidden: the test says which is right
+            raised = f"{type(error).__name__}: {error}"
+    return {"steps": recorder.steps, "raised": raised}
+
+
+def reading(inputs: Any) -> Any:
+    """A fault on purpose: a value read back in the step."""
+    return lambda signal: inputs(signal) * signal.abs().max().item()
+
+
+def uploading(inputs: Any) -> Any:
+    """A fault on purpose: a table made on the host in the step."""
+    return lambda signal: inputs(signal * torch.hann_window(signal.shape[-1], device="cpu").to(signal.device))
+
+
+def counting(inputs: Any) -> Any:
+    """A fault on purpose: a shape that depends on values."""
+    return lambda signal: inputs(signal[signal[:, 0] > 0])
+
+
+def main(models: list[str]) -> dict[str, Any]:
+    """Every model at 3 and 30 recordings, and the faults on purpose."""
+    _setup_privateuseone_for_python_backend(DEVICE)
+    with tempfile.TemporaryDirectory() as folder:
+        few, many = (corpus(Path(folder), n) for n in (3, 30))
+        results = {m: {"few": trained(few, m, n_steps=2), "many": trained(many, m)} for m in models}
+        small = "complex.TwoLayerDense"
+        results |= {kind: {"few": trained(few, small, kind)} for kind in ("raw", "stft")}
+        results |= {f.__name__: {"few": trained(few, small, wrap=f)} for f in (reading, uploading, counting)}
+    return results
+
+
+if __name__ == "__main__":
+    json.dump(main(sys.argv[1:]), sys.stdout)
