@@ -31,6 +31,15 @@ static inline float ein(float q) { /* expint.py: log(1 + q) + (1 - u)^2 P(u), u 
     return log1pf(q) + p * (1 - u) * (1 - u);
 }
 
+/* (1 - e^-q)/q: Taylor's series for small q, where the difference would cancel. */
+static inline float ein_slope(float q) {
+    float p = 1.0f / 40320.0f;
+    p = 1.0f / 5040.0f - q * p, p = 1.0f / 720.0f - q * p, p = 1.0f / 120.0f - q * p, p = 1.0f / 24.0f - q * p;
+    p = 1.0f / 6.0f - q * p, p = 0.5f - q * p, p = 1.0f - q * p;
+    float large = (1.0f - expf(-q)) / q;
+    return q < 0.5f ? p : large;
+}
+
 static inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 static inline float value(int term, float q) {
@@ -44,7 +53,7 @@ static inline float value(int term, float q) {
 
 static inline float slope(int term, float q) {
     switch (term) {
-        case COMPLEX_VD: return -expm1f(-q) / q;
+        case COMPLEX_VD: return ein_slope(q);
         case COMPLEX_ARD: return 1.0f / (1.0f + q);
         case REAL_VD: {
             float s = sigmoid(K3 * logf(q) - K2);
@@ -111,43 +120,62 @@ void kl_grad(int64_t term, int64_t n, const float *restrict w, const float *rest
  * y = mean + sqrt(max(variance, floor)) * eps. eps is a function of (seed, index) alone: drawn in the forward pass, drawn
  * again in the backward pass, kept nowhere. Philox4x32-10 (Salmon et al. 2011) and Box and Muller (1958). */
 
-static inline void philox(uint32_t c0, uint32_t c1, uint32_t k0, uint32_t k1, uint32_t *a, uint32_t *b) {
-    uint32_t x0 = c0, x1 = c1, x2 = 0x9E3779B9u, x3 = 0xBB67AE85u;
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * x0, p1 = (uint64_t)0xCD9E8D57u * x2;
-        uint32_t y0 = (uint32_t)(p1 >> 32) ^ x1 ^ k0, y2 = (uint32_t)(p0 >> 32) ^ x3 ^ k1;
-        x1 = (uint32_t)p1, x3 = (uint32_t)p0, x0 = y0, x2 = y2;
-        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+/* One call of Philox4x32-10: four words of 32 random bits from a counter (four words, in x) and a key (two words). */
+#define PHILOX(x0, x1, x2, x3, k0, k1)                                                         \
+    for (int round = 0; round < 10; round++) {                                                 \
+        uint64_t p0 = (uint64_t)0xD2511F53u * x0, p1 = (uint64_t)0xCD9E8D57u * x2;             \
+        uint32_t y0 = (uint32_t)(p1 >> 32) ^ x1 ^ (k0 + round * 0x9E3779B9u);                  \
+        uint32_t y2 = (uint32_t)(p0 >> 32) ^ x3 ^ (k1 + round * 0xBB67AE85u);                  \
+        x1 = (uint32_t)p1, x3 = (uint32_t)p0, x0 = y0, x2 = y2;                                \
     }
-    *a = x0, *b = x1;
+
+/* sin(2 pi t) for |t| <= 1/4: Taylor's polynomial of degree 13, error below 1e-8. */
+static inline float sine(float t) {
+    const float turn = 6.28318530717958648f;
+    float x = turn * t, s = x * x, p = 1.0f / 6227020800.0f;
+    p = p * s - 1.0f / 39916800.0f, p = p * s + 1.0f / 362880.0f, p = p * s - 1.0f / 5040.0f;
+    p = p * s + 1.0f / 120.0f, p = p * s - 1.0f / 6.0f;
+    return x + x * s * p;
 }
 
-/* Two independent standard normals for element j of block b. The uniforms have 24 bits, the first in (0, 1]. The second
- * normal is a cosine too: the compiler has no vector form of a sine and a cosine together. */
-static inline void normals(uint32_t j, uint32_t b, const uint32_t *key, float *x, float *y) {
-    uint32_t first, second;
-    philox(j, b, key[0], key[1], &first, &second);
-    float u = (float)(int32_t)((first >> 8) + 1) * 0x1p-24f, v = (float)(int32_t)(second >> 8) * 0x1p-24f;
-    float radius = sqrtf(-2.0f * logf(u)), turn = 6.28318530717958648f;
-    *x = radius * cosf(turn * v), *y = radius * cosf(turn * (v - 0.25f));
+/* Two independent standard normals from two words: radius and angle (Box and Muller). The uniforms have 24 bits; the one
+ * under the logarithm lies in (0, 1]. */
+static inline void normal_pair(uint32_t first, uint32_t second, float *x, float *y) {
+    float u = (float)(int32_t)((first >> 8) + 1) * 0x1p-24f, t = (float)(int32_t)(second >> 8) * 0x1p-24f - 0.5f;
+    float radius = sqrtf(-2.0f * logf(u)), side = t < 0 ? -t : t, folded = 0.5f - side < side ? 0.5f - side : side;
+    *x = radius * sine(0.25f - side);           /* cos(2 pi t) */
+    *y = radius * sine(t < 0 ? -folded : folded); /* sin(2 pi t) */
+}
+
+/* The noise of block b: x and y hold BLOCK standard normals each. */
+static void normals(uint32_t b, const uint32_t *key, float *restrict x, float *restrict y) {
+    const int32_t half = BLOCK / 2;
+    const uint32_t k0 = key[0], k1 = key[1];
+#pragma omp simd
+    for (int32_t j = 0; j < half; j++) {
+        uint32_t w0 = (uint32_t)j, w1 = b, w2 = 0, w3 = 0;
+        PHILOX(w0, w1, w2, w3, k0, k1)
+        normal_pair(w0, w1, x + j, y + j);
+        normal_pair(w2, w3, x + half + j, y + half + j);
+    }
 }
 
 #define HALF_ROOT 0.70710678118654752f
+#define NOISE_OF(b) float x[BLOCK], y[BLOCK]; normals((uint32_t)(b), key, x, y);
 
 void noise_pairs(int64_t n, const float *restrict mean, const float *restrict variance, float floor_, const uint32_t *key,
                  float *restrict out) {
     int64_t blocks = (n + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < blocks; b++) {
+        NOISE_OF(b)
         int32_t size = n - b * BLOCK < BLOCK ? (int32_t)(n - b * BLOCK) : BLOCK;
         const float *restrict m = mean + 2 * b * BLOCK, *restrict v = variance + b * BLOCK;
         float *restrict o = out + 2 * b * BLOCK;
-#pragma omp simd
         for (int32_t i = 0; i < size; i++) {
-            float x, y, deviation = HALF_ROOT * sqrtf(at_least(v[i], floor_));
-            normals((uint32_t)i, (uint32_t)b, key, &x, &y);
-            o[2 * i] = m[2 * i] + deviation * x;
-            o[2 * i + 1] = m[2 * i + 1] + deviation * y;
+            float deviation = HALF_ROOT * sqrtf(at_least(v[i], floor_));
+            o[2 * i] = m[2 * i] + deviation * x[i];
+            o[2 * i + 1] = m[2 * i + 1] + deviation * y[i];
         }
     }
 }
@@ -157,15 +185,22 @@ void noise_pairs_grad(int64_t n, const float *restrict grad, const float *restri
     int64_t blocks = (n + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < blocks; b++) {
+        NOISE_OF(b)
         int32_t size = n - b * BLOCK < BLOCK ? (int32_t)(n - b * BLOCK) : BLOCK;
         const float *restrict g = grad + 2 * b * BLOCK, *restrict v = variance + b * BLOCK;
         float *restrict o = by_variance + b * BLOCK;
-#pragma omp simd
         for (int32_t i = 0; i < size; i++) {
-            float x, y, inside = v[i] < floor_ ? 0.0f : 0.5f * HALF_ROOT;
-            normals((uint32_t)i, (uint32_t)b, key, &x, &y);
-            o[i] = (g[2 * i] * x + g[2 * i + 1] * y) * inside / sqrtf(at_least(v[i], floor_));
+            float inside = v[i] < floor_ ? 0.0f : 0.5f * HALF_ROOT;
+            o[i] = (g[2 * i] * x[i] + g[2 * i + 1] * y[i]) * inside / sqrtf(at_least(v[i], floor_));
         }
+    }
+}
+
+/* For the tests: Philox on n counters of four words each, in place. */
+void philox_words(int64_t n, uint32_t *words, const uint32_t *key) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t *x = words + 4 * i;
+        PHILOX(x[0], x[1], x[2], x[3], key[0], key[1])
     }
 }
 

@@ -5,8 +5,10 @@ gradient, and the outputs in eval mode (running statistics included); in the var
 the last layer's log_sigma2 and weights. The noise of variational layers is random and left out. All in float32.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cplxnet import nn as cplx
 
@@ -39,8 +41,9 @@ def check(batch: int = 8) -> list[Row]:
 
 
 def _networks(library: str, x: Tensor) -> list[Row]:
-    model = ours("")
-    peer, inputs = theirs(library, "", model), PEERS[library].inputs(x)
+    model: Any = ours("")
+    peer: Any = theirs(library, "", model)
+    inputs = PEERS[library].inputs(x)
     outputs = [model(x), peer(inputs)]
     for output in outputs:
         output.square().mean().backward()
@@ -55,16 +58,17 @@ def _networks(library: str, x: Tensor) -> list[Row]:
     return [*rows, (library, "output, evaluation", delta)]
 
 
-def _grads(library: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
+def _grads(library: str, layer: Any) -> tuple[Tensor, Tensor]:
     """Gradient of the real and of the imaginary parts of a layer's weight."""
     if library == "cplxmodule":
         return layer.weight.real.grad, layer.weight.imag.grad
-    grad = next(p.grad for p in layer.parameters() if p.is_complex())
+    grad: Any = next(p.grad for p in layer.parameters() if p.is_complex())
     return grad.real, grad.imag
 
 
 def _penalties(kind: str) -> list[Row]:
-    model, rows = ours(kind), []
+    model: Any = ours(kind)
+    rows: list[Row] = []
     with torch.no_grad():
         for layer in model:
             if isinstance(layer, cplx.GaussianWeight):  # log_alpha from about -12 to 4, not only the start's -6
@@ -73,7 +77,7 @@ def _penalties(kind: str) -> list[Row]:
     value.backward()
     for name, (library, own_kind) in CONTESTANTS[kind].items():
         if library != "cplxnet":
-            peer = theirs(library, own_kind, model)
+            peer: Any = theirs(library, own_kind, model)
             penalty = torch.stack(list(PEERS[library].penalties(peer))).sum()
             penalty.backward()
             if own_kind != "bogus":  # whose value is meant to be wrong

@@ -1,12 +1,16 @@
 """Batches of one window from every recording: the original system's way, and ours, on a corpus made up here.
 
 The original (Nazarov and Burnaev 2020, their public code) keeps each recording as an array in memory and its notes in a
-nested containment list; a batch is a Python loop over the recordings, features are made by scipy. Written anew here, a
-little leaner (no DataLoader), with its random starts drawn 128 batches ahead as it does.
+nested containment list; a batch is a Python loop over the recordings through torch's DataLoader, without workers, with
+random starts drawn 128 batches ahead; features are made by scipy in the collation. Written anew here. Timed also
+without the DataLoader, which is no part of the method.
 """
 
+import bisect
+import functools
+import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import h5py
@@ -14,6 +18,7 @@ import numpy as np
 import torch
 from ncls import NCLS
 from scipy.fftpack import fft, fftshift
+from torch.utils.data import DataLoader, Dataset
 
 from cplxnet.musicnet import MusicNet, features, layout
 
@@ -22,8 +27,9 @@ from .timing import Times, alternate
 
 RATE_HZ, WINDOW = 11000, 4096
 N_RECORDINGS, NOTES_PER_SECOND = 52, 9.0  # MusicNet: 1.1 million labels in 34 hours
-LOWEST_NOTE, N_NOTES, AHEAD = 21, 84, 128
-ORIGINAL = "original"
+LOWEST_NOTE, N_NOTES = 21, 84
+AHEAD = 128  # batches
+ORIGINAL, LOOP = "original", "original, without DataLoader"
 BATCHES_A_CALL = 20
 
 
@@ -44,34 +50,46 @@ def write_corpus(path: Path, *, seconds: float, seed: int = 0) -> None:
     layout.write(path, recordings(), rate_hz=RATE_HZ)
 
 
-class OriginalFeed:
-    """The original's batches: `batch()` -> list of (window, notes); `collated` makes tensors of one."""
+class OriginalFeed(Dataset[tuple[np.ndarray, np.ndarray]]):
+    """The original's dataset: item k is the window, and its notes, that starts at flat position k."""
 
     def __init__(self, path: Path) -> None:
         with h5py.File(path, "r") as file:
             self.data = [group["data"][:] for group in file.values()]
             self.trees = [_tree(group["labels"][:]) for group in file.values()]
-        self._starts = self._draw()
+        self.first = np.cumsum([0, *(len(data) - WINDOW + 1 for data in self.data)]).tolist()
 
-    def _draw(self) -> Iterator[tuple[int, ...]]:
-        while True:
-            ahead = [torch.randint(0, len(data) - WINDOW + 1, (AHEAD,)).tolist() for data in self.data]
-            yield from zip(*ahead, strict=True)
-
-    def item(self, recording: int, start: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        recording = bisect.bisect_right(self.first, index) - 1
+        start = index - self.first[recording]
         notes = np.zeros(N_NOTES, np.float32)
         middle = start + WINDOW // 2
         for _, _, note in self.trees[recording].find_overlap(middle, middle + 1):
             notes[note] = 1
         return self.data[recording][start : start + WINDOW], notes
 
-    def batch(self, *, transform: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        items = [self.item(recording, start) for recording, start in enumerate(next(self._starts))]
-        signal, notes = (np.stack(parts) for parts in zip(*items, strict=True))
-        if transform:
-            z = fftshift(fft(signal[:, None], axis=-1), axes=-1)
-            signal = np.concatenate([z.real, z.imag], axis=-2)  # two channels: its networks take real tensors
-        return torch.from_numpy(signal), torch.from_numpy(notes)
+    def starts(self) -> Iterator[tuple[int, ...]]:
+        """Batches of one random item of every recording, without end."""
+        while True:
+            limits = itertools.pairwise(self.first)
+            yield from zip(*(torch.randint(*limit, (AHEAD,)).tolist() for limit in limits), strict=True)
+
+    def loader(self, *, transform: bool) -> Iterator[list[torch.Tensor]]:
+        """Through torch's DataLoader in this process, as the original has it."""
+        collate = functools.partial(_collated, transform=transform)
+        return iter(DataLoader(self, batch_sampler=self.starts(), collate_fn=collate))  # type: ignore[arg-type]
+
+    def loop(self, *, transform: bool) -> Iterator[list[torch.Tensor]]:
+        """The same without the DataLoader."""
+        return (_collated([self[k] for k in batch], transform=transform) for batch in self.starts())
+
+
+def _collated(items: list[tuple[np.ndarray, np.ndarray]], *, transform: bool) -> list[torch.Tensor]:
+    signal, notes = (np.stack(parts) for parts in zip(*items, strict=True))
+    if transform:
+        z = fftshift(fft(signal[:, None], axis=-1), axes=-1)
+        signal = np.concatenate([z.real, z.imag], axis=-2)  # two channels: its networks take real tensors
+    return [torch.from_numpy(signal), torch.from_numpy(notes)]
 
 
 def _tree(labels: np.ndarray) -> NCLS:
@@ -83,8 +101,8 @@ def check(ours: MusicNet, original: OriginalFeed, *, n: int = 2000, seed: int = 
     """Both give the same window and notes for `n` random windows. Raises RuntimeError if not. `ours` of stride 1."""
     index = torch.randint(len(ours), (n,), generator=torch.Generator().manual_seed(seed))
     signal, notes = ours.windows(index)
-    places = zip(ours.recording_of(index).tolist(), ours.starts(index).tolist(), strict=True)
-    expected = [np.stack(parts) for parts in zip(*(original.item(*place) for place in places), strict=True)]
+    items = [original[k] for k in index.tolist()]  # at stride 1 both number the windows alike
+    expected = [np.stack(parts) for parts in zip(*items, strict=True)]
     if not (np.array_equal(signal.numpy(), expected[0]) and np.array_equal(notes.numpy(), expected[1])):
         raise RuntimeError("expected the same windows and notes from both feeds, got others; times would say nothing")
 
@@ -97,17 +115,26 @@ def run(rounds: int, *, seconds: float) -> dict[str, dict[str, Times]]:
         ours, original = MusicNet(path, WINDOW, 1), OriginalFeed(path)
     check(ours, original)
     generator = torch.Generator().manual_seed(0)
-    plain = {OURS: lambda: ours.draw(generator), ORIGINAL: lambda: original.batch(transform=False)}
-    transformed = {
-        OURS: lambda: features(ours.draw(generator)[0], kind="fft"),
-        ORIGINAL: lambda: original.batch(transform=True),
-    }
-    return {"feed": _timed(plain, rounds), "feed, FFT": _timed(transformed, rounds)}
+    found = {}
+    for work, transform in (("feed", False), ("feed, FFT", True)):
+        loader, loop = original.loader(transform=transform), original.loop(transform=transform)
+        calls: dict[str, Callable[[], object]] = {
+            OURS: functools.partial(_ours, ours, generator, transform),
+            ORIGINAL: functools.partial(next, loader),
+            LOOP: functools.partial(next, loop),
+        }
+        found[work] = _timed(calls, rounds)
+    return found
 
 
-def _timed(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
-    def many(call: Callable[[], object]) -> Callable[[], None]:
-        return lambda: [call() for _ in range(BATCHES_A_CALL)] and None
+def _ours(dataset: MusicNet, generator: torch.Generator, transform: bool) -> object:
+    signal, notes = dataset.draw(generator)
+    return (features(signal, kind="fft") if transform else signal), notes
+
+
+def _timed(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
+    def many(call: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [call() for _ in range(BATCHES_A_CALL)]
 
     found = alternate({name: many(call) for name, call in contestants.items()}, rounds)
     return {name: Times(*(value / BATCHES_A_CALL for value in times)) for name, times in found.items()}

@@ -112,7 +112,7 @@ def theirs(name: str, kind: str, model: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*(_counterpart(PEERS[name], kind, layer) for layer in model)).train(model.training)
 
 
-def _counterpart(peer: Peer, kind: str, layer: nn.Module) -> nn.Module:
+def _counterpart(peer: Peer, kind: str, layer: Any) -> nn.Module:
     convolution, linear = peer.layers[kind]
     match layer:
         case cplx.CplxConv1d():
@@ -120,13 +120,14 @@ def _counterpart(peer: Peer, kind: str, layer: nn.Module) -> nn.Module:
             made = convolution(*shape, stride=layer.stride[0], bias=layer.bias is not None)
             return _with_weights(peer, made, layer)
         case cplx.CplxLinear():
-            return _with_weights(peer, linear(layer.in_features, layer.out_features), layer)
+            return _with_weights(peer, linear(*reversed(layer.weight.shape)), layer)
         case cplx.CplxBatchNorm1d():
             return _with_statistics(peer, layer)
         case cplx.Split(module=nn.ReLU()):
             return peer.relu()
-        case cplx.Split(module=nn.AvgPool1d() as pool):
-            return peer.pool(*pool.kernel_size, *pool.stride)
+        case cplx.Split(module=nn.AvgPool1d()):
+            pool: Any = layer.module
+            return peer.pool(pool.kernel_size, pool.stride)
         case nn.Flatten():
             return peer.flatten()
         case cplx.CplxToReal():
@@ -134,7 +135,7 @@ def _counterpart(peer: Peer, kind: str, layer: nn.Module) -> nn.Module:
     raise TypeError(f"expected a layer of the complex DeepConvNet, got {type(layer).__name__}; add its counterpart")
 
 
-def _with_weights(peer: Peer, made: nn.Module, layer: Any) -> nn.Module:
+def _with_weights(peer: Peer, made: Any, layer: Any) -> nn.Module:
     for name in ("weight", "bias"):
         value = getattr(layer, name)
         if value is not None:
@@ -147,7 +148,7 @@ def _with_weights(peer: Peer, made: nn.Module, layer: Any) -> nn.Module:
 
 
 def _with_statistics(peer: Peer, layer: cplx.CplxBatchNorm1d) -> nn.Module:
-    made = peer.norm(layer.num_features)
+    made: Any = peer.norm(layer.num_features)
     made.load_state_dict(layer.state_dict())
     made.running_var += peer.eps_in_running_var * torch.eye(2).unsqueeze(-1)
     return made
