@@ -1,12 +1,13 @@
 """Complex batch normalisation: whitening of (real, imaginary) per channel (Trabelsi et al. 2018, section 3.5)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .storage import as_ri
-from .whitening import affine, matrix_of, normalise
+from .storage import as_ri, refuse_complex
+from .whitening import apply_affine, matrix_of, normalise
 
 
 class CplxBatchNorm1d(nn.Module):
@@ -75,7 +76,7 @@ class CplxBatchNorm1d(nn.Module):
         else:
             matrix = matrix_of(self.running_var, self.weight, self.eps)
             shift = -(matrix * self.running_mean).sum(1)
-            y = affine(flat, matrix, shift if self.bias is None else shift + self.bias)
+            y = apply_affine(flat, matrix, shift if self.bias is None else shift + self.bias)
         return torch.view_as_complex(y.view(*rows.shape, 2)).movedim(-1, 1)
 
     def _by_batch(self, flat: Tensor) -> Tensor:
@@ -86,10 +87,18 @@ class CplxBatchNorm1d(nn.Module):
         if self.training and self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
-                rate = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+                # a tensor, so that a cumulative average does not wait for the device
+                n_batches = self.num_batches_tracked.to(mean.dtype)
+                rate = 1 / n_batches if self.momentum is None else self.momentum
                 self.running_mean += rate * (mean - self.running_mean)
                 self.running_var += rate * (cov * (n / (n - 1)) - self.running_var)
         return y
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CplxBatchNorm1d":
+        for stored in (self.weight, self.running_mean):
+            if stored is not None:
+                refuse_complex(fn, stored)
+        return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"

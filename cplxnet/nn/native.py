@@ -5,6 +5,7 @@ only make one small step at a time. The functions here make them in one. They ar
 with CPLXNET_NATIVE=0 in the environment), on a GPU, or in float64, the plain formulas run and give the same values.
 """
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -15,6 +16,7 @@ import subprocess
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +36,8 @@ def use(on: bool) -> None:
 
 def usable(*tensors: Tensor) -> bool:
     """Whether the C functions can take these tensors: float32, contiguous, on the CPU, and there is a library."""
+    if torch.compiler.is_compiling():
+        return False  # torch.compile fuses the plain formulas itself, and cannot trace a call into C
     fit = all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
     return fit and _state["on"] and library() is not None
 
@@ -61,16 +65,32 @@ def _compiled() -> Path:
         raise FileNotFoundError("no C compiler found")
     source = SOURCE.read_bytes()
     identity = repr((source, FLAGS, compiler, platform.platform(), _processor())).encode()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cplxnet"
-    path = cache / f"native-{hashlib.sha256(identity).hexdigest()[:16]}.so"
+    name = f"native-{hashlib.sha256(identity).hexdigest()[:16]}.so"
+    path, scratch = _places(name)
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            made = Path(folder) / path.name
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            made = Path(folder) / name
             command = [compiler, *FLAGS, "-shared", str(SOURCE), "-o", str(made), "-lm"]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-            os.replace(made, path)
+            os.replace(made, path)  # whole or not at all, whoever else compiles at the same time
     return path
+
+
+def _places(name: str) -> tuple[Path, Path]:
+    """Where the library is or will be, and a folder beside it to compile in.
+
+    The user's cache; where that cannot be written, or there is no home, a temporary folder of this process alone.
+    """
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cplxnet"
+        cache.mkdir(parents=True, exist_ok=True)
+        if (cache / name).exists() or os.access(cache, os.W_OK | os.X_OK):
+            return cache / name, cache
+    except (OSError, RuntimeError):  # RuntimeError: pathlib finds no home
+        pass
+    own = Path(tempfile.mkdtemp(prefix="cplxnet-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own / name, own
 
 
 def _processor() -> str:
@@ -82,16 +102,17 @@ def _processor() -> str:
     return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def _argument(value: Tensor | int | float) -> Any:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
 
 
 def call(name: str, *arguments: Tensor | int | float) -> None:
     """Call a C function: tensors go as pointers, int as int64 (a leading `term` too: see native.c), float as float."""
     function = getattr(library(), name)
     function.restype = None
-    kinds = {int: ctypes.c_int64, float: ctypes.c_float}
-    function(*(_pointer(a) if isinstance(a, Tensor) else kinds[type(a)](a) for a in arguments))
+    function(*map(_argument, arguments))
 
 
 BLOCK = 4096  # as in native.c

@@ -26,6 +26,12 @@ def as_ri(z: Tensor) -> Tensor:
     return torch.view_as_real(z.resolve_conj())
 
 
+def refuse_complex(fn: Callable[[Tensor], Tensor], stored: Tensor) -> None:
+    """Raise TypeError if `fn`, what `Module.to` does to every tensor, would make stored real numbers complex."""
+    if fn(stored.detach()[:0].flatten()).is_complex():
+        raise TypeError("expected a float type to cast complex layers to, got a complex one; try .to(torch.float64)")
+
+
 def empty_ri(*shape: int, device: Any = None, dtype: torch.dtype | None = None) -> nn.Parameter:
     """An uninitialised real parameter (*shape, 2) for a complex tensor of `shape`; `dtype` may be real or complex."""
     if dtype is not None and dtype.is_complex:
@@ -70,9 +76,6 @@ class ComplexParameters(nn.Module):
             target.copy_(value)
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        if fn(self.weight_ri.detach()[:0].flatten()).is_complex():
-            raise TypeError(
-                "expected a float type to cast complex layers to, got a complex one; try .to(torch.float64)"
-            )
+        refuse_complex(fn, self.weight_ri)
         # flat: a channels-last memory format, meant for (out, in, kh, kw), would tear (out, in, k, 2) apart
         return super()._apply(lambda t: fn(t.flatten()).view(t.shape), recurse)  # type: ignore[return-value]

@@ -60,6 +60,13 @@ def affine(x_ri: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     return torch.stack((y_re, y_im), -1)
 
 
+def apply_affine(x_ri: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+    """`affine`, in one pass where nobody asks for a gradient."""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x_ri, matrix, shift)):
+        return affine(x_ri, matrix, shift)
+    return (_Native(x_ri) if native.usable(x_ri) else _Blocked(x_ri)).affine(matrix, shift)
+
+
 def normalise_plain(
     x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:

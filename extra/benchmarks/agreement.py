@@ -16,6 +16,8 @@ from .peers import PEERS, ours, theirs
 from .steps import CONTESTANTS, example
 
 TOLERANCE = 1e-4  # of float32 through the whole network; seen: below 1e-5
+KINK = 1e-2  # of a gradient through ReLUs: where rounding moves one input across 0 it jumps, by up to 0.004 seen, else 1e-5
+THROUGH_RELU = "gradient of the first weights"
 Row = tuple[str, str, float]  # contestant, what was compared, largest relative difference
 
 
@@ -30,13 +32,13 @@ def difference(value: Tensor, expected: Tensor) -> float:
 
 
 def check(batch: int = 8) -> list[Row]:
-    """All comparisons. Raises Disagreement if one is beyond TOLERANCE."""
+    """All comparisons. Raises Disagreement if one is too large."""
     x, _ = example(batch)
     rows = [row for library in PEERS for row in _networks(library, x)]
     rows += [row for kind in ("VD", "ARD") for row in _penalties(kind)]
-    wrong = [f"{name}, {what}: {delta:.1e}" for name, what, delta in rows if not delta <= TOLERANCE]
+    wrong = [row for row in rows if not row[2] <= (KINK if row[1] == THROUGH_RELU else TOLERANCE)]
     if wrong:
-        raise Disagreement(f"expected relative differences up to {TOLERANCE}, got {'; '.join(wrong)}")
+        raise Disagreement(f"expected relative differences up to {TOLERANCE} (gradients {KINK}), got {wrong}")
     return rows
 
 
@@ -50,7 +52,7 @@ def _networks(library: str, x: Tensor) -> list[Row]:
     grads = [model[0].weight_ri.grad, torch.stack(_grads(library, peer[0]), -1)]
     rows = [
         (library, "output, training", difference(outputs[1], outputs[0])),
-        (library, "gradient of the first weights", difference(grads[1], grads[0])),
+        (library, THROUGH_RELU, difference(grads[1], grads[0])),
     ]
     model.eval()  # running statistics of one batch
     with torch.no_grad():
