@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from . import atomic
 from .report import C
@@ -99,6 +99,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         axes.grid(alpha=0.25)
     panels[0].legend(frameon=False)
     panels[-1].set_xlabel("epoch, over all stages")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

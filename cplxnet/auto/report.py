@@ -1,6 +1,6 @@
 """Tables of what runs have reached, read from their folders; snapshots are never opened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,23 @@ def history(run: str | Path) -> pd.DataFrame:
             f"{run}: expected a history.jsonl with at least one epoch, got none; is the run started?"
         )
     return pd.DataFrame(lines)
+
+
+def of_run(scores: Mapping[str, Any]) -> pd.DataFrame:
+    """One run's scores (what `run` returns) as a table: a row per stage and scorer, rounded to three places."""
+    rows = [
+        {
+            "stage": stage,
+            "scorer": scorer,
+            "AP before": (scored["start"] or {}).get("average_precision"),
+            "AP": scored["end"]["average_precision"],
+            "positive share": scored["end"]["positive_share"],
+            "compression": result["compression"],
+        }
+        for stage, result in scores["stages"].items()
+        for scorer, scored in result["scores"].items()
+    ]
+    return pd.DataFrame(rows).round(3)
 
 
 def aggregate(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
