@@ -3,5 +3,6 @@
 from . import grid, plots, report
 from .manifest import Manifest, load
 from .many import run_many
+from .one import Outcome
 from .report import status
 from .runner import run

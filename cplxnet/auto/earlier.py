@@ -1,7 +1,6 @@
 """Stages that a run folder holds from before, to be taken over in place of training them again."""
 
 import contextlib
-import shutil
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -21,19 +20,10 @@ class Earlier(NamedTuple):
         """Raises ValueError, naming the file, where one is damaged."""
         return cls(folder, (folder.scores or {}).get("stages", {}), folder.history)
 
-    @classmethod
-    def of_others(cls, folders: Iterable[RunFolder]) -> list["Earlier"]:
-        """Those of other runs' folders; a damaged one is passed over, since its own run reports it."""
-        found = []
-        for folder in folders:
-            with contextlib.suppress(ValueError):
-                found.append(cls.read(folder))
-        return found
-
     def take_over(self, into: RunFolder, number: int, name: str, key: str) -> "Finished | None":
         """The stage `name`, its snapshot copied to the folder `into`; None if it was not finished under `key`.
 
-        Raises ValueError where the snapshot is `into`'s own and damaged.
+        A snapshot of `into` itself that is damaged is named in its notes and set aside.
         """
         done = self.stages.get(name, {})
         source, target = self.folder.snapshot(number, name), into.snapshot(number, name)
@@ -41,15 +31,14 @@ class Earlier(NamedTuple):
             return None
         try:
             snapshot = atomic.read_tensors(source)
-        except ValueError:
+        except ValueError as error:
             if source == target:
-                raise
+                into.set_aside(source, error)
             return None
         if snapshot["key"] != key:
             return None
         if source != target:
-            with source.open("rb") as file:
-                atomic.write(target, lambda copy: shutil.copyfileobj(file, copy))
+            atomic.share(source, target, check=into.check)
             done = done | {"reused_from": done["reused_from"] or self.folder.path.name}
         return Finished(snapshot, done, [line for line in self.history if line["stage"] == name])
 
@@ -60,3 +49,16 @@ class Finished(NamedTuple):
     snapshot: dict[str, Any]
     result: dict[str, Any]
     history: list[dict[str, Any]]
+
+
+def finished_elsewhere(folders: Iterable[RunFolder], name: str, key: str) -> list[Earlier]:
+    """What other runs' folders hold, of those whose status says that they have finished this stage under this key.
+
+    A damaged folder is passed over, since its own run reports it.
+    """
+    found = []
+    for folder in folders:
+        with contextlib.suppress(ValueError, AttributeError):  # a status that is no status of ours
+            if folder.status.get("stages", {}).get(name, {}).get("key") == key:
+                found.append(Earlier.read(folder))
+    return found

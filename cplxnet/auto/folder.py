@@ -1,9 +1,12 @@
 """A run's folder: configuration, status, history, scores and snapshots, each file written whole or not at all.
 
 config.json      the manifest as resolved, package versions, git commit, device
-status.json      state, stage, epoch, owner, reason, times
+status.json      state, stage, epoch, owner, reason, times, notes
 history.jsonl    a line per epoch
 <k>-<stage>.pt   weights and optimiser state at the stage's end (tensors and plain values)
+epoch-NNNN.pt    checkpoints of the stage at hand (`checkpoint`), removed when it is done
+claim.N          who runs it (`claim`), removed when it is done
+*.corrupt        a damaged snapshot or checkpoint, set aside
 scores.json      all that the analysis needs
 traceback.txt    where a failed run failed
 """
@@ -15,9 +18,13 @@ import os
 import platform
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from . import atomic
 from .manifest import Manifest
@@ -27,10 +34,13 @@ PACKAGES = ("cplxnet", "torch", "numpy", "scipy", "h5py")
 
 
 class RunFolder:
-    """Reads and writes the files of one run; nothing here knows how a run is run."""
+    """Reads and writes the files of one run; nothing here knows how a run is run.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    check: called before every write; raises where the folder is another process's by now.
+    """
+
+    def __init__(self, path: str | Path, *, check: Callable[[], None] | None = None) -> None:
+        self.path, self.check = Path(path), check
 
     def start(self, manifest: Manifest, device: str) -> None:
         """Take the folder: write config.json and a status of running."""
@@ -40,13 +50,17 @@ class RunFolder:
             "device": device,
             "packages": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
+            "threads": torch.get_num_threads(),  # sums on a CPU differ in their last bits with it
             "commit": _git_commit(),
         }
-        (self.path / "traceback.txt").unlink(missing_ok=True)  # of an earlier attempt
-        atomic.write_json(self.path / "config.json", config)
+        before = self.status
+        atomic.sweep(self.path)  # of an attempt that was killed
+        (self.path / "traceback.txt").unlink(missing_ok=True)
+        atomic.write_json(self.path / "config.json", config, check=self.check)
         owner = {"pid": os.getpid(), "host": socket.gethostname()}
         now = time.time()
-        self._write_status({"state": "running", "owner": owner, "started": now, "updated": now, "reason": None})
+        status = {"state": "running", "owner": owner, "started": now, "updated": now, "reason": None}
+        self._write_status(status | {key: before[key] for key in ("stages", "notes") if key in before})
 
     @property
     def config(self) -> dict[str, Any]:
@@ -62,10 +76,20 @@ class RunFolder:
         """Change keys of the status: state, stage, epoch, n_epochs, reason."""
         self._write_status(self.status | changes | {"updated": time.time()})
 
+    def note(self, text: str) -> None:
+        """Say what had to be put right, on the terminal and in the status."""
+        print(f"{self.path.name}: {text}", file=sys.stderr)
+        self.update(notes=[*self.status.get("notes", []), text])
+
+    def set_aside(self, path: Path, error: Exception) -> None:
+        """Rename a damaged file to *.corrupt and note it."""
+        path.replace(path.with_name(f"{path.name}.corrupt"))
+        self.note(f"{path.name} is damaged and set aside as {path.name}.corrupt: {error}")
+
     def _write_status(self, status: dict[str, Any]) -> None:
         if status["state"] not in STATES:
             raise ValueError(f"expected a state of {', '.join(STATES)}, got {status['state']!r}")
-        atomic.write_json(self.path / "status.json", status)
+        atomic.write_json(self.path / "status.json", plain(status), check=self.check)
 
     @property
     def scores(self) -> dict[str, Any] | None:
@@ -73,7 +97,7 @@ class RunFolder:
         return _read(self.path / "scores.json")
 
     def write_scores(self, scores: dict[str, Any]) -> None:
-        atomic.write_json(self.path / "scores.json", plain(scores))
+        atomic.write_json(self.path / "scores.json", plain(scores), check=self.check)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -84,14 +108,14 @@ class RunFolder:
 
     def write_history(self, lines: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(plain(line), allow_nan=False) + "\n" for line in lines)
-        atomic.write_text(self.path / "history.jsonl", text)
+        atomic.write_text(self.path / "history.jsonl", text, check=self.check)
 
     def snapshot(self, number: int, stage: str) -> Path:
         """The path of a stage's snapshot."""
         return self.path / f"{number}-{stage}.pt"
 
     def write_traceback(self, text: str) -> None:
-        atomic.write_text(self.path / "traceback.txt", text)
+        atomic.write_text(self.path / "traceback.txt", text, check=self.check)
 
 
 def plain(value: Any) -> Any:

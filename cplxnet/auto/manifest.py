@@ -104,7 +104,7 @@ class Manifest(Part):
     name: Text = Field(description="a name for people, on one line")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threshold: Annotated[float, Field(allow_inf_nan=False)] = -0.5  # log_alpha above it: irrelevant
-    samples: Literal["float32"] = "float32"
+    samples: Literal["float32", "float16", "int16"] = "float32"  # how recordings are held in memory
     datasets: Table[Dataset] = Field(description="an object of datasets")
     features: Features = Field(description="an object with the key kind")
     feeds: Table[Feed] = Field(description="an object of feeds")

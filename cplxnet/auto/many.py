@@ -1,65 +1,87 @@
-"""Many runs: every manifest of a folder, one after another, each in the folder of its name."""
+"""Many runs: every manifest of a folder, each in the folder of its name, here or on workers."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from . import grid
-from .epoch import Diverged
-from .folder import RunFolder
-from .progress import bar
-from .runner import check_device, run
-
-
-class Outcome(NamedTuple):
-    """How one run ended: its name, its state (done, skipped, failed, diverged) and the reason where it failed."""
-
-    name: str
-    state: str
-    reason: str | None = None
+from . import claim, cluster, grid, savings
+from .agenda import Agenda, failed
+from .one import Outcome, Settings, run_one
+from .progress import bar, say
+from .runner import check_device
 
 
 def run_many(
     folder: str | Path,
     *,
     device: str = "cpu",
+    devices: Sequence[str] | None = None,
+    per_device: int = 1,
+    address: str | None = None,
     data: str | Path = "data",
     progress: bool = True,
-    retry_failed: bool = True,
+    retry_failed: bool = False,
     reuse: bool = True,
+    accept_changes: bool = False,
+    timeout_s: float = claim.TIMEOUT_S,
 ) -> list[Outcome]:
     """Run every manifest `folder/<name>.json` in `folder/<name>/` that is not done yet; returns an outcome for each.
 
     All manifests are read and checked before the first is run. A run that fails is reported in its own folder and in
-    the outcomes, and the next one begins; Ctrl-C ends them all. A stage that two manifests share is trained once.
+    the outcomes, and the others go on; Ctrl-C ends them all, and the same call goes on from there. A stage that two
+    manifests share is trained once. Several such calls at the same time, on any hosts that share the folder, share the
+    work; each returns when all is done, whoever did it.
+
+    Args:
+        device: where, as torch names it; devices: several of them, in place of `device`.
+        per_device: runs at a time on each device.
+        address: of a Dask scheduler whose workers are to do it, each host with `devices`; None: this machine. One run
+            at a time on one device is done in this process.
+        data: the folder of the data files.
+        progress: show bars.
+        retry_failed: also run those that failed or diverged before.
+        reuse: take stages that runs share from each other.
+        accept_changes: run on with manifests that have changed since their run was started.
+        timeout_s: silence, in seconds, after which a run's process counts as gone and another goes on with it.
 
     Raises
     ------
-    ManifestError: a manifest is faulty, or there is none; ValueError: no such device.
+    ManifestError: a manifest is faulty, or there is none; ValueError: no such device; ConnectionError: no scheduler.
     """
-    folder = Path(folder)
+    folder, chosen = Path(folder), tuple(devices or (device,))
     manifests = grid.read(folder)
-    check_device(device)
-    outcomes = []
-    with bar(manifests, desc=folder.name, unit="run", disable=not progress) as shown:
-        for name in shown:
+    if per_device < 1:
+        raise ValueError(f"expected per_device of at least 1, got {per_device}")
+    for name in () if address else chosen:
+        check_device(name)
+    settings = Settings(
+        folder=folder.resolve(),
+        data=Path(data).resolve(),
+        reuse=reuse,
+        progress=progress,
+        accept_changes=accept_changes,
+        timeout_s=timeout_s,
+        retry=failed(folder, manifests) if retry_failed else {},
+    )
+    agenda = Agenda(manifests, settings)
+    if reuse and progress:
+        say(savings.planned(manifests))
+    if address is None and len(chosen) * per_device == 1:
+        _here(agenda, settings, chosen[0])
+    else:
+        cluster.run(agenda, settings, devices=chosen, per_device=per_device, address=address)
+    return agenda.all_outcomes()
+
+
+def _here(agenda: Agenda, settings: Settings, device: str) -> None:
+    """One run after another in this process."""
+    with bar(total=len(agenda.names), desc=settings.folder.name, unit="run", disable=not settings.progress) as shown:
+        while agenda.open:
+            name = agenda.take()
+            if name is None:
+                shown.set_postfix_str(f"{len(agenda.pending)} with other processes")
+                time.sleep(0.1)
+                continue
             shown.set_postfix_str(name)
-            others = [folder / other for other in manifests if other != name] if reuse else []
-            outcomes.append(_run_one(manifests[name], folder / name, others, retry_failed, device, data, progress))
-    return outcomes
-
-
-def _run_one(
-    manifest: Any, path: Path, others: list[Path], retry_failed: bool, device: str, data: str | Path, progress: bool
-) -> Outcome:
-    files = RunFolder(path)
-    try:
-        state = files.status["state"]
-        if state == "done" and files.config.get("fingerprint") == manifest.fingerprint():
-            return Outcome(path.name, "skipped")
-        if state in ("failed", "diverged") and not retry_failed:
-            return Outcome(path.name, state, files.status["reason"])
-        run(manifest, path, device=device, data=data, progress=progress, reuse=others)
-    except Exception as error:  # the edge of a run: its folder has the traceback and the reason, the summary has both
-        state = "diverged" if isinstance(error, Diverged) else "failed"
-        return Outcome(path.name, state, f"{type(error).__name__}: {error}")
-    return Outcome(path.name, "done")
+            agenda.settle(run_one(name, settings, device=device))
+            shown.update(len(agenda.outcomes) - shown.n)

@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
@@ -37,8 +37,15 @@ def bar(*args: Any, **options: Any) -> tqdm:
     return kind(*args, **({"dynamic_ncols": True, "mininterval": 0.5} | options))
 
 
-def ticking(shown: tqdm, items: Iterable[Item]) -> Iterator[Item]:
-    """`items` in order, the bar `shown` one further after each."""
+def say(text: str) -> None:
+    """A line on the terminal that leaves the bars whole; nothing for an empty text or where bars are off."""
+    if text and os.environ.get("CPLXNET_PROGRESS") != "off":
+        tqdm.write(text, file=sys.stderr)
+
+
+def ticking(shown: tqdm, items: Iterable[Item], check: Callable[[], None] = lambda: None) -> Iterator[Item]:
+    """`items` in order, the bar `shown` one further after each; `check` is called before each and may raise."""
     for item in items:
+        check()
         yield item
         shown.update()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from . import grid
+from . import claim, grid
+from .board import duration
 from .folder import RunFolder
 from .manifest import Manifest
 
@@ -14,12 +15,33 @@ C = "stages.sparsify.objective.kl_div"  # the variable of the grids: the weight 
 
 
 def status(folder: str | Path) -> pd.DataFrame:
-    """How far each run of a folder of manifests is: a row per run (state, stage, epoch of n_epochs, reason)."""
-    rows = {}
-    for path in sorted(_existing(folder).glob("*.json")):
-        found = RunFolder(path.with_suffix("")).status
-        rows[path.stem] = {key: found.get(key) for key in ("state", "stage", "epoch", "n_epochs", "reason")}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+    """How far each run of a folder of manifests is, a row per run; read from status files alone.
+
+    Columns: state (a run whose process is known to be gone counts as interrupted), stage, epoch, n_epochs, validation
+    (the last validation score), left (at the pace of the last epoch), owner, reason.
+    """
+    rows = {path.stem: _status_row(path.with_suffix("")) for path in sorted(_existing(folder).glob("*.json"))}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(STATUS)).rename_axis("run")
+
+
+STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
+
+
+def _status_row(path: Path) -> dict[str, Any]:
+    found = RunFolder(path).status
+    row = {key: found.get(key) for key in STATUS}
+    running, owner = found["state"] == "running", found.get("owner")
+    row["owner"] = f"{owner['host']}:{owner['pid']}" if running and owner else None
+    row["left"] = duration(found["left_s"]) if running and found.get("left_s") is not None else None
+    if running and _gone(path):
+        row |= {"state": "interrupted", "left": None, "reason": "its process is gone; the same command goes on with it"}
+    return row
+
+
+def _gone(path: Path) -> bool:
+    """Whether a run marked as running is known not to be: nobody has a claim on it, or who has it is gone."""
+    held = claim.newest(path / "claim")
+    return held is None or held.released or (held.owner is not None and held.owner.gone())
 
 
 def collect(folder: str | Path) -> pd.DataFrame:

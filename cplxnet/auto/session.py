@@ -1,7 +1,9 @@
 """The stages of one run, one after another, from open data to scores."""
 
+import contextlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,161 +11,184 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as cplx
-from . import atomic, stages, tasks
-from .earlier import Earlier
+from . import atomic, claim, stages
+from .checkpoint import Checkpoints
+from .earlier import Earlier, finished_elsewhere
 from .epoch import Diverged, predict, train_epoch
 from .folder import RunFolder
 from .manifest import Manifest, Stage
+from .materials import Materials
 from .objective import Objective
-from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
 from .progress import bar, ticking
+from .training import Training
 from .watch import Watch
 
 COMPILE_FROM = 200  # steps of a stage from which compiling the KL, some ten seconds the first time, pays
+LOOK_EVERY_S = 0.5  # at a stage that another run is training
 
 
 class Session:
-    """The state of one run between its stages: open datasets, the network, the optimiser's state, the scores."""
+    """The state of one run between its stages: the network, the optimiser's state, the scores.
+
+    check: called at every batch; what it raises ends the run.
+    """
 
     model: nn.Module  # of the stage at hand
 
-    def __init__(self, manifest: Manifest, files: RunFolder, *, device: str, data: Path, progress: bool) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        files: RunFolder,
+        *,
+        device: str,
+        data: Path,
+        progress: bool,
+        check: Callable[[], None] = lambda: None,
+        timeout_s: float = claim.TIMEOUT_S,
+    ) -> None:
         self.manifest, self.files, self.device, self.progress = manifest, files, device, progress
-        self.task = tasks.TASKS[manifest.task]
-        self.datasets = {
-            name: self.task.open_dataset(data / spec.file, window=spec.window, stride=spec.stride, device=device)
-            for name, spec in manifest.datasets.items()
-        }
+        self.check, self.timeout_s = check, timeout_s
+        self.materials = Materials(manifest, device=device, data=data)
+        self.task, self.feed = self.materials.task, self.materials.feed
+        self.checkpoints = Checkpoints(files)
         self.optimizer_state: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.stage_scores: dict[str, Any] = {}
-        self._check_feeds()
-
-    # -- what manifests name ------------------------------------------------------------------------------------------
-
-    def inputs(self, signal: Tensor) -> Tensor:
-        """A batch of signals as the network takes it."""
-        spec = self.manifest.features
-        return self.task.features(signal, spec.kind, cplx=spec.cplx, shift=spec.shift)
-
-    def feed(self, name: str, generator: torch.Generator | None = None) -> Any:
-        """The batches of a feed; `generator` is for those that draw, which have a number of batches."""
-        spec = self.manifest.feeds[name]
-        draws = spec.batch_size is None
-        options = {"n_batches": spec.n_batches, "generator": generator} if draws else {"batch_size": spec.batch_size}
-        try:
-            return self.task.SAMPLERS[spec.sampler](self.datasets[spec.dataset], **options)
-        except TypeError as error:
-            other = "batch_size" if draws else "n_batches"
-            raise ValueError(
-                f"feeds.{name}: expected keys of sampler {spec.sampler}, got {error}; try {other}"
-            ) from error
-
-    def _check_feeds(self) -> None:
-        """Raise ValueError, before anything is trained, for a feed that cannot be made or scored."""
-        for name in self.manifest.feeds:
-            self.feed(name)
-        for name, spec in self.manifest.scorers.items():
-            if self.manifest.feeds[spec.feed].batch_size is None:
-                raise ValueError(
-                    f"scorers.{name}: expected a feed of every window once, got {spec.feed}; try batch_size"
-                )
-
-    def build(self, stage: Stage) -> nn.Module:
-        """The stage's network on the device, initialised from the stage's own seed."""
-        torch.manual_seed(stages.seed_of(self.manifest, stage.name, "weights"))
-        dataset = next(iter(self.datasets.values()))
-        example = self.inputs(dataset.windows(torch.arange(1))[0]).cpu()
-        return self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
 
     # -- stages -------------------------------------------------------------------------------------------------------
 
     def run(self, reuse: Sequence[RunFolder]) -> dict[str, Any]:
         """Every stage in order, from the folder, from another run's folder, or by training; returns all scores."""
         previous, previous_key = None, None
-        earlier = [Earlier.read(self.files), *Earlier.of_others(reuse)]  # before this run writes anything there
-        fingerprints = {name: dataset.fingerprint for name, dataset in self.datasets.items()}
+        own = Earlier.read(self.files)  # before this run writes anything there
+        fingerprints = self.materials.fingerprints
         for number, name in enumerate(self.manifest.stage_order):
             stage = self.manifest.stage(name)
             key = stages.key_of(self.manifest, name, previous=previous_key, data=fingerprints, device=self.device)
-            self.model = self.build(stage)
+            self.model = self.materials.build(stage)
             masked = False
             if previous is not None and not stage.reset:
                 masked = stages.inherit(self.model, previous, threshold=self.manifest.threshold)
-            if not any(self._take_over(found, number, name, key) for found in earlier):
-                self._train_and_score(stage, key, number, masked)
-                self._save()
+            if not self._take_over([own], number, name, key):
+                self._obtain(stage, key, number, masked, reuse)
             previous, previous_key = self.model, key
         self._save()
         return self.scores()
 
-    def _take_over(self, other: Earlier, number: int, name: str, key: str) -> bool:
-        """Load a stage that `other` has finished under the same key; False if it has not."""
-        found = other.take_over(self.files, number, name, key)
-        if found is None:
-            return False
-        self.model.load_state_dict(found.snapshot["model"])
-        self.optimizer_state = found.snapshot["optimizer"]
-        self.history += found.history
-        self.stage_scores[name] = found.result
-        return True
+    def _obtain(self, stage: Stage, key: str, number: int, masked: bool, reuse: Sequence[RunFolder]) -> None:
+        """The stage from another run, or trained here; one that another run is training right now is waited for."""
+        while not self._take_over(finished_elsewhere(reuse, stage.name, key), number, stage.name, key):
+            try:
+                held = claim.hold(self.files.path.parent / ".claims" / key[:32], self.timeout_s) if reuse else None
+            except claim.Held:
+                self.check()
+                time.sleep(LOOK_EVERY_S)
+                continue
+            with held or contextlib.nullcontext():
+                others = finished_elsewhere(reuse, stage.name, key) if held else []
+                if not self._take_over(others, number, stage.name, key):
+                    self._train_and_score(stage, key, number, masked)
+                self._save()  # before others may have the stage's claim
+                if held:
+                    held.finish()
+            break
+        else:
+            self._save()
+        self.checkpoints.clear()
+
+    def _take_over(self, found: Sequence[Earlier], number: int, name: str, key: str) -> bool:
+        """Load a stage that one of `found` has finished under the same key; False if none has."""
+        for earlier in found:
+            stage = earlier.take_over(self.files, number, name, key)
+            if stage is not None:
+                self.model.load_state_dict(stage.snapshot["model"])
+                self.optimizer_state = stage.snapshot["optimizer"]
+                self.history += stage.history
+                self.stage_scores[name] = stage.result
+                return True
+        return False
 
     def _train_and_score(self, stage: Stage, key: str, number: int, masked: bool) -> None:
-        began = time.time()
-        start = {name: self.score(name) for name in self.manifest.scorers} if masked else {}
-        optimizer = self._optimizer(stage)
-        n_epochs, stopped = self._train(stage, optimizer)
-        self.optimizer_state = named_state(self.model, optimizer)
+        began, checkpoint = time.time(), self.checkpoints.latest(key)
+        if checkpoint is not None:
+            start = json.loads(checkpoint["start"])
+        else:
+            start = {name: self.score(name) for name in self.manifest.scorers} if masked else {}
+        training = self._training(stage, checkpoint)
+        began -= training.seconds
+        try:
+            self._train(training, key, start, began)
+        finally:
+            with contextlib.suppress(OSError):  # of an error that is on its way already
+                self.checkpoints.wait()
+        self.optimizer_state = training.optimizer_state()
         ends = {name: self.score(name) for name in self.manifest.scorers}
         snapshot = {"schema": 1, "key": key, "stage": stage.name, "model": self.model.state_dict()}
-        atomic.write_tensors(self.files.snapshot(number, stage.name), snapshot | {"optimizer": self.optimizer_state})
+        snapshot |= {"optimizer": self.optimizer_state}
+        atomic.write_tensors(self.files.snapshot(number, stage.name), snapshot, check=self.files.check)
         self.stage_scores[stage.name] = {
             "key": key,
-            "epochs": n_epochs,
-            "stopped_early": stopped,
+            "epochs": training.n_epochs,
+            "stopped_early": training.watch.stopped,
             "seconds": time.time() - began,
             "reused_from": None,
             **stages.counts(self.model, self.manifest.threshold),
             "scores": {name: {"start": start.get(name), "end": end} for name, end in ends.items()},
         }
 
-    def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
-        """The stage's optimiser, going on from the state of the stage before unless it is to start afresh."""
-        spec = stage.optimizer
-        optimizer = make_optimizer(self.model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs)
-        if not stage.restart:
-            load_named_state(self.model, optimizer, self.optimizer_state)
-        return optimizer
+    def _training(self, stage: Stage, checkpoint: dict[str, Any] | None) -> Training:
+        """The stage's training at its start, or where the checkpoint was taken."""
+        watch = Watch(stage.early, self.model, self.average_precision)
+        seeds = {purpose: stages.seed_of(self.manifest, stage.name, purpose) for purpose in ("windows", "noise")}
+        training = Training(stage, self.model, watch, device=self.device, seeds=seeds)
+        if checkpoint is not None:
+            training.load(checkpoint)
+            self.history += training.history
+        elif not stage.restart:
+            training.inherit(self.optimizer_state)
+        return training
 
-    def _train(self, stage: Stage, optimizer: torch.optim.Optimizer) -> tuple[int, bool]:
-        """Train until the last epoch or an early stop; returns the epochs trained and whether it stopped early."""
-        watch, n_epochs = Watch(stage.early, self.model, self.average_precision), 0
-        generator = torch.Generator(self.device).manual_seed(stages.seed_of(self.manifest, stage.name, "windows"))
-        torch.manual_seed(stages.seed_of(self.manifest, stage.name, "noise"))
-        feed = self.feed(stage.feed, generator)
+    def _train(self, training: Training, key: str, start: dict[str, Any], began: float) -> None:
+        """Train until the last epoch or an early stop, with a checkpoint after every epoch."""
+        stage, watch = training.stage, training.watch
+        feed = self.feed(stage.feed, training.windows)
         objective = Objective(self.manifest.objective_terms, stage.objective)
-        factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
         cplx.compile_kernels(bool(objective.penalties) and stage.n_epochs * len(feed) >= COMPILE_FROM)
-        with bar(total=stage.n_epochs * len(feed), desc=stage.name, unit="batch", disable=not self.progress) as shown:
-            for epoch in range(stage.n_epochs):
-                began, score = time.time(), watch.score()
+        n_batches, done = stage.n_epochs * len(feed), training.n_epochs * len(feed)
+        with bar(total=n_batches, initial=done, desc=stage.name, unit="batch", disable=not self.progress) as shown:
+            for epoch in range(training.n_epochs, stage.n_epochs):
+                at, score = time.time(), watch.score()
                 if watch.stopped:
                     break
-                rate, batches = set_rate(optimizer, factor(epoch)), ticking(shown, feed)
-                means = train_epoch(self.model, batches, self.inputs, objective, optimizer, grad_clip=stage.grad_clip)
+                rate, batches = training.set_rate(), ticking(shown, feed, self.check)
+                means = train_epoch(
+                    self.model,
+                    batches,
+                    self.materials.inputs,
+                    objective,
+                    training.optimizer,
+                    grad_clip=stage.grad_clip,
+                )
                 line = {"stage": stage.name, "epoch": epoch, **means._asdict(), "lr": rate, "validation": score}
                 line |= {} if objective.penalties else {"kl": None}
-                self._log(line | {"seconds": time.time() - began}, n_epochs=stage.n_epochs)
+                line["seconds"] = time.time() - at
+                training.n_epochs, training.seconds = epoch + 1, time.time() - began
+                training.history.append(line)
+                self._log(line, n_epochs=stage.n_epochs)
+                state = training.state() | {"key": key, "start": json.dumps(start)}
+                self.checkpoints.save(len(self.history), state)
                 shown.set_postfix({"loss": f"{means.loss:.4f}"} | ({"AP": f"{score:.3f}"} if score is not None else {}))
-                n_epochs = epoch + 1
         watch.restore_best()
-        return n_epochs, watch.stopped
 
     def _log(self, line: dict[str, Any], *, n_epochs: int) -> None:
         """Take an epoch into history.jsonl and status.json."""
         self.history.append(line)
         self.files.write_history(self.history)
-        self.files.update(stage=line["stage"], epoch=line["epoch"] + 1, n_epochs=n_epochs)
+        stage, epoch, order = line["stage"], line["epoch"] + 1, self.manifest.stage_order
+        later = [self.manifest.stage(name).n_epochs for name in order[order.index(stage) + 1 :]]
+        left_s = line["seconds"] * (n_epochs - epoch + sum(later))  # at the pace of this epoch
+        known = {} if line["validation"] is None else {"validation": line["validation"]}
+        self.files.update(stage=stage, epoch=epoch, n_epochs=n_epochs, left_s=left_s, **known)
 
     # -- scores -------------------------------------------------------------------------------------------------------
 
@@ -180,11 +205,9 @@ class Session:
         return self.task.score_dataset(target, logit, feed.dataset, curves=spec.curves)
 
     def _predict(self, feed: Any, label: str | None = None) -> tuple[Tensor, Tensor]:
-        if label is None:
-            target, logit = predict(self.model, feed, self.inputs)
-        else:
-            with bar(total=len(feed), desc=label, unit="batch", leave=False, disable=not self.progress) as shown:
-                target, logit = predict(self.model, ticking(shown, feed), self.inputs)
+        silent = label is None or not self.progress
+        with bar(total=len(feed), desc=label, unit="batch", leave=False, disable=silent) as shown:
+            target, logit = predict(self.model, ticking(shown, feed, self.check), self.materials.inputs)
         if not torch.isfinite(logit).all():
             raise Diverged("the network's output is NaN or infinite; try a lower learning rate")
         return target, logit

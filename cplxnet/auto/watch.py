@@ -1,6 +1,8 @@
 """Early stopping of a network: when to score it, when to stop, and which weights to end with."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,3 +40,18 @@ class Watch:
             return
         if self.stopped or not self._score(self.spec.scorer) > self.early.best:
             self.model.load_state_dict(self._best)
+
+    def state(self) -> dict[str, Any]:
+        """What has been seen so far, as tensors and plain values, for a checkpoint."""
+        early = None if self.early is None else dataclasses.asdict(self.early)
+        if early is not None and early["best"] is not None:
+            early["best"] = float(early["best"])
+        return {"early": early, "best": self._best}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        if state["early"] is not None:
+            self.early = EarlyStopping(**state["early"])
+        if state["best"] is not None:
+            now = self.model.state_dict()
+            self._best = {key: value.to(now[key].device) for key, value in state["best"].items()}

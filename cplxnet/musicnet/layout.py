@@ -26,6 +26,7 @@ LABELS = np.dtype(
     ]
 )
 _ALIASES = {"note": "note_id"}  # some builds of MusicNet's HDF5 files call the column so
+_CHUNK = 1 << 16  # samples that share a checksum: 256 KiB, read at 1.5 GB/s as if in one piece
 _OPTIONAL = {"start_beat", "end_beat", "note_value", "instrument"}
 _HOW_TO_BUILD = (
     "build the demo corpus by `make demo` or `python -m cplxnet.musicnet.demo`, MusicNet by extra/get_datasets.ipynb"
@@ -114,8 +115,11 @@ def _read(group: h5py.Group, where: str) -> Recording:
     if group["labels"].ndim != 1:
         raise RecordingError(f"{where}: expected `labels` of shape (notes,), got {group['labels'].shape}")
     texts = {name: str(group.attrs.get(name, "")) for name in _TEXTS}
-    data = _check_data(group["data"][()], where)
-    return Recording(group.name.lstrip("/"), data, _check_labels(group["labels"][()], where), **texts)
+    try:
+        samples, table = group["data"][()], group["labels"][()]
+    except OSError as error:  # a checksum, or a file cut short
+        raise RecordingError(f"{where}: expected the values that were written, got {error}; build it again") from None
+    return Recording(group.name.lstrip("/"), _check_data(samples, where), _check_labels(table, where), **texts)
 
 
 def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
@@ -125,7 +129,7 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
     ------
     FileNotFoundError: no file at `path`; the text says how to build it.
     RecordingError: not HDF5, no recording inside, `data`, `labels` or a column missing, a note outside 21..104, a
-        note that ends before it starts, a NaN or infinite sample.
+        note that ends before it starts, a NaN or infinite sample, values that do not fit their checksum.
     """
     with _open(path) as file:
         keys = sorted(key for key in file if isinstance(file[key], h5py.Group))
@@ -133,6 +137,13 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
             raise RecordingError(f"{path}: expected groups id_NNNN, a recording each, got none; {_HOW_TO_BUILD}")
         for key in keys:
             yield _read(file[key], f"{path}, recording {key}")
+
+
+def n_samples(path: str | os.PathLike[str]) -> int:
+    """Samples of all recordings together, from the shapes alone; what has no samples counts 0."""
+    with _open(path) as file:
+        data = [file[key].get("data") for key in file if isinstance(file[key], h5py.Group)]
+        return sum(values.shape[0] for values in data if isinstance(values, h5py.Dataset) and values.ndim)
 
 
 def rate_hz(path: str | os.PathLike[str], *, default: int = 11000) -> int:
@@ -183,8 +194,9 @@ def write(
 def _write(file: h5py.File, recording: Recording, rate_hz: int, where: str) -> None:
     data, labels = _check_data(recording.data, where), _check_labels(recording.labels, where)
     group = file.create_group(recording.key, track_times=False)
-    group.create_dataset("data", data=data, track_times=False)
-    group.create_dataset("labels", data=labels, track_times=False)
+    for name, values in (("data", data), ("labels", labels)):
+        pieces = {"chunks": (min(len(values), _CHUNK),), "fletcher32": True} if len(values) else {}
+        group.create_dataset(name, data=values, track_times=False, **pieces)
     for name in _TEXTS:
         group.attrs[name] = getattr(recording, name)
     group.attrs["seconds"] = len(data) / rate_hz

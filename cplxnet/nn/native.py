@@ -23,9 +23,8 @@ from torch import Tensor
 
 SOURCE = Path(__file__).with_name("native.c")
 # Not -ffast-math: linked into a shared library it would switch denormal numbers off for the whole process.
-FLAGS = (
-    "-O3 -march=native -std=gnu11 -fPIC -fopenmp -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math"
-).split()
+FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp"]
+FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"]
 _state = {"on": os.environ.get("CPLXNET_NATIVE", "1") != "0"}
 
 

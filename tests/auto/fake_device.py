@@ -1,8 +1,8 @@
 """Training steps on a device that is not there, every dispatched operation noted: run by test_no_sync.py.
 
-The device is torch's spare one (PrivateUse1) under FakeTensorMode: shapes and devices are followed, nothing is computed,
-so that a value read back (`.item()`, `if tensor:`), a shape that depends on values, a mixture of host and device tensors
-and a pointer into memory (the C functions) all raise. The device's name holds for a whole process, hence a script.
+The device is torch's spare one (PrivateUse1) under FakeTensorMode: shapes and devices are followed, nothing computed.
+A value read back (`.item()`, `if tensor:`), a shape that depends on values, a mixture of host and device tensors and a
+pointer into memory (the C functions) all raise. The device's name holds for a whole process, hence a script.
 Prints JSON: {case: {"few" or "many" recordings: {"steps": [[operation, ...], ...], "raised": text}}}.
 """
 

@@ -67,37 +67,55 @@ def again(mixed, tmp_path):
     return shutil.copytree(mixed[0], tmp_path / "again")
 
 
-def test_the_second_time_only_what_is_not_done_is_run(again, tiny_corpus, epochs):
-    outcomes = run_many(again, data=tiny_corpus, progress=False)
+def test_failed_runs_are_retried_where_asked_for(again, tiny_corpus, epochs):
+    outcomes = run_many(again, data=tiny_corpus, progress=False, retry_failed=True)
     assert [outcome.state for outcome in outcomes] == ["failed", "diverged", "skipped", "skipped"]
     assert epochs.n == 1
 
 
-def test_failed_runs_are_left_where_asked_for(again, tiny_corpus, epochs):
-    outcomes = run_many(again, data=tiny_corpus, progress=False, retry_failed=False)
+def test_the_second_time_only_what_is_not_done_is_run_and_failed_runs_are_left(again, tiny_corpus, epochs):
+    outcomes = run_many(again, data=tiny_corpus, progress=False)
     assert [outcome.state for outcome in outcomes] == ["failed", "diverged", "skipped", "skipped"]
     assert outcomes[1].reason.startswith("Diverged: ") and epochs.n == 0
 
 
 def test_a_repaired_run_is_done_the_next_time(again, tiny_corpus):
     grid.write(again, {"a-missing": small({C: 0.3})}, overwrite=True)
-    assert run_many(again, data=tiny_corpus, progress=False)[0] == Outcome("a-missing", "done")
+    outcomes = run_many(again, data=tiny_corpus, progress=False, retry_failed=True, accept_changes=True)
+    assert outcomes[0] == Outcome("a-missing", "done")
 
 
-def test_a_changed_manifest_is_run_again_from_what_changed(again, tiny_corpus, epochs):
+def test_a_changed_manifest_is_refused_with_both_versions(again, tiny_corpus, epochs):
+    before = (again / "c-good" / "status.json").read_bytes()
     grid.write(again, {"c-good": small({C: 0.4})}, overwrite=True)
-    outcomes = run_many(again, data=tiny_corpus, progress=False, retry_failed=False)
+    outcomes = run_many(again, data=tiny_corpus, progress=False)
+    assert [outcome.state for outcome in outcomes[2:]] == ["failed", "skipped"] and epochs.n == 0
+    assert f"{C}: 0.1 when it was started, 0.4 now" in outcomes[2].reason
+    versions = [small({C: value}).fingerprint()[:12] for value in (0.1, 0.4)]
+    assert f"({versions[0]} when it was started, {versions[1]} now)" in outcomes[2].reason
+    assert (again / "c-good" / "status.json").read_bytes() == before
+
+
+def test_a_default_spelt_out_is_no_change(again, tiny_corpus, epochs):
+    spelt = grid.edit(small({C: 0.1}), {"task": "musicnet", "samples": "float32"})
+    grid.write(again, {"c-good": spelt}, overwrite=True)
+    assert run_many(again, data=tiny_corpus, progress=False)[2] == Outcome("c-good", "skipped")
+
+
+def test_a_changed_manifest_is_run_again_from_what_changed_where_that_is_accepted(again, tiny_corpus, epochs):
+    grid.write(again, {"c-good": small({C: 0.4})}, overwrite=True)
+    outcomes = run_many(again, data=tiny_corpus, progress=False, accept_changes=True)
     assert [outcome.state for outcome in outcomes[2:]] == ["done", "skipped"] and epochs.n == 4
 
 
 @pytest.mark.parametrize("damaged", ["status.json", "config.json", "scores.json"])
 def test_a_damaged_folder_costs_its_own_run_only(again, tiny_corpus, damaged):
     (again / "c-good" / damaged).write_text('{"sta')
-    grid.write(again, {"d-good": small({C: 0.5})}, overwrite=True)
+    grid.write(again, {"e-good": small({C: 0.5})})
     if damaged == "scores.json":  # of a finished run it would not be read
         (again / "c-good" / "status.json").unlink()
-    outcomes = run_many(again, data=tiny_corpus, progress=False, retry_failed=False)
-    assert [outcome.state for outcome in outcomes[2:]] == ["failed", "done"]
+    outcomes = run_many(again, data=tiny_corpus, progress=False)
+    assert [outcome.state for outcome in outcomes[2:]] == ["failed", "skipped", "done"]
     assert damaged in outcomes[2].reason and "delete the file to run again" in outcomes[2].reason
 
 
@@ -138,5 +156,5 @@ def test_bars_are_drawn_where_asked_for(tiny_corpus, tmp_path, monkeypatch, caps
     shown = capsys.readouterr().err
     assert all(label in shown for label in ("dense", "sparsify", "fine-tune", "1/1", "6/6"))
     monkeypatch.setenv("CPLXNET_PROGRESS", "loud")
-    with pytest.raises(ValueError, match="expected CPLXNET_PROGRESS of auto, text or off, got 'loud'"):
+    with pytest.raises(ValueError, match="expected CPLXNET_PROGRESS of auto, text, off or a path, got 'loud'"):
         run_many(tmp_path, data=tiny_corpus)

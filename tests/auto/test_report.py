@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from small import C, small
 
-from cplxnet.auto import grid, report
+from cplxnet.auto import claim, grid, report
 from cplxnet.auto.folder import RunFolder
 from cplxnet.auto.manifest import Manifest, ManifestError
 
@@ -58,6 +58,8 @@ def stage(ap, *, start=None, n_zero=0, reused_from=None):
 
 def fill(folder, name, manifest: Manifest, stages, state="done"):
     files = RunFolder(folder / name)
+    if state == "running":
+        claim.hold(files.path / "claim")  # for as long as the tests run
     files.start(manifest.resolved(), "cpu")
     files.write_scores({"schema": 1, "name": name, "manifest": manifest.resolved().to_dict(), "stages": stages})
     files.update(state=state)
@@ -157,10 +159,12 @@ def test_status_has_a_row_per_manifest(folder):
         "c0.1-r1": "done",
         "c0.2-r0": "done",
         "c0.2-r1": "running",
-        "c0.3-r0": "running",
+        "c0.3-r0": "interrupted",
         "c0.3-r1": "queued",
     }
-    assert list(table.columns) == ["state", "stage", "epoch", "n_epochs", "reason"] and table.index.name == "run"
+    columns = ["state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason"]
+    assert list(table.columns) == columns and table.index.name == "run"
+    assert "process is gone" in table.loc["c0.3-r0", "reason"]  # marked as running, claimed by nobody
 
 
 def test_summary_is_short(folder):

@@ -43,7 +43,7 @@ def test_going_on_from_a_stage_gives_the_same_bits(done, tiny_corpus, tmp_path, 
 
 def test_a_changed_setting_trains_from_its_stage_on(done, tiny_corpus, tmp_path, epochs):
     folder = shutil.copytree(done, tmp_path / "two")
-    quick(small({C: 0.7}), folder, tiny_corpus)
+    quick(small({C: 0.7}), folder, tiny_corpus, accept_changes=True)
     assert epochs.n == 4  # sparsify and fine-tune
     assert equal(snapshot(done, "0-dense.pt"), snapshot(folder, "0-dense.pt"))
     assert not equal(snapshot(done, "1-sparsify.pt"), snapshot(folder, "1-sparsify.pt"))
@@ -77,12 +77,18 @@ def test_a_damaged_folder_to_reuse_from_is_passed_over(done, tiny_corpus, tmp_pa
     assert epochs.n == 4 and read(tmp_path / "two", "status")["state"] == "done"
 
 
-def test_a_damaged_snapshot_of_its_own_is_named(done, tiny_corpus, tmp_path):
+@pytest.mark.parametrize("damage", [lambda whole: b"PK", lambda whole: whole[: len(whole) // 2]])
+def test_a_damaged_snapshot_of_its_own_is_named_set_aside_and_trained_again(
+    done, tiny_corpus, tmp_path, epochs, capsys, damage
+):
     folder = shutil.copytree(done, tmp_path / "two")
-    (folder / "0-dense.pt").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"0-dense\.pt: expected a snapshot"):
-        quick(small(), folder, tiny_corpus)
-    assert read(folder, "status")["state"] == "failed"
+    (folder / "0-dense.pt").write_bytes(damage((folder / "0-dense.pt").read_bytes()))
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 2  # the stages after it still hold
+    assert_same_results(done, folder)
+    note = r"0-dense.pt is damaged and set aside as 0-dense.pt.corrupt"
+    assert note in capsys.readouterr().err and note in read(folder, "status")["notes"][0]
+    assert (folder / "0-dense.pt.corrupt").exists()
 
 
 def test_scores_of_another_snapshot_are_not_taken(done, tiny_corpus, tmp_path, epochs):

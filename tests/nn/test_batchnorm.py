@@ -97,7 +97,9 @@ def test_running_statistics_are_those_of_torch(momentum: float | None) -> None:
     for k in range(4):
         x = mixed((6 + k, 3, 5))
         ours(x), re(x.real), im(x.imag), both(x.real + x.imag)
-    torch.testing.assert_close(ours.running_mean, torch.stack((re.running_mean, im.running_mean)), rtol=1e-7, atol=1e-12)
+    torch.testing.assert_close(
+        ours.running_mean, torch.stack((re.running_mean, im.running_mean)), rtol=1e-7, atol=1e-12
+    )
     start = {0.1: 0.9**4, 0.7: 0.3**4, None: 0.0}[momentum]  # what is left of the initial I/2, of torch's of 1
     rr, ii, sums = (m.running_var - start for m in (re, im, both))
     cov = (sums - rr - ii) / 2

@@ -1,7 +1,12 @@
-"""KL terms: values against mpmath, quadrature and Monte Carlo; gradients against finite differences; both paths."""
+"""KL terms: values against mpmath, quadrature and Monte Carlo; gradients against finite differences; both paths.
+
+All by the tensor operations, plain and compiled; test_native.py holds the C functions against them.
+"""
 
 import math
+import os
 import warnings
+from collections.abc import Iterator
 
 import mpmath
 import numpy as np
@@ -10,11 +15,18 @@ import torch
 from scipy import integrate, special, stats
 from torch import Tensor
 
-from cplxnet.nn import fusing, kl
+from cplxnet.nn import fusing, kl, native
 from cplxnet.nn.kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, penalty, penalty_sum
 
 TERMS = {"complex-vd": COMPLEX_VD, "complex-ard": COMPLEX_ARD, "real-vd": REAL_VD, "real-ard": REAL_ARD}
 every_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
+
+
+@pytest.fixture(autouse=True)
+def _without_c() -> Iterator[None]:
+    native.use(False)  # or in float32 neither chunks nor compiled kernels would ever run
+    yield
+    native.use(os.environ.get("CPLXNET_NATIVE", "1") != "0")
 
 
 def at(n: Tensor, term: Term, log_sigma2: float = -3.0) -> tuple[Tensor, Tensor]:

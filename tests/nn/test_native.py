@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def in_double(weight: Tensor, log_sigma2: Tensor, term: Term) -> tuple[Tensor, T
     return values.detach(), *torch.autograd.grad(values.sum(), (weight, log_sigma2))
 
 
-# -- KL terms -------------------------------------------------------------------------------------------------------------
+# -- KL terms ----------------------------------------------------------------------------------------------------------
 
 
 @in_c
@@ -103,6 +104,14 @@ def test_kl_sum_over_any_number_of_weights(term: Term, n: int) -> None:
     value, *grads = summed(weight, spread, term)
     assert value.item() == pytest.approx(values.sum().item(), rel=1e-6)
     torch.testing.assert_close([g.double() for g in grads], [by_weight, by_spread], rtol=1e-5, atol=1e-12)
+
+
+@in_c
+def test_kl_sum_of_many_small_terms_is_accurate() -> None:
+    # equal terms of about 1e-3 round alike: a float32 sum over a whole block is off by 3e-6
+    weight, spread = at(torch.full((1 << 21,), -7.0), TERMS["complex-vd"])
+    one = penalty(weight[:1].double(), spread[:1].double(), TERMS["complex-vd"]).item()
+    assert penalty_sum(weight, spread, TERMS["complex-vd"]).item() == pytest.approx(one * 2**21, rel=1e-6)
 
 
 @in_c
@@ -180,7 +189,9 @@ def test_other_layouts_and_types_take_the_plain_formula(term: Term) -> None:
 
 @in_c
 def test_kl_sum_without_gradients() -> None:
-    net = nn.Sequential(cplx.CplxLinearVD(40, 30), cplx.CplxConv1dARD(3, 5, 4), cplx.LinearVD(20, 9), cplx.Conv1dARD(2, 3, 4))
+    net = nn.Sequential(
+        cplx.CplxLinearVD(40, 30), cplx.CplxConv1dARD(3, 5, 4), cplx.LinearVD(20, 9), cplx.Conv1dARD(2, 3, 4)
+    )
     with torch.no_grad():
         for layer in net:
             layer.log_sigma2.normal_(-2, 2)
@@ -193,7 +204,7 @@ def test_kl_sum_without_gradients() -> None:
         assert not value.requires_grad and torch.equal(value, wanted.detach())
 
 
-# -- threads --------------------------------------------------------------------------------------------------------------
+# -- threads -----------------------------------------------------------------------------------------------------------
 
 
 @in_c
@@ -228,7 +239,7 @@ def test_no_result_depends_on_the_number_of_threads() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-# -- noise ----------------------------------------------------------------------------------------------------------------
+# -- noise -------------------------------------------------------------------------------------------------------------
 
 
 def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
@@ -375,7 +386,9 @@ def test_the_backward_pass_does_not_draw_from_the_generator() -> None:
     torch.rand(3)  # whatever is drawn in between
     second = torch.autograd.grad(y.square().sum(), variance)[0]
     assert torch.equal(first, second)
-    torch.testing.assert_close(first, y.detach().square().sum(-1) / variance.detach(), rtol=1e-5, atol=0)  # y = sqrt(v) e
+    torch.testing.assert_close(
+        first, y.detach().square().sum(-1) / variance.detach(), rtol=1e-5, atol=0
+    )  # y = sqrt(v) e
 
 
 @in_c
@@ -429,13 +442,14 @@ def test_with_noise_takes_the_c_functions_where_channels_are_last(
     assert called == (["noise_pairs"] if len(shape) == 2 else [])
 
 
-# -- the switch, and machines without a compiler ------------------------------------------------------------------------------
+# -- the switch, and machines without a compiler -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of its own and nothing compiled yet; all as before afterwards."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     native.library.cache_clear()
     native.use(True)
     yield tmp_path
@@ -449,7 +463,9 @@ def warned() -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(3):
-            assert penalty_sum(weight, spread, TERMS["complex-ard"]).item() == pytest.approx(100 * math.log(2), rel=1e-5)
+            assert penalty_sum(weight, spread, TERMS["complex-ard"]).item() == pytest.approx(
+                100 * math.log(2), rel=1e-5
+            )
     return [str(w.message) for w in caught]
 
 
@@ -485,7 +501,7 @@ def test_a_compiler_that_complains_is_quoted(fresh: Path, monkeypatch: pytest.Mo
 
 
 @in_c
-def test_compiled_once_and_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_made_once_and_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert warned() == [] and native.usable(torch.ones(1))
     (made,) = (p for p in (fresh / "cache").rglob("*") if p.is_file())
     before = made.stat().st_mtime_ns
@@ -504,9 +520,10 @@ def test_a_cache_that_cannot_be_made(fresh: Path, monkeypatch: pytest.MonkeyPatc
 
 @in_c
 def test_a_cache_that_cannot_be_written(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # what chmod would do, were this not root
+    access = os.access  # root may write anywhere, whatever chmod says
+    monkeypatch.setattr(os, "access", lambda path, mode, **rest: not mode & os.W_OK and access(path, mode, **rest))
     assert warned() == [] and native.usable(torch.ones(1))
-    assert not list(fresh.rglob("*.so"))
+    assert not list((fresh / "cache").rglob("*.so")) and len(list(fresh.rglob("*.so"))) == 1
 
 
 @in_c
@@ -527,9 +544,11 @@ def test_torch_compile_takes_the_plain_formulas() -> None:
     def step(x: Tensor) -> Tensor:
         return layer(x).abs().square().sum() + cplx.kl_sum(layer)
 
-    compiled = torch.compile(step, backend="eager", fullgraph=True)
+    compiled = torch.compile(step, backend="eager")
     torch.manual_seed(1)
-    got = torch.autograd.grad(compiled(x), list(layer.parameters()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own deprecations
+        got = torch.autograd.grad(compiled(x), list(layer.parameters()))
     with plain():
         torch.manual_seed(1)
         wanted = torch.autograd.grad(step(x), list(layer.parameters()))

@@ -131,5 +131,7 @@ def clip(labels: np.ndarray, samples: int, where: str) -> tuple[np.ndarray, list
         return labels, []
     kept = labels[~late].copy()
     kept["end_time"] = np.minimum(kept["end_time"], samples)
-    text = f"{where}: {int((long & ~late).sum())} notes clipped at the recording's end, {int(late.sum())} past it left out"
+    text = (
+        f"{where}: {int((long & ~late).sum())} notes clipped at the recording's end, {int(late.sum())} past it left out"
+    )
     return np.unique(kept), [text]

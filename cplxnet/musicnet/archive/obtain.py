@@ -30,8 +30,8 @@ def obtain(
 
     Parameters
     ----------
-    where: None: the published archive, downloaded into `data`; an http(s) address of the same file (a mirror); or a path
-        to the archive, the unpacked folder, a musicnet.h5 or a musicnet.npz.
+    where: None: the published archive, downloaded into `data`; an http(s) address of the same file (a mirror); or a
+        path to the archive, the unpacked folder, a musicnet.h5 or a musicnet.npz.
     check: hold a file called musicnet.tar.gz to the published size and md5. Turn off for an archive of your own.
 
     Raises

@@ -1,6 +1,7 @@
 """What is published: where MusicNet lies, how its files are recognised, and which recording belongs to which split.
 
-Reference: Thickstun, Harchaoui, Kakade (2017), "Learning features of music from scratch"; Zenodo record 5120004, CC BY 4.0.
+Reference: Thickstun, Harchaoui, Kakade (2017), "Learning features of music from scratch"; Zenodo record 5120004 (CC BY
+4.0).
 """
 
 import dataclasses

@@ -86,14 +86,14 @@ def samples(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
     return _convert(found, channels, rate_hz, f"{bits} bits" if (kind, bits) not in _USUAL else "", where)
 
 
-def _convert(
-    found: np.ndarray, channels: int, rate_hz: int, width: str, where: str
-) -> tuple[np.ndarray, list[str]]:
+def _convert(found: np.ndarray, channels: int, rate_hz: int, width: str, where: str) -> tuple[np.ndarray, list[str]]:
     notices = [f"{where}: samples of {width} converted to float32"] if width else []
     if channels == 2:
         found = found.reshape(-1, 2).mean(1, dtype=np.float32)
         notices.append(f"{where}: stereo, its two channels averaged")
     if rate_hz != SOURCE_HZ:
         found = resample(found, source_hz=rate_hz, target_hz=SOURCE_HZ)
-        notices.append(f"{where}: {rate_hz} Hz resampled to {SOURCE_HZ} Hz; label times taken as samples at {SOURCE_HZ} Hz")
+        notices.append(
+            f"{where}: {rate_hz} Hz resampled to {SOURCE_HZ} Hz; label times taken as samples at {SOURCE_HZ} Hz"
+        )
     return found, notices

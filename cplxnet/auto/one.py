@@ -1,0 +1,100 @@
+"""One run among many: looked at, claimed, run if it is to be run, and its outcome told instead of raised."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import claim
+from .changes import refuse_changes
+from .epoch import Diverged
+from .folder import RunFolder
+from .manifest import Manifest, load
+from .runner import check_device, run_held
+
+BAD = ("failed", "diverged")
+
+
+class Outcome(NamedTuple):
+    """How one run ended: its name, its state and the reason where it failed.
+
+    state: done, skipped (it was done before), failed, diverged, interrupted, or elsewhere (another process has it).
+    """
+
+    name: str
+    state: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every run of a folder is run with. Plain values, so that it can be sent to other machines.
+
+    folder, data: absolute paths that every machine sees. reuse: stages are shared between runs. progress: bars.
+    retry: name -> status.json of the failed runs to be tried again, as it was when the command was started: one that
+    another command has tried again since is left.
+    """
+
+    folder: Path
+    data: Path
+    reuse: bool = True
+    progress: bool = True
+    accept_changes: bool = False
+    timeout_s: float = claim.TIMEOUT_S
+    retry: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    def others(self, name: str) -> list[Path]:
+        """The folders that the run `name` may take finished stages from."""
+        return [path.with_suffix("") for path in sorted(self.folder.glob("*.json")) if path.stem != name]
+
+
+def run_one(name: str, settings: Settings, *, device: str, stopped: Callable[[], bool] = lambda: False) -> Outcome:
+    """Run `folder/name.json` in `folder/name/` if it is not done, failed or with another process; never raises
+    `Exception`."""
+    path = settings.folder / name
+    try:
+        check_device(device)
+        manifest = load(settings.folder / f"{name}.json")  # as it is now: the grid may have been read hours ago
+        outcome = settled(name, manifest, settings)
+        if outcome is not None:
+            return outcome
+        with claim.hold(path / "claim", settings.timeout_s) as held:
+            outcome = settled(name, manifest, settings)  # another may have finished it in the meantime
+            if outcome is not None:
+                if outcome.state == "skipped":
+                    held.finish()
+                return outcome
+            run_held(
+                held,
+                manifest,
+                device=device,
+                data=settings.data,
+                progress=settings.progress,
+                reuse=settings.others(name) if settings.reuse else (),
+                accept_changes=settings.accept_changes,
+                stopped=stopped,
+            )
+    except (claim.Held, claim.ClaimLost) as error:
+        return Outcome(name, "elsewhere", str(error))
+    except Exception as error:  # the edge of a run: its folder has the traceback and the reason, the summary has both
+        state = "diverged" if isinstance(error, Diverged) else "failed"
+        return Outcome(name, state, f"{type(error).__name__}: {error}")
+    return Outcome(name, "done")
+
+
+def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None:
+    """The outcome of a run that needs no running: done before, or failed and not to be tried again; else None.
+
+    Raises ManifestChanged where it was started with another manifest, unless changes are accepted.
+    """
+    files = RunFolder(settings.folder / name)
+    status = files.status
+    if not settings.accept_changes:
+        refuse_changes(files, manifest)
+    elif files.config.get("fingerprint") != manifest.fingerprint():
+        return None
+    if status["state"] == "done":
+        return Outcome(name, "skipped")
+    if status["state"] in BAD and status != settings.retry.get(name):
+        return Outcome(name, status["state"], status["reason"])
+    return None

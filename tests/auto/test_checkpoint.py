@@ -1,0 +1,150 @@
+"""A run cut off after any epoch goes on to the same bits; of damaged checkpoints the one before is used."""
+
+import shutil
+
+import pytest
+import torch
+from small import assert_same_results, equal, quick, read, small
+
+from cplxnet.auto import atomic, session
+from cplxnet.auto.checkpoint import Checkpoints
+from cplxnet.auto.folder import RunFolder
+
+
+class Cut(BaseException):
+    """The end of a process, as far as can be had within one."""
+
+
+def cut_off(folder, data, monkeypatch, after, manifest=None):
+    """A run that ends as it is about to train epoch number `after` (from 0, over all stages)."""
+    train, n = session.train_epoch, iter(range(100))
+
+    def cutting(*args, **options):
+        if next(n) == after:
+            raise Cut
+        return train(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "train_epoch", cutting)
+        with pytest.raises(Cut):
+            quick(manifest or small(), folder, data)
+
+
+@pytest.mark.parametrize("after", range(1, 6))
+def test_a_run_cut_off_goes_on_from_its_last_epoch_to_the_same_bits(
+    done, tiny_corpus, tmp_path, monkeypatch, epochs, after
+):
+    cut_off(tmp_path, tiny_corpus, monkeypatch, after)
+    torch.manual_seed(99)  # what was drawn in between does not matter
+    before = epochs.n
+    quick(small(), tmp_path, tiny_corpus)
+    assert epochs.n - before == 6 - after
+    assert_same_results(done, tmp_path)
+    histories = [[{**line, "seconds": 0} for line in RunFolder(path).history] for path in (done, tmp_path)]
+    assert histories[0] == histories[1]
+    assert not list(tmp_path.glob("epoch-*")) and not list(tmp_path.glob("claim*"))
+
+
+def test_best_weights_and_early_stopping_go_on_too(tiny_corpus, tmp_path, monkeypatch):
+    early = {"scorer": "validation", "restore_best": True, "patience": 3, "cooldown": 1, "atol": 1.0}
+    changes = {"stages.dense.early": early, "stages.dense.n_epochs": 7, "feeds.train.n_batches": 2}
+    quick(small(changes), tmp_path / "whole", tiny_corpus)
+    for after in (2, 5):
+        cut_off(tmp_path / str(after), tiny_corpus, monkeypatch, after, small(changes))
+        quick(small(changes), tmp_path / str(after), tiny_corpus)
+        assert_same_results(tmp_path / "whole", tmp_path / str(after))
+
+
+def test_scores_before_the_first_epoch_are_kept(done, tiny_corpus, tmp_path, monkeypatch):
+    cut_off(tmp_path, tiny_corpus, monkeypatch, 5)
+    scored = session.Session.score
+    monkeypatch.setattr(session.Session, "score", lambda self, name: scored(self, name) | {"again": True})
+    quick(small(), tmp_path, tiny_corpus)
+    found = read(tmp_path)["stages"]["fine-tune"]["scores"]["test"]
+    assert "again" in found["end"] and "again" not in found["start"]
+    assert found["start"] == read(done)["stages"]["fine-tune"]["scores"]["test"]["start"]
+
+
+@pytest.fixture
+def four_epochs(tiny_corpus, tmp_path_factory, monkeypatch):
+    """The folder of a run of longer stages, cut off in its second one, with two checkpoints."""
+    folder = tmp_path_factory.mktemp("four") / "one"
+    cut_off(folder, tiny_corpus, monkeypatch, 5, LONGER)
+    assert sorted(path.name for path in folder.glob("epoch-*")) == ["epoch-0004.pt", "epoch-0005.pt"]
+    return folder
+
+
+LONGER = small({"stages.sparsify.n_epochs": 4})
+
+
+@pytest.fixture(scope="module")
+def longer(tiny_corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("longer") / "one"
+    quick(LONGER, folder, tiny_corpus)
+    return folder
+
+
+def flip(whole):
+    """One bit in the middle of the tensors, which torch.load does not notice."""
+    middle = len(whole) // 2
+    return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", flip])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_is_used(
+    longer, four_epochs, tiny_corpus, epochs, capsys, damage, both
+):
+    bad = ["epoch-0005.pt", "epoch-0004.pt"][: 1 + both]
+    for name in bad:
+        (four_epochs / name).write_bytes(damage((four_epochs / name).read_bytes()))
+    quick(LONGER, four_epochs, tiny_corpus)
+    assert epochs.n == 8 - (2 if both else 4)  # of the 8, dense's two are in its snapshot
+    assert_same_results(longer, four_epochs)
+    notes, shown = read(four_epochs, "status")["notes"], capsys.readouterr().err
+    for name, note in zip(bad, notes, strict=True):
+        assert f"{name} is damaged and set aside as {name}.corrupt" in note and note in shown
+        assert (four_epochs / f"{name}.corrupt").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken(four_epochs, tiny_corpus, tmp_path, epochs):
+    other = small({"stages.sparsify.n_epochs": 4, "stages.sparsify.optimizer": {"name": "adam", "lr": 1e-2}})
+    quick(other, shutil.copytree(four_epochs, tmp_path / "two"), tiny_corpus, accept_changes=True)
+    assert epochs.n == 4 + 2
+
+
+# -- the files --------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_path):
+    checkpoints, weight = Checkpoints(RunFolder(tmp_path)), torch.zeros(3)
+    for epoch in range(1, 5):
+        weight += 1
+        checkpoints.save(epoch, {"key": "k", "model": {"w": weight}, "best": None, "list": [weight, 2.5]})
+        weight *= 1  # in place, perhaps while the file is being written
+    weight.zero_()
+    checkpoints.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0003.pt", "epoch-0004.pt"]
+    found = checkpoints.latest("k")
+    assert found["epoch"] == 4 and equal(found["model"], {"w": torch.full((3,), 4.0)}) and found["list"][1] == 2.5
+    assert checkpoints.latest("another") is None
+    checkpoints.clear()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic, "write_tensors", full)
+    checkpoints = Checkpoints(RunFolder(tmp_path))
+    checkpoints.save(1, {"key": "k"})
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(2, {"key": "k"})
+
+
+def test_stages_are_shared_as_one_file_where_that_can_be(done, tiny_corpus, tmp_path):
+    assert (done / "0-dense.pt").stat().st_nlink == 1
+    first = shutil.copytree(done, tmp_path / "first")
+    quick(small({"name": "other", "stages.sparsify.n_epochs": 1}), tmp_path / "second", tiny_corpus, reuse=[first])
+    assert (tmp_path / "second" / "0-dense.pt").samefile(first / "0-dense.pt")
