@@ -78,6 +78,8 @@ def run_held(
         if stopped():
             raise Interrupted("asked to stop")
 
+    # said aloud, so that MKL keeps to it: left alone it takes fewer when the machine is busy, and sums change their order
+    torch.set_num_threads(torch.get_num_threads())
     manifest, files = manifest.resolved(), RunFolder(held.place.parent, check=held.verify)
     if not accept_changes:
         refuse_changes(files, manifest)
