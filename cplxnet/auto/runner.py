@@ -78,7 +78,7 @@ def run_held(
         if stopped():
             raise Interrupted("asked to stop")
 
-    # said aloud, so that MKL keeps to it: left alone it takes fewer when the machine is busy, and sums change their order
+    # said aloud, so that MKL keeps to it: left alone it may take fewer, and sums change their order
     torch.set_num_threads(torch.get_num_threads())
     manifest, files = manifest.resolved(), RunFolder(held.place.parent, check=held.verify)
     if not accept_changes:
