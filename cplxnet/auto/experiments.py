@@ -8,7 +8,7 @@ from typing import Any
 from cplxnet.auto import grid
 from cplxnet.auto.manifest import Manifest, Vocabulary, parse
 
-C = "stages.sparsify.objective.kl_div"  # the path of the grids' variable
+C = "stages.sparsify.objective.kl_div"  # the variable of the grids: the weight of the KL term while sparsifying
 N_REPLICATES = 5  # of each value; replicate = seed
 
 TEMPLATE: dict[str, Any] = {

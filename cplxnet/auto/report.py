@@ -8,10 +8,9 @@ import pandas as pd
 
 from . import claim, grid
 from .board import duration
+from .experiments import C
 from .folder import RunFolder
 from .manifest import Manifest
-
-C = "stages.sparsify.objective.kl_div"  # the variable of the grids: the weight of the KL term while sparsifying
 
 
 def status(folder: str | Path) -> pd.DataFrame:
