@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from . import stages
@@ -23,6 +24,7 @@ class Agenda:
         self.settings, self.names = settings, list(manifests)
         self.pending, self.running = list(manifests), set[str]()
         self.outcomes: dict[str, Outcome] = {}
+        self._open = {name for name in manifests if _state(settings.folder / name) != "done"}  # when it was begun
         self._elsewhere: dict[str, float] = {}  # name -> when it was last looked at
         self._first = {name: manifest.stage_order[0] for name, manifest in manifests.items()}
         self._group = {name: _first_key(manifest) if settings.reuse else name for name, manifest in manifests.items()}
@@ -62,8 +64,8 @@ class Agenda:
             self._elsewhere[name] = time.monotonic()
             self.pending.append(name)
             return
-        if name in self._elsewhere and outcome.state == "skipped":
-            outcome = Outcome(name, "done")  # by the other process, while this command was waiting for it
+        if name in self._open and outcome.state == "skipped":
+            outcome = Outcome(name, "done")  # by another command, or by a worker that died before it could say so
         self._elsewhere.pop(name, None)
         self.outcomes[name] = outcome
 
@@ -85,6 +87,14 @@ class Agenda:
     def all_outcomes(self) -> list[Outcome]:
         """In the order of the names."""
         return [self.outcomes[name] for name in self.names if name in self.outcomes]
+
+
+def _state(path: Path) -> str | None:
+    """The state that the run's folder tells; None where its status is damaged, which its own run says."""
+    try:
+        return RunFolder(path).status["state"]
+    except ValueError:
+        return None
 
 
 def failed(folder: Any, names: Any) -> dict[str, dict[str, Any]]:

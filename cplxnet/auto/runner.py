@@ -78,11 +78,13 @@ def run_held(
         if stopped():
             raise Interrupted("asked to stop")
 
-    # said aloud, so that MKL keeps to it: left alone it may take fewer, and sums change their order
-    torch.set_num_threads(torch.get_num_threads())
     manifest, files = manifest.resolved(), RunFolder(held.place.parent, check=held.verify)
     if not accept_changes:
         refuse_changes(files, manifest)
+    n_threads = torch.get_num_threads()
+    # as the run began, whatever this machine has: sums of another order have other last bits. Said aloud even where it
+    # is the same, or MKL may take fewer.
+    torch.set_num_threads(files.config.get("threads", n_threads))
     try:
         files.start(manifest, device)
         places = [RunFolder(path) for path in reuse]
@@ -96,6 +98,8 @@ def run_held(
     except BaseException as error:
         _tell(files, error)
         raise
+    finally:
+        torch.set_num_threads(n_threads)
     held.finish()
     return scores
 

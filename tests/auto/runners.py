@@ -1,4 +1,4 @@
-"""Runners as processes of their own, forked once everything is imported: `python runners.py race|kill FOLDER DATA`.
+"""Runners as processes of their own, forked once all is imported: `python runners.py race|kill FOLDER DATA THREADS`.
 
 race: two of them on one folder at the same time. kill: one after another, each killed with SIGKILL at a random moment,
 until at least 20 were; then one to the end. What they train is logged in FOLDER/log.txt: a line an epoch.
@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 from cplxnet.auto import run_many, session
 from cplxnet.auto.folder import RunFolder
@@ -70,5 +72,6 @@ def kill(folder: Path, data: Path) -> list[int]:
 
 if __name__ == "__main__":
     how, folder, data = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    torch.set_num_threads(int(sys.argv[4]))
     noted(folder)
     print(*{"race": race, "kill": kill}[how](folder, data))

@@ -60,15 +60,23 @@ def snapshot(folder: Path, name: str) -> dict[str, Any]:
     return torch.load(folder / name, weights_only=True)
 
 
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two snapshots differ, tensors to the bit, and by how much."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [text for key in a for text in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
+        n_unequal = int((a != b).sum())
+        return [f"{where}: {n_unequal} of {a.numel()} by up to {(a - b).abs().max():.3g}"] if n_unequal else []
+    return [] if a is b or (not isinstance(a, torch.Tensor) and a == b) else [f"{where}: {a!r} against {b!r}"]
+
+
 def equal(a: Any, b: Any) -> bool:
     """Deep equality of what snapshots hold, tensors to the bit."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    return not differences(a, b)
 
 
 def assert_same_results(one: Path, other: Path) -> None:
     """Equal scores and equal snapshots, to the bit."""
     assert timeless(read(one)) == timeless(read(other))
-    for name in SNAPSHOTS:
-        assert equal(snapshot(one, name), snapshot(other, name)), name
+    found = {name: differences(snapshot(one, name), snapshot(other, name)) for name in SNAPSHOTS}
+    assert not any(found.values()), found

@@ -45,6 +45,22 @@ def test_a_run_cut_off_goes_on_from_its_last_epoch_to_the_same_bits(
     assert not list(tmp_path.glob("epoch-*")) and not list(tmp_path.glob("claim*"))
 
 
+def test_a_run_goes_on_with_the_threads_it_began_with(tiny_corpus, tmp_path, monkeypatch):
+    used, train, before = [], session.train_epoch, torch.get_num_threads()
+    monkeypatch.setattr(
+        session, "train_epoch", lambda *args, **options: used.append(torch.get_num_threads()) or train(*args, **options)
+    )
+    try:
+        torch.set_num_threads(2)
+        cut_off(tmp_path, tiny_corpus, monkeypatch, 2)
+        torch.set_num_threads(1)
+        quick(small(), tmp_path, tiny_corpus)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert used == [2] * 6
+
+
 def test_best_weights_and_early_stopping_go_on_too(tiny_corpus, tmp_path, monkeypatch):
     early = {"scorer": "validation", "restore_best": True, "patience": 3, "cooldown": 1, "atol": 1.0}
     changes = {"stages.dense.early": early, "stages.dense.n_epochs": 7, "feeds.train.n_batches": 2}

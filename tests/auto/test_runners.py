@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from small import C, assert_same_results, small
 
 from cplxnet.auto import grid, report, run_many
@@ -23,7 +24,8 @@ def write(folder, changes=None):
 def runners(how, folder, data):
     """Exit codes of the runners, and (run, stage, epoch) -> the processes that trained it."""
     script = Path(__file__).with_name("runners.py")
-    command = [sys.executable, "-W", "error", str(script), how, str(folder), str(data)]
+    threads = str(torch.get_num_threads())  # equal bits are promised for an equal number
+    command = [sys.executable, "-W", "error", str(script), how, str(folder), str(data), threads]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     log = collections.defaultdict(list)
