@@ -43,8 +43,7 @@ def train_epoch(
     limit = math.inf if grad_clip is None else grad_clip
     for signal, target in batches:
         optimizer.zero_grad(set_to_none=True)
-        value = objective(model, inputs(signal), target)
-        value.total.backward()
+        value = objective.backward(model, inputs(signal), target)
         norm = nn.utils.clip_grad_norm_(model.parameters(), limit, foreach=True)
         optimizer.step()
         sums = sums + torch.stack((value.loss.detach(), value.kl.detach(), norm.detach()))

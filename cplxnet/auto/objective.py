@@ -49,10 +49,25 @@ class Objective:
         self.penalties = [(term.reduction or "sum", weight) for term, weight in weighed if term.name == KL and weight]
 
     def __call__(self, model: nn.Module, x: Tensor, target: Tensor) -> Value:
-        output = model(x)
-        loss = sum((weight * f(output, target) for f, weight in self.losses), start=output.new_zeros(()))
+        loss = self._loss(model, x, target)
         total, kl = loss, torch.zeros_like(loss)
         for reduction, weight in self.penalties:
             penalty = cplx.kl_sum(model, reduction=reduction)
             total, kl = total + weight * penalty, kl + penalty
         return Value(total, loss, kl)
+
+    def backward(self, model: nn.Module, x: Tensor, target: Tensor) -> Value:
+        """`value = objective(...); value.total.backward()` in fewer passes over the weights; a value without graph."""
+        loss = self._loss(model, x, target)
+        if self.losses:
+            loss.backward()
+        total = loss = loss.detach()
+        kl = torch.zeros_like(loss)
+        for reduction, weight in self.penalties:
+            penalty = cplx.kl_backward(model, weight, reduction=reduction)
+            total, kl = total + weight * penalty, kl + penalty
+        return Value(total, loss, kl)
+
+    def _loss(self, model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+        output = model(x)
+        return sum((weight * f(output, target) for f, weight in self.losses), start=output.new_zeros(()))

@@ -2,7 +2,11 @@
 
 from .activation import CplxFlatten, CplxModReLU, CplxModulus, CplxToReal, RealToCplx, Split
 from .batchnorm import CplxBatchNorm1d
+from .chain import UnknownLayer
+from .compact import Compact, compact
+from .compact_file import CompactFileError, load_compact, save_compact
 from .conv import CplxConv1d, CplxConv2d
+from .cplxmodule import cplxmodule_state, load_cplxmodule, names_in_order
 from .dropout import CplxDropout
 from .expint import ein, ein_exp
 from .fusing import compile_kernels
@@ -17,7 +21,7 @@ from .masked import (
     CplxLinearMasked,
     LinearMasked,
 )
-from .relevance import compression, deploy_masks, kl_sum, named_penalties, relevance_masks, sparsity
+from .relevance import compression, deploy_masks, kl_backward, kl_sum, named_penalties, relevance_masks, sparsity
 from .variational import (
     Conv1dARD,
     Conv1dVD,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from . import native
-from .kl import Term, penalty, penalty_sum, squared_modulus
+from .kl import Term, penalty, penalty_backward, penalty_sum, squared_modulus
 
 _VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 
@@ -50,6 +50,10 @@ class GaussianWeight(nn.Module):
     def kl(self) -> Tensor:
         """The sum of `penalty` as a scalar, by the fast path."""
         return penalty_sum(self.stored_weight, self.log_sigma2, self.term)
+
+    def kl_backward(self, scale: Tensor) -> Tensor:
+        """Add the gradient of `scale * kl()` to the parameters' `.grad`; returns `kl()`."""
+        return penalty_backward(self.stored_weight, self.log_sigma2, self.term, scale)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from . import native
@@ -148,6 +148,24 @@ class _PenaltySum(torch.autograd.Function):
             for part, out in zip(w.unbind(-1), dw.unbind(-1), strict=True) if ctx.term.cplx else [(w, dw)]:
                 torch.mul(part, factor, out=out)  # twice as fast as a broadcast over pairs
         return by_weight, by_log_sigma2, None
+
+
+@torch.no_grad()
+def penalty_backward(weight: nn.Parameter, log_sigma2: nn.Parameter, term: Term, scale: Tensor) -> Tensor:
+    """`(scale * penalty_sum(weight, log_sigma2, term)).backward()` and the sum, in one pass over the weights.
+
+    Half the memory traffic of the way through autograd: value and gradients share a pass, and the gradients are added
+    to `.grad` where they are computed. scale: a scalar on the weights' device.
+    """
+    places = [place for place in (weight.grad, log_sigma2.grad) if place is not None]
+    if len(places) < 2 or not native.usable(weight, log_sigma2, scale, *places):
+        with torch.enable_grad():
+            value = penalty_sum(weight, log_sigma2, term)
+        value.backward(scale)
+        return value.detach()
+    partial = torch.empty(-(-log_sigma2.numel() // native.BLOCK), dtype=torch.float64)
+    native.call("kl_value_grad", TERMS.index(term), log_sigma2.numel(), weight, log_sigma2, scale, *places, partial)
+    return partial.sum().to(log_sigma2.dtype)
 
 
 def _chunks(term: Term, weights: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:

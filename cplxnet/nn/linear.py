@@ -9,6 +9,19 @@ from torch.nn import functional as F
 from .init import trabelsi_standard_
 from .storage import ComplexParameters, as_ri, empty_ri
 
+FEW_ROWS, MANY_ROWS = 16, 1024
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x W^T of real x (rows, in) and W (out, in), as `torch.nn.functional.linear` without a bias.
+
+    On the CPU as (W x^T)^T where rows are some hundreds or less: the products of both passes then take two thirds of
+    the time (MKL, 64 rows, 7424 -> 2048).
+    """
+    if x.device.type == "cpu" and FEW_ROWS <= len(x) <= MANY_ROWS:
+        return (weight @ x.T).T
+    return F.linear(x, weight)
+
 
 def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> Tensor:
     """y = W x + b as ONE real matrix product on the stored (interleaved) weight.
@@ -20,7 +33,8 @@ def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> 
     """
     re, im = as_ri(x).unbind(-1)
     rows = torch.stack((torch.stack((re, -im), -1), torch.stack((im, re), -1)))  # (2, ..., in, 2)
-    y_re, y_im = F.linear(rows.flatten(-2), weight_ri.flatten(-2))  # each (..., out)
+    parts = product(rows.flatten(-2).flatten(0, -2), weight_ri.flatten(-2))
+    y_re, y_im = parts.contiguous().unflatten(0, rows.shape[:-2])  # each (..., out)
     y = torch.complex(y_re, y_im)
     return y if bias_ri is None else y + torch.view_as_complex(bias_ri)
 

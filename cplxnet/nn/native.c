@@ -122,9 +122,59 @@ void kl_grad(int64_t term, int64_t n, const float *restrict w, const float *rest
     }
 }
 
+/* Value and gradients in one pass, the gradients added to what is there already. */
+#define VALUES_AND_SLOPES(term, square, far, ADD)                                       \
+    for (int64_t from = lo; from < hi; from += RUN) {                                   \
+        int64_t to = from + RUN < hi ? from + RUN : hi;                                 \
+        float sum = 0;                                                                  \
+        for (int64_t i = from; i < to; i++) {                                           \
+            float s = log_sigma2[i], precision = expf(-at_least(s, LOW)), q0 = (square) * precision; \
+            float q = at_most(at_least(q0, LEAST), MOST);                               \
+            float g = scale * slope(term, q), factor = 2 * g * precision;               \
+            sum += value(term, q0) + at_least(LOW - s, 0.0f) * (far) * at_most(q0, 1.0f); \
+            by_log_sigma2[i] -= g * q;                                                  \
+            ADD                                                                         \
+        }                                                                               \
+        total += sum;                                                                   \
+    }
+#define ADD_PAIR by_w[2 * i] += factor * w[2 * i]; by_w[2 * i + 1] += factor * w[2 * i + 1];
+#define ADD_SINGLE by_w[i] += factor * w[i];
+
+void kl_value_grad(int64_t term, int64_t n, const float *restrict w, const float *restrict log_sigma2, const float *restrict grad,
+                   float *restrict by_w, float *restrict by_log_sigma2, double *partial) {
+    int64_t blocks = (n + BLOCK - 1) / BLOCK;
+    const float scale = grad[0];
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t lo = b * BLOCK, hi = lo + BLOCK < n ? lo + BLOCK : n;
+        double total = 0;
+        switch (term) {
+            case COMPLEX_VD: VALUES_AND_SLOPES(COMPLEX_VD, PAIR, 1.0f, ADD_PAIR) break;
+            case COMPLEX_ARD: VALUES_AND_SLOPES(COMPLEX_ARD, PAIR, 1.0f, ADD_PAIR) break;
+            case REAL_VD: VALUES_AND_SLOPES(REAL_VD, SINGLE, 0.5f, ADD_SINGLE) break;
+            default: VALUES_AND_SLOPES(REAL_ARD, SINGLE, 0.5f, ADD_SINGLE) break;
+        }
+        partial[b] = total;
+    }
+}
+
+/* ---- |x|^2 of complex numbers as pairs, and its gradient 2 g x (variational.py) --------------------------------------- */
+
+void square_pairs(int64_t n, const float *restrict x, float *restrict out) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++) out[i] = x[2 * i] * x[2 * i] + x[2 * i + 1] * x[2 * i + 1];
+}
+
+void square_pairs_grad(int64_t n, const float *restrict g, const float *restrict x, float *restrict out) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++) out[2 * i] = 2 * g[i] * x[2 * i], out[2 * i + 1] = 2 * g[i] * x[2 * i + 1];
+}
+
 /* ---- noise of the local reparameterisation (gaussian.py) --------------------------------------------------------------
  * y = mean + sqrt(max(variance, floor)) * eps. eps is a function of (seed, index) alone: drawn in the forward pass, drawn
- * again in the backward pass, kept nowhere. Philox4x32-10 (Salmon et al. 2011) and Box and Muller (1958). */
+ * again in the backward pass, kept nowhere. A block's numbers come from sixteen xoshiro128++ generators side by side
+ * (Blackman and Vigna 2021), started by Philox4x32-10 (Salmon et al. 2011); Box and Muller (1958) make them normal.
+ * Philox for every number would cost six times as much: its long products do not vectorise well. */
 
 /* One call of Philox4x32-10: four words of 32 random bits from a counter (four words, in x) and a key (two words). */
 #define PHILOX(x0, x1, x2, x3, k0, k1)                                                         \
@@ -153,16 +203,46 @@ static inline void normal_pair(uint32_t first, uint32_t second, float *x, float 
     *y = radius * sine(t < 0 ? -folded : folded); /* sin(2 pi t) */
 }
 
-/* The noise of block b: x and y hold BLOCK standard normals each. */
+#define LANES 8
+typedef uint32_t lanes __attribute__((vector_size(4 * LANES)));
+
+static inline lanes rotated(lanes x, int by) { return (x << by) | (x >> (32 - by)); }
+
+/* The next word of eight xoshiro128++ generators, of state s. */
+static inline lanes next_words(lanes *s) {
+    lanes out = rotated(s[0] + s[3], 7) + s[0], shifted = s[1] << 9;
+    s[2] ^= s[0], s[3] ^= s[1], s[1] ^= s[2], s[0] ^= s[3], s[2] ^= shifted, s[3] = rotated(s[3], 11);
+    return out;
+}
+
+/* States of the generators number `first` to `first` + 7 of block b: Philox of (number, b, 0, 0), never all zero. */
+static inline void start(uint32_t first, uint32_t b, const uint32_t *key, lanes *s) {
+    for (uint32_t k = 0; k < LANES; k++) {
+        uint32_t w0 = first + k, w1 = b, w2 = 0, w3 = 0;
+        PHILOX(w0, w1, w2, w3, key[0], key[1])
+        s[0][k] = w0 | 1u, s[1][k] = w1, s[2][k] = w2, s[3][k] = w3;
+    }
+}
+
+/* The noise of block b: x and y hold BLOCK standard normals each. Words for radii and for angles have generators of their
+ * own, which also lets the processor work at both at a time. */
 static void normals(uint32_t b, const uint32_t *key, float *restrict x, float *restrict y) {
-    const int32_t half = BLOCK / 2;
-    const uint32_t k0 = key[0], k1 = key[1];
+    lanes radii[4], angles[4], words[2][BLOCK / LANES];
+    start(0, b, key, radii), start(LANES, b, key, angles);
+    for (int32_t j = 0; j < BLOCK / LANES; j++) words[0][j] = next_words(radii), words[1][j] = next_words(angles);
+    const uint32_t *first = (const uint32_t *)words[0], *second = (const uint32_t *)words[1];
 #pragma omp simd
-    for (int32_t j = 0; j < half; j++) {
-        uint32_t w0 = (uint32_t)j, w1 = b, w2 = 0, w3 = 0;
-        PHILOX(w0, w1, w2, w3, k0, k1)
-        normal_pair(w0, w1, x + j, y + j);
-        normal_pair(w2, w3, x + half + j, y + half + j);
+    for (int32_t i = 0; i < BLOCK; i++) normal_pair(first[i], second[i], x + i, y + i);
+}
+
+/* For the tests: n words of each of the eight generators, from their states; (n, 8). */
+void xoshiro_words(int64_t n, const uint32_t *states, uint32_t *words) {
+    lanes s[4];
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < LANES; k++) s[i][k] = states[i * LANES + k];
+    for (int64_t j = 0; j < n; j++) {
+        lanes out = next_words(s);
+        for (int k = 0; k < LANES; k++) words[j * LANES + k] = out[k];
     }
 }
 
@@ -297,4 +377,93 @@ void affine_two(int64_t n, int64_t c, const float *restrict g, const float *rest
             o[2 * k + 1] = m[2 * c + k] * gr + m[3 * c + k] * gi + a[2 * c + k] * re + a[3 * c + k] * im + s[2 * k + 1];
         }
     }
+}
+
+/* ---- Sparse stages of a compact network (engines.py) -----------------------------------------------------------------
+ *
+ * z[b, r, j] = bias[r] + sum over k in [start[r], start[r + 1]) of value[k] * x[b, channel[k] * pitch + tap[k] + j]
+ *
+ * for j < length, then ReLU and pooling along j. A weight is loaded once for up to 64 outputs, which stay in registers
+ * (direct sparse convolution: Park et al. 2017, "Faster CNNs with Direct Sparse Convolutions and Guided Pruning").
+ */
+
+#define WIDE 8 /* floats in a vector: one AVX2 register; other processors get it in pieces */
+typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+
+struct sparse {
+    const int32_t *channel, *tap;
+    const float *value;
+};
+
+/* n vectors of outputs at j = 0, 8, ..., the last at `last`: a remainder overlaps its neighbour. */
+static inline __attribute__((always_inline)) void tile(int n, int64_t last, const struct sparse w, int64_t from, int64_t to,
+                                                       const float *x, int64_t pitch, float bias, float *z) {
+    vec sum[8];
+#pragma GCC unroll 8
+    for (int t = 0; t < n; t++) sum[t] = (vec){0} + bias;
+    for (int64_t k = from; k < to; k++) {
+        const float *in = x + w.channel[k] * pitch + w.tap[k], v = w.value[k];
+#pragma GCC unroll 8
+        for (int t = 0; t < n; t++) sum[t] += v * *(const vec *)(in + (t < n - 1 ? t * WIDE : last));
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < n; t++) *(vec *)(z + (t < n - 1 ? t * WIDE : last)) = sum[t];
+}
+
+static void sparse_row(int64_t length, const struct sparse w, int64_t from, int64_t to, const float *x, int64_t pitch,
+                       float bias, float *z) {
+    if (length < WIDE) {
+        for (int64_t j = 0; j < length; j++) {
+            float sum = 0;
+            for (int64_t k = from; k < to; k++) sum += w.value[k] * x[w.channel[k] * pitch + w.tap[k] + j];
+            z[j] = bias + sum;
+        }
+        return;
+    }
+    for (int64_t j = 0; j < length; j += 8 * WIDE) {
+        int64_t rest = length - j < 8 * WIDE ? length - j : 8 * WIDE, back = 0;
+        if (rest < WIDE) back = WIDE - rest, rest = WIDE;
+        int64_t n = (rest + WIDE - 1) / WIDE, last = rest - WIDE;
+        const float *in = x + j - back;
+        float *out = z + j - back;
+#define CASE(n) case n: tile(n, last, w, from, to, in, pitch, bias, out); break;
+        switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) }
+#undef CASE
+    }
+}
+
+enum { POOL_NONE, POOL_AVERAGE, POOL_MAXIMUM };
+
+static void pool_row(int64_t kind, int64_t size, int64_t stride, int64_t out_length, const float *z, float *y) {
+    for (int64_t j = 0; j < out_length; j++) {
+        const float *in = z + j * stride;
+        float found = in[0];
+        for (int64_t s = 1; s < size; s++) found = kind == POOL_AVERAGE ? found + in[s] : (in[s] <= found ? found : in[s]);
+        y[j] = kind == POOL_AVERAGE ? found / size : found;
+    }
+}
+
+#define LONGEST 16384 /* outputs of a row that is pooled: they lie on the stack until then; also in engines.py */
+
+/* x is [batch][sample], y [batch][rows][out_length]. */
+void sparse_rows(int64_t batch, int64_t rows, int64_t length, int64_t sample, int64_t pitch, const float *x,
+                 const int32_t *start, const int32_t *channel, const int32_t *tap, const float *value, const float *bias,
+                 int64_t relu, int64_t kind, int64_t size, int64_t stride, int64_t out_length, int64_t per_block,
+                 float *y) {
+    const struct sparse w = {channel, tap, value};
+    int64_t blocks = (rows + per_block - 1) / per_block;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t block = 0; block < blocks; block++) {
+            float scratch[LONGEST];
+            int64_t hi = (block + 1) * per_block < rows ? (block + 1) * per_block : rows;
+            for (int64_t r = block * per_block; r < hi; r++) {
+                float *out = y + (b * rows + r) * out_length;
+                float *z = kind == POOL_NONE ? out : scratch;
+                sparse_row(length, w, start[r], start[r + 1], x + b * sample, pitch, bias[r], z);
+                if (relu)
+                    for (int64_t j = 0; j < length; j++) z[j] = z[j] < 0 ? 0 : z[j]; /* keeps a NaN */
+                if (kind != POOL_NONE) pool_row(kind, size, stride, out_length, z, out);
+            }
+        }
 }

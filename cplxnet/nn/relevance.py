@@ -37,6 +37,20 @@ def kl_sum(module: nn.Module, reduction: Reduction = "sum") -> Tensor:
     return torch.stack(list(_reduced(module, reduction).values())).sum()
 
 
+def kl_backward(module: nn.Module, scale: float, reduction: Reduction = "sum") -> Tensor:
+    """`(scale * kl_sum(module, reduction)).backward()`, and `kl_sum(module, reduction)`, in one pass over the weights.
+
+    What a training step does: after the loss's own backward pass, so that there are gradients to add to. Returns a
+    scalar without a graph. Raises ValueError as `kl_sum` does.
+    """
+    values = []
+    for layer in _layers(module, reduction).values():
+        share = 1.0 if reduction == "sum" else 1.0 / layer.log_sigma2.numel()
+        factor = layer.log_sigma2.new_full((), scale * share)
+        values.append(layer.kl_backward(factor) * share)
+    return torch.stack(values).sum()
+
+
 def named_penalties(module: nn.Module, reduction: Reduction | None = None) -> dict[str, Tensor]:
     """{layer name: KL}, differentiable: of every weight (None), or its "sum" or "mean" over the layer's weights."""
     if reduction is None:
@@ -45,10 +59,14 @@ def named_penalties(module: nn.Module, reduction: Reduction | None = None) -> di
 
 
 def _reduced(module: nn.Module, reduction: str) -> dict[str, Tensor]:
+    layers = _layers(module, reduction)
+    return {n: x.kl() if reduction == "sum" else x.kl() / x.log_sigma2.numel() for n, x in layers.items()}
+
+
+def _layers(module: nn.Module, reduction: str) -> dict[str, GaussianWeight]:
     if reduction not in ("sum", "mean"):
         raise ValueError(f"expected reduction 'sum' or 'mean', got {reduction!r}")
-    layers = variational_layers(module)
-    return {n: x.kl() if reduction == "sum" else x.kl() / x.log_sigma2.numel() for n, x in layers.items()}
+    return variational_layers(module)
 
 
 def relevance_masks(module: nn.Module, threshold: float) -> dict[str, Tensor]:

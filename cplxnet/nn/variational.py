@@ -10,17 +10,20 @@ References: Nazarov and Burnaev (2020), "Bayesian Sparsification Methods for Dee
 Salimans and Welling (2015), "Variational Dropout and the Local Reparameterization Trick".
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.utils import _single
 
+from . import native
 from .conv import CplxConv1d, CplxConv2d
 from .gaussian import GaussianWeight, with_noise
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD
-from .linear import CplxLinear
+from .linear import CplxLinear, product
 from .storage import as_ri
 
 
@@ -28,8 +31,48 @@ def squared(x: Tensor) -> Tensor:
     """|x|^2, real, in x's memory layout."""
     if not x.is_complex():
         return x.square()
+    if x.dim() >= 2:
+        pairs = as_ri(x).movedim(1, -2)  # in the order of memory, where layers of this package have their channels last
+        if native.usable(pairs):
+            return _SquaredPairs.apply(pairs).movedim(-1, 1)
     re, im = as_ri(x).unbind(-1)
     return torch.addcmul(re * re, im, im)
+
+
+class _SquaredPairs(torch.autograd.Function):
+    """re^2 + im^2 of pairs (..., 2) in one pass, and 2 g (re, im) in another."""
+
+    @staticmethod
+    def forward(ctx: Any, pairs: Tensor) -> Tensor:
+        ctx.save_for_backward(pairs)
+        out = pairs.new_empty(pairs.shape[:-1])
+        native.call("square_pairs", out.numel(), pairs, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (pairs,) = ctx.saved_tensors
+        grad, by_pairs = grad.contiguous(), torch.empty_like(pairs)
+        native.call("square_pairs_grad", grad.numel(), grad, pairs, by_pairs)
+        return by_pairs
+
+
+class _LinearInLog(torch.autograd.Function):
+    """x e^s^T of x (N, in) and s (out, in). By hand for the gradient of s: (g^T x) e^s, multiplied in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, s: Tensor) -> Tensor:
+        weight = s.exp()
+        ctx.save_for_backward(x, weight)
+        return product(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        by_x, by_s = ctx.needs_input_grad
+        return product(grad, weight.T) if by_x else None, (grad.T @ x).mul_(weight) if by_s else None
 
 
 class _Noisy(GaussianWeight):
@@ -46,7 +89,8 @@ class _Noisy(GaussianWeight):
 
 class _NoisyLinear(_Noisy):
     def variance(self, x: Tensor) -> Tensor:
-        return F.linear(squared(x), self.log_sigma2.exp())
+        rows = squared(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        return _LinearInLog.apply(rows, self.log_sigma2).reshape(*x.shape[:-1], len(self.log_sigma2))
 
 
 class _NoisyConv(_Noisy):

@@ -72,6 +72,27 @@ def test_gradient_is_that_of_the_weighted_sum(net):
     torch.testing.assert_close(layer.log_sigma2.grad, -0.1 * (1 - (-q).exp()), rtol=1e-5, atol=1e-7)  # DESIGN 4
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [{"loss": 1.0}, {"loss": 1.0, "kl_div": 1e4}, {"loss_sum": 0.5, "kl_mean": 3.0}, {"kl_div": 1e3}],
+    ids=repr,
+)
+def test_the_backward_pass_of_the_trainer_is_that_of_the_formula(net, weights):
+    objective = Objective(TERMS, weights)
+    gradients, values = [], []
+    for backward in (lambda: objective(net, X, TARGET), lambda: objective.backward(net, X, TARGET)):
+        net.zero_grad()
+        torch.manual_seed(3)  # the noise of the layers
+        value = backward()
+        if value.total.requires_grad:
+            value.total.backward()
+        values.append([part.detach().item() for part in value])
+        gradients.append([torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()])
+    assert values[1] == pytest.approx(values[0], rel=1e-6)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
 def test_the_kl_is_not_computed_where_its_coefficient_is_zero(net, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed")

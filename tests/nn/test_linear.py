@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from cplxnet.nn import CplxLinear
-from cplxnet.nn.linear import cplx_linear
+from cplxnet.nn.linear import FEW_ROWS, MANY_ROWS, cplx_linear, product
 
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.complex64, 1e-5), (torch.complex128, 1e-13)])
 
@@ -76,3 +76,11 @@ def test_bias_starts_at_zero_and_a_real_input_is_refused() -> None:
 def test_functional_form_takes_the_stored_weight() -> None:
     w, x = torch.randn(2, 3, 2, dtype=torch.float64), torch.randn(4, 3, dtype=torch.complex128)
     torch.testing.assert_close(cplx_linear(x, w), x @ torch.complex(w[..., 0], w[..., 1]).t())
+
+
+@pytest.mark.parametrize("rows", [1, FEW_ROWS - 1, FEW_ROWS, 64, MANY_ROWS, MANY_ROWS + 1])
+def test_the_product_is_that_of_torch_for_any_number_of_rows(rows: int) -> None:
+    x, weight = (torch.randn(n, 37, dtype=torch.float64, requires_grad=True) for n in (rows, 23))
+    upstream = torch.randn(rows, 23, dtype=torch.float64)
+    results = [(y, *torch.autograd.grad(y, (x, weight), upstream)) for y in (product(x, weight), F.linear(x, weight))]
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)

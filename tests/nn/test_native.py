@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from cplxnet import nn as cplx
 from cplxnet.nn import native
 from cplxnet.nn.gaussian import _VARIANCE_FLOOR, _PairNoise, with_noise
-from cplxnet.nn.kl import Term, penalty, penalty_sum
+from cplxnet.nn.kl import Term, penalty, penalty_backward, penalty_sum
+from cplxnet.nn.variational import squared
 
 has_compiler = shutil.which(os.environ.get("CC", "cc")) is not None and os.environ.get("CPLXNET_NATIVE") != "0"
 in_c = pytest.mark.skipif(not has_compiler, reason="no C compiler, or CPLXNET_NATIVE=0")
@@ -104,6 +105,49 @@ def test_kl_sum_over_any_number_of_weights(term: Term, n: int) -> None:
     value, *grads = summed(weight, spread, term)
     assert value.item() == pytest.approx(values.sum().item(), rel=1e-6)
     torch.testing.assert_close([g.double() for g in grads], [by_weight, by_spread], rtol=1e-5, atol=1e-12)
+
+
+@in_c
+@pytest.mark.parametrize("n", [1, 71, 2 * native.BLOCK + 5])
+@pytest.mark.parametrize("scale", [1.0, -2.5e-5])
+@every_term
+def test_one_pass_adds_what_two_give(term: Term, scale: float, n: int) -> None:
+    weight, spread = torch.randn((n, 2) if term.cplx else (n,)), torch.randn(n) * 3
+    for place, extreme in enumerate((-1000.0, -69.0, 1000.0, math.inf, math.nan)[: n // 8]):
+        spread[7 * place] = extreme
+    value, *grads = summed(weight, spread, term)
+    parameters = nn.Parameter(weight), nn.Parameter(spread)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    got = penalty_backward(*parameters, term, torch.tensor(scale))
+    torch.testing.assert_close(got, value, rtol=1e-6, atol=0, equal_nan=True)
+    for parameter, grad in zip(parameters, grads, strict=True):
+        torch.testing.assert_close(parameter.grad, 1 + scale * grad, rtol=2e-6, atol=1e-6, equal_nan=True)
+
+
+@in_c
+@every_term
+def test_without_gradients_to_add_to_one_pass_makes_them(term: Term) -> None:
+    weight, spread = torch.randn((71, 2) if term.cplx else (71,)), torch.randn(71)
+    value, *grads = summed(weight, spread, term)
+    parameters = nn.Parameter(weight), nn.Parameter(spread)
+    assert torch.equal(penalty_backward(*parameters, term, torch.tensor(1.0)), value)
+    assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(parameters, grads, strict=True))
+
+
+@in_c
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 7), (2, 3, 4, 5)])
+def test_squares_in_one_pass(shape: tuple[int, ...]) -> None:
+    z = torch.randn(shape, dtype=torch.complex64).movedim(-1, 1).requires_grad_()  # channels last in memory
+    upstream = torch.randn(z.shape)
+    out = squared(z)
+    (gradient,) = torch.autograd.grad(out, z, upstream)
+    exact = z.detach().to(torch.complex128).requires_grad_()
+    wanted = exact.real.square() + exact.imag.square()
+    torch.testing.assert_close(out.double(), wanted.detach(), rtol=1e-6, atol=0)
+    (by_exact,) = torch.autograd.grad(wanted, exact, upstream.double())
+    torch.testing.assert_close(gradient.to(torch.complex128), by_exact, rtol=1e-6, atol=0)
+    assert out.stride() == tuple(step for step in torch.empty(shape).movedim(-1, 1).stride())
 
 
 @in_c
@@ -288,14 +332,46 @@ def test_philox_in_c(key: tuple[int, int]) -> None:
     assert np.array_equal(words.numpy().view(np.uint32), philox4x32(counters, key))
 
 
+def xoshiro128pp(state: np.ndarray, n: int) -> np.ndarray:
+    """n words (n, ...) of xoshiro128++ generators of states (4, ...) (Blackman and Vigna 2021, figure 4)."""
+    s0, s1, s2, s3 = state.astype(np.uint32)
+
+    def rotated(x: np.ndarray, by: int) -> np.ndarray:
+        return (x << np.uint32(by)) | (x >> np.uint32(32 - by))
+
+    words = []
+    with np.errstate(over="ignore"):
+        for _ in range(n):
+            words.append(rotated(s0 + s3, 7) + s0)
+            shifted = s1 << np.uint32(9)
+            s2, s3 = s2 ^ s0, s3 ^ s1
+            s1, s0 = s1 ^ s2, s0 ^ s3
+            s2, s3 = s2 ^ shifted, rotated(s3, 11)
+    return np.stack(words)
+
+
+def test_xoshiro_of_this_test() -> None:
+    wanted = [641, 1573767, 3222811527, 3517856514, 836907274, 4247214768, 3867114732, 1355841295, 495546011, 621204420]
+    assert xoshiro128pp(np.arange(1, 5), 10).tolist() == wanted  # the vector that rand_xoshiro is tested with
+
+
+@in_c
+def test_xoshiro_in_c() -> None:
+    states = np.random.default_rng(1).integers(0, 1 << 32, (4, 8), np.uint32)
+    words = torch.empty(50, 8, dtype=torch.int32)
+    native.call("xoshiro_words", 50, torch.from_numpy(states.view(np.int32)), words)
+    assert np.array_equal(words.numpy().view(np.uint32), xoshiro128pp(states, 50))
+
+
 @in_c
 @pytest.mark.parametrize("key", KEYS, ids=str)
-def test_noise_is_philox_and_box_muller(key: tuple[int, int]) -> None:
-    n, half = 3 * native.BLOCK + 77, native.BLOCK // 2
-    i = np.arange(n)
-    place, block = i % native.BLOCK, i // native.BLOCK
-    words = philox4x32(np.stack((place % half, block, 0 * i, 0 * i), -1).astype(np.uint32), key)
-    first, second = np.where((place < half)[:, None], words[:, :2], words[:, 2:]).T  # two pairs from one call
+def test_noise_is_philox_xoshiro_and_box_muller(key: tuple[int, int]) -> None:
+    n_blocks, n = 4, 3 * native.BLOCK + 77
+    number, block = np.meshgrid(np.arange(16), np.arange(n_blocks))  # sixteen generators a block
+    states = np.moveaxis(philox4x32(np.stack((number, block, 0 * block, 0 * block), -1).astype(np.uint32), key), -1, 0)
+    states[0] |= 1  # never all zero
+    words = xoshiro128pp(states, native.BLOCK // 8)  # (512, blocks, 16): eight for radii, eight for angles
+    first, second = (np.swapaxes(part, 0, 1).reshape(-1)[:n] for part in (words[..., :8], words[..., 8:]))
     radius = np.sqrt(-2 * np.log(((first >> 8) + 1) * 2.0**-24))
     angle = 2 * np.pi * ((second >> 8) * 2.0**-24 - 0.5)
     wanted = radius[:, None] * np.stack((np.cos(angle), np.sin(angle)), -1)
@@ -334,7 +410,7 @@ def test_noise_distribution(sample: np.ndarray) -> None:
 
 
 @in_c
-@pytest.mark.parametrize("lag", [0, 1, 2, 3, 4, 8, 16, 64, 2047, 2048, 2049, 4096, 3 * 4096])
+@pytest.mark.parametrize("lag", [0, 1, 2, 3, 4, 7, 8, 16, 64, 512, 4095, 4096, 4097, 3 * 4096])
 def test_noise_is_independent_of_its_neighbours(sample: np.ndarray, lag: int) -> None:
     head, tail = sample[: len(sample) - lag], sample[lag:]
     for f, variance in ((lambda z: z, 1.0), (lambda z: z * z - 1, 2.0), (np.abs, 0.0)):
