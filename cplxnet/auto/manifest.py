@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from cplxnet.auto import atomic, strictjson
 from cplxnet.auto.faults import Fault, ManifestError, ManifestNotFoundError, unknown
+from cplxnet.auto.older_names import is_older
 from cplxnet.auto.parts import (
     Component,
     Dataset,
@@ -32,6 +33,8 @@ from cplxnet.auto.typefaults import type_faults
 
 __all__ = ["Manifest", "ManifestError", "ManifestNotFoundError", "Stage", "Vocabulary", "load", "parse"]
 
+_TRANSLATED = "one of this system; try `python -m cplxnet.auto translate OLD NEW`, which makes one of it"
+LATER = {"products": "float32", "compile": False}  # keys added to schema 1: at their default fingerprints lack them
 SCHEMA = 1  # of the manifests that this version reads and writes
 
 
@@ -94,9 +97,9 @@ def _schema(version: int) -> int:
 class Manifest(Part):
     """One experiment. The keys are those of DESIGN 5, in its order; `schema_` is written "schema".
 
-    Defaults of keys left out: task "musicnet", seed 0, threshold -0.5, samples "float32"; those of the parts are in
-    `parts`. Equality compares what was written: a default that is spelt out differs from one that is left out, but
-    the `fingerprint` is the same.
+    Defaults of keys left out: task "musicnet", seed 0, threshold -0.5, samples and products "float32", compile false;
+    those of the parts are in `parts`. Equality compares what was written: a default that is spelt out differs from one
+    that is left out, but the `fingerprint` is the same.
     """
 
     schema_: Annotated[int, AfterValidator(_schema)] = Field(alias="schema", description="1")
@@ -105,6 +108,8 @@ class Manifest(Part):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threshold: Annotated[float, Field(allow_inf_nan=False)] = -0.5  # log_alpha above it: irrelevant
     samples: Literal["float32", "float16", "int16"] = "float32"  # how recordings are held in memory
+    products: Literal["float32", "tf32", "bfloat16"] = "float32"  # what matrix products and convolutions multiply
+    compile: bool = False  # the forward pass by torch.compile
     datasets: Table[Dataset] = Field(description="an object of datasets")
     features: Features = Field(description="an object with the key kind")
     feeds: Table[Feed] = Field(description="an object of feeds")
@@ -153,6 +158,9 @@ class Manifest(Part):
         """The same experiment with every default and every inherited key written out."""
         whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
         whole["stages"] = {stage.name: stage.to_dict() for stage in self.all_stages()}
+        for key, default in LATER.items():
+            if whole[key] == default:
+                del whole[key]
         return Manifest.model_validate(whole)
 
     def fingerprint(self) -> str:
@@ -200,6 +208,8 @@ def parse(
     manifest = None
     if not isinstance(raw, Mapping):
         raise ManifestError(source, [*faults, Fault("", "not an object", raw, 'an object with the key "schema"')])
+    if is_older(raw):
+        raise ManifestError(source, [Fault("", "a manifest of the older complex_paper system", accepted=_TRANSLATED)])
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:

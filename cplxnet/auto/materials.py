@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import stages, tasks
+from . import precision, stages, tasks
 from .manifest import Manifest, Stage
 
 
@@ -65,4 +65,7 @@ class Materials:
         torch.manual_seed(stages.seed_of(self.manifest, stage.name, "weights"))
         dataset = next(iter(self.datasets.values()))
         example = self.inputs(dataset.windows(torch.arange(1))[0]).cpu()
-        return self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
+        model = self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
+        chosen = self.manifest
+        precision.prepare(model, device=self.device, products=chosen.products, compiled=chosen.compile)
+        return model

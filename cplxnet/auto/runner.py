@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from . import claim
+from . import claim, precision
 from .changes import refuse_changes
 from .epoch import Diverged
 from .folder import RunFolder
@@ -91,7 +91,8 @@ def run_held(
         session = Session(
             manifest, files, device=device, data=Path(data), progress=progress, check=check, timeout_s=held.timeout_s
         )
-        scores = session.run(places)
+        with precision.tf32(manifest.products == "tf32"):
+            scores = session.run(places)
         files.update(state="done", reason=None)
     except claim.ClaimLost:
         raise  # the folder is another's

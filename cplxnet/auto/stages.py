@@ -33,6 +33,7 @@ def key_of(manifest: Manifest, stage: str, *, previous: str | None, data: dict[s
         "device": torch.device(device).type,
         "torch": torch.__version__,
         **{name: whole[name] for name in ("task", "seed", "threshold", "datasets", "features", "feeds", "scorers")},
+        **{name: whole[name] for name in ("products", "compile") if name in whole},
     }
     text = json.dumps({**parts, "data": data, "previous": previous}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

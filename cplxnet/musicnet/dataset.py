@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from . import layout, resident
 from .notes import LOWEST_NOTE, NoteLookup, note_changes
 
+_AHEAD = 16  # batches whose starts and notes `draws` makes at once
 _RANDOM_BITS = 62  # of the integer that a start is the remainder of: a recording's bias is below samples / 2**62
 
 
@@ -150,18 +151,32 @@ class MusicNet:
         ------
         ValueError: a generator on another device.
         """
+        return next(self.draws(1, generator))
+
+    def draws(self, n: int, generator: torch.Generator | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """`n` batches of `draw`, from the same random numbers and in less time.
+
+        Starts and notes are made for some batches at once: looked up one by one they take a quarter of a batch's time.
+        What is drawn ahead of a batch that nobody takes is lost to `generator`.
+        """
         if generator is not None and generator.device.type != self.device.type:
             raise ValueError(
                 f"expected a generator on {self.device}, got one on {generator.device}; "
                 f"try torch.Generator({str(self.device)!r})"
             )
-        number = torch.randint(2**_RANDOM_BITS, self._n_starts.shape, generator=generator, device=self.device)
-        return self._cut(self._offset + number % self._n_starts, self._scale)
+        for first in range(0, n, _AHEAD):
+            shape = (min(_AHEAD, n - first), self.n_recordings)
+            number = torch.randint(2**_RANDOM_BITS, shape, generator=generator, device=self.device)
+            position = self._offset + number % self._n_starts
+            for starts, notes in zip(position, self.notes(position + self.window // 2), strict=True):
+                yield self._signal(starts, self._scale), notes
 
     def _cut(self, position: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._signal(position, scale), self.notes(position + self.window // 2)
+
+    def _signal(self, position: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         # index_select of the overlapping view: 0.05 ms for 32 windows of 4096, indexing by [] 0.12, on one core
-        signal = self.form.restore(self._rows.index_select(0, position), scale)
-        return signal, self.notes(position + self.window // 2)
+        return self.form.restore(self._rows.index_select(0, position), scale)
 
     def _recording_of(self, index: torch.Tensor) -> torch.Tensor:
         return torch.searchsorted(self._first, index, right=True) - 1

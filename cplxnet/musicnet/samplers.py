@@ -31,8 +31,7 @@ class OnePerRecording:
         return self.n_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        for _ in range(self.n_batches):
-            yield self.dataset.draw(self.generator)
+        yield from self.dataset.draws(self.n_batches, self.generator)
 
 
 class InOrder:

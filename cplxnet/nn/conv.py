@@ -40,7 +40,9 @@ def cplx_conv2d(
     """
     bias = None if bias_ri is None else bias_ri.flatten()
     weight = block_weight(weight_ri).contiguous(memory_format=torch.channels_last)
-    return from_image(F.conv2d(to_image(x), weight, bias, stride, padding, dilation, groups), x.dim())
+    image = to_image(x)
+    out = F.conv2d(image, weight, bias, stride, padding, dilation, groups)
+    return from_image(out.to(image.dtype), x.dim())  # autocast may have made it bfloat16, which has no complex type
 
 
 def cplx_conv1d(

@@ -63,15 +63,16 @@ class _LinearInLog(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, s: Tensor) -> Tensor:
-        weight = s.exp()
+        weight, x = s.exp(), x.to(s.dtype)
         ctx.save_for_backward(x, weight)
-        return product(x, weight)
+        return product(x, weight).to(s.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         by_x, by_s = ctx.needs_input_grad
+        grad = grad.to(x.dtype)  # under autocast the product may have come out in another type
         return product(grad, weight.T) if by_x else None, (grad.T @ x).mul_(weight) if by_s else None
 
 
@@ -110,7 +111,8 @@ class _NoisyConv(_Noisy):
         pad = padding if isinstance(padding, str) else (0, *_single(padding))
         stride, dilation = (1, *_single(self.stride)), (1, *_single(self.dilation))
         weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(energy.unsqueeze(-2), weight, None, stride, pad, dilation, self.groups).squeeze(-2)
+        variance = F.conv2d(energy.unsqueeze(-2), weight, None, stride, pad, dilation, self.groups).squeeze(-2)
+        return variance.to(energy.dtype)
 
 
 def _bordered(layer: Any, x: Tensor) -> tuple[Tensor, Any]:

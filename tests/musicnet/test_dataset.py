@@ -131,6 +131,17 @@ def test_draws_follow_the_generator_alone(three):
     assert not torch.equal(drawn[0][:3], drawn[0][3:6])
 
 
+@pytest.mark.parametrize("n", [1, 16, 37])
+def test_draws_are_what_draw_gives_one_by_one(three, n):
+    data = MusicNet(three, window=5)
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    at_once = list(data.draws(n, generators[0]))
+    one_by_one = [data.draw(generators[1]) for _ in range(n)]
+    assert len(at_once) == n and torch.equal(*(generator.get_state() for generator in generators))
+    for one, other in zip(at_once, one_by_one, strict=True):
+        assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
 def test_keys_and_repr(three):
     data = MusicNet(three, window=5, stride=4)
     assert data.keys == ("id_0001", "id_0003", "id_0007") and data.n_recordings == 3

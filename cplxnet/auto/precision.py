@@ -1,0 +1,67 @@
+"""How a network is computed where a manifest asks for speed: products of fewer digits, a compiled forward pass.
+
+Off by default. What is rounded is the input of the real matrix products and convolutions, which tensor cores then
+multiply; the complex values between layers, batch norm, the KL and the weights stay float32.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def prepare(model: nn.Module, *, device: str, products: str, compiled: bool) -> None:
+    """Have `model` run its products in `products` ("bfloat16"; see `tf32` for that), and by torch.compile.
+
+    Its parameters and the names of its state stay as they are. A forward pass that cannot be compiled runs as it is,
+    with a warning.
+    """
+    if compiled:
+        _set_forward(model, _compiled(model.forward))
+    if products == "bfloat16":  # around the forward pass alone, as torch asks
+        _set_forward(model, torch.autocast(torch.device(device).type, torch.bfloat16)(model.forward))
+
+
+def _set_forward(model: nn.Module, forward: Callable[..., Any]) -> None:
+    object.__setattr__(model, "forward", forward)
+
+
+def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # torch's compiler imports parts of torch that it deprecates
+        fast: Callable[..., Any] | None = torch.compile(forward)
+
+    def run(*args: Any) -> Any:
+        nonlocal fast
+        if fast is not None:
+            try:
+                return fast(*args)
+            except Exception as error:  # whatever the compiler met; an error of the network's own comes again below
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                warnings.warn(f"not compiled, training goes on as it is: {reason[0]}", RuntimeWarning, stacklevel=2)
+                fast = None
+        return forward(*args)
+
+    return run
+
+
+@contextlib.contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Whether CUDA's float32 products and convolutions are rounded to 10 bits (TF32); torch has it on for the latter.
+
+    The setting is the process's own, and is put back. Other devices do not know it.
+    """
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = on
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
