@@ -1,4 +1,5 @@
 # make demo: from music to a compression / precision curve.  make test: every test.  make check: also format, lint, types.
+# make faults: tests with hosts, schedulers and disks that fail, too long for every change.
 # make bench: how fast, beside other libraries (QUICK=--quick for the short form).
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,7 +7,7 @@ BIN := .venv/bin
 NOTEBOOK := CPLXNET_PROGRESS=/proc/$$$$/fd/2 $(BIN)/papermill --kernel python3 --no-progress-bar --stdout-file /dev/stdout --stderr-file /dev/stderr
 DEMO := runs/demo
 
-.PHONY: env demo test check format bench clean-demo
+.PHONY: env demo test faults check format bench clean-demo
 
 env: .venv/installed
 
@@ -25,10 +26,13 @@ demo: env
 	$(NOTEBOOK) auto_experiment.ipynb $(DEMO)/auto_experiment.ipynb
 	$(NOTEBOOK) experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb
 	$(BIN)/python -m cplxnet.auto report $(DEMO)
-	@echo "figure: $(DEMO)/trade-off.png"
+	@echo "figure: $(DEMO)/figures/trade-off.png"
 
 test: env
 	$(BIN)/python -m pytest
+
+faults: env
+	$(BIN)/python -m pytest -m faults
 
 check: env
 	$(BIN)/ruff format --check .

@@ -44,7 +44,7 @@ def text_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_generator_writes_the_committed_grids(tmp_path: Path) -> None:
     printed = texts(execute("experiment_generator.ipynb", tmp_path, runs=str(tmp_path / "runs")))
     assert "85 manifests, 85 of them new or changed" in printed
-    for name, count in {"experiment-1": 85, "experiment-2": 30}.items():
+    for name, count in {"experiment-1": 85, "experiment-2": 30, "reference": len(experiments.reference())}.items():
         made = sorted((tmp_path / "runs" / name).glob("*.json"))
         assert len(made) == count
         assert all(path.read_bytes() == (ROOT / "runs" / name / path.name).read_bytes() for path in made)
@@ -67,7 +67,7 @@ def test_experiment_and_analysis(tmp_path: Path, tiny_corpus: Path) -> None:
     analysed = execute("experiment_analysis.ipynb", tmp_path, folder=str(folder))
     assert images(analysed) == 3
     assert all(
-        (folder / f"{name}.png").stat().st_size > 10_000 for name in ("trade-off", "against-c", "sparsity-by-layer")
+        (folder / "figures" / f"{name}.png").stat().st_size > 10_000 for name in ("trade-off", "c-profile", "layers")
     )
     table = auto.report.collect(folder)
     best = table[(table["stage"] == "fine-tune") & (table["scorer"] == "test")]["compression"].max()

@@ -6,3 +6,4 @@ from .many import run_many
 from .one import Outcome
 from .report import status
 from .runner import run
+from .trained import heard, load_model

@@ -9,7 +9,7 @@ from types import FrameType
 
 import pandas as pd
 
-from . import claim, report, savings
+from . import claim, commands, report, report_command, savings
 from .epoch import Diverged
 from .manifest import load
 from .many import run_many
@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cplxnet.auto", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run|status|report")
+    kinds = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    one = commands.add_parser("run", help="run one manifest, or every manifest of a folder that is not done")
+    one = kinds.add_parser("run", help="run one manifest, or every manifest of a folder that is not done")
     one.add_argument("path", type=Path, help="a manifest, or a folder of manifests")
     one.add_argument(
         "--devices", nargs="+", default=["cpu"], metavar="DEVICE", help="cpu (default), cuda:0 cuda:1, ..."
@@ -62,14 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(command=_run)
 
-    two = commands.add_parser("status", help="how far each run of a folder is")
+    two = kinds.add_parser("status", help="how far each run of a folder is")
     two.add_argument("path", type=Path, help="a folder of manifests")
     two.set_defaults(command=_status)
 
-    three = commands.add_parser("report", help="a table of scores and compression, a row per run, stage and scorer")
-    three.add_argument("path", type=Path, help="a folder of manifests")
-    three.add_argument("--csv", type=Path, help="also write the table to this file")
-    three.set_defaults(command=_report)
+    report_command.add(kinds)
+    commands.add(kinds)
     return parser
 
 
@@ -124,15 +122,6 @@ def _summary(folder: Path, outcomes: list[Outcome]) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     print(report.status(options.path).to_string())
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    table = report.collect(options.path)
-    print(report.summary(table).to_string(index=False))
-    print(*report.readings(table), sep="\n")
-    if options.csv:
-        table.to_csv(options.csv, index=False)
     return 0
 
 

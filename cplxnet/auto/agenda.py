@@ -21,7 +21,7 @@ class Agenda:
     """
 
     def __init__(self, manifests: Mapping[str, Manifest], settings: Settings) -> None:
-        self.settings, self.names = settings, list(manifests)
+        self.settings, self.manifests, self.names = settings, manifests, list(manifests)
         self.pending, self.running = list(manifests), set[str]()
         self.outcomes: dict[str, Outcome] = {}
         self._open = {name for name in manifests if _state(settings.folder / name) != "done"}  # when it was begun

@@ -84,7 +84,10 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
             altered = archive.testzip()
         if altered is not None:
             raise ValueError(f"a wrong checksum in {altered}")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        value = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(value, dict):
+            raise ValueError(f"a {type(value).__name__}")
+        return value
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises half a dozen types here; whichever, the file is unusable

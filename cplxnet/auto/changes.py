@@ -26,20 +26,37 @@ def refuse_changes(files: RunFolder, manifest: Manifest) -> None:
     if unchanged(files, manifest):
         return
     config = files.config
-    before, now = _started(config) or {}, _flat(manifest)
-    paths = [path for path in {**before, **now} if before.get(path) != now.get(path)]
-    lines = [f"  {path}: {before.get(path)!r} when it was started, {now.get(path)!r} now" for path in paths]
-    versions = f"{str(config.get('fingerprint'))[:12]} when it was started, {manifest.fingerprint()[:12]} now"
+    versions = str(config.get("fingerprint")), manifest.fingerprint()
     raise ManifestChanged(
-        "\n".join(
-            [
-                f"{files.path}: expected the manifest that this run was started with, got another ({versions}):",
-                *lines,
-                "try the manifest as it was, another folder, or --accept-changes (accept_changes=True), which keeps "
-                "the stages that the change does not touch",
-            ]
-        )
+        _both(files, "this run was started with", "when it was started", versions, _started(config) or {}, manifest)
+        + "\ntry the manifest as it was, another folder, or --accept-changes (accept_changes=True), which keeps the "
+        "stages that the change does not touch"
     )
+
+
+def refuse_edits(files: RunFolder, manifest: Manifest, read: Manifest) -> None:
+    """Raise ManifestChanged if the run is not started yet and its manifest is another than the command has `read`."""
+    if files.config or _flat(manifest) == _flat(read):
+        return  # one that is started is held to what it was started with
+    versions = read.fingerprint(), manifest.fingerprint()
+    raise ManifestChanged(
+        _both(files, "this command has read", "when the command was started", versions, _flat(read), manifest)
+        + "\ntry the same command again: it runs the manifest as it is now"
+    )
+
+
+def _both(
+    files: RunFolder, which: str, when: str, versions: tuple[str, str], before: dict[str, Any], manifest: Manifest
+) -> str:
+    """Two versions of a manifest: their fingerprints, and the values that differ."""
+    now = _flat(manifest)
+    lines = [
+        f"  {path}: {before.get(path)!r} {when}, {now.get(path)!r} now"
+        for path in {**before, **now}
+        if before.get(path) != now.get(path)
+    ]
+    first = f"{files.path}: expected the manifest that {which}, got another "
+    return "\n".join([f"{first}({versions[0][:12]} {when}, {versions[1][:12]} now):", *lines])
 
 
 def _started(config: dict[str, Any]) -> dict[str, Any] | None:

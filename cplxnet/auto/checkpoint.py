@@ -71,6 +71,8 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove every checkpoint: the stage has its snapshot now."""
         self.wait()
+        if self.files.check is not None:
+            self.files.check()  # or they are those of the process that goes on with the run
         for path in self._there():
             path.unlink(missing_ok=True)
 

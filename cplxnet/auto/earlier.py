@@ -35,7 +35,7 @@ class Earlier(NamedTuple):
             if source == target:
                 into.set_aside(source, error)
             return None
-        if snapshot["key"] != key:
+        if snapshot.get("key") != key:
             return None
         if source != target:
             atomic.share(source, target, check=into.check)

@@ -64,13 +64,31 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.json holds, empty where there is none."""
-        return _read(self.path / "config.json") or {}
+        """What config.json holds, empty where there is none. Raises ValueError where it is damaged."""
+        path = self.path / "config.json"
+        config = _read(path) or {}
+        if not isinstance(config.get("manifest", {}), dict):
+            raise _damaged(path, "a manifest", config["manifest"])
+        return config
 
     @property
     def status(self) -> dict[str, Any]:
-        """The status as last written; a folder that is not there is queued."""
-        return _read(self.path / "status.json") or {"state": "queued"}
+        """The status as last written; a folder that is not there is queued.
+
+        Results that were kept without status.json, as in `runs/reference`, are done if every stage has its scores.
+
+        Raises ValueError where the file is damaged.
+        """
+        path = self.path / "status.json"
+        status = _read(path) or {"state": "done" if self._whole() else "queued"}
+        if status.get("state") not in STATES or not _all_dicts(status.get("stages", {})):
+            raise _damaged(path, f"a state of {', '.join(STATES)} and its stages", status)
+        return status
+
+    def _whole(self) -> bool:
+        """Whether config.json and scores.json say that every stage of the run was trained."""
+        asked = self.config.get("manifest", {}).get("stage_order")
+        return bool(asked) and list((self.scores or {}).get("stages", {})) == asked
 
     def update(self, **changes: Any) -> None:
         """Change keys of the status: state, stage, epoch, n_epochs, reason."""
@@ -93,8 +111,12 @@ class RunFolder:
 
     @property
     def scores(self) -> dict[str, Any] | None:
-        """What scores.json holds, None where there is none yet."""
-        return _read(self.path / "scores.json")
+        """What scores.json holds, None where there is none yet. Raises ValueError where it is damaged."""
+        path = self.path / "scores.json"
+        scores = _read(path)
+        if scores is not None and not _all_dicts(scores.get("stages", {})):
+            raise _damaged(path, "scores of stages", scores)
+        return scores
 
     def write_scores(self, scores: dict[str, Any]) -> None:
         atomic.write_json(self.path / "scores.json", plain(scores), check=self.check)
@@ -103,7 +125,7 @@ class RunFolder:
     def history(self) -> list[dict[str, Any]]:
         """One dict per epoch, in the order they were trained."""
         path = self.path / "history.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_bytes().splitlines() if path.exists() else []
         return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
     def write_history(self, lines: list[dict[str, Any]]) -> None:
@@ -139,13 +161,20 @@ def _read(path: Path) -> Any:
 def _parse(text: str | bytes, source: str) -> Any:
     try:
         value = json.loads(text)
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ValueError(
-            f"{source}: expected JSON as this package writes it, got {error}; delete the file to run again"
-        ) from error
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or brackets without end
+        raise _damaged(source, "JSON as this package writes it", error) from error
     if not isinstance(value, dict):
-        raise ValueError(f"{source}: expected a JSON object, got {value!r:.40}; delete the file to run again")
+        raise _damaged(source, "a JSON object", value)
     return value
+
+
+def _all_dicts(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, dict) for value in values.values())
+
+
+def _damaged(source: str | Path, wanted: str, found: object) -> ValueError:
+    shown = str(found) if isinstance(found, Exception) else f"{found!r:.60}"
+    return ValueError(f"{source}: expected {wanted}, got {shown}; delete the file to run again")
 
 
 def _version(package: str) -> str | None:

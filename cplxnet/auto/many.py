@@ -83,5 +83,5 @@ def _here(agenda: Agenda, settings: Settings, device: str) -> None:
                 time.sleep(0.1)
                 continue
             shown.set_postfix_str(name)
-            agenda.settle(run_one(name, settings, device=device))
+            agenda.settle(run_one(name, settings, device=device, read=agenda.manifests[name]))
             shown.update(len(agenda.outcomes) - shown.n)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import claim
-from .changes import refuse_changes
+from .changes import refuse_changes, refuse_edits
 from .epoch import Diverged
 from .folder import RunFolder
 from .manifest import Manifest, load
@@ -48,13 +48,26 @@ class Settings:
         return [path.with_suffix("") for path in sorted(self.folder.glob("*.json")) if path.stem != name]
 
 
-def run_one(name: str, settings: Settings, *, device: str, stopped: Callable[[], bool] = lambda: False) -> Outcome:
+def run_one(
+    name: str,
+    settings: Settings,
+    *,
+    device: str,
+    read: Manifest | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Outcome:
     """Run `folder/name.json` in `folder/name/` if it is not done, failed or with another process; never raises
-    `Exception`."""
-    path = settings.folder / name
+    `Exception`.
+
+    read: the manifest as the command read it, perhaps hours ago; one that was edited since, before its turn or while it
+    was run, is a failure that leaves the folder as it is.
+    """
+    path, file = settings.folder / name, settings.folder / f"{name}.json"
     try:
         check_device(device)
-        manifest = load(settings.folder / f"{name}.json")  # as it is now: the grid may have been read hours ago
+        manifest = load(file)
+        if read is not None and not settings.accept_changes:
+            refuse_edits(RunFolder(path), manifest, read)
         outcome = settled(name, manifest, settings)
         if outcome is not None:
             return outcome
@@ -74,6 +87,8 @@ def run_one(name: str, settings: Settings, *, device: str, stopped: Callable[[],
                 accept_changes=settings.accept_changes,
                 stopped=stopped,
             )
+        if not settings.accept_changes:
+            refuse_changes(RunFolder(path), load(file))
     except (claim.Held, claim.ClaimLost) as error:
         return Outcome(name, "elsewhere", str(error))
     except Exception as error:  # the edge of a run: its folder has the traceback and the reason, the summary has both

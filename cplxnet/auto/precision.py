@@ -56,7 +56,7 @@ def tf32(on: bool) -> Iterator[None]:
 
     The setting is the process's own, and is put back. Other devices do not know it.
     """
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [place.allow_tf32 for place in places]
     try:
         for place in places:

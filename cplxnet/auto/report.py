@@ -16,8 +16,8 @@ from .manifest import Manifest
 def status(folder: str | Path) -> pd.DataFrame:
     """How far each run of a folder of manifests is, a row per run; read from status files alone.
 
-    Columns: state (a run whose process is known to be gone counts as interrupted), stage, epoch, n_epochs, validation
-    (the last validation score), left (at the pace of the last epoch), owner, reason.
+    Columns: state (a run whose process is known to be gone counts as interrupted, one whose status cannot be read as
+    damaged), stage, epoch, n_epochs, validation (the last score), left (at the pace of the last epoch), owner, reason.
     """
     rows = {path.stem: _status_row(path.with_suffix("")) for path in sorted(_existing(folder).glob("*.json"))}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(STATUS)).rename_axis("run")
@@ -27,7 +27,13 @@ STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", 
 
 
 def _status_row(path: Path) -> dict[str, Any]:
-    found = RunFolder(path).status
+    try:
+        return _row_of(path, RunFolder(path).status)
+    except (ValueError, TypeError, KeyError) as error:  # of one run; the others are shown all the same
+        return {"state": "damaged", "reason": f"{type(error).__name__}: {error}"}
+
+
+def _row_of(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     row = {key: found.get(key) for key in STATUS}
     running, owner = found["state"] == "running", found.get("owner")
     row["owner"] = f"{owner['host']}:{owner['pid']}" if running and owner else None
@@ -54,7 +60,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     Raises FileNotFoundError if there is no folder, ManifestError if its manifests cannot be read.
     """
     rows = []
-    for about, results in _runs(folder):
+    for about, results in runs(folder):
         state = RunFolder(Path(folder) / about["run"]).status["state"]
         for stage, result in results.items():
             row = {"run": about["run"], "state": state, **about, "stage": stage}
@@ -62,7 +68,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _runs(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def runs(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Of each run its name and varied parameters, and the stages of its scores.json.
 
     Scores of a manifest that has changed since are none of this one's: they are left out.
@@ -92,7 +98,7 @@ def _row(result: dict[str, Any], scorer: str, scored: dict[str, Any]) -> dict[st
 def layers(folder: str | Path) -> pd.DataFrame:
     """Sparsity by layer: a row per run, stage and layer (n_par, n_zero, sparsity), with the varied parameters."""
     rows = []
-    for about, results in _runs(folder):
+    for about, results in runs(folder):
         for stage, result in results.items():
             for layer, count in result["layers"].items():
                 share = count["n_zero"] / count["n_par"]

@@ -226,4 +226,14 @@ class Session:
         self.files.write_history(self.history)
         self.files.write_scores(self.scores())
         finished = {name: {key: done[key] for key in ("key", "seconds")} for name, done in self.stage_scores.items()}
-        self.files.update(stages=finished)
+        self.files.update(stages=finished, **self._last_epoch())
+
+    def _last_epoch(self) -> dict[str, Any]:
+        """Where the run is by its history, for the status: also where it took over all of it and trained nothing."""
+        if not self.history:
+            return {}
+        last = self.history[-1]
+        scored = [line["validation"] for line in self.history if line["validation"] is not None]
+        where = {"stage": last["stage"], "epoch": last["epoch"] + 1, "left_s": None}
+        where |= {"n_epochs": self.manifest.stage(last["stage"]).n_epochs}
+        return where | ({"validation": scored[-1]} if scored else {})

@@ -27,7 +27,7 @@ def key_of(manifest: Manifest, stage: str, *, previous: str | None, data: dict[s
     settings = manifest.stage(stage).to_dict()
     weighed = {term: weight for term, weight in settings["objective"].items() if weight != 0}
     whole = manifest.resolved().to_dict()  # defaults written out: leaving one out changes nothing
-    parts = {
+    parts: dict[str, Any] = {
         "stage": settings | {"objective": weighed},
         "terms": {term: whole["objective_terms"][term] for term in weighed},
         "device": torch.device(device).type,

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from distributed import Worker
 
+from .manifest import Manifest
 from .one import Outcome, Settings, run_one
 from .runner import Interrupted
 from .slots import slot
 
 _stopped: set[str] = set()  # jobs that were asked to stop
+_closing = threading.Event()  # this worker is to end: its scheduler is gone, say, or its time in a batch system is up
 _one_at_a_time = threading.Lock()  # torch's random numbers belong to the process, however many threads a worker has
 
 
@@ -27,11 +29,11 @@ class Job:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
-def work(name: str, job: Job) -> Outcome:
-    """Do the run `name`: the task that workers are given."""
+def work(name: str, job: Job, manifest: Manifest) -> Outcome:
+    """Do the run `name`: the task that workers are given. manifest: as it was when the command read it."""
 
     def stopped() -> bool:
-        return job.id in _stopped
+        return _closing.is_set() or job.id in _stopped
 
     def check() -> None:
         if stopped():
@@ -41,7 +43,7 @@ def work(name: str, job: Job) -> Outcome:
         with _one_at_a_time, slot(job.devices, job.per_device, group=job.id, check=check) as device:
             if job.threads is not None:
                 torch.set_num_threads(job.threads)
-            return run_one(name, job.settings, device=device, stopped=stopped)
+            return run_one(name, job.settings, device=device, read=manifest, stopped=stopped)
     except Interrupted as error:
         return Outcome(name, "interrupted", str(error))
 
@@ -59,3 +61,9 @@ def dask_setup(worker: Worker) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def dask_teardown(worker: Worker) -> None:
+    """A closing worker ends its run at the next batch, marked and with its claim given back, so that another worker can
+    go on with it now. Called by Dask, as `dask_setup`."""
+    _closing.set()

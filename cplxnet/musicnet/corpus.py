@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.signal
 from matplotlib.axes import Axes
+from matplotlib.ticker import ScalarFormatter
 
 from . import layout
 from .notes import LOWEST_NOTE, N_NOTES, note_changes
@@ -61,5 +62,11 @@ def spectrogram(
         span = np.clip([label["start_time"], label["end_time"]], first, last) / rate_hz
         axes.plot(span, [pitch, pitch], color="tab:red", linewidth=1.5, alpha=0.8)
     axes.set(
-        xlabel="seconds", ylabel="Hz", yscale="log", ylim=(25, rate_hz / 2), title=f"{item.key} {item.composition}"
+        xlabel="time, seconds",
+        ylabel="frequency, Hz",
+        yscale="log",
+        xlim=(begin_s, begin_s + len(signal) / rate_hz),
+        ylim=(25, rate_hz / 2),
+        title=f"{item.key} {item.composition}",
     )
+    axes.yaxis.set_major_formatter(ScalarFormatter())

@@ -12,6 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from .whole import Hdf5, written
+
 LOWEST_NOTE, HIGHEST_NOTE = 21, 104  # MIDI: A0 to G#7, the 84 classes
 
 LABELS = np.dtype(
@@ -27,6 +29,7 @@ LABELS = np.dtype(
 )
 _ALIASES = {"note": "note_id"}  # some builds of MusicNet's HDF5 files call the column so
 _CHUNK = 1 << 16  # samples that share a checksum: 256 KiB, read at 1.5 GB/s as if in one piece
+_BLOCK = 16 * _CHUNK  # samples that `write` has in memory at once
 _OPTIONAL = {"start_beat", "end_beat", "note_value", "instrument"}
 _HOW_TO_BUILD = (
     "build the demo corpus by `make demo` or `python -m cplxnet.musicnet.demo`, MusicNet by extra/get_datasets.ipynb"
@@ -56,16 +59,21 @@ class Recording:
 _TEXTS = ("composer", "composition", "movement", "ensemble")
 
 
-def _check_data(data: np.ndarray, where: str) -> np.ndarray:
+def _check_shape(data: np.ndarray, where: str) -> None:
     if data.ndim != 1 or data.dtype.kind != "f":
         raise RecordingError(
             f"{where}: expected `data` as float samples of shape (samples,), got {data.dtype} of shape {data.shape}"
         )
+
+
+def _check_data(data: np.ndarray, where: str, *, begin: int = 0) -> np.ndarray:
+    """`data`, which are the samples from `begin` on, as float32."""
+    _check_shape(data, where)
     finite = np.isfinite(data)
     if not finite.all():
         position = int(np.argmin(finite))
         raise RecordingError(
-            f"{where}: expected finite samples, got {data[position]} at sample {position}; write the file again"
+            f"{where}: expected finite samples, got {data[position]} at sample {begin + position}; write the file again"
         )
     return data.astype(np.float32, copy=False)
 
@@ -165,38 +173,41 @@ def write(
     rate_hz: int,
     attributes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `recordings` (an iterable, consumed one by one) at `rate_hz` samples per second, each one checked first.
+    """Write `recordings` (an iterable, consumed one by one) at `rate_hz` samples per second, each one checked.
 
     The file appears whole or not at all: it is written beside `path` and renamed. Without time stamps, so the same
-    recordings give the same bytes. `attributes` are added to the root.
+    recordings give the same bytes. `attributes` are added to the root. A recording's `data` are only asked for their
+    shape, type and slices of 4 MiB, so they need not be in memory.
 
     Raises
     ------
-    RecordingError: as `recordings` raises on reading, or no recording to write.
+    RecordingError: as `recordings` raises on reading, or no recording to write; OSError: the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["rate_hz"] = rate_hz
-            for name, value in (attributes or {}).items():
-                file.attrs[name] = value
-            for recording in recordings:
-                _write(file, recording, rate_hz, f"{path}, recording {recording.key}")
-            if not len(file):
-                raise RecordingError(f"{path}: expected at least one recording to write, got none")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written(path) as temporary, Hdf5(temporary) as file:
+        file.root.attrs["rate_hz"] = rate_hz
+        for name, value in (attributes or {}).items():
+            file.root.attrs[name] = value
+        for recording in recordings:
+            _write(file, recording, rate_hz, f"{path}, recording {recording.key}")
+        if not len(file.root):
+            raise RecordingError(f"{path}: expected at least one recording to write, got none")
 
 
-def _write(file: h5py.File, recording: Recording, rate_hz: int, where: str) -> None:
-    data, labels = _check_data(recording.data, where), _check_labels(recording.labels, where)
-    group = file.create_group(recording.key, track_times=False)
-    for name, values in (("data", data), ("labels", labels)):
-        pieces = {"chunks": (min(len(values), _CHUNK),), "fletcher32": True} if len(values) else {}
-        group.create_dataset(name, data=values, track_times=False, **pieces)
+def _create(group: h5py.Group, name: str, values: np.ndarray, dtype: np.dtype) -> h5py.Dataset:
+    pieces = {"chunks": (min(len(values), _CHUNK),), "fletcher32": True} if len(values) else {}
+    return group.create_dataset(name, (len(values),), dtype, track_times=False, **pieces)
+
+
+def _write(file: Hdf5, recording: Recording, rate_hz: int, where: str) -> None:
+    _check_shape(recording.data, where)
+    labels = _check_labels(recording.labels, where)
+    group = file.root.create_group(recording.key, track_times=False)
+    dataset = _create(group, "data", recording.data, np.dtype("<f4"))
+    for begin in range(0, len(recording.data), _BLOCK):
+        file.append(dataset, begin, _check_data(recording.data[begin : begin + _BLOCK], where, begin=begin))
+    file.append(_create(group, "labels", labels, LABELS), 0, labels)
     for name in _TEXTS:
         group.attrs[name] = getattr(recording, name)
-    group.attrs["seconds"] = len(data) / rate_hz
+    group.attrs["seconds"] = len(recording.data) / rate_hz
+    file.check()

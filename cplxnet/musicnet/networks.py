@@ -70,6 +70,8 @@ class Network(nn.Sequential):
     given real features takes them as real parts.
     """
 
+    is_chain = True  # its forward is that of its layers in turn: what `nn.compact` asks
+
     def __init__(self, layers: dict[str, nn.Module], *, is_complex: bool) -> None:
         super().__init__()
         for name, layer in layers.items():

@@ -1,6 +1,7 @@
 """From MusicNet's 44.1 kHz to the 11 kHz that the networks hear."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soxr
@@ -15,6 +16,16 @@ def resample(signal: np.ndarray, *, source_hz: int = SOURCE_HZ, target_hz: int =
     return soxr.resample(np.asarray(signal, np.float32), source_hz, target_hz, quality="VHQ").astype(
         np.float32, copy=False
     )
+
+
+def resample_blocks(
+    blocks: Iterable[np.ndarray], *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ
+) -> Iterator[np.ndarray]:
+    """`resample` of the signal that comes in `blocks`, in blocks: the same values, whatever their lengths."""
+    stream = soxr.ResampleStream(source_hz, target_hz, 1, dtype="float32", quality="VHQ")
+    for block in blocks:
+        yield stream.resample_chunk(np.asarray(block, np.float32))
+    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def rescale(times: np.ndarray, *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ) -> np.ndarray:

@@ -30,11 +30,11 @@ def pooled_average_precision(target: Values, logit: Values) -> float:
     ------
     ValueError: shapes differ, a target not 0 or 1, a NaN logit, no positive target (AP is undefined then).
     """
-    hits, total = _ranking(target, logit)[1:]
+    hits, total = ranking(target, logit)[1:]
     return float((hits / total).mean())
 
 
-def _ranking(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def ranking(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits of the positive entries, rising, and at each as threshold: true positives, entries above, in float64."""
     target, logit = _checked(target, logit)
     positive = _sorted(logit[target])
@@ -111,7 +111,7 @@ def curve(target: Values, logit: Values, *, n_points: int = CURVE_POINTS) -> dic
     """
     if n_points < 2:
         raise ValueError(f"expected n_points >= 2, got {n_points}")
-    positive, hits, total = _ranking(target, logit)
+    positive, hits, total = ranking(target, logit)
     distinct = torch.ones_like(positive, dtype=torch.bool)
     distinct[1:] = positive[1:] != positive[:-1]
     hits, total = hits[distinct].flip(0), total[distinct].flip(0)  # thresholds falling, recall rising

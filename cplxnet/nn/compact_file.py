@@ -2,8 +2,8 @@
 
 Metadata: one entry, "cplxnet-compact-1", the SHA-256 (hexadecimal) of everything else in the file, a space, and JSON:
 
-- `network`: {"in_channels", "stages": [{"name", "shape": [out, in, k], "complex", "positions": form, "stride", "padding",
-  "dilation", "whole", "relu", "pool": null or [kind, size, stride], "real_part"}]} (see `stage.Stage`);
+- `network`: {"in_channels", "stages": [{"name", "shape": [out, in, k], "complex", "positions": form, "stride",
+  "padding", "dilation", "whole", "relu", "pool": null or [kind, size, stride], "real_part"}]} (see `stage.Stage`);
 - `user`: the user's own text, {"...": "..."}.
 
 Tensors of stage i: `i.values` (kept weights in the order of their positions; a complex one is two numbers), float32 or

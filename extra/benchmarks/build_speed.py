@@ -1,7 +1,8 @@
 """How fast MusicNet's files are built, and opened: `python -m extra.benchmarks.build_speed [--hours 3] [--open-gb 5]`.
 
-Makes an archive of noise with MusicNet's density of notes (float WAV files of 4 to 18 minutes), builds it from the
-unpacked folder with two processes, and samples the memory of all its processes ten times a second. Then writes one
+Makes an archive of noise with MusicNet's density of notes (float WAV files of 4 to 18 minutes, the first of --longest),
+builds it from the unpacked folder with two processes, and samples the memory of all its processes ten times a second:
+compare --longest 4 and --longest 40, which must not matter. Then writes one
 11 kHz file of --open-gb GB with 1.1 million notes and opens it, twice, so that the second time is from a warm disk.
 Everything lies in a temporary folder (--folder) and is deleted.
 """
@@ -33,13 +34,14 @@ def _labels(rng: np.random.Generator, samples: int, notes: int, rate_hz: int) ->
     return labels
 
 
-def write_archive(folder: Path, hours: float) -> float:
+def write_archive(folder: Path, hours: float, longest: int) -> float:
     """An unpacked archive of about `hours`; returns its seconds of sound."""
     rng, seconds, number = np.random.default_rng(0), 0.0, 0
     for name in ("train_data", "train_labels"):
         (folder / name).mkdir(parents=True)
     while seconds < hours * 3600:
-        key, length = (IDS[number] if number < len(IDS) else 1000 + number), 60 * MINUTES[number % len(MINUTES)]
+        key = IDS[number] if number < len(IDS) else 1000 + number
+        length = 60 * (MINUTES[number % len(MINUTES)] if number else longest)
         samples = length * SOURCE_HZ
         noise = rng.standard_normal(samples, dtype=np.float32)
         wavfile.write(folder / "train_data" / f"{key}.wav", SOURCE_HZ, noise * np.float32(0.1))
@@ -88,15 +90,16 @@ def _recordings(gigabytes: float, notes: int) -> Iterator[layout.Recording]:
         yield layout.Recording(f"id_{1000 + number}", np.roll(noise, number), labels)
 
 
-def time_build(folder: Path, hours: float) -> None:
-    seconds = write_archive(folder / "archive", hours)
+def time_build(folder: Path, hours: float, longest: int) -> None:
+    seconds = write_archive(folder / "archive", hours, longest)
     with Memory() as memory:
         start = time.perf_counter()
         archive.build(folder / "archive", folder / "data", n_workers=2)
         taken = time.perf_counter() - start
     print(
-        f"build: {seconds / 3600:.2f} hours of WAV in {taken:.1f} s, {seconds / taken:.0f} times real time; memory at "
-        f"most {memory.pss / 1e9:.2f} GB (shared pages once), {memory.rss / 1e9:.2f} GB (counted for each process)"
+        f"build: {seconds / 3600:.2f} hours of WAV, one of {longest} minutes, in {taken:.1f} s, "
+        f"{seconds / taken:.0f} times real time; memory at most {memory.pss / 1e9:.2f} GB (shared pages "
+        f"once), {memory.rss / 1e9:.2f} GB (counted for each process)"
     )
 
 
@@ -117,13 +120,14 @@ def time_opening(folder: Path, gigabytes: float, notes: int = 1_100_000) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m extra.benchmarks.build_speed", description=__doc__)
     parser.add_argument("--hours", type=float, default=3.0, help="of sound in the archive; 0: no build")
+    parser.add_argument("--longest", type=int, default=MINUTES[0], help="minutes of the first recording")
     parser.add_argument("--open-gb", type=float, default=5.0, help="size of the train file; 0: not opened")
     parser.add_argument("--folder", help="where the temporary folder lies (default: the system's)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
         if options.hours:
-            time_build(folder, options.hours)
+            time_build(folder, options.hours, options.longest)
             shutil.rmtree(folder / "archive")
             shutil.rmtree(folder / "data")
         if options.open_gb:

@@ -1,95 +1,206 @@
-"""What the runner adds to training: `python -m extra.benchmarks.runner_cost [--folder FOLDER]`.
+"""What the runner adds to training: `python -m extra.benchmarks.runner_cost [--rounds 3] [--folder FOLDER]`.
 
-Per epoch: the checkpoint of the full complex DeepConvNet (dense and variational, with Adam's state), as the training
-waits for it (copying; the file is written meanwhile) and as it takes in all, and the status and history files. Per run:
-claim, configuration, status and the search for stages to share, in a folder of 85.
+The same training of the complex DeepConvNet twice: by a bare loop over `train_epoch` with the same seeds, scores and a
+`torch.save` at the end, and through `auto.run` in a folder of 85 runs with `reuse`, as a grid runs it: claim, check,
+status, history, a checkpoint an epoch, scores, snapshot. In turn, so that other work on the machine meets both. An
+epoch's cost does not depend on its length, so epochs are short here, and the share is of the 1000 batches of a whole
+one; a run's cost is what is left beside its epochs. Wall time and the process's CPU time (which other work does not
+touch, and which counts the thread that writes the checkpoint). Also the command `status` on 1000 runs.
 """
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from cplxnet.auto import claim, experiments
-from cplxnet.auto.checkpoint import Checkpoints
-from cplxnet.auto.earlier import finished_elsewhere
+from cplxnet import auto
+from cplxnet.auto import experiments, grid, session
+from cplxnet.auto.epoch import predict, train_epoch
 from cplxnet.auto.folder import RunFolder
-from cplxnet.auto.optim import make_optimizer, named_state
-from cplxnet.musicnet import MODELS
+from cplxnet.auto.manifest import Manifest
+from cplxnet.auto.materials import Materials
+from cplxnet.auto.objective import Objective
+from cplxnet.auto.stages import seed_of
+from cplxnet.auto.training import Training
+from cplxnet.auto.watch import Watch
+from cplxnet.musicnet import layout
 
-EPOCH_S = 150.0  # 1000 batches of 32 windows on two cores; see README.md of this folder for steps
-N = 5
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Median of N calls after one."""
-    times = []
-    for _ in range(N + 1):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+WHOLE = 1000  # batches of an epoch of Experiment-1
+RECORDINGS = 32  # a window of each makes a batch
+STAGES = {"dense": "complex.DeepConvNet", "sparsify": "complex.DeepConvNetVD"}
 
 
-def checkpoint(model: str, files: RunFolder) -> tuple[float, float, int]:
-    """Seconds that the training waits, seconds until it is on disk, bytes."""
-    network = MODELS[model](in_channels=1, length=4096)
-    optimizer = make_optimizer(network, "adam", lr=1e-3)
-    sum(p.sum() for p in network.parameters()).backward()  # type: ignore[union-attr]
-    optimizer.step()
-    checkpoints, epoch, waits = Checkpoints(files), 0, []
+class Clock(NamedTuple):
+    """Seconds: by the wall, and of this process's threads."""
 
-    def save() -> None:
-        nonlocal epoch
-        epoch += 1
-        start = time.perf_counter()
-        state = {"key": model, "model": network.state_dict(), "optimizer": named_state(network, optimizer)}
-        checkpoints.save(epoch, state)
-        waits.append(time.perf_counter() - start)
-        checkpoints.wait()
+    wall: float
+    cpu: float
 
-    whole = seconds(save)
-    size = max(path.stat().st_size for path in files.path.glob("epoch-*.pt"))
-    checkpoints.clear()
-    return statistics.median(waits[1:]), whole, size
+    @classmethod
+    def now(cls) -> "Clock":
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, other: "Clock") -> "Clock":
+        return Clock(self.wall - other.wall, self.cpu - other.cpu)
+
+
+class Timed:
+    """Stands in for `train_epoch`, noting when each epoch begins."""
+
+    def __init__(self) -> None:
+        self.starts: list[Clock] = []
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.starts.append(Clock.now())
+        return train_epoch(*args, **options)
+
+    def epochs(self) -> list[Clock]:
+        """From the beginning of each epoch to that of the next: what is written after it is in it."""
+        return [later.since(earlier) for earlier, later in zip(self.starts, self.starts[1:], strict=False)]
+
+
+def corpus(folder: Path) -> None:
+    """Noise with labels: recordings of 2 s for training, one of 1 s for each scoring."""
+    rng = np.random.default_rng(0)
+    for split, count, seconds in (("train", RECORDINGS, 2), ("valid", 1, 1), ("test", 1, 1)):
+        notes = [(k * 550, (k + 1) * 550, 1, 40 + k, 0.0, 1.0, b"Quarter") for k in range(20 * seconds)]
+        rows = [
+            layout.Recording(
+                f"id_{1000 + k}",
+                rng.standard_normal(11000 * seconds).astype(np.float32),
+                np.array(notes, layout.LABELS),
+            )
+            for k in range(count)
+        ]
+        layout.write(folder / f"musicnet_11khz_{split}.h5", rows, rate_hz=11000)
+
+
+def manifest_of(stage: str, n_epochs: int, n_batches: int) -> Manifest:
+    """Experiment-1's first manifest with one stage of short epochs and scores of a second."""
+    first = next(iter(experiments.experiment_1().values()))
+    changes = {
+        "model": {"name": STAGES[stage]},
+        "feeds.train.n_batches": n_batches,
+        "stages": {"dense": {**first.resolved().to_dict()["stages"][stage], "n_epochs": n_epochs, "early": None}},
+        "stage_order": ["dense"],
+    }
+    raw = first.resolved().to_dict()
+    for split in ("train", "valid", "test"):
+        changes[f"datasets.{split}.file"] = f"musicnet_11khz_{split}.h5"
+    changes["stages"]["dense"] |= {"model": {}, "restart": True, "feed": "train"}
+    for path, value in changes.items():
+        part = raw
+        *parents, last = path.split(".")
+        for key in parents:
+            part = part[key]
+        part[last] = value
+    return auto.manifest.parse(raw)
+
+
+def bare(manifest: Manifest, folder: Path, data: Path, timed: Timed) -> None:
+    """The training, scores and a file with the result, and nothing else."""
+    manifest = manifest.resolved()
+    materials = Materials(manifest, device="cpu", data=data)
+    stage = manifest.stage("dense")
+    model = materials.build(stage)
+    watch = Watch(None, model, lambda name: 0.0)
+    seeds = {purpose: seed_of(manifest, "dense", purpose) for purpose in ("windows", "noise")}
+    training = Training(stage, model, watch, device="cpu", seeds=seeds)
+    feed = materials.feed(stage.feed, training.windows)
+    objective = Objective(manifest.objective_terms, stage.objective)
+    for epoch in range(stage.n_epochs):
+        training.n_epochs = epoch
+        training.set_rate()
+        timed(model, feed, materials.inputs, objective, training.optimizer, grad_clip=stage.grad_clip)
+    for spec in manifest.scorers.values():
+        scored = materials.feed(spec.feed)
+        target, logit = predict(model, scored, materials.inputs)
+        materials.task.score_dataset(target, logit, scored.dataset, curves=spec.curves)
+    torch.save({"model": model.state_dict(), "optimizer": training.optimizer_state()}, folder / "bare.pt")
+
+
+def through_runner(manifest: Manifest, folder: Path, data: Path, timed: Timed) -> None:
+    """The same as a run of a grid."""
+    train, session.train_epoch = session.train_epoch, timed  # type: ignore[assignment]
+    others = sorted(path for path in (folder / "grid").iterdir() if path.is_dir())
+    shutil.rmtree(folder / "grid" / "run", ignore_errors=True)
+    try:
+        auto.run(manifest, folder / "grid" / "run", data=data, progress=False, reuse=others)
+    finally:
+        session.train_epoch = train
+
+
+WAYS = {"bare": bare, "runner": through_runner}
+
+
+def measure(stage: str, folder: Path, rounds: int, n_epochs: int, n_batches: int) -> None:
+    """Both ways in turn; prints what the runner adds."""
+    manifest = manifest_of(stage, n_epochs, n_batches)
+    epochs: dict[str, list[Clock]] = {way: [] for way in WAYS}
+    rests: dict[str, list[Clock]] = {way: [] for way in WAYS}
+    for number in range(rounds + 1):  # the first warms up
+        for way, train in WAYS.items():
+            timed, start = Timed(), Clock.now()
+            train(manifest, folder, folder, timed)
+            whole, found = Clock.now().since(start), timed.epochs()
+            if number:
+                epochs[way] += found
+                rests[way].append(Clock(*(_rest(whole, found, field, n_epochs) for field in Clock._fields)))
+    for field in Clock._fields:
+        epoch, rest = ({way: _median(found[way], field) for way in WAYS} for found in (epochs, rests))
+        added, whole_epoch = epoch["runner"] - epoch["bare"], epoch["bare"] / n_batches * WHOLE
+        print(
+            f"{STAGES[stage]}, {field} time: {added:+.3f} s an epoch, {added / whole_epoch:+.2%} of one of {WHOLE} "
+            f"batches ({whole_epoch:.0f} s); {rest['runner'] - rest['bare']:+.2f} s a run",
+            flush=True,
+        )
+
+
+def _rest(whole: Clock, epochs: list[Clock], field: str, n_epochs: int) -> float:
+    """Seconds of a training beside its epochs."""
+    return getattr(whole, field) - n_epochs * statistics.mean(getattr(epoch, field) for epoch in epochs)
+
+
+def _median(clocks: list[Clock], field: str) -> float:
+    return statistics.median(getattr(clock, field) for clock in clocks)
+
+
+def fill(folder: Path, count: int) -> None:
+    """A grid of runs that are done, for what is looked up among them."""
+    manifest = next(iter(experiments.experiment_1().values())).resolved()
+    grid.write(folder, {"r0": manifest})
+    files = RunFolder(folder / "r0")
+    files.start(manifest, "cpu")
+    files.update(state="done", stage="fine-tune", epoch=50, n_epochs=50, stages={"dense": {"key": "k", "seconds": 1.0}})
+    for number in range(1, count):
+        shutil.copy(folder / "r0.json", folder / f"r{number}.json")
+        shutil.copytree(folder / "r0", folder / f"r{number}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m extra.benchmarks.runner_cost", description=__doc__)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured (default: temporary)")
-    with tempfile.TemporaryDirectory(dir=parser.parse_args().folder) as name:
-        manifest = next(iter(experiments.experiment_1().values())).resolved()
-        others = [RunFolder(Path(name) / f"r{number}") for number in range(85)]
-        for other in others:
-            other.start(manifest, "cpu")
-        files = others[0]
-        for model in ("complex.DeepConvNet", "complex.DeepConvNetVD"):
-            waits, whole, size = checkpoint(model, files)
-            print(
-                f"checkpoint of {model}, {size / 1e6:.0f} MB: training waits {waits:.3f} s, on disk in {whole:.3f} s "
-                f"({waits / EPOCH_S:.2%} and {whole / EPOCH_S:.2%} of an epoch of {EPOCH_S:.0f} s)"
-            )
-        lines = [{"stage": "dense", "epoch": epoch, "loss": 0.1, "validation": 0.7} for epoch in range(175)]
-        print(f"history and status after an epoch: {seconds(lambda: _log(files, lines)):.4f} s")
-        print(f"claim, configuration, status, search for stages: {seconds(lambda: _run(others, manifest)):.4f} s a run")
-
-
-def _log(files: RunFolder, lines: list[dict[str, object]]) -> None:
-    files.write_history(lines)  # type: ignore[arg-type]
-    files.update(stage="dense", epoch=3, n_epochs=50)
-
-
-def _run(others: list[RunFolder], manifest: object) -> None:
-    with claim.hold(others[0].path / "claim") as held:
-        others[0].start(manifest, "cpu")  # type: ignore[arg-type]
-        for stage in ("dense", "sparsify", "fine-tune"):
-            finished_elsewhere(others, stage, "k")
-        others[0].update(state="done")
-        held.finish()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4, help="of a run")
+    parser.add_argument("--batches", type=int, default=10, help="of an epoch")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        corpus(folder)
+        fill(folder / "grid", 85)
+        for stage in STAGES:
+            measure(stage, folder, options.rounds, options.epochs, options.batches)
+        fill(folder / "thousand", 1000)
+        start = Clock.now()
+        auto.status(folder / "thousand")
+        taken = Clock.now().since(start)
+        print(f"status of 1000 runs: {taken.wall:.2f} s wall, {taken.cpu:.2f} s of CPU")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import soxr
 import tiny
 
 from cplxnet.musicnet import MusicNet, archive
-from cplxnet.musicnet.archive import files, pool, staging
+from cplxnet.musicnet.archive import pool
 from cplxnet.musicnet.archive.build import _locked
 
 NAMES = ("musicnet.h5", "musicnet_11khz_train.h5", "musicnet_11khz_valid.h5", "musicnet_11khz_test.h5")
@@ -109,41 +109,6 @@ def test_without_the_large_file_and_without_metadata(unpacked, tmp_path):
     assert "4 recordings without metadata: 1727, 1759, 2131, 2303" in made.notices
 
 
-def test_killed_and_run_again(built, unpacked, metadata_csv, tmp_path):
-    """Killed in the middle of the recordings; then goes on with those that are missing, to the same bytes."""
-    script = f"""
-import time
-from cplxnet.musicnet import archive
-from cplxnet.musicnet.archive import staging
-made, save = [], staging._save
-def slow(path, arrays, notices):
-    save(path, arrays, notices)
-    made.append(path)
-    if len(made) == 3:
-        print("three", flush=True)
-        time.sleep(600)
-staging._save = slow
-archive.build({str(unpacked)!r}, {str(tmp_path)!r}, metadata_csv={str(metadata_csv)!r}, n_workers=0)
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None and process.stdout.readline() == b"three\n"
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / ".musicnet-build").glob("id_*.npz")}
-    assert len(kept) == 3 and not list(tmp_path.glob("*.h5"))
-    (tmp_path / ".musicnet-build" / "id_1.audio.0.npz.77.part").write_bytes(b"half")
-
-    names = []
-    make, staging._make = staging._make, lambda piece, path: (names.append(path.name), make(piece, path))[1]
-    try:
-        archive.build(unpacked, tmp_path, metadata_csv=metadata_csv, n_workers=0)
-    finally:
-        staging._make = make
-    assert len(names) == 5 and not set(names) & set(kept)
-    assert content(tmp_path) == content(built.folder)
-
-
 def test_a_killed_worker_is_told():
     with pytest.raises(RuntimeError, match=r"a process of the build was killed.*run it again"):
         list(pool.run(_die, [()], n_workers=1))
@@ -181,38 +146,6 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return "Z"
-
-
-def test_disk_full_while_staging_keeps_what_is_done(built, unpacked, metadata_csv, tmp_path, monkeypatch):
-    savez, calls = np.savez, []
-
-    def full(file, **arrays):
-        calls.append(1)
-        if len(calls) == 4:
-            file.write(b"some")
-            raise OSError(28, "No space left on device")
-        savez(file, **arrays)
-
-    monkeypatch.setattr(staging.np, "savez", full)
-    with pytest.raises(archive.DiskFullError, match=r"\.musicnet-build: no space left; .* kept there, make room"):
-        archive.build(unpacked, tmp_path, metadata_csv=metadata_csv, n_workers=0)
-    folder = tmp_path / ".musicnet-build"
-    assert (
-        len(list(folder.glob("id_*.npz"))) == 3 and not list(folder.glob("*.part")) and not list(tmp_path.glob("*.h5"))
-    )
-    monkeypatch.undo()
-    archive.build(unpacked, tmp_path, metadata_csv=metadata_csv, n_workers=0)
-    assert content(tmp_path) == content(built.folder)
-
-
-def test_disk_full_while_writing_the_files(unpacked, tmp_path, monkeypatch):
-    def full(*args, **options):
-        raise OSError("Can't write data (file write failed: errno = 28, error message = 'No space left on device')")
-
-    monkeypatch.setattr(files.layout, "write", full)
-    with pytest.raises(archive.DiskFullError, match="no space left"):
-        archive.build(unpacked, tmp_path, n_workers=0)
-    assert len(list((tmp_path / ".musicnet-build").glob("id_*.npz"))) == 8 and not list(tmp_path.glob("*.h5"))
 
 
 def test_one_build_at_a_time(unpacked, tmp_path):

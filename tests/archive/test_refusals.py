@@ -18,6 +18,12 @@ from cplxnet.musicnet import archive, layout
 from cplxnet.musicnet.archive import labels, metadata, stores, unpickle, wav
 
 
+def samples(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
+    """What wav.blocks gives, as one array, and the notices."""
+    told: list[str] = []
+    return np.concatenate(list(wav.blocks(io.BytesIO(content), len(content), where, told.append))), told
+
+
 def wav_bytes(data: np.ndarray, rate_hz: int = 44100) -> bytes:
     file = io.BytesIO()
     wavfile.write(file, rate_hz, data)
@@ -29,23 +35,23 @@ SIGNAL = tiny.audio(1727)
 
 def test_wav_widths_and_channels():
     whole = (SIGNAL * 2**31).astype(np.int64).clip(-(2**31), 2**31 - 1)
-    exact, told = wav.samples(wav_bytes(SIGNAL), "a.wav")
+    exact, told = samples(wav_bytes(SIGNAL), "a.wav")
     assert np.array_equal(exact, SIGNAL) and told == []
     for width, data in {"32": whole.astype(np.int32), "64": SIGNAL.astype(np.float64)}.items():
-        got, told = wav.samples(wav_bytes(data), "a.wav")
+        got, told = samples(wav_bytes(data), "a.wav")
         assert np.array_equal(got, SIGNAL) and told == [f"a.wav: samples of {width} bits converted to float32"]
     packed = (whole >> 8).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
     header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(packed), b"WAVE", b"fmt ", 16, 1, 1, 44100,
                          132300, 3, 24, b"data", len(packed))  # fmt: skip
-    got, told = wav.samples(header + packed, "a.wav")
+    got, told = samples(header + packed, "a.wav")
     assert np.array_equal(got, SIGNAL) and told == ["a.wav: samples of 24 bits converted to float32"]
-    got, told = wav.samples(wav_bytes(np.stack([SIGNAL, -SIGNAL / 2], 1)), "a.wav")
+    got, told = samples(wav_bytes(np.stack([SIGNAL, -SIGNAL / 2], 1)), "a.wav")
     np.testing.assert_allclose(got, SIGNAL / 4, atol=1e-7)
     assert told == ["a.wav: stereo, its two channels averaged"]
 
 
 def test_wav_of_another_rate_is_resampled():
-    got, told = wav.samples(wav_bytes(SIGNAL, 48000), "a.wav")
+    got, told = samples(wav_bytes(SIGNAL, 48000), "a.wav")
     assert np.array_equal(got, soxr.resample(SIGNAL, 48000, 44100, quality="VHQ"))
     assert "48000 Hz resampled to 44100 Hz" in told[0]
 
@@ -58,14 +64,14 @@ def test_wav_of_another_rate_is_resampled():
         (wav_bytes(np.zeros((9, 3), np.int16)), r"a\.wav: expected one channel, or two to average, got 3"),
         (wav_bytes(SIGNAL)[:-100], r"a\.wav: truncated, chunk 'data' expects 352820 bytes, got 352720"),
         (wav_bytes(SIGNAL)[:30], r"a\.wav: truncated, chunk 'fmt ' expects"),
-        (wav_bytes(SIGNAL)[:38], r"a\.wav: truncated, expected a chunk 'data'"),
+        (wav_bytes(SIGNAL)[:38], r"a\.wav: truncated, expected chunks 'fmt ' and 'data', got the end"),
         (wav_bytes(SIGNAL[:0]), r"a\.wav: expected samples, got none"),
         (b"<html>gone</html>", r"a\.wav: expected a WAV file"),
     ],
 )
 def test_wav_refused(content, text):
     with pytest.raises(archive.ArchiveError, match=text):
-        wav.samples(content, "a.wav")
+        samples(content, "a.wav")
 
 
 ROW = (100, 200, 1, 60, 0.0, 1.0, "Quarter")
@@ -222,9 +228,36 @@ def test_arrays_and_trees_of_every_protocol(protocol):
     from intervaltree import Interval, IntervalTree
 
     pair = [SIGNAL, IntervalTree([Interval(1, 2, (np.int64(3), 60, np.float64(0.5), 1.0, "Quarter"))])]
-    data, tree = unpickle.load(io.BytesIO(pickle.dumps(pair, protocol)), "x")
-    assert np.array_equal(unpickle.content_of(data), SIGNAL)
-    assert tree.intervals == [(1, 2, (3, 60, 0.5, 1.0, "Quarter"))]
+    file = io.BytesIO(pickle.dumps(pair, protocol))
+    data, tree = unpickle.load(file, "x")
+    found = unpickle.content_of(data)
+    if isinstance(found, unpickle.Stored):  # left where it is in the file
+        file.seek(0)
+        found = np.frombuffer(b"".join(found.place.blocks(file)), found.dtype)
+    assert np.array_equal(found, SIGNAL)
+    assert tree.intervals == ((1, 2, (3, 60, 0.5, 1.0, "Quarter")),)
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (b"cposix\nsystem\n(S'true'\ntR.", r"posix\.system"),
+        (b"(S'true'\nios\nsystem\n.", r"os\.system"),
+        (b"(cos\nsystem\nS'true'\no.", r"os\.system"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.", r"os\.system"),
+        (b"\x80\x02\x82\x01.", "unregistered extension"),
+        (b"P0 4 0\n.", "opcode 'P'"),
+        (b"U\x050 4 0Q.", "opcode 'Q'"),
+        # an attribute of a class that is admitted: (class, BUILD with slots {"__new__": 3})
+        (b"cintervaltree.interval\nInterval\n(N(S'__new__'\nI3\ndtb.", "__new__ of a class set"),
+        (b"\x80\x02T\x00\x00\x02\x00abc", "the pickle ends 131069 bytes early"),
+        (b"\x80\x02K", "not enough data"),
+        (b"", "the pickle ends early"),
+    ],
+)
+def test_pickles_written_by_hand_are_refused(content, got):
+    with pytest.raises(archive.ArchiveError, match=rf"1\.npy: expected a pickle .* got .*{got}.*nothing in it was run"):
+        unpickle.load(io.BytesIO(content), "1.npy")
 
 
 def test_npz_members_refused(tmp_path):

@@ -1,6 +1,7 @@
-"""A finished run, and a count of the epochs trained."""
+"""A finished run, a count of the epochs trained, and processes that end with their test."""
 
 import pytest
+from processes import Started
 from small import Counting, quick, small
 
 from cplxnet.auto import session
@@ -20,3 +21,12 @@ def epochs(monkeypatch):
     counting = Counting(session.train_epoch)
     monkeypatch.setattr(session, "train_epoch", counting)
     return counting
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts processes; the ends of their logs are shown where the test fails."""
+    started = Started(tmp_path / "logs")
+    yield started
+    started.end()
+    print(started.logs())

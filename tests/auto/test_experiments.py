@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from manifest_cases import VOCABULARY
 
-from cplxnet.auto import experiments, grid
+from cplxnet.auto import experiments, grid, stages
 from cplxnet.auto.manifest import load
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
@@ -100,6 +100,29 @@ def test_demo_grid_on_its_own_schedule():
     assert [manifest.datasets[name].stride for name in ("train", "valid", "test")] == [1, 1024, 1024]
     assert manifest.feeds["train"].n_batches == 7
     assert manifest.stage("fine-tune").model.name == "complex.DeepConvNetMasked"
+
+
+def test_reference_grid_varies_form_c_and_seed_and_trains_one_dense_network_a_seed():
+    manifests = experiments.reference((0.05, 0.5), replicates=3, task=VOCABULARY)
+    table = grid.varied(manifests)
+    assert list(table.columns) == ["seed", experiments.METHOD, experiments.C]
+    assert len(manifests) == 2 * 2 * 3 and not table.duplicated().any()
+    assert manifests["ard-c5e-01-r2"].stage("sparsify").model.name == "complex.DeepConvNetARD"
+    assert manifests["vd-c5e-02-r1"].name == "reference VD C=0.05 replicate 1"
+    dense = [stages.key_of(m, "dense", previous=None, data={}, device="cpu") for m in manifests.values()]
+    assert len(set(dense)) == 3
+    for manifest in manifests.values():
+        assert all(s.n_epochs <= s.early.patience for s in manifest.all_stages() if s.early)
+        assert manifest.stage("sparsify").early is None
+        assert {d.file.split("/")[0] for d in manifest.datasets.values()} == {"reference"}
+
+
+def test_the_committed_reference_grid_has_two_replicates_of_six_values_for_both_forms():
+    manifests = grid.read(RUNS / "reference")
+    assert manifests == experiments.reference()
+    table = grid.varied(manifests)
+    counts = table.groupby([experiments.METHOD, experiments.C])["seed"].nunique()
+    assert (counts >= 2).all() and (counts.groupby(level=0).size() >= 6).all() and len(counts) >= 12
 
 
 def test_making_a_grid_leaves_the_template_alone():

@@ -23,6 +23,20 @@ def test_a_folder_that_is_not_there_is_queued_and_empty(tmp_path):
     assert not files.path.exists()
 
 
+def test_results_kept_without_status_are_done_once_every_stage_has_scores(tmp_path):
+    manifest, files = small().resolved(), RunFolder(tmp_path)
+    files.start(manifest, "cpu")
+    (tmp_path / "status.json").unlink()
+    assert files.status == {"state": "queued"}
+    *first, last = manifest.stage_order
+    files.write_scores({"stages": {name: {} for name in first}})
+    assert files.status == {"state": "queued"}
+    files.write_scores({"stages": {name: {} for name in (*first, last)}})
+    assert files.status == {"state": "done"}
+    files.start(manifest, "cpu")
+    assert files.status["state"] == "running"
+
+
 def test_config_says_what_was_run_and_with_what(tmp_path):
     manifest, files = small().resolved(), RunFolder(tmp_path)
     files.start(manifest, "cpu")

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from cplxnet.auto import plots, report
+from cplxnet.auto.reports import layers, profile, trade_off
 
 matplotlib.use("Agg")
 
@@ -30,6 +31,7 @@ def table() -> pd.DataFrame:
             "scorer": "test",
             "positive_share": 0.03,
             "n_par": 1000,
+            "n_zero": 0,
         }
         score = {"average_precision": DENSE[seed], "average_precision_start": None, "compression": 1.0}
         rows.append({**about, "stage": "dense", **score})
@@ -46,7 +48,7 @@ def points(axes: matplotlib.axes.Axes, *, filled: bool) -> set[tuple[float, floa
 
 
 def test_trade_off_shows_every_run_before_and_after(table: pd.DataFrame) -> None:
-    axes = plots.trade_off(table).axes[0]
+    axes = trade_off.figure(trade_off.rows(table)).axes[0]
     assert points(axes, filled=False) == {(compression, before) for compression, before, _ in TUNED.values()}
     assert points(axes, filled=True) == {(compression, after) for compression, _, after in TUNED.values()}
     assert axes.get_xscale() == "log"
@@ -55,7 +57,7 @@ def test_trade_off_shows_every_run_before_and_after(table: pd.DataFrame) -> None
 
 
 def test_trade_off_shows_dense_as_a_band(table: pd.DataFrame) -> None:
-    axes = plots.trade_off(table).axes[0]
+    axes = trade_off.figure(trade_off.rows(table)).axes[0]
     (band,) = axes.patches
     low, high = band.get_y(), band.get_y() + band.get_height()
     assert low == pytest.approx(0.90, abs=2e-3) and high == pytest.approx(0.92, abs=2e-3)
@@ -64,11 +66,11 @@ def test_trade_off_shows_dense_as_a_band(table: pd.DataFrame) -> None:
 
 
 def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
-    upper, lower = plots.against_parameter(table).axes
+    upper, lower = profile.figure(profile.rows(table)).axes
     curves = {line.get_label(): line for line in upper.get_lines()}
     np.testing.assert_allclose(curves["before fine-tuning"].get_ydata(), [0.87, 0.72])
     np.testing.assert_allclose(curves["after fine-tuning"].get_ydata(), [0.92, 0.82])
-    np.testing.assert_allclose(lower.get_lines()[0].get_ydata(), [11.0, 125.0])
+    np.testing.assert_allclose(lower.get_lines()[0].get_ydata(), [120**0.5, 15000**0.5])
     np.testing.assert_allclose(lower.get_lines()[0].get_xdata(), [0.01, 0.1])
 
 
@@ -83,7 +85,7 @@ def test_sparsity_by_layer_averages_replicates_and_leaves_out_layers_without_zer
             (0.1, "fc1", 94),
         ]
     ]
-    (axes,) = plots.sparsity_by_layer(pd.DataFrame(rows)).axes
+    (axes,) = layers.figure(pd.DataFrame(rows)).axes
     (line,) = axes.get_lines()
     assert list(line.get_xdata()) == ["conv1", "fc1"]
     np.testing.assert_allclose(line.get_ydata(), [20.0, 92.0])
@@ -106,10 +108,10 @@ def test_learning_curves_have_a_line_per_stage_and_no_kl_where_there_is_none() -
 
 
 def test_a_folder_without_scores_says_what_to_try(table: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match=r"expected runs scored by 'valid', got none; try .*status"):
-        plots.trade_off(table, scorer="valid")
+    with pytest.raises(ValueError, match=r"expected runs scored by 'valid', got none .scorers: test.; try .*status"):
+        trade_off.rows(table, scorer="valid")
     with pytest.raises(ValueError, match="got none"):
-        plots.trade_off(pd.DataFrame())
+        trade_off.rows(pd.DataFrame())
 
 
 def test_readings_say_what_the_table_says(table: pd.DataFrame) -> None:

@@ -185,3 +185,11 @@ def test_faults_are_named(tmp_path, folder):
     (folder / "extra.json").write_text("{}")
     with pytest.raises(ManifestError, match=r"extra\.json"):
         report.collect(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"state": "asleep"}', '{"state": "running", "owner": 3}'])
+def test_status_of_a_damaged_run_is_a_row_that_says_so(folder, text):
+    (folder / "c0.1-r0" / "status.json").write_text(text)
+    table = report.status(folder)
+    assert table["state"]["c0.1-r0"] == "damaged" and table["reason"]["c0.1-r0"]
+    assert table["state"]["c0.1-r1"] == "done"

@@ -28,6 +28,9 @@ def test_a_finished_run_is_not_trained_again(done, tiny_corpus, tmp_path, epochs
     assert quick(small(), folder, tiny_corpus) == read(folder) == read(done)
     assert epochs.n == 0
     assert (folder / "history.jsonl").read_bytes() == (done / "history.jsonl").read_bytes()
+    before, after = read(done, "status"), read(folder, "status")
+    where = ("state", "stage", "epoch", "n_epochs", "validation")  # what `status` shows of it
+    assert [after[key] for key in where] == [before[key] for key in where] and after["stage"] == "fine-tune"
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])

@@ -16,7 +16,7 @@ LONG = {f"stages.{name}.n_epochs": 4 for name in ("dense", "sparsify", "fine-tun
 
 
 def write(folder, changes=None):
-    manifests = {f"c{c}-r{s}": small({C: c, "seed": s} | (changes or {})) for c in VALUES for s in (0, 1)}
+    manifests = {f"c{c}-r{s}": small({C: c, "seed": s} | (changes or {}), window=16) for c in VALUES for s in (0, 1)}
     grid.write(folder, manifests)
     return list(manifests)
 

@@ -8,7 +8,17 @@ import pytest
 import symusic.core
 
 from cplxnet.musicnet import layout
-from cplxnet.musicnet.demo import IncompleteCorpusWarning, corpus, excerpt, performance, render, soundfont, workers
+from cplxnet.musicnet.demo import (
+    IncompleteCorpusWarning,
+    __main__,
+    corpus,
+    excerpt,
+    performance,
+    reference,
+    render,
+    soundfont,
+    workers,
+)
 from cplxnet.musicnet.demo.pieces import PIECES, SPLITS, Piece
 
 SHORT = "mozart/k545/movement1_exposition.mxl"
@@ -199,3 +209,49 @@ def test_the_pieces_are_enough_and_no_work_is_in_two_splits():
         assert len({p.composer for p in PIECES if p.split == split}) >= 3
     corpus = os.path.join(os.path.dirname(music21.__file__), "corpus")
     assert all(os.path.isfile(os.path.join(corpus, p.source)) for p in PIECES)
+
+
+def test_the_demo_corpus_is_made_by_the_recipe_it_always_had():
+    """Whoever has it built does not build it again: the reference corpus is no part of the recipe."""
+    assert "demo/reference.py" not in corpus._RECIPE and "demo/__main__.py" not in corpus._RECIPE
+    assert corpus.fingerprint() == corpus.fingerprint(PIECES) != corpus.fingerprint(reference.PIECES)
+
+
+def test_the_reference_corpus_shares_no_work_between_splits_and_has_each_demo_split_inside():
+    assert len({p.source for p in reference.PIECES}) == len({p.key for p in reference.PIECES}) == len(reference.PIECES)
+    assert not {p.key for p in reference.PIECES} & {p.key for p in PIECES}
+    split_of = {}
+    for p in (*PIECES, *reference.PIECES):
+        assert split_of.setdefault((p.composer, p.composition), p.split) == p.split, p.name
+    count = {split: sum(p.split == split for p in reference.PIECES) for split in SPLITS}
+    assert 30 <= count["train"] <= 48 and count["valid"] >= 5 and count["test"] >= 5
+    assert sum(p.seconds for p in reference.PIECES if p.split == "train") > 2 * 3600
+    folder = os.path.join(os.path.dirname(music21.__file__), "corpus")
+    assert all(os.path.isfile(os.path.join(folder, p.source)) for p in reference.PIECES)
+
+
+def silence(piece, font, result):
+    data, labels = np.full(900, float(piece.key[-1]), np.float32), np.zeros(0, layout.LABELS)
+    np.savez(result, full=data, full_labels=labels, low=data, low_labels=labels, dropped=0)
+
+
+def test_the_reference_corpus_is_whole_or_not_there(tmp_path, monkeypatch, capsys):
+    with pytest.raises(IncompleteCorpusWarning, match=r"id_1003.*no such instrument"):
+        reference.build(tmp_path, pieces=(*THREE, piece("id_1003")), maker=misbehaves)
+    assert list(tmp_path.iterdir()) == []
+    folder = reference.build(tmp_path, pieces=THREE, maker=silence)
+    names = [f"musicnet_11khz_{split}.h5" for split in SPLITS]
+    assert folder == tmp_path / "reference" and sorted(p.name for p in folder.iterdir()) == sorted(names)
+    assert [path.name for path in tmp_path.iterdir()] == ["reference"]
+    before = [(folder / name).read_bytes() for name in names]
+    assert reference.build(tmp_path, pieces=THREE, maker=fails) == folder  # found built: the maker is not asked
+    reference.build(tmp_path, pieces=THREE, maker=silence, force=True)
+    assert [(folder / name).read_bytes() for name in names] == before
+    (recording,) = layout.recordings(folder / names[0])
+    assert recording.key == "id_1001" and recording.data[0] == 1.0
+
+    monkeypatch.setitem(__main__.SIZES, "reference", lambda data, force: folder)
+    capsys.readouterr()
+    assert __main__.main(["--size", "reference", "--data", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "musicnet_11khz_test.h5: 1 recordings" in printed and "44.1 kHz" not in printed

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
+import soxr
 
 from cplxnet.musicnet import layout
-from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, downsample, resample, rescale
+from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, downsample, resample, resample_blocks, rescale
 
 
 def tone(hz, seconds, rate_hz):
@@ -39,3 +41,14 @@ def test_downsample_moves_samples_and_labels_and_leaves_its_input():
     low = downsample(full)
     assert (low.labels["start_time"][0], low.labels["end_time"][0]) == (1100, 11_000)
     assert (full.labels["start_time"][0], low.key, low.composer) == (4410, "id_1001", "Haydn")
+
+
+@pytest.mark.parametrize("rates", [(44_100, 11_000), (48_000, 44_100)])
+@pytest.mark.parametrize("size", [1, 7777, 1 << 18])
+def test_blocks_give_the_same_bits_as_one_call(rates, size):
+    samples = 40 if size == 1 else 300_017
+    signal = np.random.default_rng(0).standard_normal(samples, dtype=np.float32)
+    blocks = (signal[begin : begin + size] for begin in range(0, samples, size))
+    got = np.concatenate(list(resample_blocks(blocks, source_hz=rates[0], target_hz=rates[1])))
+    want = soxr.resample(signal, *rates, quality="VHQ")
+    assert got.dtype == np.float32 and np.array_equal(got, want)

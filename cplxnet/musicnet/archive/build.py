@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from cplxnet.musicnet.whole import written
+
 from . import faults, files, metadata, pool, staging
 from .download import md5_of
 from .faults import ArchiveError, Seen
@@ -63,8 +65,11 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())  # or removed by its owner
         except BlockingIOError:
-            raise RuntimeError(f"{folder}: expected no other build here, got one at work; wait for its end") from None
+            mine = False
+        if not mine:
+            raise RuntimeError(f"{folder}: expected no other build here, got one at work; wait for its end")
         for left in folder.glob("*.part"):  # of processes that were killed; hidden ones too
             left.unlink()
         yield
@@ -78,7 +83,7 @@ def _stage(source: Source, folder: Path, recipe: str, n_workers: int) -> list[Se
     with tqdm(total=source.n_recordings, desc="recordings", unit="recording") as bar:
 
         def tick() -> None:
-            bar.update(len(list(folder.glob("id_*.audio.*.npz"))) - bar.n)
+            bar.update(len(list(folder.glob("id_*.audio.*.json"))) - bar.n)
 
         for _, found in pool.run(staging.stage, jobs, n_workers=n_workers, tick=tick):
             seen += found
@@ -142,21 +147,31 @@ def _found(data: Path, key: Mapping[str, Any]) -> Built | None:
     return Built(data, made, tuple(record["notices"])) if whole and record.get("key") == dict(key) else None
 
 
-def _publish(built: Built, folder: Path, key: Mapping[str, Any]) -> None:
-    """Give the files their final names; their record last."""
+def _refuse_stale(entries: Sequence[Entry], data: Path) -> None:
+    there = {split_of(entry.number) for entry in entries}
     for split in SPLITS:
-        stale = built.folder / file_11khz(split)
-        if stale.name not in built.files and stale.exists():
+        stale = data / file_11khz(split)
+        if split not in there and stale.exists():
             raise ArchiveError(
                 f"{stale}: expected no file of another build, got one and no {split} recordings; remove it"
             )
+
+
+def _publish(built: Built, folder: Path, key: Mapping[str, Any]) -> None:
+    """Give the files their final names; their record last."""
     (built.folder / RECORD).unlink(missing_ok=True)
     for name in built.files:
         os.replace(folder / name, built.folder / name)
     record = {"key": dict(key), "files": [dataclasses.asdict(one) for one in built.files.values()]}
-    text = json.dumps(record | {"notices": built.notices}, indent=2) + "\n"
-    (folder / RECORD).write_text(text)
+    with written(folder / RECORD) as place:
+        place.write_text(json.dumps(record | {"notices": built.notices}, indent=2) + "\n")
     os.replace(folder / RECORD, built.folder / RECORD)
+
+
+def _told(built: Built) -> Built:
+    for notice in built.notices:
+        tqdm.write(f"notice: {notice}")
+    return built
 
 
 def build(
@@ -193,18 +208,21 @@ def build(
         "metadata": md5_of(Path(metadata_csv)) if metadata_csv is not None else None,
         "full": full,
     }
-    if not force and (found := _found(data, key)) is not None:
-        return found
     folder = data / _STAGING
+    if not force and (found := _found(data, key)) is not None:
+        if folder.exists():  # killed at its very end
+            with _locked(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        return _told(found)
     with _locked(folder):
         seen = _stage(opened, folder, key["recipe"], n_workers)
         entries = _entries(seen, texts)
+        _refuse_stale(entries, data)
         made = _assemble(entries, folder, full, n_workers)
         clipped = next(iter(made.values())).notices if full else [n for one in made.values() for n in one.notices]
         told = (*(notice for one in seen for notice in one.notices), *clipped, *_gaps(entries, texts))
         built = Built(data, made, tuple(sorted(told)))
-        _publish(built, folder, key)
-        shutil.rmtree(folder)
-    for notice in built.notices:
-        tqdm.write(f"notice: {notice}")
-    return built
+        with staging.telling_full(data):
+            _publish(built, folder, key)
+        shutil.rmtree(folder, ignore_errors=True)  # the dying process of a killed build may still write there
+    return _told(built)

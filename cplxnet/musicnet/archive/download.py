@@ -13,7 +13,7 @@ import requests
 from tqdm.auto import tqdm
 from urllib3.util import Retry
 
-from .faults import DiskFullError
+from .faults import NO_SPACE, DiskFullError
 
 _BLOCK = 1 << 20
 _BUSY = (429, 500, 502, 503, 504)  # may pass: try again; anything else from 400 on will not
@@ -99,6 +99,12 @@ def _transfer(session: requests.Session, address: str, part: Path, size: int | N
         raise _Broken(str(error)) from error
     except requests.RequestException as error:
         raise DownloadError(f"{address}: {error}; try another address") from error
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise DiskFullError(
+            f"{part.parent}: no space left; what came is kept in {part}: make room and run again to go on"
+        ) from None
     if whole is not None and part.stat().st_size < whole:
         raise _Broken(f"{part.stat().st_size} of {whole} bytes")
 

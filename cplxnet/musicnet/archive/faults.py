@@ -1,7 +1,10 @@
 """What is wrong with an archive, and what was put right on the way."""
 
 import dataclasses
+import errno
 from collections.abc import Sequence
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # what the system answers where a disk or a quota is full
 
 
 class ArchiveError(ValueError):

@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
+
+import numpy as np
 
 from cplxnet.musicnet import layout
 from cplxnet.musicnet.layout import Recording
@@ -40,14 +43,15 @@ class Written:
 
 
 def _recording(entry: Entry, folder: Path, form: str, notices: list[str]) -> Recording:
-    audio = staging.load(folder / entry.audio)
-    labels, told = clip(staging.load(folder / entry.labels)["labels"], len(audio["full"]), entry.member)
+    samples = len(staging.values(folder / entry.audio, "full"))
+    labels, told = clip(staging.values(folder / entry.labels, "rows")[:], samples, entry.member)
     notices += told
     if form == "low":
         labels = labels.copy()
         for column in ("start_time", "end_time"):
             labels[column] = rescale(labels[column])
-    return Recording(f"id_{entry.number:04d}", audio[form], labels, **entry.texts)
+    data = cast(np.ndarray, staging.values(folder / entry.audio, form))  # read in slices by layout.write
+    return Recording(f"id_{entry.number:04d}", data, labels, **entry.texts)
 
 
 def assemble(name: str, entries: Sequence[Entry], folder: Path, form: str) -> Written:
@@ -68,11 +72,7 @@ def assemble(name: str, entries: Sequence[Entry], folder: Path, form: str) -> Wr
             yield recording
 
     path = folder / name
-    try:
+    with staging.telling_full(folder):
         layout.write(path, recordings(), rate_hz=RATE_HZ[form])
-    except OSError as error:
-        if staging.is_full(error):
-            raise staging.disk_full(folder) from None
-        raise
     hours = samples / RATE_HZ[form] / 3600
     return Written(name, len(entries), hours, notes, path.stat().st_size, md5_of(path), tuple(notices))

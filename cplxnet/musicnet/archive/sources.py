@@ -1,4 +1,4 @@
-"""The forms in which people hold MusicNet, each as pieces (audio or labels of one recording) that a worker can load."""
+"""The forms in which people hold MusicNet, each as pieces (audio or labels of one recording) that a worker can read."""
 
 import dataclasses
 import functools
@@ -6,29 +6,33 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import h5py
 import numpy as np
 
 from .faults import ArchiveError
 
-Loaded = tuple[np.ndarray, list[str]]  # samples (float32, 44.1 kHz) or labels (LABELS), and notices
+Tell = Callable[[str], None]  # hears notices of what was put right
+_LARGEST_TABLE = 1 << 26  # bytes of a CSV file, which is in memory at once; MusicNet's largest has 0.5 MB
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """Audio or labels of recording `number`; `identity` changes when its bytes do, `load()` reads and checks it."""
+    """Audio or labels of recording `number`, read and checked by `read(tell)`; `identity` changes when its bytes do.
+
+    `read` yields blocks of samples (float32, 44.1 kHz) or of rows (LABELS), never the whole of a long recording.
+    """
 
     number: int
     kind: str  # "audio" or "labels"
     member: str
     identity: str
-    load: Callable[[], Loaded]
+    read: Callable[[Tell], Iterator[np.ndarray]]
 
 
 class Shard(Protocol):
-    """A share of a source: picklable, its pieces in one pass, each to be loaded before the next is asked for."""
+    """A share of a source: picklable, its pieces in one pass, each to be read before the next is asked for."""
 
     def pieces(self) -> Iterator[Piece]: ...
 
@@ -74,11 +78,24 @@ def folder_kind(member: str) -> str | None:
     return "labels" if place in (("train_labels", ".csv"), ("test_labels", ".csv")) else None
 
 
-def load_member(kind: str, content: bytes, where: str) -> Loaded:
-    """Samples of a WAV file or labels of a CSV file."""
+def told(made: tuple[np.ndarray, list[str]], tell: Tell) -> Iterator[np.ndarray]:
+    """A table as its only block, once its notices are told."""
+    table, notices = made
+    for notice in notices:
+        tell(notice)
+    yield table
+
+
+def read_member(kind: str, file: BinaryIO, size: int, where: str, tell: Tell) -> Iterator[np.ndarray]:
+    """Samples of a WAV file or labels of a CSV file, of `size` bytes."""
     from . import labels, wav
 
-    return wav.samples(content, where) if kind == "audio" else labels.from_csv(content, where)
+    if kind == "audio":
+        yield from wav.blocks(file, size, where, tell)
+    elif size > _LARGEST_TABLE:
+        raise ArchiveError(f"{where}: expected a CSV file of at most {_LARGEST_TABLE} bytes, got {size}")
+    else:
+        yield from told(labels.from_csv(file.read(), where), tell)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +114,13 @@ class FolderShard:
                 kind,
                 member,
                 stamp(path),
-                functools.partial(_load_file, path, kind, member),
+                functools.partial(_read_file, path, kind, member),
             )
 
 
-def _load_file(path: Path, kind: str, member: str) -> Loaded:
-    return load_member(kind, path.read_bytes(), member)
+def _read_file(path: Path, kind: str, member: str, tell: Tell) -> Iterator[np.ndarray]:
+    with open(path, "rb") as file:
+        yield from read_member(kind, file, os.fstat(file.fileno()).st_size, member, tell)
 
 
 def _folder(path: Path) -> Source:

@@ -4,9 +4,11 @@ import dataclasses
 import functools
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import h5py
 import numpy as np
@@ -15,7 +17,9 @@ from cplxnet.musicnet.resample import SOURCE_HZ
 
 from . import labels, unpickle
 from .faults import ArchiveError
-from .sources import Loaded, Piece, Shard, Source, number_of, stamp
+from .sources import Piece, Shard, Source, Tell, number_of, stamp, told
+
+_BLOCK = 1 << 20  # samples in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,29 +34,35 @@ class StoreShard:
         path = Path(self.path)
         where, number = f"{path.name}, {self.member}", number_of(self.member, f"{path.name}, {self.member}")
         for kind in ("audio", "labels"):
-            load = functools.partial(_READERS[self.reader], self.path, self.member, kind, where)
-            yield Piece(number, kind, where, f"{stamp(path)}/{self.member}", load)
+            read = functools.partial(_READERS[self.reader], self.path, self.member, kind, where)
+            yield Piece(number, kind, where, f"{stamp(path)}/{self.member}", read)
 
 
-def _mono(data: Any, where: str) -> np.ndarray:
-    """Samples (samples,) as float32; int16 as in a WAV file."""
-    if not isinstance(data, np.ndarray) or data.ndim != 1 or data.dtype.kind not in "fi" or not len(data):
-        what = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise ArchiveError(f"{where}: expected samples of shape (samples,), float or int16, got {what}")
-    if data.dtype.kind == "f":
-        return data.astype(np.float32, copy=False)
-    if data.dtype.itemsize != 2:
-        raise ArchiveError(f"{where}: expected samples as float or int16, got {data.dtype}")
-    return data * np.float32(2.0**-15)
+def _check_mono(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
+    if dtype.kind not in "fi" or len(shape) != 1 or not shape[0] or (dtype.kind == "i" and dtype.itemsize != 2):
+        raise ArchiveError(
+            f"{where}: expected samples of shape (samples,), float or int16, got {dtype} of shape {shape}"
+        )
 
 
-def _read_hdf5(path: str, member: str, kind: str, where: str) -> Loaded:
+def _float32(block: np.ndarray) -> np.ndarray:
+    """Samples as float32; int16 as in a WAV file."""
+    return block.astype(np.float32, copy=False) if block.dtype.kind == "f" else block * np.float32(2.0**-15)
+
+
+def _read_hdf5(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
     try:
         with h5py.File(path, "r") as file:
-            found = file[member]["data" if kind == "audio" else "labels"][()]
+            found = file[member]["data" if kind == "audio" else "labels"]
+            if kind == "labels":
+                yield from told(labels.from_columns(found[()], where), tell)
+                return
+            _check_mono(found.dtype, found.shape, where)
+            step = max(_BLOCK, found.chunks[0] if found.chunks else 0)  # a chunk is read as a whole, once
+            for begin in range(0, len(found), step):
+                yield _float32(found[begin : begin + step])
     except (KeyError, OSError) as error:
         raise ArchiveError(f"{where}: expected readable datasets `data` and `labels`, got {error}") from None
-    return (_mono(found, where), []) if kind == "audio" else labels.from_columns(found, where)
 
 
 def hdf5(path: Path) -> Source:
@@ -65,8 +75,9 @@ def hdf5(path: Path) -> Source:
     return _store(path, "hdf5", members)
 
 
-@functools.lru_cache(maxsize=1)  # audio and labels of a recording are one pickle
-def _entry(path: str, member: str, where: str) -> list[Any]:
+@contextmanager
+def _pickled(path: str, member: str, where: str) -> Iterator[BinaryIO]:
+    """The pickle of a member, at its beginning: behind the header of an array of objects."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             version = np.lib.format.read_magic(file)
@@ -74,11 +85,19 @@ def _entry(path: str, member: str, where: str) -> list[Any]:
             _, _, dtype = read(file)
             if dtype != np.dtype(object):
                 raise ArchiveError(f"{where}: expected a pair of samples and interval tree, got an array of {dtype}")
-            found = unpickle.load(file, where)  # type: ignore[arg-type]
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+            yield cast(BinaryIO, file)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise ArchiveError(f"{where}: expected a readable member, got {error}") from None
     except ValueError as error:
         raise error if isinstance(error, ArchiveError) else ArchiveError(f"{where}: {error}") from None
+
+
+@functools.lru_cache(maxsize=1)  # audio and labels of a recording are one pickle
+def _entry(path: str, member: str, where: str) -> list[Any]:
+    with _pickled(path, member, where) as file:
+        found = unpickle.load(file, where)
+        while file.read(_BLOCK):  # to the end, where the checksum is compared
+            pass
     if not isinstance(found, list) or len(found) != 2 or not isinstance(found[1], unpickle.Tree):
         raise ArchiveError(f"{where}: expected a pair of samples and interval tree, got {type(found).__name__}")
     return found
@@ -96,12 +115,35 @@ def _fields(interval: unpickle.Interval, where: str) -> list[Any]:
     return [interval.begin, interval.end, *data[:4], value]
 
 
-def _read_npz(path: str, member: str, kind: str, where: str) -> Loaded:
+def _read_npz(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
     data, tree = _entry(path, member, where)
-    if kind == "audio":
-        return _mono(data, where), []
-    rows = ((f"{where}, interval {k}", _fields(one, where)) for k, one in enumerate(tree.intervals))
-    return labels.table(rows, where)
+    if kind == "labels":
+        rows = ((f"{where}, interval {k}", _fields(one, where)) for k, one in enumerate(tree.intervals))
+        yield from told(labels.table(rows, where), tell)
+        return
+    if not isinstance(data, (np.ndarray, unpickle.Stored)):
+        raise ArchiveError(f"{where}: expected an array of samples, got {type(data).__name__}")
+    _check_mono(data.dtype, data.shape, where)
+    if isinstance(data, np.ndarray):
+        yield _float32(data)
+        return
+    samples = 0
+    with _pickled(path, member, where) as file:
+        for raw in _whole_samples(data.place.blocks(file), data.dtype.itemsize):
+            samples += len(raw) // data.dtype.itemsize
+            yield _float32(np.frombuffer(raw, data.dtype))
+    if samples != data.shape[0]:
+        raise ArchiveError(f"{where}: expected {data.shape[0]} samples, got {samples}; fetch the file again")
+
+
+def _whole_samples(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in blocks of a multiple of `size`."""
+    rest = b""
+    for block in blocks:
+        rest += block
+        whole = len(rest) // size * size
+        yield rest[:whole]
+        rest = rest[whole:]
 
 
 def npz(path: Path) -> Source:

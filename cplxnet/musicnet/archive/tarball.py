@@ -1,6 +1,7 @@
 """musicnet.tar.gz as a stream: nothing of it is unpacked to disk, and what has no business in it is refused."""
 
 import dataclasses
+import functools
 import gzip
 import os
 import tarfile
@@ -10,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+import numpy as np
+
 from .faults import ArchiveError
-from .sources import Loaded, Piece, Shard, Source, folder_kind, load_member, number_of, stamp
+from .sources import Piece, Shard, Source, Tell, folder_kind, number_of, read_member, stamp
 
 _BUFFER = 1 << 20
-_LARGEST = 1 << 30  # bytes of a member, 1.7 hours of float samples: all of it is in memory at once
 
 
 def _refuse_strange(member: tarfile.TarInfo, where: str) -> None:
@@ -26,10 +28,6 @@ def _refuse_strange(member: tarfile.TarInfo, where: str) -> None:
         raise ArchiveError(f"{where}: expected files, got {member.name!r}, a link to {member.linkname!r}")
     if not (member.isfile() or member.isdir()):
         raise ArchiveError(f"{where}: expected files, got {member.name!r}, of tar's type {member.type!r}")
-    if member.size > _LARGEST:
-        raise ArchiveError(
-            f"{where}: expected members of at most {_LARGEST} bytes, got {member.name!r} of {member.size}"
-        )
 
 
 @contextmanager
@@ -74,27 +72,30 @@ class TarShard:
             if kind is not None:
                 number = number_of(member.name, member.name)
                 if number % self.n_shares == self.share:
-                    load = _Loader(tar, member, kind, name)
-                    yield Piece(number, kind, member.name, f"{archive}/{member.name}/{member.size}", load)
+                    read = functools.partial(_read, tar, member, kind, name)
+                    yield Piece(number, kind, member.name, f"{archive}/{member.name}/{member.size}", read)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Loader:
-    """Reads the member that the stream is at."""
+class _Member:
+    """The member that the stream is at, as a file to read forwards."""
 
-    tar: tarfile.TarFile
-    member: tarfile.TarInfo
-    kind: str
-    archive: str
+    def __init__(self, tar: tarfile.TarFile, member: tarfile.TarInfo, archive: str) -> None:
+        file = tar.extractfile(member)
+        assert file is not None
+        self._file, self._member, self._archive, self._left = file, member, archive, member.size
 
-    def __call__(self) -> Loaded:
-        with _whole(self.archive):
-            file = self.tar.extractfile(self.member)
-            assert file is not None
-            content = file.read()
-            if len(content) < self.member.size:
-                raise EOFError(f"{len(content)} of {self.member.size} bytes of {self.member.name}")
-        return load_member(self.kind, content, self.member.name)
+    def read(self, size: int = -1) -> bytes:
+        size = self._left if size < 0 else min(size, self._left)
+        with _whole(self._archive):
+            found = self._file.read(size)
+            self._left -= len(found)
+            if len(found) < size:
+                raise EOFError(f"{self._member.size - self._left} of {self._member.size} bytes of {self._member.name}")
+        return found
+
+
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str, archive: str, tell: Tell) -> Iterator[np.ndarray]:
+    yield from read_member(kind, cast(BinaryIO, _Member(tar, member, archive)), member.size, member.name, tell)
 
 
 def source(path: Path) -> Source:

@@ -8,6 +8,8 @@ pickle about how memory is laid out. Opcodes that need an import, a persistent i
 Reference: Python's documentation of pickle, "Restricting Globals".
 """
 
+import io
+import math
 import pickle
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
@@ -15,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from .faults import ArchiveError
+from .outline import Left, left, outline
 
 _PLAIN = "biuf"  # kinds of numbers that an array may hold; beside them only "O", a list of objects
 
@@ -27,15 +30,24 @@ class Interval(NamedTuple):
     data: Any = None
 
 
-class Tree:
+class Tree(NamedTuple):
     """What stands for an interval tree: its intervals."""
 
-    __slots__ = ("intervals",)
+    intervals: tuple[Interval, ...]
 
-    def __init__(self, intervals: Any = ()) -> None:
-        self.intervals = list(intervals)
-        if not all(type(interval) is Interval for interval in self.intervals):
-            raise pickle.UnpicklingError("an interval tree of something else than intervals")
+
+def _tree(intervals: Any = ()) -> Tree:
+    if not all(type(interval) is Interval for interval in intervals):
+        raise pickle.UnpicklingError("an interval tree of something else than intervals")
+    return Tree(tuple(intervals))
+
+
+class Stored(NamedTuple):
+    """A large array, left where it is: its values' type and shape, and their place in the pickle."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    place: Left
 
 
 class _Dtype:
@@ -61,8 +73,19 @@ class _Dtype:
         return found.newbyteorder("<" if self.order == "<" else ">") if self.order in "<>" else found
 
 
+def _numbers(content: Any, dtype: np.dtype, shape: Any) -> Any:
+    """The array of what an array's pickle holds, or where it is."""
+    if not isinstance(content, Left):
+        return np.frombuffer(content, dtype).reshape(shape)
+    shape = tuple(int(n) for n in shape)
+    expected = math.prod(shape) * dtype.itemsize
+    if not (content.size >= expected if content.text else content.size == expected):
+        raise pickle.UnpicklingError(f"{content.size} bytes for an array of {expected}")
+    return Stored(dtype, shape, content)
+
+
 class _Array:
-    """What stands for an array while its pickle is read; `value` is the array, or the list of an object array."""
+    """What stands for an array while its pickle is read; `value`: the array, where it is, or an object array's list."""
 
     __slots__ = ("value",)
 
@@ -75,12 +98,12 @@ class _Array:
             self.value = [content_of(item) for item in content]
         else:
             content = content.encode("latin1") if isinstance(content, str) else content  # Python 2's str
-            self.value = np.frombuffer(content, dtype.numpy).reshape(shape)
+            self.value = _numbers(content, dtype.numpy, shape)
 
 
 def _from_buffer(content: Any, dtype: Any, shape: Any, order: str) -> Any:
     made = _Array()
-    made.__setstate__((1, shape, dtype, False, bytes(content)))
+    made.value = _numbers(content, dtype.numpy, shape)
     return made
 
 
@@ -89,24 +112,23 @@ def _scalar(dtype: _Dtype, content: Any) -> Any:
     return np.frombuffer(raw, dtype.numpy, count=1)[0].item()
 
 
-def _latin1(text: str, encoding: str) -> bytes:
+def _latin1(text: Any, encoding: str) -> Any:
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"bytes as {encoding}")
-    return text.encode("latin1")
+    return text if isinstance(text, Left) else text.encode("latin1")
 
 
-class _Marker:
+def _ndarray(*_: Any) -> Any:
     """What stands for the class numpy.ndarray, which is only ever an argument."""
-
-    __slots__ = ()
+    raise pickle.UnpicklingError("numpy.ndarray called")
 
 
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("intervaltree.intervaltree", "IntervalTree"): Tree,
+    ("intervaltree.intervaltree", "IntervalTree"): _tree,
     ("intervaltree.interval", "Interval"): Interval,
-    ("intervaltree", "IntervalTree"): Tree,
+    ("intervaltree", "IntervalTree"): _tree,
     ("intervaltree", "Interval"): Interval,
-    ("numpy", "ndarray"): _Marker,
+    ("numpy", "ndarray"): _ndarray,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _latin1,
 }
@@ -116,12 +138,31 @@ for _module in ("numpy.core.numeric", "numpy._core.numeric"):
     _ALLOWED |= {(_module, "_frombuffer"): _from_buffer}
 
 
+class _Callable:
+    """A stand-in to be called and nothing else: a pickle can also set attributes, of classes and functions too."""
+
+    __slots__ = ("_make",)
+    _make: Callable[..., Any]
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_make", make)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setattr__(self, name: str, _: Any) -> None:
+        raise pickle.UnpicklingError(f"{name} of a class set")
+
+
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ALLOWED[module, name]
+            return _Callable(_ALLOWED[module, name])
         except KeyError:
             raise pickle.UnpicklingError(f"{module}.{name}") from None
+
+    def persistent_load(self, pid: Any) -> Left:
+        return left(pid)
 
 
 def content_of(value: Any) -> Any:
@@ -130,14 +171,14 @@ def content_of(value: Any) -> Any:
 
 
 def load(file: BinaryIO, where: str) -> Any:
-    """The object pickled in `file`: numbers, texts, lists, arrays, `Tree`.
+    """The object pickled in `file` (seekable): numbers, texts, lists, arrays, `Stored` for large ones, `Tree`.
 
     Raises
     ------
     ArchiveError: the pickle names anything else, or is broken; the text says what.
     """
     try:
-        return content_of(_Restricted(file, encoding="latin1").load())
+        return content_of(_Restricted(io.BytesIO(outline(file)), encoding="latin1").load())
     except Exception as error:  # a broken pickle raises anything; whichever, nothing of it is used
         raise ArchiveError(
             f"{where}: expected a pickle of arrays and interval trees, got {error or type(error).__name__}; "

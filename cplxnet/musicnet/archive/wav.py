@@ -1,99 +1,142 @@
-"""WAV files into float samples at 44.1 kHz: what is safe is converted with a notice, what is not is refused.
+"""WAV files as blocks of float samples at 44.1 kHz: what is safe is converted with a notice, what is not is refused.
+
+A file is read forwards once, a block at a time, so that its length does not matter.
 
 Reference: Multimedia Programming Interface and Data Specifications 1.0 (RIFF); WAVEFORMATEXTENSIBLE.
 """
 
+import dataclasses
 import struct
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 
-from cplxnet.musicnet.resample import SOURCE_HZ, resample
+from cplxnet.musicnet.resample import SOURCE_HZ, resample_blocks
 
 from .faults import ArchiveError
 
 _INTEGER, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _USUAL = {(_INTEGER, 16), (_FLOAT, 32)}
 _LOWEST_HZ, _HIGHEST_HZ = 22_050, 192_000  # below, the band that 11 kHz holds (5.5 kHz) is no longer safely whole
+_BLOCK = 1 << 18  # frames in memory at once
 
 
-def _chunks(content: memoryview, where: str) -> dict[bytes, memoryview]:
-    """The first `fmt ` and `data` chunk; a `data` chunk longer than the file is a truncated file."""
-    if len(content) < 12 or bytes(content[:4]) != b"RIFF" or bytes(content[8:12]) != b"WAVE":
-        raise ArchiveError(f"{where}: expected a WAV file (RIFF....WAVE), got {bytes(content[:12])!r}")
-    found: dict[bytes, memoryview] = {}
-    position = 12
-    while position + 8 <= len(content) and b"data" not in found:
-        name, size = struct.unpack_from("<4sI", content, position)
-        there = len(content) - position - 8
-        if size > there:
-            raise ArchiveError(
-                f"{where}: truncated, chunk {name.decode('latin1')!r} expects {size} bytes, got {there}; "
-                "fetch the file again"
-            )
-        found[name] = content[position + 8 : position + 8 + size]
-        position += 8 + size + (size & 1)
-    for name in (b"fmt ", b"data"):
-        if name not in found:
-            raise ArchiveError(f"{where}: truncated, expected a chunk {name.decode()!r}, got none")
-    return found
+@dataclasses.dataclass(frozen=True)
+class _Format:
+    """How the samples are stored: kind of numbers, channels, rate, bits a sample."""
+
+    kind: int
+    channels: int
+    rate_hz: int
+    bits: int
+
+    @property
+    def frame(self) -> int:
+        """Bytes of one sample of every channel."""
+        return self.channels * self.bits // 8
 
 
-def _format(chunk: memoryview, where: str) -> tuple[int, int, int, int]:
-    """(kind of samples, channels, rate in Hz, bits a sample)."""
+def _chunk(file: BinaryIO, left: int, where: str) -> tuple[bytes, int]:
+    """Name and size of the chunk that begins here, `left` bytes before the file's end."""
+    if left < 8:
+        raise ArchiveError(f"{where}: truncated, expected chunks 'fmt ' and 'data', got the end of the file")
+    name, size = struct.unpack("<4sI", file.read(8))
+    if size > left - 8:
+        raise ArchiveError(
+            f"{where}: truncated, chunk {name.decode('latin1')!r} expects {size} bytes, got {left - 8}; "
+            "fetch the file again"
+        )
+    return name, size
+
+
+def _skip(file: BinaryIO, size: int) -> None:
+    while size > 0 and (skipped := len(file.read(min(size, 1 << 20)))):
+        size -= skipped
+
+
+def _header(file: BinaryIO, size: int, where: str) -> tuple[_Format, int]:
+    """Read on to the first sample: the format, and the bytes of samples that follow."""
+    head = file.read(12)
+    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        raise ArchiveError(f"{where}: expected a WAV file (RIFF....WAVE), got {head!r}")
+    found, left = None, size - 12
+    while True:
+        name, length = _chunk(file, left, where)
+        if name == b"data":
+            break
+        padded = length + (length & 1)
+        if name == b"fmt " and found is None:
+            content = file.read(min(length, 64))
+            found = _format(content, where)
+            _skip(file, padded - len(content))
+        else:
+            _skip(file, padded)
+        left -= 8 + padded
+    if found is None:
+        raise ArchiveError(f"{where}: expected a chunk 'fmt ' before 'data', got none")
+    return found, length
+
+
+def _format(chunk: bytes, where: str) -> _Format:
     if len(chunk) < 16:
         raise ArchiveError(f"{where}: expected a 'fmt ' chunk of 16 bytes or more, got {len(chunk)}")
     kind, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
     if kind == _EXTENSIBLE and len(chunk) >= 26:
         (kind,) = struct.unpack_from("<H", chunk, 24)  # the first field of the sub-format's GUID
-    return kind, channels, rate_hz, bits
+    found = _Format(kind, channels, rate_hz, bits)
+    if (kind, bits) not in {(_INTEGER, 16), (_INTEGER, 24), (_INTEGER, 32), (_FLOAT, 32), (_FLOAT, 64)}:
+        raise ArchiveError(
+            f"{where}: expected samples of 16, 24 or 32 bits or floats of 32 or 64, got {bits} bits of WAV format "
+            f"{kind}; convert the file from a better original"
+        )
+    if channels not in (1, 2):
+        raise ArchiveError(f"{where}: expected one channel, or two to average, got {channels}")
+    if not _LOWEST_HZ <= rate_hz <= _HIGHEST_HZ:
+        raise ArchiveError(f"{where}: expected a rate of {_LOWEST_HZ} to {_HIGHEST_HZ} Hz, got {rate_hz} Hz")
+    return found
 
 
-def _samples(raw: memoryview, kind: int, bits: int, where: str) -> np.ndarray:
-    """Samples in [-1, 1] as float32, a view of `raw` where it is float32 already."""
-    if kind == _FLOAT and bits in (32, 64):
-        return np.frombuffer(raw, f"<f{bits // 8}").astype(np.float32, copy=False)
-    if kind == _INTEGER and bits in (16, 32):
-        return np.frombuffer(raw, f"<i{bits // 8}") * np.float32(2.0 ** (1 - bits))
-    if kind == _INTEGER and bits == 24:
+def _samples(raw: bytes, found: _Format) -> np.ndarray:
+    """Mono samples in [-1, 1] as float32."""
+    if found.kind == _FLOAT:
+        values = np.frombuffer(raw, f"<f{found.bits // 8}").astype(np.float32, copy=False)
+    elif found.bits == 24:
         wide = np.zeros((len(raw) // 3, 4), np.uint8)
         wide[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)
-        return wide.view("<i4")[:, 0] * np.float32(2.0**-31)
-    raise ArchiveError(
-        f"{where}: expected samples of 16, 24 or 32 bits or floats of 32 or 64, got {bits} bits of WAV format {kind}; "
-        "convert the file from a better original"
-    )
+        values = wide.view("<i4")[:, 0] * np.float32(2.0**-31)
+    else:
+        values = np.frombuffer(raw, f"<i{found.bits // 8}") * np.float32(2.0 ** (1 - found.bits))
+    return values.reshape(-1, 2).mean(1, dtype=np.float32) if found.channels == 2 else values
 
 
-def samples(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
-    """Mono samples at 44.1 kHz, float32 (samples,), of the WAV file `content`, and notices of what was converted.
+def _read(file: BinaryIO, size: int, found: _Format, where: str) -> Iterator[np.ndarray]:
+    while size:
+        raw = file.read(min(size, _BLOCK * found.frame))
+        if not raw or len(raw) % found.frame:
+            raise ArchiveError(f"{where}: truncated, expected {size} bytes more, got {len(raw)}; fetch the file again")
+        size -= len(raw)
+        yield _samples(raw, found)
+
+
+def blocks(file: BinaryIO, size: int, where: str, tell: Callable[[str], None]) -> Iterator[np.ndarray]:
+    """Mono samples at 44.1 kHz, float32, in blocks, of the WAV file of `size` bytes; `tell` hears what was converted.
 
     Raises
     ------
     ArchiveError: not WAV, truncated, 8 bits or compressed, over two channels, a rate outside 22 050..192 000 Hz.
     """
-    chunks = _chunks(memoryview(content), where)
-    kind, channels, rate_hz, bits = _format(chunks[b"fmt "], where)
-    if channels not in (1, 2):
-        raise ArchiveError(f"{where}: expected one channel, or two to average, got {channels}")
-    if not _LOWEST_HZ <= rate_hz <= _HIGHEST_HZ:
-        raise ArchiveError(f"{where}: expected a rate of {_LOWEST_HZ} to {_HIGHEST_HZ} Hz, got {rate_hz} Hz")
-    raw, frame = chunks[b"data"], channels * bits // 8
-    if frame and len(raw) % frame:
-        raise ArchiveError(f"{where}: truncated, expected frames of {frame} bytes, got {len(raw)} bytes of samples")
-    found = _samples(raw, kind, bits, where)
-    if not len(found):
+    found, length = _header(file, size, where)
+    if length % found.frame:
+        raise ArchiveError(f"{where}: truncated, expected frames of {found.frame} bytes, got {length} bytes of samples")
+    if not length:
         raise ArchiveError(f"{where}: expected samples, got none")
-    return _convert(found, channels, rate_hz, f"{bits} bits" if (kind, bits) not in _USUAL else "", where)
-
-
-def _convert(found: np.ndarray, channels: int, rate_hz: int, width: str, where: str) -> tuple[np.ndarray, list[str]]:
-    notices = [f"{where}: samples of {width} converted to float32"] if width else []
-    if channels == 2:
-        found = found.reshape(-1, 2).mean(1, dtype=np.float32)
-        notices.append(f"{where}: stereo, its two channels averaged")
-    if rate_hz != SOURCE_HZ:
-        found = resample(found, source_hz=rate_hz, target_hz=SOURCE_HZ)
-        notices.append(
-            f"{where}: {rate_hz} Hz resampled to {SOURCE_HZ} Hz; label times taken as samples at {SOURCE_HZ} Hz"
-        )
-    return found, notices
+    if (found.kind, found.bits) not in _USUAL:
+        tell(f"{where}: samples of {found.bits} bits converted to float32")
+    if found.channels == 2:
+        tell(f"{where}: stereo, its two channels averaged")
+    if found.rate_hz == SOURCE_HZ:
+        yield from _read(file, length, found, where)
+        return
+    tell(f"{where}: {found.rate_hz} Hz resampled to {SOURCE_HZ} Hz; label times taken as samples at {SOURCE_HZ} Hz")
+    yield from resample_blocks(_read(file, length, found, where), source_hz=found.rate_hz, target_hz=SOURCE_HZ)
