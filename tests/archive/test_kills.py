@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from cplxnet.musicnet import archive
 
 RECORD = "musicnet.build.json"
