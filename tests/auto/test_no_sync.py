@@ -67,9 +67,10 @@ def test_a_step_neither_reads_back_nor_copies(noted: dict[str, Steps], model: st
 
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_a_step_is_a_whole_training_step(noted: dict[str, Steps], model: str) -> None:
-    for step in noted[model]["few"]["steps"][1:-1]:
+    for number, step in enumerate(noted[model]["few"]["steps"][1:-1]):
         names = computing(step)
-        stages = ["randint", "searchsorted", "_fft", "convolution.", "binary_cross_entropy", "convolution_backward"]
+        stages = [] if number else ["randint", "searchsorted"]  # starts and notes are made for some batches at once
+        stages += ["index_select", "_fft", "convolution.", "binary_cross_entropy", "convolution_backward"]
         stages += ["_foreach_norm", "_fused_adam_"]
         places = [next((i for i, n in enumerate(names) if stage in n), -1) for stage in stages]
         assert places == sorted(places) and min(places) >= 0, dict(zip(stages, places, strict=True))

@@ -116,7 +116,7 @@ def test_a_fully_masked_layer_makes_a_constant(field: str, layer: str) -> None:
         made = compact(net, measure=False)
     x = example(field)
     expected = net(x)
-    assert float((expected - expected[:1]).abs().max()) == 0
+    assert float((expected - expected[:1]).abs().max()) < 1e-5  # rows may differ in their last bits
     assert_same(made(x), expected)
     assert sum(stage.weight.numel() for stage in made.stages) < 100_000  # nothing that leads into it stays
 
