@@ -8,7 +8,7 @@ from typing import Any
 from . import stages
 from .folder import RunFolder
 from .manifest import Manifest
-from .one import Outcome, Settings
+from .one import BAD, Outcome, Settings
 
 LOOK_EVERY_S = 1.0  # at runs that another process has
 
@@ -24,7 +24,7 @@ class Agenda:
         self.settings, self.manifests, self.names = settings, manifests, list(manifests)
         self.pending, self.running = list(manifests), set[str]()
         self.outcomes: dict[str, Outcome] = {}
-        self._open = {name for name in manifests if _state(settings.folder / name) != "done"}  # when it was begun
+        self._open = {name for name in manifests if _status(settings.folder / name).get("state") != "done"}  # at first
         self._elsewhere: dict[str, float] = {}  # name -> when it was last looked at
         self._first = {name: manifest.stage_order[0] for name, manifest in manifests.items()}
         self._group = {name: _first_key(manifest) if settings.reuse else name for name, manifest in manifests.items()}
@@ -51,10 +51,7 @@ class Agenda:
         return group in self._trained
 
     def _has_first(self, name: str) -> bool:
-        try:
-            return self._first[name] in RunFolder(self.settings.folder / name).status.get("stages", {})
-        except ValueError:  # damaged: its own run says so
-            return False
+        return self._first[name] in _status(self.settings.folder / name).get("stages", {})
 
     def settle(self, outcome: Outcome) -> None:
         """Take in the outcome of a run given out; one that another process has will be looked at again."""
@@ -89,25 +86,18 @@ class Agenda:
         return [self.outcomes[name] for name in self.names if name in self.outcomes]
 
 
-def _state(path: Path) -> str | None:
-    """The state that the run's folder tells; None where its status is damaged, which its own run says."""
+def _status(path: Path) -> dict[str, Any]:
+    """The status of the run in the folder `path`; empty where it is damaged, which its own run says."""
     try:
-        return RunFolder(path).status["state"]
+        return RunFolder(path).status
     except ValueError:
-        return None
+        return {}
 
 
 def failed(folder: Any, names: Any) -> dict[str, dict[str, Any]]:
     """status.json of those runs that failed or diverged, by name."""
-    found = {}
-    for name in names:
-        try:
-            status = RunFolder(folder / name).status
-        except ValueError:
-            continue
-        if status["state"] in ("failed", "diverged"):
-            found[name] = status
-    return found
+    found = {name: _status(folder / name) for name in names}
+    return {name: status for name, status in found.items() if status.get("state") in BAD}
 
 
 def _first_key(manifest: Manifest) -> str:

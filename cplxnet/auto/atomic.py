@@ -1,40 +1,16 @@
-"""Files that are whole or not there: written under a temporary name in the same folder, synced, then renamed."""
+"""Text, JSON and tensors in files that are whole or not there (`nn.atomic.write`)."""
 
 import contextlib
 import json
 import os
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-Check = Callable[[], None]  # raises where the writer has no right to write any more
-
-
-def write(path: str | Path, fill: Callable[[BinaryIO], None], *, check: Check | None = None) -> None:
-    """Call `fill(file)` on a temporary file beside `path`, then rename it to `path`; on an error nothing is left.
-
-    check: called just before the renaming.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes it private
-        if check is not None:
-            check()
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+from ..nn.atomic import Check, write
 
 
 def sweep(folder: str | Path) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 
 from . import layout
-from .notes import LOWEST_NOTE, N_NOTES, note_changes
+from .notes import LOWEST_NOTE, N_NOTES, changes_within
 
 _SPECTRUM_WINDOW, _SPECTRUM_HOP = 2048, 512  # samples
 
@@ -40,8 +40,7 @@ def polyphony(path: Path) -> np.ndarray:
     samples = np.zeros(N_NOTES + 1, np.int64)
     for item in layout.recordings(path):
         end = len(item.data)
-        start, stop = (np.minimum(item.labels[name], end) for name in ("start_time", "end_time"))
-        instants, words = note_changes(start, stop, item.labels["note"] - LOWEST_NOTE)
+        instants, words = changes_within(item.labels, end)
         sounding = np.bitwise_count(words).sum(1, dtype=np.int64)
         lengths = np.diff(np.concatenate([[0], instants, [end]]))
         np.add.at(samples, np.concatenate([[0], sounding]), lengths)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from . import layout, resident
-from .notes import LOWEST_NOTE, NoteLookup, note_changes
+from .notes import NoteLookup, changes_within
 
 _AHEAD = 16  # batches whose starts and notes `draws` makes at once
 _RANDOM_BITS = 62  # of the integer that a start is the remainder of: a recording's bias is below samples / 2**62
@@ -87,8 +87,7 @@ class MusicNet:
                 )
             flat[offset : offset + length], scale = self.form.store(recording.data)
             # labels that run past the recording's end must not sound at the beginning of the next
-            start, end = (np.minimum(recording.labels[name], length) for name in ("start_time", "end_time"))
-            instants, words = note_changes(start, end, recording.labels["note"] - LOWEST_NOTE)
+            instants, words = changes_within(recording.labels, length)
             keys.append(recording.key)
             samples.append(length)
             scales.append(scale)

@@ -52,6 +52,12 @@ def note_changes(start: np.ndarray, end: np.ndarray, note_class: np.ndarray) -> 
     return instant[last], words
 
 
+def changes_within(labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """`note_changes` of a recording's label table (`layout.LABELS`), what runs past its `length` in samples cut off."""
+    start, end = (np.minimum(labels[name], length) for name in ("start_time", "end_time"))
+    return note_changes(start, end, labels["note"] - LOWEST_NOTE)
+
+
 def _check_intervals(start: np.ndarray, end: np.ndarray, note_class: np.ndarray) -> None:
     if not start.shape == end.shape == note_class.shape or start.ndim != 1:
         raise ValueError(

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from . import layout
 from .features import features
-from .notes import LOWEST_NOTE, NoteLookup, note_changes
+from .notes import NoteLookup, changes_within
 
 Item = TypeVar("Item")
 Network = Callable[[torch.Tensor], torch.Tensor]  # features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
@@ -83,9 +83,8 @@ def frame_positions(n_samples: int, hop: int) -> np.ndarray:
 def true_roll(recording: layout.Recording, hop: int) -> np.ndarray:
     """The notes that the labels of `recording` say sound at the frames of `transcribe`: bool (frames, 84)."""
     length = len(recording.data)
-    start, end = (np.minimum(recording.labels[name], length) for name in ("start_time", "end_time"))
-    changes = note_changes(start, end, recording.labels["note"] - LOWEST_NOTE)
-    return NoteLookup([changes])(torch.from_numpy(frame_positions(length, hop))).bool().numpy()
+    sounding = NoteLookup([changes_within(recording.labels, length)])
+    return sounding(torch.from_numpy(frame_positions(length, hop))).bool().numpy()
 
 
 def transcribe_file(

@@ -15,9 +15,7 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
@@ -25,6 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from . import atomic
 from .compact import Compact
 from .positions import decode, encode
 from .stage import Pool, Stage
@@ -65,7 +64,8 @@ def save_compact(
     network = {"in_channels": model.in_channels, "stages": stages}
     described = json.dumps({"network": network, "user": text})
     header = {FORMAT: f"{_digest(described, tensors)} {described}"}  # one entry: their order would not be fixed
-    _write(Path(path), safetensors.torch.save(tensors, header))
+    content = safetensors.torch.save(tensors, header)
+    atomic.write(path, lambda file: file.write(content))
 
 
 def load_compact(
@@ -145,19 +145,3 @@ def _digest(described: str, tensors: Mapping[str, Tensor]) -> str:
         found.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Under a temporary name beside `path`, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -64,6 +64,11 @@ static inline float slope(int term, float q) {
     }
 }
 
+/* value(q) where q was counted with log_sigma2 = s no lower than LOW: what that takes off log q comes back. */
+static inline float whole_value(int term, float q, float s, float far) {
+    return value(term, q) + at_least(LOW - s, 0.0f) * far * at_most(q, 1.0f);
+}
+
 /* One loop for each term, so that `term` is a constant inside and the loop vectorises. */
 #define VALUES(term, square, far)                                             \
     for (int64_t from = lo; from < hi; from += RUN) {                         \
@@ -71,8 +76,7 @@ static inline float slope(int term, float q) {
         float sum = 0;                                                        \
         for (int64_t i = from; i < to; i++) {                                 \
             float s = log_sigma2[i], q = (square) * expf(-at_least(s, LOW));  \
-            float beyond = at_least(LOW - s, 0.0f) * (far); /* log q as cut */ \
-            sum += value(term, q) + beyond * at_most(q, 1.0f);                \
+            sum += whole_value(term, q, s, far);                              \
         }                                                                     \
         total += sum;                                                         \
     }
@@ -131,7 +135,7 @@ void kl_grad(int64_t term, int64_t n, const float *restrict w, const float *rest
             float s = log_sigma2[i], precision = expf(-at_least(s, LOW)), q0 = (square) * precision; \
             float q = at_most(at_least(q0, LEAST), MOST);                               \
             float g = scale * slope(term, q), factor = 2 * g * precision;               \
-            sum += value(term, q0) + at_least(LOW - s, 0.0f) * (far) * at_most(q0, 1.0f); \
+            sum += whole_value(term, q0, s, far);                                       \
             by_log_sigma2[i] -= g * q;                                                  \
             ADD                                                                         \
         }                                                                               \

@@ -22,7 +22,7 @@ from torch.nn.modules.utils import _single
 from . import native
 from .conv import CplxConv1d, CplxConv2d
 from .gaussian import GaussianWeight, with_noise
-from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD
+from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, squared_modulus
 from .linear import CplxLinear, product
 from .storage import as_ri
 
@@ -35,8 +35,7 @@ def squared(x: Tensor) -> Tensor:
         pairs = as_ri(x).movedim(1, -2)  # in the order of memory, where layers of this package have their channels last
         if native.usable(pairs):
             return _SquaredPairs.apply(pairs).movedim(-1, 1)
-    re, im = as_ri(x).unbind(-1)
-    return torch.addcmul(re * re, im, im)
+    return squared_modulus(as_ri(x), True)
 
 
 class _SquaredPairs(torch.autograd.Function):

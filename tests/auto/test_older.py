@@ -27,7 +27,7 @@ def cls(path: str, **rest: object) -> dict:
 
 
 def split(name: str, stride: int) -> dict:
-    return cls(f"{ROOT}.dataset.MusicNetRAM", filename=f"/home/someone/data/{name}.h5", window=4096, stride=stride)
+    return cls(f"{ROOT}.dataset.MusicNetRAM", filename=f"/data/{name}.h5", window=4096, stride=stride)
 
 
 def old_stage(kind: str, n_epochs: int, **rest: object) -> dict:
@@ -142,7 +142,7 @@ UNTRANSLATABLE = {
     "objective_terms.loss.pos_weight": {"dataset": "train"},
     "model.n_channels": 3,
     "model.n_seq": 2048,
-    "stages.dense.snapshot": "/home/someone/0-dense.gz",
+    "stages.dense.snapshot": "/data/0-dense.gz",
     "stages.dense.optimizer.cls": "<class 'torch.optim.sgd.SGD'>",
     "stages.dense.early.raises": "<class 'RuntimeError'>",
     "stages.sparsify.objective": "loss + 0.01 * kl_div",
