@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from cplxnet import nn as cplx
+
 from . import claim, precision
 from .changes import refuse_changes
 from .epoch import Diverged
@@ -85,6 +87,7 @@ def run_held(
     # as the run began, whatever this machine has: sums of another order have other last bits. Said aloud even where it
     # is the same, or MKL may take fewer.
     torch.set_num_threads(files.config.get("threads", n_threads))
+    cplx.keep_freed()  # once and for all that this process trains
     try:
         files.start(manifest, device)
         places = [RunFolder(path) for path in reuse]

@@ -21,6 +21,7 @@ from .masked import (
     CplxLinearMasked,
     LinearMasked,
 )
+from .memory import keep_freed
 from .relevance import compression, deploy_masks, kl_backward, kl_sum, named_penalties, relevance_masks, sparsity
 from .variational import (
     Conv1dARD,

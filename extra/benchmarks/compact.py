@@ -1,10 +1,11 @@
 """Dense, masked and compact networks: size on disk, time of a call, real-time factor of transcribing.
 
-`python -m extra.benchmarks.compact [--threads 1 2] [--batches 1 32 256] [--rates 10 30 50 100 200] [--rounds 5]
-[--runs runs/demo] [--cpu-time]`: the complex DeepConvNet with masks by magnitude for every rate of compression (one
-limit for the whole network, on random weights), and with the masks of every fine-tuned run found. A table on stdout.
-Each number of threads is a process of its own, since the C functions take theirs from OMP_NUM_THREADS. The real-time
-factor counts features and network, a frame every 128 samples. Engines: d dense, c CSR, r sparse rows in C, by layer.
+`python -m extra.benchmarks.compact [--threads 2 1] [--batches 1 32 256] [--rates 10 30 50 100 200] [--rounds 7]
+[--runs runs/demo] [--cpu-time] [--no-write]`: the complex DeepConvNet with masks by magnitude for every rate of
+compression (one limit for the whole network, on random weights), and with the masks of every fine-tuned run found. A
+table on stdout and in README.md. Each number of threads is a process of its own, since the C functions take theirs from
+OMP_NUM_THREADS. The real-time factor counts features and network, a frame every 128 samples. Engines: d dense, c CSR,
+r sparse rows in C, by layer.
 
 Times are wall clock, taken in turn, medians; `--cpu-time` gives seconds of the processor instead, which is what can be
 compared on a busy machine (with one thread; with two they add up).
@@ -31,7 +32,7 @@ from cplxnet.musicnet.networks import MODELS
 from cplxnet.nn.masked import Masked
 
 from .machine import description
-from .report import table
+from .report import table, write
 
 NAME = "complex.DeepConvNet"
 WINDOW, HOP, RATE_HZ = 4096, 128, 11_000  # samples a window, from one transcribed frame to the next, a second
@@ -155,15 +156,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--runs", type=Path, default=Path("runs/demo"))
     parser.add_argument("--cpu-time", action="store_true")
+    parser.add_argument("--no-write", action="store_true", help="print, and leave README.md as it is")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         run(arguments)
         return
+    said = [f"`python -m extra.benchmarks.{' '.join(['compact', *sys.argv[1:]])}`, {time.strftime('%Y-%m-%d')}.\n"]
     for threads in arguments.threads:
         command = [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--here"]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                said.append(line)
+        if process.returncode:
+            raise SystemExit(process.returncode)
+    if not arguments.no_write:
+        write("".join(said).strip(), section="compact")
 
 
 if __name__ == "__main__":

@@ -34,17 +34,27 @@ ORIGINAL, LOOP = "original", "original, without DataLoader"
 BATCHES_A_CALL = 20
 
 
-def write_corpus(path: Path, *, seconds: float, seed: int = 0) -> None:
-    """52 recordings of noise of about `seconds` each, notes at random: exponential lengths of 0.4 s on average."""
+def write_corpus(
+    path: Path,
+    *,
+    seconds: float,
+    n_recordings: int = N_RECORDINGS,
+    notes_per_second: float = NOTES_PER_SECOND,
+    note_seconds: float = 0.4,
+    seed: int = 0,
+) -> None:
+    """Recordings of noise of about `seconds` each, notes at random, their lengths exponential around `note_seconds`."""
     rng = np.random.default_rng(seed)
 
     def recordings() -> Iterator[layout.Recording]:
-        for number in range(N_RECORDINGS):
+        for number in range(n_recordings):
             length = seconds * rng.uniform(0.5, 1.5)
-            n_samples, n_notes = int(length * RATE_HZ), int(length * NOTES_PER_SECOND)
+            n_samples, n_notes = int(length * RATE_HZ), int(length * notes_per_second)
             labels = np.zeros(n_notes, layout.LABELS)
             labels["start_time"] = np.sort(rng.integers(0, n_samples, n_notes))
-            labels["end_time"] = labels["start_time"] + 1 + rng.exponential(0.4 * RATE_HZ, n_notes).astype(np.int64)
+            labels["end_time"] = (
+                labels["start_time"] + 1 + rng.exponential(note_seconds * RATE_HZ, n_notes).astype(np.int64)
+            )
             labels["note"] = rng.integers(LOWEST_NOTE, LOWEST_NOTE + N_NOTES, n_notes)
             yield layout.Recording(f"id_{number:04d}", rng.standard_normal(n_samples, dtype=np.float32), labels)
 

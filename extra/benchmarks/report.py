@@ -9,7 +9,11 @@ from .steps import OURS
 from .targets import Measured, verdicts
 
 README = Path(__file__).with_name("README.md")
-BEGIN, END = "<!-- measured: begin (make bench writes what is between) -->", "<!-- measured: end -->"
+WRITERS = {  # of the sections of README.md
+    "measured": "make bench",
+    "growth": "python -m extra.benchmarks.growth",
+    "compact": "python -m extra.benchmarks.compact",
+}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -53,12 +57,13 @@ def _ms(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def write(measured: str, path: Path = README) -> None:
-    """Put `measured` between the markers of the file at `path`. Raises ValueError where they are not."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def write(text: str, path: Path = README, *, section: str = "measured") -> None:
+    """Put `text` between the markers of `section` in the file at `path`. Raises ValueError where they are not."""
+    first, last = f"<!-- {section}: begin ({WRITERS[section]} writes what is between) -->", f"<!-- {section}: end -->"
+    before, begin, rest = path.read_text().partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
-        raise ValueError(f"expected the lines {BEGIN!r} and {END!r} in {path}, got a file without; put them in")
+        raise ValueError(f"expected the lines {first!r} and {last!r} in {path}, got a file without; put them in")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(f"{before}{BEGIN}\n\n{measured}\n\n{END}{after}")
+    temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
     os.replace(temporary, path)

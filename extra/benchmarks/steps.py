@@ -34,11 +34,11 @@ for _kind, _entrants in CONTESTANTS.items():
 
 
 class Entrant(NamedTuple):
-    """A network ready to train: its input in the form it takes, and its KL as one scalar."""
+    """A network ready to train, its input in the form it takes, and what adds the gradient of a multiple of its KL."""
 
     net: nn.Sequential
     x: object
-    kl: Callable[[], Tensor] | None
+    kl_backward: Callable[[float], object] | None
     adam: torch.optim.Optimizer
     parameters: list[nn.Parameter]
 
@@ -55,28 +55,27 @@ def entrant(library: str, kind: str, x: Tensor) -> Entrant:
     own_kind = "VD" if kind == "bogus" else kind
     net = ours(own_kind)
     if library == "cplxnet":
-        kl = functools.partial(cplx.kl_sum, net)
+        kl_backward = functools.partial(cplx.kl_backward, net)  # as the runner's objective does
         inputs, fused = x, True
     else:
         net = theirs(library, kind, net)
-        kl = functools.partial(_sum_of_penalties, library, net)
+        kl_backward = functools.partial(_backward_of_penalties, library, net)
         inputs, fused = PEERS[library].inputs(x), None  # fused Adam refuses complex parameters; None is torch's default
     parameters = list(net.parameters())
     adam = torch.optim.Adam(parameters, lr=1e-3, fused=fused)
-    return Entrant(net, inputs, kl if own_kind else None, adam, parameters)
+    return Entrant(net, inputs, kl_backward if own_kind else None, adam, parameters)
 
 
-def _sum_of_penalties(library: str, net: nn.Module) -> Tensor:
-    return torch.stack(list(PEERS[library].penalties(net))).sum()
+def _backward_of_penalties(library: str, net: nn.Module, scale: float) -> None:
+    (scale * torch.stack(list(PEERS[library].penalties(net))).sum()).backward()
 
 
 def train(entrant: Entrant, target: Tensor) -> None:
-    """One step: forward, BCE and KL, backward, clip, Adam."""
+    """One step: forward, BCE, backward, KL and its gradient, clip, Adam."""
     entrant.adam.zero_grad(set_to_none=True)
-    loss = F.binary_cross_entropy_with_logits(entrant.net(entrant.x), target)
-    if entrant.kl is not None:
-        loss = loss + COEF * entrant.kl()
-    loss.backward()
+    F.binary_cross_entropy_with_logits(entrant.net(entrant.x), target).backward()
+    if entrant.kl_backward is not None:
+        entrant.kl_backward(COEF)
     nn.utils.clip_grad_norm_(entrant.parameters, GRAD_CLIP)
     entrant.adam.step()
 
@@ -90,8 +89,8 @@ def evaluate(entrant: Entrant) -> None:
 def kl_alone(entrant: Entrant) -> None:
     """Value and gradient of the KL."""
     entrant.adam.zero_grad(set_to_none=True)
-    assert entrant.kl is not None
-    entrant.kl().backward()
+    assert entrant.kl_backward is not None
+    entrant.kl_backward(1.0)
 
 
 def without_c(work: Callable[[], None]) -> None:
@@ -101,6 +100,15 @@ def without_c(work: Callable[[], None]) -> None:
         work()
     finally:
         native.use(True)
+
+
+def with_memory_kept(work: Callable[[], None]) -> None:
+    """`work` as cplxnet's runner has it; the other libraries' turns find the C library as it comes."""
+    cplx.keep_freed()
+    try:
+        work()
+    finally:
+        cplx.keep_freed(False)
 
 
 def contest(kind: str, batch: int, work: str) -> dict[str, Callable[[], None]]:
@@ -114,5 +122,7 @@ def contest(kind: str, batch: int, work: str) -> dict[str, Callable[[], None]]:
     calls: dict[str, Callable[[], None]] = {}
     for name, (library, own_kind) in CONTESTANTS[kind].items():
         call = functools.partial(tasks[work], entrant(library, own_kind, x))
+        if library == "cplxnet":
+            call = functools.partial(with_memory_kept, call)
         calls[name] = functools.partial(without_c, call) if name == PLAIN else call
     return calls

@@ -1,0 +1,100 @@
+"""Runs re-masked at other thresholds, against masks made by hand and runs that began with that threshold."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from small import C, read, small, snapshot
+
+from cplxnet.auto import experiments, grid
+from cplxnet.auto.epoch import predict
+from cplxnet.auto.many import run_many
+from cplxnet.auto.materials import Materials
+from cplxnet.auto.reports import threshold
+
+SHARES = (0.2, 0.9)  # of the weights that the thresholds leave out
+
+
+@pytest.fixture(scope="module")
+def grid_of_two(tiny_corpus, tmp_path_factory):
+    """The folder of two finished runs, and thresholds at which they keep some of their weights."""
+    folder = tmp_path_factory.mktemp("two")
+    made = {f"r{seed}": small({"name": f"r{seed}", "seed": seed}) for seed in (0, 1)}
+    grid.write(folder, made)
+    run_many(folder, data=tiny_corpus, progress=False)
+    values = torch.cat([log_alpha.flatten() for log_alpha in log_alphas(folder / "r0").values()])
+    return folder, [float(values.quantile(1 - share)) for share in SHARES]
+
+
+def log_alphas(run):
+    """{layer: log(sigma^2/|mu|^2)} from the snapshot, by its definition."""
+    state = snapshot(run, "1-sparsify.pt")["model"]
+    layers = [name.removesuffix(".log_sigma2") for name in state if name.endswith(".log_sigma2")]
+    return {name: state[f"{name}.log_sigma2"] - state[f"{name}.weight_ri"].square().sum(-1).log() for name in layers}
+
+
+def by_hand(run, manifest, data, limit):
+    """scikit-learn's average precision of the dense network with zeros where log alpha exceeds `limit`; compression."""
+    state = snapshot(run, "1-sparsify.pt")["model"]
+    n_dead = 0
+    for name, log_alpha in log_alphas(run).items():
+        dead = log_alpha > limit
+        state[f"{name}.weight_ri"][dead] = 0
+        n_dead += 2 * int(dead.sum())
+        del state[f"{name}.log_sigma2"]
+    materials = Materials(manifest, device="cpu", data=data)
+    net = materials.build(manifest.stage("dense"))
+    net.load_state_dict(state)
+    target, logit = predict(net, materials.feed(manifest.scorers["test"].feed), materials.inputs)
+    n_par = sum(p.numel() for p in net.parameters())
+    return average_precision_score(target.numpy().ravel(), logit.numpy().ravel()), n_par / (n_par - n_dead)
+
+
+def test_scan_against_masks_made_by_hand(grid_of_two, tiny_corpus) -> None:
+    folder, limits = grid_of_two
+    found = threshold.scan([folder], at=limits, data=tiny_corpus)
+    assert len(found) == 4 and not found["tuned"].any()
+    for row in found.to_dict("records"):
+        score, compression = by_hand(folder / row["run"], grid.read(folder)[row["run"]], tiny_corpus, row["threshold"])
+        assert row["compression"] == pytest.approx(compression, rel=1e-12)
+        assert row["average_precision"] == pytest.approx(score, abs=1e-6)
+    assert found.groupby("threshold")["compression"].mean().is_monotonic_decreasing
+
+
+def test_tune_is_what_a_run_of_that_threshold_reaches(grid_of_two, tiny_corpus, tmp_path) -> None:
+    folder, limits = grid_of_two
+    found = threshold.tune([folder], tmp_path / "again", at=limits[:1], data=tiny_corpus)
+    assert found["tuned"].all() and sorted(found["run"]) == ["r0", "r1"]
+    fresh = grid.edit(grid.read(folder)["r1"], {"threshold": limits[0]})
+    grid.write(tmp_path / "fresh", {"fresh": fresh})
+    run_many(tmp_path / "fresh", data=tiny_corpus, progress=False)
+    expected = read(tmp_path / "fresh" / "fresh")["stages"]["fine-tune"]
+    row = found[found["run"] == "r1"].iloc[0]
+    assert row["average_precision"] == expected["scores"]["test"]["end"]["average_precision"]
+    assert row["compression"] == expected["compression"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "again").rglob("scores.json")}
+    again = threshold.tune([folder], tmp_path / "again", at=limits[:1], data=tiny_corpus)  # nothing is done twice
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert again.equals(found)
+
+
+def test_the_figure_draws_every_run_and_threshold(grid_of_two, tiny_corpus) -> None:
+    folder, limits = grid_of_two
+    found = threshold.scan([folder], at=limits, data=tiny_corpus)
+    left, right = threshold.figure(found).axes
+    drawn = [line.get_xydata() for line in left.get_lines()]
+    assert len(drawn) == 2
+    expected = found[found["run"] == "r0"].sort_values("threshold")[["threshold", "average_precision"]].to_numpy()
+    assert any(np.array_equal(line, expected) for line in drawn)
+    assert right.get_yscale() == "log" and "threshold on log alpha" in left.get_xlabel()
+    assert math.isclose(float(found[C].iloc[0]), grid.value(small(), experiments.C))
+
+
+def test_no_snapshot_is_named(grid_of_two, tmp_path) -> None:
+    grid.write(tmp_path, {"r0": small()})
+    with pytest.raises(ValueError, match=r"1-sparsify\.pt"):
+        threshold.snapshots([tmp_path])
+    lacking = threshold.without_snapshot([grid_of_two[0], tmp_path])
+    assert lacking == [f"No snapshot of sparsify, so not re-masked: {tmp_path}/r0."]
