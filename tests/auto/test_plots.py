@@ -52,7 +52,9 @@ def test_trade_off_shows_every_run_before_and_after(table: pd.DataFrame) -> None
     assert points(axes, filled=False) == {(compression, before) for compression, before, _ in TUNED.values()}
     assert points(axes, filled=True) == {(compression, after) for compression, _, after in TUNED.values()}
     assert axes.get_xscale() == "log"
-    assert {text.get_text() for text in axes.texts} == {"0.01", "0.1"}
+    # each C once, over the higher of its two replicates
+    assert {text.get_text(): text.xy for text in axes.texts} == {"0.01": (12.0, 0.93), "0.1": (100.0, 0.84)}
+    assert len(axes.texts) == 2
     assert "compression" in axes.get_xlabel() and "average precision" in axes.get_ylabel()
 
 
@@ -63,6 +65,15 @@ def test_trade_off_shows_dense_as_a_band(table: pd.DataFrame) -> None:
     assert low == pytest.approx(0.90, abs=2e-3) and high == pytest.approx(0.92, abs=2e-3)
     assert axes.get_lines()[0].get_ydata()[0] == pytest.approx(0.91)
     assert "0.900 to 0.920" in axes.get_legend().get_texts()[0].get_text()
+
+
+def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataFrame) -> None:
+    first = table[table["run"] == "c0.01-r0"]  # of a second method, so far with one of the two dense networks
+    both = trade_off.rows(pd.concat([table.assign(method="VD"), first.assign(method="ARD", run="ard")]))
+    (band,) = trade_off.figure(both).axes[0].patches
+    assert band.get_y() == pytest.approx(0.90, abs=2e-3)
+    both.loc[both["method"] == "ARD", "dense"] = 0.7  # a network of its own
+    assert len(trade_off.figure(both).axes[0].patches) == 2
 
 
 def test_against_parameter_shows_means(table: pd.DataFrame) -> None:

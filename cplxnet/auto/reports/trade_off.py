@@ -53,6 +53,7 @@ def figure(found: pd.DataFrame, *, scorer: str = "test", published: Mapping[str,
         colour, marker = style.of(index)
         for _, run in runs.sort_values("compression").iterrows():
             _run(axes, run, colour if several else plt.get_cmap(plots.COLOURS)(norm(run[C])), marker)
+        _name_values(axes, runs)
         if several:
             axes.plot([], [], marker, color=colour, label=method)
     _front_line(axes, found)
@@ -82,14 +83,21 @@ def _run(axes: Axes, run: pd.Series, colour: object, marker: str) -> None:
     axes.plot([x, x], [before, after], color=colour, lw=1, zorder=2)
     axes.plot(x, before, marker, mfc="white", mec=colour, zorder=3)
     axes.plot(x, after, marker, mfc=colour, mec=colour, zorder=3)
+
+
+def _name_values(axes: Axes, runs: pd.DataFrame) -> None:
+    """Each C once, over the highest point of its replicates."""
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
-    top = (x, max(before, after))
-    axes.annotate(f"{run[C]:g}", top, (0, 6), textcoords="offset points", ha="center", size=7, bbox=box)
+    tops = runs.assign(top=runs[["before", "after"]].max(axis="columns")).sort_values("top")
+    for _, run in tops.groupby(C).tail(1).iterrows():
+        top = (run["compression"], run["top"])
+        axes.annotate(f"{run[C]:g}", top, (0, 6), textcoords="offset points", ha="center", size=7, bbox=box)
 
 
 def _bands(axes: Axes, found: pd.DataFrame) -> None:
     dense = {method: runs["dense"].dropna() for method, runs in by_method(found)}
-    if len({tuple(sorted(set(scores))) for scores in dense.values()}) == 1:  # methods begin from the same networks
+    values = sorted((set(scores) for scores in dense.values()), key=len)
+    if all(each <= values[-1] for each in values):  # methods begin from the same networks, those that are trained yet
         return plots.dense_band(axes, found["dense"].dropna(), "0.5", "dense")
     for index, (method, scores) in enumerate(dense.items()):
         if len(scores):
