@@ -114,14 +114,18 @@ def _at(form: str, level: float, rows: pd.DataFrame, spread: float | None) -> st
 
 
 def insert(page: str | Path, folder: str | Path, **options: Any) -> None:
-    """Put `markdown(folder)` into the file `page`, in place of what lies between its two marks.
+    """Put `markdown(folder)` into the file `page`, in place of what lies between its two marks; errors as of `put`."""
+    put(page, BEGIN.format(folder=Path(folder).as_posix()), END, markdown(folder, **options))
 
-    Raises ValueError where the marks are not there once each.
+
+def put(page: str | Path, begin: str, end: str, text: str) -> None:
+    """Put `text` into the file `page`, in place of what lies between the lines `begin` and `end`.
+
+    Raises ValueError where `begin` is not there once, or `end` not after it.
     """
-    page, begin = Path(page), BEGIN.format(folder=Path(folder).as_posix())
-    text = page.read_text(encoding="utf-8")
-    head, found, rest = text.partition(begin + "\n")
-    _, ended, tail = rest.partition(END)
+    page = Path(page)
+    head, found, rest = page.read_text(encoding="utf-8").partition(begin + "\n")
+    _, ended, tail = rest.partition(end)
     if not found or not ended or begin in rest:
-        raise ValueError(f"{page}: expected the lines {begin!r} and {END!r} once, got others; write them where it goes")
-    atomic.write_text(page, f"{head}{begin}\n\n{markdown(folder, **options)}\n{END}{tail}")
+        raise ValueError(f"{page}: expected the lines {begin!r} and {end!r} once, got others; write them where it goes")
+    atomic.write_text(page, f"{head}{begin}\n\n{text.rstrip()}\n\n{end}{tail}")

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from cplxnet import nn as cplx
-
+from .. import nn as cplx
 from . import claim, precision
 from .changes import refuse_changes
 from .epoch import Diverged

@@ -32,7 +32,7 @@ from cplxnet.musicnet.networks import MODELS
 from cplxnet.nn.masked import Masked
 
 from .machine import description
-from .report import table, write
+from .report import WRITERS, table, write
 
 NAME = "complex.DeepConvNet"
 WINDOW, HOP, RATE_HZ = 4096, 128, 11_000  # samples a window, from one transcribed frame to the next, a second
@@ -163,7 +163,7 @@ def main() -> None:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         run(arguments)
         return
-    said = [f"`python -m extra.benchmarks.{' '.join(['compact', *sys.argv[1:]])}`, {time.strftime('%Y-%m-%d')}.\n"]
+    said = [f"`{' '.join([WRITERS['compact'], *sys.argv[1:]])}`, {time.strftime('%Y-%m-%d')}.\n"]
     for threads in arguments.threads:
         command = [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--here"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}

@@ -8,7 +8,6 @@ lookup is a binary search, so its time is fitted also as a + b log2(notes). Writ
 
 import argparse
 import functools
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from . import report
 from .feed import RATE_HZ, WINDOW, write_corpus
 from .machine import description
 from .steps import entrant, example, train, with_memory_kept
-from .timing import alternate
+from .timing import alternate, median
 
 CHART = Path(__file__).with_name("growth.png")
 BATCHES = (8, 16, 32, 64, 128, 256)
@@ -49,16 +48,6 @@ class Growth(NamedTuple):
         return float(np.polyfit(np.log(self.sizes), np.log(self.seconds[quantity]), 1)[0])
 
 
-def median(call: Callable[[], object], rounds: int) -> float:
-    call()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def by_batch(rounds: int) -> Growth:
     """Training steps, dense and with variational dropout."""
     seconds: dict[str, list[float]] = {"dense step": [], "VD step": []}
@@ -66,7 +55,7 @@ def by_batch(rounds: int) -> Growth:
         x, target = example(size)
         for kind, times in zip(("", "VD"), seconds.values(), strict=True):
             net = entrant("cplxnet", kind, x)
-            times.append(median(lambda net=net, target=target: with_memory_kept(lambda: train(net, target)), rounds))
+            times.append(median(functools.partial(with_memory_kept, functools.partial(train, net, target)), rounds))
     return Growth("windows a batch", BATCHES, seconds)
 
 
@@ -80,7 +69,7 @@ def _by_corpus(variable: str, sizes: Sequence[int], rounds: int, shape: Callable
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "corpus.h5"
             write_corpus(path, **shape(size))  # type: ignore[arg-type]
-            opening.append(median(lambda path=path: MusicNet(path, WINDOW, 1), min(rounds, 3)))
+            opening.append(median(functools.partial(MusicNet, path, WINDOW, 1), min(rounds, 3)))
             corpus = MusicNet(path, WINDOW, 1)
         batches = corpus.draws(10**9, torch.Generator().manual_seed(0))
         positions = torch.randint(int(corpus.samples.sum()), (LOOKUPS,), generator=torch.Generator().manual_seed(1))
@@ -120,8 +109,8 @@ def by_notes(rounds: int) -> Growth:
 def logarithm(found: Growth, quantity: str) -> tuple[float, float]:
     """b and R^2 of seconds = a + b log2(size)."""
     x, y = np.log2(found.sizes), np.array(found.seconds[quantity])
-    fit = np.polyval(np.polyfit(x, y, 1), x)
-    return float(np.polyfit(x, y, 1)[0]), float(1 - np.sum((y - fit) ** 2) / np.sum((y - y.mean()) ** 2))
+    b, a = np.polyfit(x, y, 1)
+    return float(b), float(1 - np.sum((y - a - b * x) ** 2) / np.sum((y - y.mean()) ** 2))
 
 
 def chart(found: Sequence[Growth]) -> Figure:
@@ -162,12 +151,7 @@ def text(found: Sequence[Growth]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m extra.benchmarks.growth", description=__doc__)
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=7,
-        help="of each measurement, the median counts",
-    )
+    parser.add_argument("--rounds", type=int, default=7, help="of each measurement, the median counts")
     parser.add_argument("--no-write", action="store_true", help="print, and leave the files as they are")
     arguments = parser.parse_args()
     found = []

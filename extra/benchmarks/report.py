@@ -1,8 +1,9 @@
 """The tables of a run as Markdown, printed and put into README.md between two markers."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from cplxnet.auto import page
 
 from .agreement import Row
 from .steps import OURS
@@ -59,11 +60,5 @@ def _ms(seconds: float) -> str:
 
 def write(text: str, path: Path = README, *, section: str = "measured") -> None:
     """Put `text` between the markers of `section` in the file at `path`. Raises ValueError where they are not."""
-    first, last = f"<!-- {section}: begin ({WRITERS[section]} writes what is between) -->", f"<!-- {section}: end -->"
-    before, begin, rest = path.read_text().partition(first)
-    _, end, after = rest.partition(last)
-    if not (begin and end):
-        raise ValueError(f"expected the lines {first!r} and {last!r} in {path}, got a file without; put them in")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
-    os.replace(temporary, path)
+    begin, end = f"<!-- {section}: begin ({WRITERS[section]} writes what is between) -->", f"<!-- {section}: end -->"
+    page.put(path, begin, end, text)

@@ -1,5 +1,6 @@
 """Contestants timed in turn, so that whatever slows the machine down slows all of them down."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,12 @@ def alternate(
             if number:
                 seconds[name] += taken
     return {name: _summary(values) for name, values in seconds.items()}
+
+
+def median(call: Callable[[], object], n: int) -> float:
+    """Median seconds of `n` calls in a row, after one that does not count."""
+    call()
+    return statistics.median(_turn(call, math.inf, n))
 
 
 def _turn(call: Callable[[], object], turn: float, most: int) -> list[float]:

@@ -1,14 +1,12 @@
 """Runs re-masked at other thresholds, against masks made by hand and runs that began with that threshold."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 from small import C, read, small, snapshot
 
-from cplxnet.auto import experiments, grid
+from cplxnet.auto import grid
 from cplxnet.auto.epoch import predict
 from cplxnet.auto.many import run_many
 from cplxnet.auto.materials import Materials
@@ -26,6 +24,12 @@ def grid_of_two(tiny_corpus, tmp_path_factory):
     run_many(folder, data=tiny_corpus, progress=False)
     values = torch.cat([log_alpha.flatten() for log_alpha in log_alphas(folder / "r0").values()])
     return folder, [float(values.quantile(1 - share)) for share in SHARES]
+
+
+@pytest.fixture(scope="module")
+def scanned(grid_of_two, tiny_corpus):
+    folder, limits = grid_of_two
+    return threshold.scan([folder], at=limits, data=tiny_corpus)
 
 
 def log_alphas(run):
@@ -52,9 +56,8 @@ def by_hand(run, manifest, data, limit):
     return average_precision_score(target.numpy().ravel(), logit.numpy().ravel()), n_par / (n_par - n_dead)
 
 
-def test_scan_against_masks_made_by_hand(grid_of_two, tiny_corpus) -> None:
-    folder, limits = grid_of_two
-    found = threshold.scan([folder], at=limits, data=tiny_corpus)
+def test_scan_against_masks_made_by_hand(grid_of_two, scanned, tiny_corpus) -> None:
+    folder, found = grid_of_two[0], scanned
     assert len(found) == 4 and not found["tuned"].any()
     for row in found.to_dict("records"):
         score, compression = by_hand(folder / row["run"], grid.read(folder)[row["run"]], tiny_corpus, row["threshold"])
@@ -80,16 +83,14 @@ def test_tune_is_what_a_run_of_that_threshold_reaches(grid_of_two, tiny_corpus, 
     assert again.equals(found)
 
 
-def test_the_figure_draws_every_run_and_threshold(grid_of_two, tiny_corpus) -> None:
-    folder, limits = grid_of_two
-    found = threshold.scan([folder], at=limits, data=tiny_corpus)
-    left, right = threshold.figure(found).axes
+def test_the_figure_draws_every_run_and_threshold(scanned) -> None:
+    left, right = threshold.figure(scanned).axes
     drawn = [line.get_xydata() for line in left.get_lines()]
     assert len(drawn) == 2
-    expected = found[found["run"] == "r0"].sort_values("threshold")[["threshold", "average_precision"]].to_numpy()
+    expected = scanned[scanned["run"] == "r0"].sort_values("threshold")[["threshold", "average_precision"]].to_numpy()
     assert any(np.array_equal(line, expected) for line in drawn)
     assert right.get_yscale() == "log" and "threshold on log alpha" in left.get_xlabel()
-    assert math.isclose(float(found[C].iloc[0]), grid.value(small(), experiments.C))
+    assert (scanned[C] == grid.value(small(), C)).all()
 
 
 def test_no_snapshot_is_named(grid_of_two, tmp_path) -> None:

@@ -96,8 +96,8 @@ def _name_values(axes: Axes, runs: pd.DataFrame) -> None:
 
 def _bands(axes: Axes, found: pd.DataFrame) -> None:
     dense = {method: runs["dense"].dropna() for method, runs in by_method(found)}
-    values = sorted((set(scores) for scores in dense.values()), key=len)
-    if all(each <= values[-1] for each in values):  # methods begin from the same networks, those that are trained yet
+    every = set(found["dense"].dropna())
+    if any(set(scores) == every for scores in dense.values()):  # methods begin from the same networks, if trained yet
         return plots.dense_band(axes, found["dense"].dropna(), "0.5", "dense")
     for index, (method, scores) in enumerate(dense.items()):
         if len(scores):
