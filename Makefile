@@ -1,13 +1,14 @@
 # make demo: from music to a compression / precision curve.  make test: every test.  make check: also format, lint, types.
 # make faults: tests with hosts, schedulers and disks that fail, too long for every change.
-# make bench: how fast, beside other libraries (QUICK=--quick for the short form).
+# make bench: how fast, beside other libraries (QUICK=--quick for the short form).  make bench-growth: how cost grows.
+# make bench-compact: compressed networks made compact.
 PYTHON ?= python3
 BIN := .venv/bin
 # The bars are drawn on make's own stderr, not in the notebook; the cells' output goes to both.
 NOTEBOOK := CPLXNET_PROGRESS=/proc/$$$$/fd/2 $(BIN)/papermill --kernel python3 --no-progress-bar --stdout-file /dev/stdout --stderr-file /dev/stderr
 DEMO := runs/demo
 
-.PHONY: env demo test faults check format bench clean-demo
+.PHONY: env demo test faults check format bench bench-growth bench-compact clean-demo
 
 env: .venv/installed
 
@@ -46,6 +47,9 @@ format: env
 
 bench: .venv/benchmarks
 	$(BIN)/python -m extra.benchmarks $(QUICK)
+
+bench-growth bench-compact: bench-%: .venv/benchmarks
+	$(BIN)/python -m extra.benchmarks.$*
 
 .venv/benchmarks: .venv/installed extra/benchmarks/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r extra/benchmarks/requirements.txt
