@@ -10,6 +10,7 @@ from types import FrameType
 import pandas as pd
 
 from . import claim, commands, report, report_command, savings
+from .earlier import neighbours
 from .epoch import Diverged
 from .manifest import load
 from .many import run_many
@@ -84,6 +85,7 @@ def _run(options: argparse.Namespace) -> int:
         folder,
         device=options.devices[0],
         data=options.data,
+        reuse=() if options.no_reuse else neighbours(options.path),
         accept_changes=options.accept_changes,
         timeout_s=options.timeout,
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import atomic
@@ -49,6 +50,11 @@ class Finished(NamedTuple):
     snapshot: dict[str, Any]
     result: dict[str, Any]
     history: list[dict[str, Any]]
+
+
+def neighbours(manifest: Path) -> list[Path]:
+    """The runs' folders of the other manifests in this one's folder."""
+    return [path.with_suffix("") for path in sorted(manifest.parent.glob("*.json")) if path.name != manifest.name]
 
 
 def finished_elsewhere(folders: Iterable[RunFolder], name: str, key: str) -> list[Earlier]:

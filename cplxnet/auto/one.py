@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from . import claim
 from .changes import refuse_changes, refuse_edits
+from .earlier import neighbours
 from .epoch import Diverged
 from .folder import RunFolder
 from .manifest import Manifest, load
@@ -44,8 +45,8 @@ class Settings:
     retry: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def others(self, name: str) -> list[Path]:
-        """The folders that the run `name` may take finished stages from."""
-        return [path.with_suffix("") for path in sorted(self.folder.glob("*.json")) if path.stem != name]
+        """The folders that the run `name` may take finished stages from; none without `reuse`."""
+        return neighbours(self.folder / f"{name}.json") if self.reuse else []
 
 
 def run_one(
@@ -83,7 +84,7 @@ def run_one(
                 device=device,
                 data=settings.data,
                 progress=settings.progress,
-                reuse=settings.others(name) if settings.reuse else (),
+                reuse=settings.others(name),
                 accept_changes=settings.accept_changes,
                 stopped=stopped,
             )

@@ -71,8 +71,8 @@ def _table(found: pd.DataFrame) -> Iterator[str]:
     yield "|---|" + "---:|" * HEADS.count("|")
     for _, row in found.iterrows():
         numbers = f"{row['C']:g}", f"{row['n']:d}", f"{row['compression']:.3g}", f"{row['kept']:,.0f}"
-        scores = f"{row['before']:.3f}", f"{row['after']:.3f}", f"{row['loss']:z.3f}"  # z: 0.000, never -0.000
-        spread = f"{row['loss_low']:z.3f} to {row['loss_high']:z.3f}" if row["n"] > 1 else "one only"
+        scores = f"{row['before']:.4f}", f"{row['after']:.4f}", f"{row['loss']:z.4f}"  # z: 0.0000, never -0.0000
+        spread = f"{row['loss_low']:z.4f} to {row['loss_high']:z.4f}" if row["n"] > 1 else "one only"
         yield "| " + " | ".join((row["form"], *numbers, *scores, spread)) + " |"
 
 
@@ -83,21 +83,21 @@ def _readings(table: pd.DataFrame, found: pd.DataFrame, scorer: str) -> Iterator
     dense = chosen["average_precision"].drop_duplicates()  # runs share it
     n_par, chance = int(chosen["n_par"].iloc[0]), chosen["positive_share"].iloc[0]
     spread = float(dense.max() - dense.min()) if len(dense) > 1 else None
-    scores = " and ".join(f"{value:.3f}" for value in sorted(dense))
+    scores = " and ".join(f"{value:.4f}" for value in sorted(dense))
     yield f"Dense: {n_par:,} real numbers, average precision {scores} on {scorer} ({chance:.3f} would be chance), " + (
-        "one replicate." if spread is None else f"so {len(dense)} replicates differ by {spread:.3f}."
+        "one replicate." if spread is None else f"so {len(dense)} replicates differ by {spread:.4f}."
     )
     for _, row in found.iterrows():
         yield (
             f"{row['form']} at C = {row['C']:g} keeps {row['kept']:,.0f} of {n_par:,} real numbers, "
-            f"{row['compression']:.3g} times fewer: average precision {row['after']:.3f}, {_beside(row['loss'])}."
+            f"{row['compression']:.3g} times fewer: average precision {row['after']:.4f}, {_beside(row['loss'])}."
         )
     for form, rows in found.groupby("form"):
         yield from (_at(str(form), level, rows, spread) for level in LEVELS)
 
 
 def _beside(loss: float) -> str:
-    return f"{abs(loss):.3f} {'below' if loss > 0 else 'above'} dense"
+    return f"{abs(loss):.4f} {'below' if loss > 0 else 'above'} dense"
 
 
 def _at(form: str, level: float, rows: pd.DataFrame, spread: float | None) -> str:
@@ -110,7 +110,7 @@ def _at(form: str, level: float, rows: pd.DataFrame, spread: float | None) -> st
     text = f"{form} at {level:g} times fewer, between its neighbours in the table: {_beside(loss)}"
     if spread is None:
         return text + "."
-    return f"{text}, {'beyond' if loss > spread else 'not beyond'} the {spread:.3f} by which dense replicates differ."
+    return f"{text}, {'beyond' if loss > spread else 'not beyond'} the {spread:.4f} by which dense replicates differ."
 
 
 def insert(page: str | Path, folder: str | Path, **options: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small import C, small
+from small import C, read, small
 
 from cplxnet.auto import grid, runner
 from cplxnet.auto.__main__ import main
@@ -36,6 +36,15 @@ def test_one_manifest_in_the_folder_of_its_name(tiny_corpus, tmp_path, capsys):
     assert main(["run", str(tmp_path / "c1e-02-r0.json"), "--data", str(tiny_corpus)]) == 0
     scores = tmp_path / "c1e-02-r0" / "scores.json"
     assert capsys.readouterr().out == f"done: {scores}\n" and scores.exists()
+
+
+@pytest.mark.parametrize(("options", "source"), [((), "a"), (("--no-reuse",), None)])
+def test_one_manifest_takes_what_its_neighbours_have_trained(tiny_corpus, tmp_path, options, source):
+    grid.write(tmp_path, {"a": small({C: 0.1}), "b": small({C: 0.2})})
+    for name in "ab":
+        assert main(["run", str(tmp_path / f"{name}.json"), "--data", str(tiny_corpus), *options]) == 0
+    stages = read(tmp_path / "b")["stages"]
+    assert [stage["reused_from"] for stage in stages.values()] == [source, None, None]
 
 
 @pytest.fixture(scope="module")

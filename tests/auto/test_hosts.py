@@ -100,7 +100,7 @@ def digests(folder):
 def processes(session):
     """Those of a session that run Python, by number and start."""
     found = [path.parent for path in Path("/proc").glob("[0-9]*/stat") if _session(path) == session]
-    return [path for path in found if b"python" in (path / "cmdline").read_bytes()]
+    return [path for path in found if b"python" in (path / "cmdline").read_bytes().split(b"\0")[0]]
 
 
 def test_a_host_cut_off_in_the_middle(hosts, started_first, tiny_corpus, tmp_path):

@@ -48,14 +48,14 @@ def test_each_group_has_means_and_losses_beside_its_own_dense_network(folder):
 def test_the_page_says_what_is_known_and_what_is_not(folder, capsys):
     assert __main__.main(["page", str(folder)]) == 0
     text = capsys.readouterr().out
-    assert "| VD | 0.1 | 2 | 4 | 25 | 0.310 | 0.420 | 0.000 | -0.010 to 0.010 |" in text
-    assert "| ARD | 0.1 | 1 | 2 | 50 | 0.300 | 0.390 | 0.010 | one only |" in text
-    assert "1. Dense: 100 real numbers, average precision 0.400 and 0.440 on test (0.050 would be chance)" in text
-    assert "so 2 replicates differ by 0.040." in text
-    assert "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.300, 0.100 below" in text
+    assert "| VD | 0.1 | 2 | 4 | 25 | 0.3100 | 0.4200 | 0.0000 | -0.0100 to 0.0100 |" in text
+    assert "| ARD | 0.1 | 1 | 2 | 50 | 0.3000 | 0.3900 | 0.0100 | one only |" in text
+    assert "1. Dense: 100 real numbers, average precision 0.4000 and 0.4400 on test (0.050 would be chance)" in text
+    assert "so 2 replicates differ by 0.0400." in text
+    assert "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, 0.1000 below" in text
     assert "ARD at 50 times fewer: not known, what is finished spans 2 to 2 times." in text
     # from 4 to 100 times, 50 lies at log(12.5)/log(25) = 0.785 of the way from a loss of 0 to one of 0.1
-    assert "VD at 50 times fewer, between its neighbours in the table: 0.078 below dense, beyond the 0.040" in text
+    assert "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond the 0.0400" in text
     assert "Not finished: 4 of 8 runs (ARD-0.1-1, ARD-0.2-0, ARD-0.2-1, VD-0.2-1)." in text
 
 
