@@ -25,7 +25,7 @@ demo: env
 	mkdir -p $(DEMO)
 	$(NOTEBOOK) experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -y 'grids: [demo]'
 	$(NOTEBOOK) auto_experiment.ipynb $(DEMO)/auto_experiment.ipynb
-	$(NOTEBOOK) experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb
+	$(NOTEBOOK) experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb -p folder $(DEMO) -y 'again: [c2e-02-r0]'
 	$(BIN)/python -m cplxnet.auto report $(DEMO)
 	@echo "figure: $(DEMO)/figures/trade-off.png"
 

@@ -11,6 +11,7 @@ scores.json      all that the analysis needs
 traceback.txt    where a failed run failed
 """
 
+import functools
 import importlib.metadata
 import json
 import math
@@ -177,6 +178,7 @@ def _damaged(source: str | Path, wanted: str, found: object) -> ValueError:
     return ValueError(f"{source}: expected {wanted}, got {shown}; delete the file to run again")
 
 
+@functools.cache  # what this process has imported stays what it is
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -184,8 +186,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _git_commit() -> str | None:
-    """The commit of the checkout this package lies in, with '+' for uncommitted changes; None outside one."""
+    """The commit of the checkout this package lies in, with '+' for uncommitted changes; None outside one.
+
+    As it was when this process began its first run: a grid of days goes on with the code that it imported then.
+    """
     here = Path(__file__).parent
     try:
         commit = subprocess.run(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from . import atomic, grid, report
-from .experiments import METHOD, C
+from .experiments import C
 
 LEVELS = (50.0, 200.0)  # times fewer real numbers, of which the readings say what they cost
 COLUMNS = ["form", "C", "n", "compression", "kept", "before", "after", "loss", "loss_low", "loss_high"]
@@ -30,7 +30,7 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     last = chosen[chosen["stage"] == "fine-tune"]
     rows = pd.DataFrame(
         {
-            "form": _form(last),
+            "form": report.form(last),
             "C": last[C].astype(float),
             "compression": last["compression"].astype(float),
             "kept": (last["n_par"] - last["n_zero"]).astype(float),
@@ -42,13 +42,6 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     grouped = rows.groupby(["form", "C"], sort=True)
     spread = grouped["loss"].agg(n="size", loss_low="min", loss_high="max")
     return grouped.mean().join(spread).reset_index()[COLUMNS]
-
-
-def _form(rows: pd.DataFrame) -> pd.Series:
-    """VD or ARD, from the name of the network while sparsifying; "sparse" where the grid has one form only."""
-    if METHOD not in rows:
-        return pd.Series("sparse", index=rows.index)
-    return rows[METHOD].str.extract(r"(VD|ARD)$")[0].fillna(rows[METHOD])
 
 
 def markdown(folder: str | Path, scorer: str = "test") -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from . import claim, grid
 from .board import duration
-from .experiments import C
+from .experiments import METHOD, C
 from .folder import RunFolder
 from .manifest import Manifest
 
@@ -155,8 +155,15 @@ def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     return chosen[columns].rename(columns={"average_precision": "AP", "average_precision_start": "AP before"}).round(4)
 
 
+def form(rows: pd.DataFrame) -> pd.Series:
+    """VD or ARD, from the name of the network while sparsifying; "sparse" where the grid has one form only."""
+    if METHOD not in rows:
+        return pd.Series("sparse", index=rows.index)
+    return rows[METHOD].str.extract(r"(VD|ARD)$")[0].fillna(rows[METHOD])
+
+
 def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
-    """What the table says, a sentence for the dense network and one per value of C (means over replicates)."""
+    """What the table says, a sentence for the dense network and one per form and C (means over replicates)."""
     chosen = table[table["scorer"] == scorer] if len(table) else table
     if chosen.empty:
         return []
@@ -166,10 +173,11 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
         f"Dense: average precision {reference:.3f} on {scorer} ({dense['positive_share'].mean():.3f} would be chance), "
         f"{int(dense['n_par'].iloc[0]):,} real numbers."
     ]
-    for _, row in aggregate(chosen[chosen["stage"] == "fine-tune"], by=[C]).iterrows():
-        gain = row["average_precision"] - reference
+    tuned = chosen[chosen["stage"] == "fine-tune"]
+    for _, row in aggregate(tuned.assign(form=form(tuned)), by=["form", C]).iterrows():
+        gain, said = row["average_precision"] - reference, f"{row['form']}, " if METHOD in tuned else ""
         sentences.append(
-            f"C = {row[C]:g}: {row['compression']:.3g} times fewer real numbers, average precision "
+            f"{said}C = {row[C]:g}: {row['compression']:.3g} times fewer real numbers, average precision "
             f"{row['average_precision_start']:.3f} before and {row['average_precision']:.3f} after fine-tuning, "
             f"{abs(gain):.3f} {'above' if gain >= 0 else 'below'} dense."
         )

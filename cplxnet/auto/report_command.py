@@ -49,6 +49,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--scorer", default="test", help="whose scores, as manifests name it (default: test)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data files (default: data)")
     parser.add_argument("--device", default="cpu", help="threshold: what scores and trains (default: cpu)")
+    parser.add_argument("--runs", nargs="+", metavar="RUN", help="threshold: of these alone (default: all)")
     parser.add_argument(
         "--at", nargs="+", type=float, metavar="T", help="threshold: on log alpha (default: -6 -5 ... 6)"
     )
@@ -77,8 +78,8 @@ def _kind(kind: str, folders: list[str], options: argparse.Namespace) -> int:
         raise ValueError(f"expected folders of manifests after {kind!r}, got none; try report {kind} runs/demo")
     if options.csv:
         raise ValueError("expected --csv without a kind only: a kind writes its data beside its figure; try --out")
-    if kind != "threshold" and (options.tune or options.at):
-        raise ValueError(f"expected --at and --tune with the kind threshold, got {kind!r}")
+    if kind != "threshold" and (options.tune or options.at or options.runs):
+        raise ValueError(f"expected --at, --runs and --tune with the kind threshold, got {kind!r}")
     import matplotlib
 
     matplotlib.use("Agg")  # files only, wherever this runs
@@ -92,6 +93,7 @@ def _kind(kind: str, folders: list[str], options: argparse.Namespace) -> int:
         scorer=options.scorer,
         data=options.data,
         device=options.device,
+        runs=options.runs,
         tune=options.tune,
         **chosen,
     )

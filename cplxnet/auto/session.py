@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as cplx
-from . import atomic, claim, stages
+from . import claim, stages
 from .checkpoint import Checkpoints
 from .earlier import Earlier, finished_elsewhere
 from .epoch import Diverged, predict, train_epoch
@@ -59,7 +59,7 @@ class Session:
 
     def run(self, reuse: Sequence[RunFolder]) -> dict[str, Any]:
         """Every stage in order, from the folder, from another run's folder, or by training; returns all scores."""
-        previous, previous_key = None, None
+        previous, previous_key, saved = None, None, False
         own = Earlier.read(self.files)  # before this run writes anything there
         fingerprints = self.materials.fingerprints
         for number, name in enumerate(self.manifest.stage_order):
@@ -69,10 +69,13 @@ class Session:
             masked = False
             if previous is not None and not stage.reset:
                 masked = stages.inherit(self.model, previous, threshold=self.manifest.threshold)
-            if not self._take_over([own], number, name, key):
+            saved = not self._take_over([own], number, name, key)
+            if saved:
                 self._obtain(stage, key, number, masked, reuse)
             previous, previous_key = self.model, key
-        self._save()
+        if not saved:
+            self._save()
+        self.checkpoints.wait()
         return self.scores()
 
     def _obtain(self, stage: Stage, key: str, number: int, masked: bool, reuse: Sequence[RunFolder]) -> None:
@@ -118,14 +121,16 @@ class Session:
         began -= training.seconds
         try:
             self._train(training, key, start, began)
-        finally:
-            with contextlib.suppress(OSError):  # of an error that is on its way already
+            self.optimizer_state = training.optimizer_state()
+            snapshot = {"schema": 1, "key": key, "stage": stage.name, "model": self.model.state_dict()}
+            snapshot |= {"optimizer": self.optimizer_state}
+            self.checkpoints.finish(self.files.snapshot(number, stage.name), snapshot)
+            ends = {name: self.score(name) for name in self.manifest.scorers}  # which takes longer than to write it
+        except BaseException:
+            with contextlib.suppress(OSError):  # the error on its way is the one to be told
                 self.checkpoints.wait()
-        self.optimizer_state = training.optimizer_state()
-        ends = {name: self.score(name) for name in self.manifest.scorers}
-        snapshot = {"schema": 1, "key": key, "stage": stage.name, "model": self.model.state_dict()}
-        snapshot |= {"optimizer": self.optimizer_state}
-        atomic.write_tensors(self.files.snapshot(number, stage.name), snapshot, check=self.files.check)
+            raise
+        self.checkpoints.wait()
         self.stage_scores[stage.name] = {
             "key": key,
             "epochs": training.n_epochs,

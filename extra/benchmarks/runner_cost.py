@@ -4,7 +4,8 @@ The same training of the complex DeepConvNet twice: by a bare loop over `train_e
 `torch.save` at the end, and through `auto.run` in a folder of 85 runs with `reuse`, as a grid runs it: claim, check,
 status, history, a checkpoint an epoch, scores, snapshot. In turn, so that other work on the machine meets both. An
 epoch's cost does not depend on its length, so epochs are short here, and the share is of the 1000 batches of a whole
-one; a run's cost is what is left beside its epochs. Wall time and the process's CPU time (which other work does not
+one; a run's cost is what is left beside its epochs. The last checkpoint is written while the network is scored, which
+takes seconds here and minutes on MusicNet. Wall time and the process's CPU time (which other work does not
 touch, and which counts the thread that writes the checkpoint). Also the command `status` on 1000 runs.
 """
 
@@ -66,10 +67,10 @@ class Timed:
 
 
 def corpus(folder: Path) -> None:
-    """Noise with labels: recordings of 2 s for training, one of 1 s for each scoring."""
+    """Noise with labels: recordings of 2 s for training, one of 10 s for each scoring, which then takes seconds."""
     rng = np.random.default_rng(0)
-    for split, count, seconds in (("train", RECORDINGS, 2), ("valid", 1, 1), ("test", 1, 1)):
-        notes = [(k * 550, (k + 1) * 550, 1, 40 + k, 0.0, 1.0, b"Quarter") for k in range(20 * seconds)]
+    for split, count, seconds in (("train", RECORDINGS, 2), ("valid", 1, 10), ("test", 1, 10)):
+        notes = [(k * 550, (k + 1) * 550, 1, 40 + k % 60, 0.0, 1.0, b"Quarter") for k in range(20 * seconds)]
         rows = [
             layout.Recording(
                 f"id_{1000 + k}",
@@ -82,7 +83,7 @@ def corpus(folder: Path) -> None:
 
 
 def manifest_of(stage: str, n_epochs: int, n_batches: int) -> Manifest:
-    """Experiment-1's first manifest with one stage of short epochs and scores of a second."""
+    """Experiment-1's first manifest with one stage of short epochs and scores of seconds."""
     first = next(iter(experiments.experiment_1().values()))
     changes = {
         "model": {"name": STAGES[stage]},

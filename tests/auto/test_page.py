@@ -45,6 +45,13 @@ def test_each_group_has_means_and_losses_beside_its_own_dense_network(folder):
     assert found.loc[("VD", 0.2), "loss"] == pytest.approx(0.10)
 
 
+def test_the_readings_of_a_report_keep_the_forms_apart(folder):
+    dense, *others = report.readings(report.collect(folder))
+    assert dense.startswith("Dense: average precision 0.420 on test")
+    assert [text.partition(" times")[0] for text in others] == ["ARD, C = 0.1: 2", "VD, C = 0.1: 4", "VD, C = 0.2: 100"]
+    assert others[0].endswith("0.300 before and 0.390 after fine-tuning, 0.030 below dense.")
+
+
 def test_the_page_says_what_is_known_and_what_is_not(folder, capsys):
     assert __main__.main(["page", str(folder)]) == 0
     text = capsys.readouterr().out
@@ -52,7 +59,9 @@ def test_the_page_says_what_is_known_and_what_is_not(folder, capsys):
     assert "| ARD | 0.1 | 1 | 2 | 50 | 0.3000 | 0.3900 | 0.0100 | one only |" in text
     assert "1. Dense: 100 real numbers, average precision 0.4000 and 0.4400 on test (0.050 would be chance)" in text
     assert "so 2 replicates differ by 0.0400." in text
-    assert "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, 0.1000 below" in text
+    assert (
+        "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, 0.1000 below" in text
+    )
     assert "ARD at 50 times fewer: not known, what is finished spans 2 to 2 times." in text
     # from 4 to 100 times, 50 lies at log(12.5)/log(25) = 0.785 of the way from a loss of 0 to one of 0.1
     assert "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond the 0.0400" in text

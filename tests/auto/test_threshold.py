@@ -10,7 +10,7 @@ from cplxnet.auto import grid
 from cplxnet.auto.epoch import predict
 from cplxnet.auto.many import run_many
 from cplxnet.auto.materials import Materials
-from cplxnet.auto.reports import threshold
+from cplxnet.auto.reports import make, threshold
 
 SHARES = (0.2, 0.9)  # of the weights that the thresholds leave out
 
@@ -99,3 +99,18 @@ def test_no_snapshot_is_named(grid_of_two, tmp_path) -> None:
         threshold.snapshots([tmp_path])
     lacking = threshold.without_snapshot([grid_of_two[0], tmp_path])
     assert lacking == [f"No snapshot of sparsify, so not re-masked: {tmp_path}/r0."]
+
+
+def test_the_runs_asked_for_alone(grid_of_two, scanned, tiny_corpus, tmp_path) -> None:
+    folder, limits = grid_of_two
+    made = make("threshold", folder, out=tmp_path, runs=["r1"], at=limits, data=tiny_corpus)
+    assert made.rows.equals(scanned[scanned["run"] == "r1"].reset_index(drop=True)) and made.sentences == []
+    with pytest.raises(ValueError, match=r"1-sparsify\.pt\), got none in .* named r7"):
+        make("threshold", folder, out=tmp_path, runs=["r7"], data=tiny_corpus)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("threshold", "expected runs with a snapshot"), ("compare", "two methods")])
+def test_what_cannot_be_made_is_said_where_asked_for(grid_of_two, tmp_path, kind, said) -> None:
+    made = make(kind, grid_of_two[0], out=tmp_path / "out", runs=["r7"], strict=False)
+    assert made.figure is None and made.rows.empty and made.paths == [] and not (tmp_path / "out").exists()
+    assert len(made.sentences) == 1 and made.sentences[0].startswith(f"No {kind} here: ") and said in made.sentences[0]

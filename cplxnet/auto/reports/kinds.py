@@ -16,13 +16,14 @@ from .runs import gather, missing
 
 @dataclass(frozen=True)
 class Asked:
-    """What a report is made of. tune, at and device are for threshold alone; data also for the published figures."""
+    """What a report is made of. runs, tune, at and device are for threshold alone; data also for published figures."""
 
     folders: Sequence[Path]
     out: Path
     scorer: str = "test"
     data: Path = Path("data")
     device: str = "cpu"
+    runs: Sequence[str] | None = None
     at: Sequence[float] = threshold.THRESHOLDS
     tune: bool = False
 
@@ -66,12 +67,12 @@ def _published(table: pd.DataFrame, asked: Asked) -> dict[str, float]:
 
 
 def _threshold(asked: Asked) -> _Parts:
-    options = {"at": asked.at, "scorer": asked.scorer, "data": asked.data, "device": asked.device}
+    options = {"runs": asked.runs, "at": asked.at, "scorer": asked.scorer, "data": asked.data, "device": asked.device}
     rows = threshold.scan(asked.folders, **options)  # type: ignore[arg-type]
     if asked.tune:
         again = threshold.tune(asked.folders, asked.out / "threshold-runs", **options)  # type: ignore[arg-type]
         rows = pd.DataFrame([*rows.to_dict("records"), *again.to_dict("records")])
-    said = threshold.without_snapshot(asked.folders)
+    said = threshold.without_snapshot(asked.folders, asked.runs)
     return _Parts(threshold.figure(rows, scorer=asked.scorer), rows, said)
 
 
@@ -124,8 +125,10 @@ def make(
     scorer: str = "test",
     data: str | Path = "data",
     device: str = "cpu",
+    runs: Sequence[str] | None = None,
     at: Sequence[float] = threshold.THRESHOLDS,
     tune: bool = False,
+    strict: bool = True,
 ) -> Made:
     """One kind of report from folders of runs, written to `out` as PDF, PNG and CSV under the kind's name.
 
@@ -134,11 +137,13 @@ def make(
         out: the folder for the files; None: `figures` in the first folder.
         scorer: whose scores.
         data, device: where the data files are, and what scores them (threshold).
+        runs: the names of those to be masked again (threshold); None: all.
         at: thresholds on log alpha. tune: fine-tune again at each (minutes to hours), in `out`/threshold-runs.
+        strict: raise where no run has what the kind needs; False: say it in the sentences, and make no figure.
 
     Raises:
-        ValueError: no such kind, or no run has what it needs, the text says what; FileNotFoundError, ManifestError: not
-        a folder of manifests.
+        ValueError: no such kind, or no run has what it needs, and the text says what; FileNotFoundError, ManifestError:
+        not a folder of manifests.
     """
     if kind not in KINDS:
         raise ValueError(f"expected a kind of report ({', '.join(KINDS)}), got {kind!r}")
@@ -151,10 +156,16 @@ def make(
         scorer=scorer,
         data=Path(data),
         device=device,
+        runs=runs,
         at=at,
         tune=tune,
     )
-    parts = KINDS[kind](asked)
+    try:
+        parts = KINDS[kind](asked)
+    except ValueError as lacking:
+        if strict:
+            raise
+        return Made(None, pd.DataFrame(), [f"No {kind} here: {lacking}.", *missing(places)], [])
     paths = style.write(asked.out / kind, parts.figure, parts.rows)
     for name, rows in parts.beside.items():
         paths += style.write(asked.out / f"{kind}-{name}", None, rows)

@@ -30,6 +30,7 @@ THRESHOLDS = tuple(range(-6, 7))  # of log alpha
 def scan(
     folders: Iterable[str | Path],
     *,
+    runs: Sequence[str] | None = None,
     at: Sequence[float] = THRESHOLDS,
     scorer: str = "test",
     data: str | Path = "data",
@@ -37,11 +38,12 @@ def scan(
 ) -> pd.DataFrame:
     """Average precision and compression of every run with a sparsify snapshot, masked at each threshold; no training.
 
-    Columns: folder, run, method, C, seed, threshold, compression, average_precision, tuned (False).
+    runs: the names of those to be masked; None: all. Columns: folder, run, method, C, seed, threshold, compression,
+    average_precision, tuned (False).
 
     Raises ValueError where no run has a snapshot; FileNotFoundError where the data is not there.
     """
-    found, rows = snapshots(folders), []
+    found, rows = snapshots(folders, runs), []
     labels = methods({f"{folder}/{run}": one for (folder, run), one in found.items()})
     with bar(total=len(found) * len(at), desc="thresholds", unit="score") as shown:
         for (folder, run), manifest in found.items():
@@ -58,14 +60,14 @@ def scan(
     return pd.DataFrame(rows)
 
 
-def snapshots(folders: Iterable[str | Path]) -> dict[tuple[str, str], Manifest]:
+def snapshots(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> dict[tuple[str, str], Manifest]:
     """(folder, run) -> manifest, of the runs with a snapshot of the stage before the masks.
 
     Raises ValueError, naming what is looked for, where there is none.
     """
     found = {}
     for folder in dict.fromkeys(map(str, folders)):
-        for run, manifest in grid.read(folder).items():
+        for run, manifest in _asked(folder, runs).items():
             order = manifest.stage_order
             snapshot = SPARSIFY in order and TUNE in order and order.index(SPARSIFY)
             if snapshot is not False and RunFolder(Path(folder) / run).snapshot(snapshot, SPARSIFY).is_file():
@@ -73,17 +75,22 @@ def snapshots(folders: Iterable[str | Path]) -> dict[tuple[str, str], Manifest]:
     if not found:
         raise ValueError(
             f"expected runs with a snapshot of {SPARSIFY} (1-{SPARSIFY}.pt), got none in "
-            f"{', '.join(map(str, folders))}; "
+            f"{', '.join(map(str, folders))}{'' if runs is None else ' named ' + ', '.join(runs)}; "
             "snapshots are not committed: try to run the folder"
         )
     return found
 
 
-def without_snapshot(folders: Iterable[str | Path]) -> list[str]:
+def _asked(folder: str, runs: Sequence[str] | None) -> dict[str, Manifest]:
+    """The manifests of a folder, or those of the runs asked for."""
+    return {name: one for name, one in grid.read(folder).items() if runs is None or name in runs}
+
+
+def without_snapshot(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> list[str]:
     """A sentence that names the runs whose snapshots are not there."""
-    there = {(folder, run) for folder, run in snapshots(folders)}
+    there = {(folder, run) for folder, run in snapshots(folders, runs)}
     lacking = [
-        f"{folder}/{run}" for folder in map(str, folders) for run in grid.read(folder) if (folder, run) not in there
+        f"{folder}/{run}" for folder in map(str, folders) for run in _asked(folder, runs) if (folder, run) not in there
     ]
     return [f"No snapshot of {SPARSIFY}, so not re-masked: {', '.join(lacking)}."] if lacking else []
 
@@ -92,6 +99,7 @@ def tune(
     folders: Iterable[str | Path],
     into: str | Path,
     *,
+    runs: Sequence[str] | None = None,
     at: Sequence[float] = THRESHOLDS,
     scorer: str = "test",
     data: str | Path = "data",
@@ -102,7 +110,7 @@ def tune(
     What is done is not done again, so the same call goes on with what was cut off. Columns as of `scan`, tuned True.
     Each run takes as much disk as the one it is made from.
     """
-    found = snapshots(folders)
+    found = snapshots(folders, runs)
     labels = methods({f"{folder}/{run}": one for (folder, run), one in found.items()})
     made: dict[str, Manifest] = {}
     about: dict[str, dict[str, object]] = {}
