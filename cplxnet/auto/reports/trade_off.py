@@ -53,7 +53,7 @@ def figure(found: pd.DataFrame, *, scorer: str = "test", published: Mapping[str,
         colour, marker = style.of(index)
         for _, run in runs.sort_values("compression").iterrows():
             _run(axes, run, colour if several else plt.get_cmap(plots.COLOURS)(norm(run[C])), marker)
-        _name_values(axes, runs)
+        _name_values(axes, runs, below=bool(index % 2))  # methods' points may be close
         if several:
             axes.plot([], [], marker, color=colour, label=method)
     _front_line(axes, found)
@@ -85,13 +85,14 @@ def _run(axes: Axes, run: pd.Series, colour: object, marker: str) -> None:
     axes.plot(x, after, marker, mfc=colour, mec=colour, zorder=3)
 
 
-def _name_values(axes: Axes, runs: pd.DataFrame) -> None:
-    """Each C once, over the highest point of its replicates."""
+def _name_values(axes: Axes, runs: pd.DataFrame, *, below: bool = False) -> None:
+    """Each C once, over the highest point of its replicates, or under the lowest."""
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
-    tops = runs.assign(top=runs[["before", "after"]].max(axis="columns")).sort_values("top")
-    for _, run in tops.groupby(C).tail(1).iterrows():
-        top = (run["compression"], run["top"])
-        axes.annotate(f"{run[C]:g}", top, (0, 6), textcoords="offset points", ha="center", size=7, bbox=box)
+    scores = runs[["before", "after"]]
+    ends = runs.assign(end=scores.min(axis="columns") if below else scores.max(axis="columns"))
+    for _, run in ends.sort_values("end", ascending=not below).groupby(C).tail(1).iterrows():
+        at, shift = (run["compression"], run["end"]), (0, -13 if below else 6)
+        axes.annotate(f"{run[C]:g}", at, shift, textcoords="offset points", ha="center", size=7, bbox=box)
 
 
 def _bands(axes: Axes, found: pd.DataFrame) -> None:
