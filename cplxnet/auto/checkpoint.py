@@ -23,8 +23,8 @@ KEPT = 2  # the newest, and the one before should the newest turn out damaged
 class Checkpoints:
     """Writes checkpoints of one run while its training goes on, and finds the newest that is sound.
 
-    Files are written and removed one after another, in the order asked for, behind the caller's back. What goes wrong
-    there (a full disk) is raised by the next `save` or `wait`.
+    Files are written one after another, in the order asked for, behind the caller's back. What goes wrong there (a full
+    disk) is raised by the next `save` or `wait`.
     """
 
     def __init__(self, files: RunFolder) -> None:
@@ -64,7 +64,6 @@ class Checkpoints:
 
         One that is damaged is named in the run's notes and set aside as *.corrupt, and the one before is taken.
         """
-        self.wait()  # what is being removed is not there
         for path in self._there():
             try:
                 state = atomic.read_tensors(path)
@@ -75,10 +74,8 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove every checkpoint, behind what the caller does next: the stage has its snapshot now."""
-        self._ask(self._remove)
-
-    def _remove(self) -> None:
+        """Remove every checkpoint: the stage has its snapshot now."""
+        self.wait()
         if self.files.check is not None:
             self.files.check()  # or they are those of the process that goes on with the run
         for path in self._there():

@@ -59,7 +59,7 @@ class Session:
 
     def run(self, reuse: Sequence[RunFolder]) -> dict[str, Any]:
         """Every stage in order, from the folder, from another run's folder, or by training; returns all scores."""
-        previous, previous_key, saved = None, None, False
+        previous, previous_key = None, None
         own = Earlier.read(self.files)  # before this run writes anything there
         fingerprints = self.materials.fingerprints
         for number, name in enumerate(self.manifest.stage_order):
@@ -69,13 +69,10 @@ class Session:
             masked = False
             if previous is not None and not stage.reset:
                 masked = stages.inherit(self.model, previous, threshold=self.manifest.threshold)
-            saved = not self._take_over([own], number, name, key)
-            if saved:
+            if not self._take_over([own], number, name, key):
                 self._obtain(stage, key, number, masked, reuse)
             previous, previous_key = self.model, key
-        if not saved:
-            self._save()
-        self.checkpoints.wait()
+        self._save()
         return self.scores()
 
     def _obtain(self, stage: Stage, key: str, number: int, masked: bool, reuse: Sequence[RunFolder]) -> None:

@@ -145,7 +145,6 @@ def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_p
     assert found["epoch"] == 4 and equal(found["model"], {"w": torch.full((3,), 4.0)}) and found["list"][1] == 2.5
     assert checkpoints.latest("another") is None
     checkpoints.clear()
-    checkpoints.wait()
     assert not list(tmp_path.iterdir())
 
 
@@ -153,9 +152,8 @@ def test_the_snapshot_is_written_last_and_as_it_was(tmp_path):
     checkpoints, weight = Checkpoints(RunFolder(tmp_path)), torch.ones(3)
     checkpoints.save(1, {"key": "k", "model": {"w": weight}})
     checkpoints.finish(tmp_path / "0-dense.pt", {"key": "k", "model": {"w": weight}})
-    checkpoints.clear()
     weight.zero_()
-    checkpoints.wait()
+    checkpoints.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["0-dense.pt"]
     assert equal(snapshot(tmp_path, "0-dense.pt")["model"], {"w": torch.ones(3)})
 

@@ -8,9 +8,10 @@ from small import C, read, small, snapshot
 
 from cplxnet.auto import grid
 from cplxnet.auto.epoch import predict
+from cplxnet.auto.manifest import ManifestError
 from cplxnet.auto.many import run_many
 from cplxnet.auto.materials import Materials
-from cplxnet.auto.reports import make, threshold
+from cplxnet.auto.reports import KINDS, make, threshold
 
 SHARES = (0.2, 0.9)  # of the weights that the thresholds leave out
 
@@ -114,3 +115,10 @@ def test_what_cannot_be_made_is_said_where_asked_for(grid_of_two, tmp_path, kind
     made = make(kind, grid_of_two[0], out=tmp_path / "out", runs=["r7"], strict=False)
     assert made.figure is None and made.rows.empty and made.paths == [] and not (tmp_path / "out").exists()
     assert len(made.sentences) == 1 and made.sentences[0].startswith(f"No {kind} here: ") and said in made.sentences[0]
+
+
+def test_a_faulty_manifest_is_no_lack(tmp_path) -> None:
+    (tmp_path / "r0.json").write_text("{")
+    for kind in KINDS:
+        with pytest.raises(ManifestError):
+            make(kind, tmp_path, strict=False)

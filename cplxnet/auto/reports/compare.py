@@ -15,7 +15,7 @@ from scipy import stats
 
 from .. import plots
 from . import style
-from .runs import by_method, chosen
+from .runs import Lacking, by_method, chosen
 
 N_POINTS = 25  # of compression, evenly in its logarithm
 N_RESAMPLES = 9999
@@ -62,7 +62,7 @@ def _curves(table: pd.DataFrame, scorer: str) -> dict[str, dict[int, pd.Series]]
         for method, runs in by_method(tuned)
     }
     if len(found) < 2:
-        raise ValueError(
+        raise Lacking(
             "expected runs of two methods (VD and ARD, say), finished with fine-tuning, got one; "
             "try a second folder, or wait for the others"
         )

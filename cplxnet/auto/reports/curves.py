@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from .. import grid, plots, report, tasks
 from ..experiments import C
-from .runs import methods
+from .runs import Lacking, methods
 
 NOTE = {"ap": "average precision", "precision": "precision at logit > 0", "recall": "recall at logit > 0"}
 LINES = ("-", "--", "-.", ":")
@@ -37,7 +37,7 @@ def rows(*folders: str | Path, scorer: str = "test") -> tuple[pd.DataFrame, pd.D
                 pooled += [own | {"stage": stage, **point} for point in _points(end.get("curve"))]
                 notes += [own | {"stage": stage, "note": lowest + point.pop("index"), **point} for point in _notes(end)]
     if not pooled and not notes:
-        raise ValueError(
+        raise Lacking(
             f"expected precision-recall curves by {scorer!r}, got none; try a scorer with curves: true in its manifest"
         )
     return pd.DataFrame(pooled), pd.DataFrame(notes)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from .. import grid, tasks
 from ..folder import RunFolder
 from . import compare, curves, layers, profile, stopping, style, threshold, trade_off
-from .runs import gather, missing
+from .runs import Lacking, gather, missing
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def make(
     )
     try:
         parts = KINDS[kind](asked)
-    except ValueError as lacking:
+    except Lacking as lacking:
         if strict:
             raise
         return Made(None, pd.DataFrame(), [f"No {kind} here: {lacking}.", *missing(places)], [])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from .. import grid, plots, report
 from ..experiments import C
-from .runs import by_method, methods
+from .runs import Lacking, by_method, methods
 
 
 def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
@@ -28,7 +28,7 @@ def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
                 counts = {key: row[key] for key in ("layer", "n_par", "n_zero", "sparsity")}
                 found.append({"folder": folder, "run": row["run"], **own, **counts})
     if not found:
-        raise ValueError(f"expected runs through with {stage!r}, got none; try again when one is, or run the folder")
+        raise Lacking(f"expected runs through with {stage!r}, got none; try again when one is, or run the folder")
     return pd.DataFrame(found)
 
 
@@ -40,7 +40,7 @@ def figure(found: pd.DataFrame, *, label: str = "C") -> Figure:
     found = found.assign(method="") if "method" not in found else found
     found = found[found.groupby("layer")["n_zero"].transform("max") > 0]
     if found.empty:
-        raise ValueError("expected runs with irrelevant weights, got none; try a larger C")
+        raise Lacking("expected runs with irrelevant weights, got none; try a larger C")
     panels, norm = by_method(found), plots.log_norm(found[C])
     drawn, axes = plt.subplots(
         len(panels), 1, figsize=(7, 1 + 3.5 * len(panels)), sharex=True, squeeze=False, layout="constrained"

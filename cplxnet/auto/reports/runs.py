@@ -16,6 +16,10 @@ _IN_MODEL = ("model.", "features.cplx")  # told by the network's name and its op
 _FORMS = ("VD", "ARD")
 
 
+class Lacking(ValueError):
+    """No run has what a kind of report is made of; the text says what that is."""
+
+
 def gather(*folders: str | Path) -> pd.DataFrame:
     """`report.collect` of the folders, one under another, with columns folder, method, seed, n_epochs and file.
 
@@ -73,7 +77,7 @@ def chosen(table: pd.DataFrame, scorer: str, stage: str | None = None) -> pd.Dat
     """
     if table.empty or not (table["scorer"] == scorer).any():
         known = ", ".join(sorted(set(table["scorer"]))) if len(table) else "none"
-        raise ValueError(
+        raise Lacking(
             f"expected runs scored by {scorer!r}, got none (scorers: {known}); "
             "try `python -m cplxnet.auto status` on the folder"
         )
@@ -81,7 +85,7 @@ def chosen(table: pd.DataFrame, scorer: str, stage: str | None = None) -> pd.Dat
     table = table[table["scorer"] == scorer]
     found = table if stage is None else table[table["stage"] == stage]
     if found.empty:
-        raise ValueError(
+        raise Lacking(
             f"expected runs with scores after stage {stage!r}, got none (stages: {', '.join(set(table['stage']))}); "
             "try again when one is through with it"
         )

@@ -22,7 +22,7 @@ from ..progress import bar
 from ..remask import SPARSIFY, TUNE, remask, score_at
 from ..trained import load_model
 from . import style
-from .runs import by_method, methods
+from .runs import Lacking, by_method, methods
 
 THRESHOLDS = tuple(range(-6, 7))  # of log alpha
 
@@ -73,7 +73,7 @@ def snapshots(folders: Iterable[str | Path], runs: Sequence[str] | None = None) 
             if snapshot is not False and RunFolder(Path(folder) / run).snapshot(snapshot, SPARSIFY).is_file():
                 found[folder, run] = manifest
     if not found:
-        raise ValueError(
+        raise Lacking(
             f"expected runs with a snapshot of {SPARSIFY} (1-{SPARSIFY}.pt), got none in "
             f"{', '.join(map(str, folders))}{'' if runs is None else ' named ' + ', '.join(runs)}; "
             "snapshots are not committed: try to run the folder"
