@@ -5,9 +5,7 @@ last is removed; once the stage's own snapshot is there, all are.
 """
 
 import contextlib
-from collections.abc import Callable
-from concurrent import futures
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +19,40 @@ KEPT = 2  # the newest, and the one before should the newest turn out damaged
 
 
 class Checkpoints:
-    """Writes checkpoints of one run while its training goes on, and finds the newest that is sound.
-
-    Files are written one after another, in the order asked for, behind the caller's back. What goes wrong there (a full
-    disk) is raised by the next `save` or `wait`.
-    """
+    """Writes checkpoints of one run while its training goes on, and finds the newest that is sound."""
 
     def __init__(self, files: RunFolder) -> None:
         self.files = files
-        self._behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
-        self._asked: list[Future[None]] = []
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
         """Write `state` (tensors and plain values) as the checkpoint of this epoch, counted over all stages.
 
-        The tensors are copied at once; the file is written behind the training of the next epoch.
+        The tensors are copied at once; the file is written behind the training of the next epoch. What went wrong with
+        the one before (a full disk) is raised here.
         """
         self.wait()
-        self._ask(self._write, self._path(epoch), {"schema": SCHEMA, "epoch": epoch, **_copied(state)})
+        value = {"schema": SCHEMA, "epoch": epoch, **_copied(state)}
+        self._thread = threading.Thread(target=self._write, args=(self._path(epoch), value))
+        self._thread.start()
 
     def _write(self, path: Path, value: dict[str, Any]) -> None:
-        atomic.write_tensors(path, value, check=self.files.check)
-        for older in self._there()[KEPT:]:
-            older.unlink(missing_ok=True)
-
-    def finish(self, path: Path, snapshot: dict[str, Any]) -> None:
-        """Write the stage's snapshot, after its last checkpoint and behind what the caller does next."""
-        self._ask(atomic.write_tensors, path, _copied(snapshot), check=self.files.check)
-
-    def _ask(self, work: Callable[..., None], *args: Any, **options: Any) -> None:
-        self._asked.append(self._behind.submit(work, *args, **options))
+        try:
+            atomic.write_tensors(path, value, check=self.files.check)
+            for older in self._there()[KEPT:]:
+                older.unlink(missing_ok=True)
+        except BaseException as error:  # raised again by the next save or wait, in the thread of the training
+            self._error = error
 
     def wait(self) -> None:
-        """Wait until all that was asked for is done; raises what went wrong first."""
-        asked, self._asked = self._asked, []
-        futures.wait(asked)
-        for one in asked:
-            one.result()
+        """Wait until what was saved is on disk; raises what went wrong."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def latest(self, key: str) -> dict[str, Any] | None:
         """The newest checkpoint of the stage with this key, None if there is none.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as cplx
-from . import claim, stages
+from . import atomic, claim, stages
 from .checkpoint import Checkpoints
 from .earlier import Earlier, finished_elsewhere
 from .epoch import Diverged, predict, train_epoch
@@ -118,16 +118,14 @@ class Session:
         began -= training.seconds
         try:
             self._train(training, key, start, began)
-            self.optimizer_state = training.optimizer_state()
-            snapshot = {"schema": 1, "key": key, "stage": stage.name, "model": self.model.state_dict()}
-            snapshot |= {"optimizer": self.optimizer_state}
-            self.checkpoints.finish(self.files.snapshot(number, stage.name), snapshot)
-            ends = {name: self.score(name) for name in self.manifest.scorers}  # which takes longer than to write it
-        except BaseException:
-            with contextlib.suppress(OSError):  # the error on its way is the one to be told
+            ends = {name: self.score(name) for name in self.manifest.scorers}  # while the last checkpoint is written
+        finally:
+            with contextlib.suppress(OSError):  # of an error that is on its way already
                 self.checkpoints.wait()
-            raise
-        self.checkpoints.wait()
+        self.optimizer_state = training.optimizer_state()
+        snapshot = {"schema": 1, "key": key, "stage": stage.name, "model": self.model.state_dict()}
+        snapshot |= {"optimizer": self.optimizer_state}
+        atomic.write_tensors(self.files.snapshot(number, stage.name), snapshot, check=self.files.check)
         self.stage_scores[stage.name] = {
             "key": key,
             "epochs": training.n_epochs,

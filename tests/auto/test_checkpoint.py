@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from small import assert_same_results, equal, quick, read, small, snapshot
+from small import assert_same_results, equal, quick, read, small
 
 from cplxnet.auto import atomic, session
 from cplxnet.auto.checkpoint import Checkpoints
@@ -148,16 +148,6 @@ def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_the_snapshot_is_written_last_and_as_it_was(tmp_path):
-    checkpoints, weight = Checkpoints(RunFolder(tmp_path)), torch.ones(3)
-    checkpoints.save(1, {"key": "k", "model": {"w": weight}})
-    checkpoints.finish(tmp_path / "0-dense.pt", {"key": "k", "model": {"w": weight}})
-    weight.zero_()
-    checkpoints.clear()
-    assert [path.name for path in tmp_path.iterdir()] == ["0-dense.pt"]
-    assert equal(snapshot(tmp_path, "0-dense.pt")["model"], {"w": torch.ones(3)})
-
-
 def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
@@ -167,10 +157,6 @@ def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
     checkpoints.save(1, {"key": "k"})
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(2, {"key": "k"})
-    checkpoints.finish(tmp_path / "0-dense.pt", {"key": "k"})
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.wait()
-    checkpoints.wait()  # told once
 
 
 def test_stages_are_shared_as_one_file_where_that_can_be(done, tiny_corpus, tmp_path):
