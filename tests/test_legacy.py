@@ -18,7 +18,7 @@ from cplxnet.musicnet.networks import build
 
 sys.path.insert(0, str(Path(__file__).parent / "auto"))
 
-from small import differences, quick, read, small, snapshot, timeless
+from small import differences, quick, read, small, timeless, timeless_snapshot
 
 FIELDS = ("real", "complex")
 LEGACY = Path(__file__).parent.parent / "legacy"
@@ -133,7 +133,7 @@ def test_remasked_run_is_to_the_bit_the_run_with_that_threshold(
     again = quick(manifest, tmp_path / "again", tiny_corpus)
     assert scores["stages"]["sparsify"]["compression"] != read(at_default)["stages"]["sparsify"]["compression"]
     assert timeless(again) == timeless(scores)
-    both = (snapshot(tmp_path / which, "2-fine-tune.pt") for which in ("whole", "again"))
+    both = (timeless_snapshot(tmp_path / which, "2-fine-tune.pt") for which in ("whole", "again"))
     assert not differences(*both)
     assert [again["stages"][stage]["reused_from"] for stage in manifest.stage_order] == ["run", "run", None]
 

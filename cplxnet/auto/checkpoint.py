@@ -1,7 +1,7 @@
 """Checkpoints: the state of a stage after each epoch, so that a run killed at any moment goes on from its last epoch.
 
 They lie in the run's folder as `epoch-NNNN.pt`, numbered over all stages. A new one is written whole before the second
-last is removed; once the stage's own snapshot is there, all are.
+last is removed. The last of a stage becomes its snapshot, by a second name for the same file; then all are removed.
 """
 
 import contextlib
@@ -57,24 +57,37 @@ class Checkpoints:
     def latest(self, key: str) -> dict[str, Any] | None:
         """The newest checkpoint of the stage with this key, None if there is none.
 
-        One that is damaged is named in the run's notes and set aside as *.corrupt, and the one before is taken.
+        One that is damaged is named in the run's notes and set aside as *.corrupt, and the one before is taken. Those
+        of another stage, or of other settings, are removed: counted higher, they would be taken for newer ones.
         """
         for path in self._there():
             try:
                 state = atomic.read_tensors(path)
                 if state["schema"] == SCHEMA and state["key"] == key:
                     return state
+                self._remove(path)
             except (ValueError, KeyError, TypeError) as error:
                 self.files.set_aside(path, error)
         return None
 
+    def keep(self, path: Path, state: dict[str, Any] | None = None) -> None:
+        """Have the stage's end as `path`: `state`, or by default the newest checkpoint under a second name."""
+        self.wait()
+        if state is None:
+            atomic.share(self._there()[0], path, check=self.files.check)
+        else:
+            atomic.write_tensors(path, {"schema": SCHEMA, **state}, check=self.files.check)
+
     def clear(self) -> None:
         """Remove every checkpoint: the stage has its snapshot now."""
         self.wait()
-        if self.files.check is not None:
-            self.files.check()  # or they are those of the process that goes on with the run
         for path in self._there():
-            path.unlink(missing_ok=True)
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        if self.files.check is not None:
+            self.files.check()  # or it is that of the process that goes on with the run
+        path.unlink(missing_ok=True)
 
     def _path(self, epoch: int) -> Path:
         return self.files.path / f"epoch-{epoch:04}.pt"

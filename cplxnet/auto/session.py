@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as cplx
-from . import atomic, claim, stages
+from . import claim, stages
 from .checkpoint import Checkpoints
 from .earlier import Earlier, finished_elsewhere
 from .epoch import Diverged, predict, train_epoch
@@ -59,7 +59,7 @@ class Session:
 
     def run(self, reuse: Sequence[RunFolder]) -> dict[str, Any]:
         """Every stage in order, from the folder, from another run's folder, or by training; returns all scores."""
-        previous, previous_key = None, None
+        previous, previous_key, saved = None, None, False
         own = Earlier.read(self.files)  # before this run writes anything there
         fingerprints = self.materials.fingerprints
         for number, name in enumerate(self.manifest.stage_order):
@@ -69,14 +69,16 @@ class Session:
             masked = False
             if previous is not None and not stage.reset:
                 masked = stages.inherit(self.model, previous, threshold=self.manifest.threshold)
-            if not self._take_over([own], number, name, key):
+            saved = not self._take_over([own], number, name, key)
+            if saved:
                 self._obtain(stage, key, number, masked, reuse)
             previous, previous_key = self.model, key
-        self._save()
+        if not saved:
+            self._save()
         return self.scores()
 
     def _obtain(self, stage: Stage, key: str, number: int, masked: bool, reuse: Sequence[RunFolder]) -> None:
-        """The stage from another run, or trained here; one that another run is training right now is waited for."""
+        """The stage from another run or trained here, and saved; one that another run is training is waited for."""
         while not self._take_over(finished_elsewhere(reuse, stage.name, key), number, stage.name, key):
             try:
                 held = claim.hold(self.files.path.parent / ".claims" / key[:32], self.timeout_s) if reuse else None
@@ -117,15 +119,14 @@ class Session:
         training = self._training(stage, checkpoint)
         began -= training.seconds
         try:
-            self._train(training, key, start, began)
+            restored = self._train(training, key, start, began)
             ends = {name: self.score(name) for name in self.manifest.scorers}  # while the last checkpoint is written
         finally:
             with contextlib.suppress(OSError):  # of an error that is on its way already
                 self.checkpoints.wait()
         self.optimizer_state = training.optimizer_state()
-        snapshot = {"schema": 1, "key": key, "stage": stage.name, "model": self.model.state_dict()}
-        snapshot |= {"optimizer": self.optimizer_state}
-        atomic.write_tensors(self.files.snapshot(number, stage.name), snapshot, check=self.files.check)
+        other = restored or not training.n_epochs  # than the last checkpoint
+        self.checkpoints.keep(self.files.snapshot(number, stage.name), _state(training, key, start) if other else None)
         self.stage_scores[stage.name] = {
             "key": key,
             "epochs": training.n_epochs,
@@ -148,8 +149,11 @@ class Session:
             training.inherit(self.optimizer_state)
         return training
 
-    def _train(self, training: Training, key: str, start: dict[str, Any], began: float) -> None:
-        """Train until the last epoch or an early stop, with a checkpoint after every epoch."""
+    def _train(self, training: Training, key: str, start: dict[str, Any], began: float) -> bool:
+        """Train until the last epoch or an early stop, with a checkpoint after every epoch.
+
+        Returns whether the network went back to weights from before its last epoch.
+        """
         stage, watch = training.stage, training.watch
         feed = self.feed(stage.feed, training.windows)
         objective = Objective(self.manifest.objective_terms, stage.objective)
@@ -175,10 +179,9 @@ class Session:
                 training.n_epochs, training.seconds = epoch + 1, time.time() - began
                 training.history.append(line)
                 self._log(line, n_epochs=stage.n_epochs)
-                state = training.state() | {"key": key, "start": json.dumps(start)}
-                self.checkpoints.save(len(self.history), state)
+                self.checkpoints.save(len(self.history), _state(training, key, start))
                 shown.set_postfix({"loss": f"{means.loss:.4f}"} | ({"AP": f"{score:.3f}"} if score is not None else {}))
-        watch.restore_best()
+        return watch.restore_best()
 
     def _log(self, line: dict[str, Any], *, n_epochs: int) -> None:
         """Take an epoch into history.jsonl and status.json."""
@@ -237,3 +240,8 @@ class Session:
         where = {"stage": last["stage"], "epoch": last["epoch"] + 1, "left_s": None}
         where |= {"n_epochs": self.manifest.stage(last["stage"]).n_epochs}
         return where | ({"validation": scored[-1]} if scored else {})
+
+
+def _state(training: Training, key: str, start: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds, and a stage's snapshot: key, the scores at its start (JSON), the training's state."""
+    return training.state() | {"key": key, "start": json.dumps(start)}

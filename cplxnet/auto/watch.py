@@ -34,12 +34,17 @@ class Watch:
             self._best = {key: value.clone() for key, value in self.model.state_dict().items()}
         return score
 
-    def restore_best(self) -> None:
-        """After the last epoch, go back to the best weights where the manifest asks for it, the last ones included."""
+    def restore_best(self) -> bool:
+        """After the last epoch, go back to the best weights where the manifest asks for it, the last ones included.
+
+        Returns whether the network has other weights now than after its last epoch.
+        """
         if self.spec is None or self.early is None or self.early.best is None or self._best is None:
-            return
-        if self.stopped or not self._score(self.spec.scorer) > self.early.best:
+            return False
+        restored = self.stopped or not self._score(self.spec.scorer) > self.early.best
+        if restored:
             self.model.load_state_dict(self._best)
+        return restored
 
     def state(self) -> dict[str, Any]:
         """What has been seen so far, as tensors and plain values, for a checkpoint."""

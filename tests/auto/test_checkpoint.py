@@ -15,7 +15,7 @@ class Cut(BaseException):
     """The end of a process, as far as can be had within one."""
 
 
-def cut_off(folder, data, monkeypatch, after, manifest=None):
+def cut_off(folder, data, monkeypatch, after, manifest=None, **options):
     """A run that ends as it is about to train epoch number `after` (from 0, over all stages)."""
     train, n = session.train_epoch, iter(range(100))
 
@@ -27,7 +27,7 @@ def cut_off(folder, data, monkeypatch, after, manifest=None):
     with monkeypatch.context() as patch:
         patch.setattr(session, "train_epoch", cutting)
         with pytest.raises(Cut):
-            quick(manifest or small(), folder, data)
+            quick(manifest or small(), folder, data, **options)
 
 
 @pytest.mark.parametrize("after", range(1, 6))
@@ -129,6 +129,13 @@ def test_a_checkpoint_of_other_settings_is_not_taken(four_epochs, tiny_corpus, t
     assert epochs.n == 4 + 2
 
 
+def test_checkpoints_of_other_settings_are_not_taken_for_newer_ones(four_epochs, tiny_corpus, tmp_path, monkeypatch):
+    """The fourth and fifth lie in the folder; the first stage, with other settings, is cut off after its first."""
+    other, folder = small({"stages.dense.optimizer.lr": 1e-2}), shutil.copytree(four_epochs, tmp_path / "two")
+    cut_off(folder, tiny_corpus, monkeypatch, 1, other, accept_changes=True)
+    assert [path.name for path in folder.glob("epoch-*")] == ["epoch-0001.pt"]
+
+
 # -- the files --------------------------------------------------------------------------------------------------------
 
 
@@ -143,9 +150,10 @@ def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0003.pt", "epoch-0004.pt"]
     found = checkpoints.latest("k")
     assert found["epoch"] == 4 and equal(found["model"], {"w": torch.full((3,), 4.0)}) and found["list"][1] == 2.5
-    assert checkpoints.latest("another") is None
+    checkpoints.keep(tmp_path / "kept.pt")
     checkpoints.clear()
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.pt"]
+    assert equal(atomic.read_tensors(tmp_path / "kept.pt")["model"], found["model"])
 
 
 def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
@@ -157,6 +165,21 @@ def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
     checkpoints.save(1, {"key": "k"})
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(2, {"key": "k"})
+
+
+def test_a_snapshot_is_the_last_checkpoint_under_another_name(tiny_corpus, tmp_path, monkeypatch):
+    """Until the scores are written both names are there; nothing of the size of a network is written twice."""
+    written, write = [], atomic.write_tensors
+
+    def noting(path, value, *, check):
+        written.append(path.name)
+        write(path, value, check=check)
+
+    monkeypatch.setattr(atomic, "write_tensors", noting)
+    monkeypatch.setattr(Checkpoints, "clear", lambda self: None)
+    quick(small(), tmp_path, tiny_corpus)
+    assert written == [f"epoch-{number:04}.pt" for number in range(1, 7)]
+    assert (tmp_path / "2-fine-tune.pt").samefile(tmp_path / "epoch-0006.pt")
 
 
 def test_stages_are_shared_as_one_file_where_that_can_be(done, tiny_corpus, tmp_path):
