@@ -1,12 +1,12 @@
 """What the runner adds to training: `python -m extra.benchmarks.runner_cost [--rounds 3] [--folder FOLDER]`.
 
-The same training of the complex DeepConvNet twice: by a bare loop over `train_epoch` with the same seeds, scores and a
-`torch.save` at the end, and through `auto.run` in a folder of 85 runs with `reuse`, as a grid runs it: claim, check,
+The same three stages of Experiment-1 twice: by a bare loop over `train_epoch` with the same seeds, scores and a
+`torch.save` a stage, and through `auto.run` in a folder of 85 runs with `reuse`, as a grid runs it: claim, check,
 status, history, a checkpoint an epoch, scores, snapshot. In turn, so that other work on the machine meets both. An
 epoch's cost does not depend on its length, so epochs are short here, and the share is of the 1000 batches of a whole
-one; a run's cost is what is left beside its epochs. The last checkpoint is written while the network is scored, which
-takes seconds here and minutes on MusicNet. Wall time and the process's CPU time (which other work does not
-touch, and which counts the thread that writes the checkpoint). Also the command `status` on 1000 runs.
+one; a run's cost is what is left beside its epochs, three stages together. A stage's last checkpoint is written while
+the network is scored, which takes seconds here and minutes on MusicNet. Wall time and the process's CPU time (which
+other work does not touch, and which counts the thread that writes the checkpoint). Also `status` on 1000 runs.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,20 +22,18 @@ import numpy as np
 import torch
 
 from cplxnet import auto
-from cplxnet.auto import experiments, grid, session
+from cplxnet.auto import experiments, grid, session, stages
 from cplxnet.auto.epoch import predict, train_epoch
 from cplxnet.auto.folder import RunFolder
 from cplxnet.auto.manifest import Manifest
 from cplxnet.auto.materials import Materials
 from cplxnet.auto.objective import Objective
-from cplxnet.auto.stages import seed_of
 from cplxnet.auto.training import Training
 from cplxnet.auto.watch import Watch
 from cplxnet.musicnet import layout
 
 WHOLE = 1000  # batches of an epoch of Experiment-1
 RECORDINGS = 32  # a window of each makes a batch
-STAGES = {"dense": "complex.DeepConvNet", "sparsify": "complex.DeepConvNetVD"}
 
 
 class Clock(NamedTuple):
@@ -61,9 +60,10 @@ class Timed:
         self.starts.append(Clock.now())
         return train_epoch(*args, **options)
 
-    def epochs(self) -> list[Clock]:
-        """From the beginning of each epoch to that of the next: what is written after it is in it."""
-        return [later.since(earlier) for earlier, later in zip(self.starts, self.starts[1:], strict=False)]
+    def epochs(self, n_epochs: int) -> list[list[Clock]]:
+        """By stage, from the beginning of each epoch to that of the next one: what is written after it is in it."""
+        stages = [self.starts[i : i + n_epochs] for i in range(0, len(self.starts), n_epochs)]
+        return [[later.since(earlier) for earlier, later in pairwise(starts)] for starts in stages]
 
 
 def corpus(folder: Path) -> None:
@@ -82,48 +82,47 @@ def corpus(folder: Path) -> None:
         layout.write(folder / f"musicnet_11khz_{split}.h5", rows, rate_hz=11000)
 
 
-def manifest_of(stage: str, n_epochs: int, n_batches: int) -> Manifest:
-    """Experiment-1's first manifest with one stage of short epochs and scores of seconds."""
-    first = next(iter(experiments.experiment_1().values()))
-    changes = {
-        "model": {"name": STAGES[stage]},
-        "feeds.train.n_batches": n_batches,
-        "stages": {"dense": {**first.resolved().to_dict()["stages"][stage], "n_epochs": n_epochs, "early": None}},
-        "stage_order": ["dense"],
-    }
-    raw = first.resolved().to_dict()
-    for split in ("train", "valid", "test"):
-        changes[f"datasets.{split}.file"] = f"musicnet_11khz_{split}.h5"
-    changes["stages"]["dense"] |= {"model": {}, "restart": True, "feed": "train"}
-    for path, value in changes.items():
-        part = raw
-        *parents, last = path.split(".")
-        for key in parents:
-            part = part[key]
-        part[last] = value
-    return auto.manifest.parse(raw)
+def manifest_of(n_epochs: int, n_batches: int) -> Manifest:
+    """Experiment-1's first manifest with short epochs and scores of seconds."""
+    first = next(iter(experiments.experiment_1().values())).resolved()
+    changes = {f"datasets.{split}.file": f"musicnet_11khz_{split}.h5" for split in ("train", "valid", "test")}
+    changes |= {f"stages.{name}.n_epochs": n_epochs for name in first.stage_order}
+    changes |= {f"stages.{name}.early": None for name in first.stage_order}
+    return grid.edit(first, changes | {"feeds.train.n_batches": n_batches})
 
 
 def bare(manifest: Manifest, folder: Path, data: Path, timed: Timed) -> None:
-    """The training, scores and a file with the result, and nothing else."""
+    """The training, scores and a file a stage with the result, and nothing else."""
     manifest = manifest.resolved()
     materials = Materials(manifest, device="cpu", data=data)
-    stage = manifest.stage("dense")
-    model = materials.build(stage)
-    watch = Watch(None, model, lambda name: 0.0)
-    seeds = {purpose: seed_of(manifest, "dense", purpose) for purpose in ("windows", "noise")}
-    training = Training(stage, model, watch, device="cpu", seeds=seeds)
-    feed = materials.feed(stage.feed, training.windows)
-    objective = Objective(manifest.objective_terms, stage.objective)
-    for epoch in range(stage.n_epochs):
-        training.n_epochs = epoch
-        training.set_rate()
-        timed(model, feed, materials.inputs, objective, training.optimizer, grad_clip=stage.grad_clip)
+    previous, state = None, {}
+    for name in manifest.stage_order:
+        stage = manifest.stage(name)
+        model = materials.build(stage)
+        if previous is not None and stages.inherit(model, previous, threshold=manifest.threshold):
+            scored(manifest, materials, model)
+        watch = Watch(None, model, lambda name: 0.0)
+        seeds = {purpose: stages.seed_of(manifest, name, purpose) for purpose in ("windows", "noise")}
+        training = Training(stage, model, watch, device="cpu", seeds=seeds)
+        if not stage.restart:
+            training.inherit(state)
+        feed = materials.feed(stage.feed, training.windows)
+        objective = Objective(manifest.objective_terms, stage.objective)
+        for epoch in range(stage.n_epochs):
+            training.n_epochs = epoch
+            training.set_rate()
+            timed(model, feed, materials.inputs, objective, training.optimizer, grad_clip=stage.grad_clip)
+        scored(manifest, materials, model)
+        state = training.optimizer_state()
+        torch.save({"model": model.state_dict(), "optimizer": state}, folder / f"{name}.pt")
+        previous = model
+
+
+def scored(manifest: Manifest, materials: Materials, model: torch.nn.Module) -> None:
     for spec in manifest.scorers.values():
-        scored = materials.feed(spec.feed)
-        target, logit = predict(model, scored, materials.inputs)
-        materials.task.score_dataset(target, logit, scored.dataset, curves=spec.curves)
-    torch.save({"model": model.state_dict(), "optimizer": training.optimizer_state()}, folder / "bare.pt")
+        feed = materials.feed(spec.feed)
+        target, logit = predict(model, feed, materials.inputs)
+        materials.task.score_dataset(target, logit, feed.dataset, curves=spec.curves)
 
 
 def through_runner(manifest: Manifest, folder: Path, data: Path, timed: Timed) -> None:
@@ -140,32 +139,35 @@ def through_runner(manifest: Manifest, folder: Path, data: Path, timed: Timed) -
 WAYS = {"bare": bare, "runner": through_runner}
 
 
-def measure(stage: str, folder: Path, rounds: int, n_epochs: int, n_batches: int) -> None:
+def measure(folder: Path, rounds: int, n_epochs: int, n_batches: int) -> None:
     """Both ways in turn; prints what the runner adds."""
-    manifest = manifest_of(stage, n_epochs, n_batches)
-    epochs: dict[str, list[Clock]] = {way: [] for way in WAYS}
+    manifest = manifest_of(n_epochs, n_batches)
+    epochs: dict[str, list[list[Clock]]] = {way: [[] for _ in manifest.stage_order] for way in WAYS}
     rests: dict[str, list[Clock]] = {way: [] for way in WAYS}
     for number in range(rounds + 1):  # the first warms up
         for way, train in WAYS.items():
             timed, start = Timed(), Clock.now()
             train(manifest, folder, folder, timed)
-            whole, found = Clock.now().since(start), timed.epochs()
+            whole, found = Clock.now().since(start), timed.epochs(n_epochs)
             if number:
-                epochs[way] += found
+                epochs[way] = [before + now for before, now in zip(epochs[way], found, strict=True)]
                 rests[way].append(Clock(*(_rest(whole, found, field, n_epochs) for field in Clock._fields)))
     for field in Clock._fields:
-        epoch, rest = ({way: _median(found[way], field) for way in WAYS} for found in (epochs, rests))
-        added, whole_epoch = epoch["runner"] - epoch["bare"], epoch["bare"] / n_batches * WHOLE
-        print(
-            f"{STAGES[stage]}, {field} time: {added:+.3f} s an epoch, {added / whole_epoch:+.2%} of one of {WHOLE} "
-            f"batches ({whole_epoch:.0f} s); {rest['runner'] - rest['bare']:+.2f} s a run",
-            flush=True,
-        )
+        for number, name in enumerate(manifest.stage_order):
+            epoch = {way: _median(epochs[way][number], field) for way in WAYS}
+            added, whole_epoch = epoch["runner"] - epoch["bare"], epoch["bare"] / n_batches * WHOLE
+            print(
+                f"{name}, {field} time: {added:+.3f} s an epoch, {added / whole_epoch:+.2%} of one of {WHOLE} batches "
+                f"({whole_epoch:.0f} s)"
+            )
+        rest = {way: _median(rests[way], field) for way in WAYS}
+        print(f"run of {number + 1} stages, {field} time: {rest['runner'] - rest['bare']:+.2f} s", flush=True)
 
 
-def _rest(whole: Clock, epochs: list[Clock], field: str, n_epochs: int) -> float:
-    """Seconds of a training beside its epochs."""
-    return getattr(whole, field) - n_epochs * statistics.mean(getattr(epoch, field) for epoch in epochs)
+def _rest(whole: Clock, epochs: list[list[Clock]], field: str, n_epochs: int) -> float:
+    """Seconds of a run beside its epochs."""
+    mean = sum(statistics.mean(getattr(epoch, field) for epoch in stage) for stage in epochs)
+    return getattr(whole, field) - n_epochs * mean
 
 
 def _median(clocks: list[Clock], field: str) -> float:
@@ -188,15 +190,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m extra.benchmarks.runner_cost", description=__doc__)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured (default: temporary)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4, help="of a run")
+    parser.add_argument("--epochs", type=int, default=4, help="of a stage")
     parser.add_argument("--batches", type=int, default=10, help="of an epoch")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         corpus(folder)
         fill(folder / "grid", 85)
-        for stage in STAGES:
-            measure(stage, folder, options.rounds, options.epochs, options.batches)
+        measure(folder, options.rounds, options.epochs, options.batches)
         fill(folder / "thousand", 1000)
         start = Clock.now()
         auto.status(folder / "thousand")
