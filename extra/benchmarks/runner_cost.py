@@ -1,12 +1,13 @@
-"""What the runner adds to training: `python -m extra.benchmarks.runner_cost [--rounds 3] [--folder FOLDER]`.
+"""What the runner adds to training: `python -m extra.benchmarks.runner_cost [--rounds 5] [--folder FOLDER]`.
 
 The same three stages of Experiment-1 twice: by a bare loop over `train_epoch` with the same seeds, scores and a
 `torch.save` a stage, and through `auto.run` in a folder of 85 runs with `reuse`, as a grid runs it: claim, check,
 status, history, a checkpoint an epoch, scores, snapshot. In turn, so that other work on the machine meets both. An
-epoch's cost does not depend on its length, so epochs are short here, and the share is of the 1000 batches of a whole
-one; a run's cost is what is left beside its epochs, three stages together. A stage's last checkpoint is written while
-the network is scored, which takes seconds here and minutes on MusicNet. Wall time and the process's CPU time (which
-other work does not touch, and which counts the thread that writes the checkpoint). Also `status` on 1000 runs.
+epoch's cost, from its beginning to that of the next, does not depend on its length, so epochs are short here, and the
+share is of the 1000 batches of a whole one. A run's cost is what it takes beside: until the first epoch, and from the
+end of a stage's last epoch on, while its checkpoint is written behind the scores (which take seconds here and minutes
+on MusicNet). Wall time and the process's CPU time (which other work does not touch, and which counts the thread that
+writes the checkpoint). Also `status` on 1000 runs.
 """
 
 import argparse
@@ -51,19 +52,27 @@ class Clock(NamedTuple):
 
 
 class Timed:
-    """Stands in for `train_epoch`, noting when each epoch begins."""
+    """Stands in for `train_epoch`, noting when each epoch begins and ends."""
 
     def __init__(self) -> None:
-        self.starts: list[Clock] = []
+        self.times: list[tuple[Clock, Clock]] = []
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        self.starts.append(Clock.now())
-        return train_epoch(*args, **options)
+        began = Clock.now()
+        result = train_epoch(*args, **options)
+        self.times.append((began, Clock.now()))
+        return result
 
-    def epochs(self, n_epochs: int) -> list[list[Clock]]:
-        """By stage, from the beginning of each epoch to that of the next one: what is written after it is in it."""
-        stages = [self.starts[i : i + n_epochs] for i in range(0, len(self.starts), n_epochs)]
-        return [[later.since(earlier) for earlier, later in pairwise(starts)] for starts in stages]
+    def by_stage(self, n_epochs: int) -> list[list[tuple[Clock, Clock]]]:
+        return [self.times[i : i + n_epochs] for i in range(0, len(self.times), n_epochs)]
+
+
+def epochs(stage: list[tuple[Clock, Clock]]) -> list[Clock]:
+    """From the beginning of each epoch to that of the next: what is written after it is in it.
+
+    Without the first, behind which nothing is written yet.
+    """
+    return [later.since(earlier) for (earlier, _), (later, _) in pairwise(stage[1:])]
 
 
 def corpus(folder: Path) -> None:
@@ -129,7 +138,6 @@ def through_runner(manifest: Manifest, folder: Path, data: Path, timed: Timed) -
     """The same as a run of a grid."""
     train, session.train_epoch = session.train_epoch, timed  # type: ignore[assignment]
     others = sorted(path for path in (folder / "grid").iterdir() if path.is_dir())
-    shutil.rmtree(folder / "grid" / "run", ignore_errors=True)
     try:
         auto.run(manifest, folder / "grid" / "run", data=data, progress=False, reuse=others)
     finally:
@@ -139,35 +147,44 @@ def through_runner(manifest: Manifest, folder: Path, data: Path, timed: Timed) -
 WAYS = {"bare": bare, "runner": through_runner}
 
 
+def forget(folder: Path) -> None:
+    """Remove what the last turn wrote, before the clock starts."""
+    shutil.rmtree(folder / "grid" / "run", ignore_errors=True)
+    for path in folder.glob("*.pt"):
+        path.unlink()
+
+
 def measure(folder: Path, rounds: int, n_epochs: int, n_batches: int) -> None:
     """Both ways in turn; prints what the runner adds."""
     manifest = manifest_of(n_epochs, n_batches)
-    epochs: dict[str, list[list[Clock]]] = {way: [[] for _ in manifest.stage_order] for way in WAYS}
+    taken: dict[str, list[list[Clock]]] = {way: [[] for _ in manifest.stage_order] for way in WAYS}
     rests: dict[str, list[Clock]] = {way: [] for way in WAYS}
     for number in range(rounds + 1):  # the first warms up
         for way, train in WAYS.items():
+            forget(folder)
             timed, start = Timed(), Clock.now()
             train(manifest, folder, folder, timed)
-            whole, found = Clock.now().since(start), timed.epochs(n_epochs)
+            rest = Clock.now().since(start)
+            for before, stage in zip(taken[way], timed.by_stage(n_epochs), strict=True):
+                if number:
+                    before += epochs(stage)
+                rest = rest.since(stage[-1][1].since(stage[0][0]))
             if number:
-                epochs[way] = [before + now for before, now in zip(epochs[way], found, strict=True)]
-                rests[way].append(Clock(*(_rest(whole, found, field, n_epochs) for field in Clock._fields)))
+                rests[way].append(rest)
     for field in Clock._fields:
         for number, name in enumerate(manifest.stage_order):
-            epoch = {way: _median(epochs[way][number], field) for way in WAYS}
+            epoch = {way: _median(taken[way][number], field) for way in WAYS}
             added, whole_epoch = epoch["runner"] - epoch["bare"], epoch["bare"] / n_batches * WHOLE
             print(
                 f"{name}, {field} time: {added:+.3f} s an epoch, {added / whole_epoch:+.2%} of one of {WHOLE} batches "
                 f"({whole_epoch:.0f} s)"
             )
-        rest = {way: _median(rests[way], field) for way in WAYS}
-        print(f"run of {number + 1} stages, {field} time: {rest['runner'] - rest['bare']:+.2f} s", flush=True)
-
-
-def _rest(whole: Clock, epochs: list[list[Clock]], field: str, n_epochs: int) -> float:
-    """Seconds of a run beside its epochs."""
-    mean = sum(statistics.mean(getattr(epoch, field) for epoch in stage) for stage in epochs)
-    return getattr(whole, field) - n_epochs * mean
+        medians = {way: _median(rests[way], field) for way in WAYS}
+        print(
+            f"run of {number + 1} stages, {field} time: {medians['runner'] - medians['bare']:+.2f} s "
+            f"({medians['runner']:.2f} against {medians['bare']:.2f})",
+            flush=True,
+        )
 
 
 def _median(clocks: list[Clock], field: str) -> float:
@@ -189,7 +206,7 @@ def fill(folder: Path, count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m extra.benchmarks.runner_cost", description=__doc__)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured (default: temporary)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4, help="of a stage")
     parser.add_argument("--batches", type=int, default=10, help="of an epoch")
     options = parser.parse_args()
