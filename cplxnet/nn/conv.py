@@ -9,6 +9,7 @@ from torch.nn.modules.utils import _pair, _single
 
 from .init import trabelsi_standard_
 from .layout import from_image, to_image
+from .real_conv import conv2d
 from .storage import ComplexParameters, empty_ri
 
 Padding = int | tuple[int, ...] | Literal["valid", "same"]
@@ -41,7 +42,7 @@ def cplx_conv2d(
     bias = None if bias_ri is None else bias_ri.flatten()
     weight = block_weight(weight_ri).contiguous(memory_format=torch.channels_last)
     image = to_image(x)
-    out = F.conv2d(image, weight, bias, stride, padding, dilation, groups)
+    out = conv2d(image, weight, bias, stride, padding, dilation, groups)
     return from_image(out.to(image.dtype), x.dim())  # autocast may have made it bfloat16, which has no complex type
 
 

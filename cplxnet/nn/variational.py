@@ -24,6 +24,7 @@ from .conv import CplxConv1d, CplxConv2d
 from .gaussian import GaussianWeight, with_noise
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, squared_modulus
 from .linear import CplxLinear, product
+from .real_conv import conv2d
 from .storage import as_ri
 
 
@@ -103,15 +104,14 @@ class _NoisyConv(_Noisy):
         energy, padding = _bordered(self, squared(x))
         weight, geometry = self.log_sigma2.exp(), (self.stride, padding, self.dilation, self.groups)
         if self.log_sigma2.dim() == 4:
-            return F.conv2d(energy, weight, None, *geometry)
+            return conv2d(energy, weight, None, *geometry)
         if not x.is_complex():
             return F.conv1d(energy, weight, None, *geometry)
         # the complex layer works channels last as an image of height 1 (see `layout`); so does its variance
         pad = padding if isinstance(padding, str) else (0, *_single(padding))
         stride, dilation = (1, *_single(self.stride)), (1, *_single(self.dilation))
-        weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        variance = F.conv2d(energy.unsqueeze(-2), weight, None, stride, pad, dilation, self.groups).squeeze(-2)
-        return variance.to(energy.dtype)
+        image, weight = (t.unsqueeze(-2).contiguous(memory_format=torch.channels_last) for t in (energy, weight))
+        return conv2d(image, weight, None, stride, pad, dilation, self.groups).squeeze(-2).to(energy.dtype)
 
 
 def _bordered(layer: Any, x: Tensor) -> tuple[Tensor, Any]:
