@@ -1,5 +1,6 @@
 """Real two-dimensional convolution, channels last, with a faster gradient by the weight on the CPU."""
 
+import math
 from typing import Any
 
 import torch
@@ -26,10 +27,14 @@ def conv2d(
 
 
 def _worth_it(image: Tensor, weight: Tensor, dilation: int | tuple[int, ...], groups: int) -> bool:
-    """Whether the weight's gradient is wanted, and `weight_gradient` can give it from channels that lie last."""
+    """Whether the weight's gradient is wanted, and `weight_gradient` can give it from channels that lie last.
+
+    Not where a single image unfolded is many times the size that is held at a time.
+    """
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
     fit = weight.requires_grad and torch.is_grad_enabled() and groups == 1 and _pair(dilation) == (1, 1)
+    fit = fit and math.prod(image.shape[1:]) * math.prod(weight.shape[2:]) <= 8 * UNFOLDED
     return fit and image.device.type == "cpu" and image.is_contiguous(memory_format=torch.channels_last)
 
 

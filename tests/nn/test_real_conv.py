@@ -29,7 +29,7 @@ sizes = st.integers(1, 3)
     stride=st.tuples(sizes, sizes),
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
     image=st.tuples(st.integers(3, 7), st.integers(3, 9)),
-    at_once=st.sampled_from([1, 200, 1 << 22]),
+    at_once=st.sampled_from([250, 1000, 1 << 22]),
 )
 def test_all_gradients_are_those_of_torch(batch, channels, out, kernel, stride, padding, image, at_once):
     with pytest.MonkeyPatch.context() as patch:
@@ -70,6 +70,15 @@ def test_what_it_has_no_gradient_for_is_left_to_torch(options):
     x, w = channels_last(2, 4, 5, 6), channels_last(4, 4 // options.get("groups", 1), 3, 3).requires_grad_()
     assert torch.equal(real_conv.conv2d(x, w, **options), F.conv2d(x, w, **options))
     assert type(real_conv.conv2d(x, w, **options).grad_fn).__name__ == "ConvolutionBackward0"
+
+
+def test_an_image_that_would_be_large_unfolded_is_left_to_torch(monkeypatch):
+    x, w = channels_last(1, 2, 8, 16), channels_last(1, 2, 3, 3).requires_grad_()
+    kinds = []
+    for unfolded in (8 * 16 * 2 * 9 // 8, 8 * 16 * 2 * 9 // 8 - 1):
+        monkeypatch.setattr(real_conv, "UNFOLDED", unfolded)
+        kinds.append(type(real_conv.conv2d(x, w).grad_fn).__name__)
+    assert kinds == ["_ConvolutionBackward", "ConvolutionBackward0"]
 
 
 def test_it_stays_out_of_the_way_of_autocast_and_of_evaluation():
