@@ -70,13 +70,14 @@ class Checkpoints:
                 self.files.set_aside(path, error)
         return None
 
-    def keep(self, path: Path, state: dict[str, Any] | None = None) -> None:
-        """Have the stage's end as `path`: `state`, or by default the newest checkpoint under a second name."""
+    def keep(self, path: Path, epoch: int) -> None:
+        """Have the checkpoint of this epoch, the stage's last, as `path` too. Raises OSError if it was not written."""
         self.wait()
-        if state is None:
-            atomic.share(self._there()[0], path, check=self.files.check)
-        else:
-            atomic.write_tensors(path, {"schema": SCHEMA, **state}, check=self.files.check)
+        atomic.share(self._path(epoch), path, check=self.files.check)
+
+    def write(self, path: Path, epoch: int, state: dict[str, Any]) -> None:
+        """Write `state` as a checkpoint of this epoch to `path`, here and now."""
+        atomic.write_tensors(path, {"schema": SCHEMA, "epoch": epoch, **state}, check=self.files.check)
 
     def clear(self) -> None:
         """Remove every checkpoint: the stage has its snapshot now."""

@@ -121,12 +121,17 @@ class Session:
         try:
             restored = self._train(training, key, start, began)
             ends = {name: self.score(name) for name in self.manifest.scorers}  # while the last checkpoint is written
-        finally:
-            with contextlib.suppress(OSError):  # of an error that is on its way already
+        except BaseException:
+            with contextlib.suppress(OSError):  # one error is on its way already
                 self.checkpoints.wait()
+            raise
+        self.checkpoints.wait()
         self.optimizer_state = training.optimizer_state()
-        other = restored or not training.n_epochs  # than the last checkpoint
-        self.checkpoints.keep(self.files.snapshot(number, stage.name), _state(training, key, start) if other else None)
+        path, last = self.files.snapshot(number, stage.name), len(self.history)
+        if restored or not training.n_epochs:
+            self.checkpoints.write(path, last, _state(training, key, start))
+        else:
+            self.checkpoints.keep(path, last)
         self.stage_scores[stage.name] = {
             "key": key,
             "epochs": training.n_epochs,

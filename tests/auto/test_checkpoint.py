@@ -150,7 +150,7 @@ def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0003.pt", "epoch-0004.pt"]
     found = checkpoints.latest("k")
     assert found["epoch"] == 4 and equal(found["model"], {"w": torch.full((3,), 4.0)}) and found["list"][1] == 2.5
-    checkpoints.keep(tmp_path / "kept.pt")
+    checkpoints.keep(tmp_path / "kept.pt", 4)
     checkpoints.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["kept.pt"]
     assert equal(atomic.read_tensors(tmp_path / "kept.pt")["model"], found["model"])
@@ -165,6 +165,25 @@ def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
     checkpoints.save(1, {"key": "k"})
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(2, {"key": "k"})
+
+
+def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(tiny_corpus, tmp_path, monkeypatch):
+    """The one before must not be taken for the stage's end: the run fails, and goes on to the same bits."""
+    write = atomic.write_tensors
+
+    def full(path, value, *, check):
+        if path.name == "epoch-0002.pt":  # the last of the first stage
+            raise OSError(28, "No space left on device")
+        write(path, value, check=check)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "write_tensors", full)
+        with pytest.raises(OSError, match="No space left"):
+            quick(small(), tmp_path / "one", tiny_corpus)
+    assert not (tmp_path / "one" / "0-dense.pt").exists() and read(tmp_path / "one", "status")["state"] == "failed"
+    quick(small(), tmp_path / "one", tiny_corpus)
+    quick(small(), tmp_path / "whole", tiny_corpus)
+    assert_same_results(tmp_path / "whole", tmp_path / "one")
 
 
 def test_a_snapshot_is_the_last_checkpoint_under_another_name(tiny_corpus, tmp_path, monkeypatch):
