@@ -11,50 +11,74 @@
 #include <stdint.h>
 
 #define BLOCK 4096  /* elements that a thread takes at a time; their sum is formed in one go */
-#define RUN 512     /* elements summed in float; more of them would cost a digit of the KL */
+#define RUN 512     /* weights whose KL is formed in one go; what a run needs besides stays in the nearest cache */
 
-/* ---- KL terms (kl.py): value(q), and slope(q) = g/q, for q = |mu|^2/sigma^2 ------------------------------------------ */
+/* ---- KL terms (kl.py), for q = |mu|^2/sigma^2: value(q) = far log(1 + q) + rest(q), and slope(q) = g/q ---------------- */
 
 enum { COMPLEX_VD, COMPLEX_ARD, REAL_VD, REAL_ARD };
+enum { VALUE = 1, SLOPES = 2, ADDED = 7 }; /* what a pass makes; ADDED: both, the gradients added to what is there */
 
 static const float K1 = 0.63576f, K2 = 1.87320f, K3 = 1.48695f; /* Molchanov et al. (2017), equation 14 */
 static const float LOW = -69.0f, MOST = 1e37f, LEAST = 1e-30f;  /* keep 1/sigma^2, q and their products finite */
+static const float SMALL = 1e-3f; /* below it log(1 + q) is three terms of its series, above it a factor of a product */
 
 /* Unlike fmaxf and fminf these keep a NaN in x: a NaN that training made must show. */
 static inline float at_least(float x, float low) { return x < low ? low : x; }
 static inline float at_most(float x, float high) { return x > high ? high : x; }
 
-static inline float ein(float q) { /* expint.py: log(1 + q) + (1 - u)^2 P(u), u = 4/(4 + q) */
+/* x y + z rounded once. The flags let the compiler reorder a sum of floats; it cannot reorder this one. */
+static inline float multiply_add(float x, float y, float z) {
+#ifdef __FP_FAST_FMAF
+    return __builtin_fmaf(x, y, z);
+#else
+    return (float)((double)x * y + z);
+#endif
+}
+
+/* e^x = power (1 + small), power = 2^n and |small| < 0.42, for x from -88 (power 0) to 88; a NaN is kept in small.
+ * 1 - e^x needs small by itself: near x = 0 the difference would cancel. */
+struct exponential { float power, small; };
+static inline struct exponential exponential(float x) {
+    float n = rintf(x * 1.44269504f), r = multiply_add(n, -0.693145752f, x); /* log 2 in two parts */
+    r = multiply_add(n, -1.42860677e-6f, r);
+    float p = multiply_add(r, 1.0f / 5040.0f, 1.0f / 720.0f);
+    p = multiply_add(p, r, 1.0f / 120.0f), p = multiply_add(p, r, 1.0f / 24.0f);
+    p = multiply_add(p, r, 1.0f / 6.0f), p = multiply_add(p, r, 0.5f);
+    union { uint32_t bits; float number; } power = {(uint32_t)((int32_t)n + 127) << 23};
+    return (struct exponential){power.number, multiply_add(p * r, r, r)};
+}
+
+static inline float exp_minus(float x) { /* e^-x for x from -88 on */
+    struct exponential e = exponential(-at_most(x, 88.0f));
+    return e.power + e.power * e.small;
+}
+
+static inline float one_minus_exp_minus(float q) { /* 1 - e^-q for q >= 0, to the relative precision of a float */
+    struct exponential e = exponential(-at_most(q, 88.0f));
+    return e.power == 1 ? -e.small : 1 - e.power * (1 + e.small);
+}
+
+static inline float smooth_part(float q) { /* expint.py: Ein(q) - log(1 + q) = (1 - u)^2 P(u), u = 4/(4 + q) */
     static const float P[10] = {0.577210605f, 0.905389249f,    0.974142372f,  1.560032964f,   -4.473323345f,
                                 23.128204346f, -56.165252686f, 69.988269806f, -44.005947113f, 11.510937691f};
     float u = 4.0f / (4.0f + q), p = P[9];
     for (int k = 8; k >= 0; k--) p = p * u + P[k];
-    return log1pf(q) + p * (1 - u) * (1 - u);
-}
-
-/* (1 - e^-q)/q: Taylor's series for small q, where the difference would cancel. */
-static inline float ein_slope(float q) {
-    float p = 1.0f / 40320.0f;
-    p = 1.0f / 5040.0f - q * p, p = 1.0f / 720.0f - q * p, p = 1.0f / 120.0f - q * p, p = 1.0f / 24.0f - q * p;
-    p = 1.0f / 6.0f - q * p, p = 0.5f - q * p, p = 1.0f - q * p;
-    float large = (1.0f - expf(-q)) / q;
-    return q < 0.5f ? p : large;
+    return p * (1 - u) * (1 - u);
 }
 
 static inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-static inline float value(int term, float q) {
+static inline float rest(int term, float q) {
     switch (term) {
-        case COMPLEX_VD: return ein(q);
-        case COMPLEX_ARD: return log1pf(q);
-        case REAL_VD: return 0.5f * log1pf(q) + K1 * sigmoid(K3 * logf(q) - K2);
-        default: return 0.5f * log1pf(q);
+        case COMPLEX_VD: return smooth_part(q);
+        case REAL_VD: return K1 * sigmoid(K3 * logf(q) - K2);
+        default: return 0;
     }
 }
 
 static inline float slope(int term, float q) {
     switch (term) {
-        case COMPLEX_VD: return ein_slope(q);
+        case COMPLEX_VD: return one_minus_exp_minus(q) / q;
         case COMPLEX_ARD: return 1.0f / (1.0f + q);
         case REAL_VD: {
             float s = sigmoid(K3 * logf(q) - K2);
@@ -64,102 +88,89 @@ static inline float slope(int term, float q) {
     }
 }
 
-/* value(q) where q was counted with log_sigma2 = s no lower than LOW: what that takes off log q comes back. */
-static inline float whole_value(int term, float q, float s, float far) {
-    return value(term, q) + at_least(LOW - s, 0.0f) * far * at_most(q, 1.0f);
+/* Sum of log(1 + q) over RUN numbers: one logarithm for a product of eight, in double, where eight floats cannot overflow. */
+static double sum_log(const float *q) {
+    double product[RUN / 8], sum = 0;
+    for (int k = 0; k < RUN / 8; k++) product[k] = 1.0 + q[k];
+    for (int j = RUN / 8; j < RUN; j += RUN / 8)
+        for (int k = 0; k < RUN / 8; k++) product[k] *= 1.0 + q[j + k];
+    for (int k = 0; k < RUN / 8; k++) sum += log(product[k]);
+    return sum;
 }
 
-/* One loop for each term, so that `term` is a constant inside and the loop vectorises. */
-#define VALUES(term, square, far)                                             \
-    for (int64_t from = lo; from < hi; from += RUN) {                         \
-        int64_t to = from + RUN < hi ? from + RUN : hi;                       \
-        float sum = 0;                                                        \
-        for (int64_t i = from; i < to; i++) {                                 \
-            float s = log_sigma2[i], q = (square) * expf(-at_least(s, LOW));  \
-            sum += whole_value(term, q, s, far);                              \
-        }                                                                     \
-        total += sum;                                                         \
+/* Up to RUN weights; returns their KL. `term` and `made` are constants where this is called, so that the loop vectorises. */
+static inline __attribute__((always_inline)) double kl_run(int term, int made, int64_t n, const float *restrict w,
+                                                           const float *restrict log_sigma2, float scale,
+                                                           float *restrict by_w, float *restrict by_log_sigma2) {
+    const int cplx = term == COMPLEX_VD || term == COMPLEX_ARD;
+    const float far = cplx ? 1.0f : 0.5f;
+    float large[RUN], others[RUN];
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float s = log_sigma2[i], square = cplx ? w[2 * i] * w[2 * i] + w[2 * i + 1] * w[2 * i + 1] : w[i] * w[i];
+        float precision = exp_minus(at_least(s, LOW)), q = square * precision;
+        if (made & VALUE) { /* what LOW takes off log q, the last summand gives back */
+            float series = q - q * q * (0.5f - q * (1.0f / 3.0f));
+            large[i] = q < SMALL ? 0.0f : q;
+            others[i] = rest(term, q) + far * ((q < SMALL ? series : 0.0f) + at_least(LOW - s, 0.0f) * at_most(q, 1.0f));
+        }
+        if (made & SLOPES) {
+            float inside = at_most(at_least(q, LEAST), MOST), g = scale * slope(term, inside), factor = 2 * g * precision;
+            by_log_sigma2[i] = (made == ADDED ? by_log_sigma2[i] : 0.0f) - g * inside;
+            if (cplx) {
+                by_w[2 * i] = (made == ADDED ? by_w[2 * i] : 0.0f) + factor * w[2 * i];
+                by_w[2 * i + 1] = (made == ADDED ? by_w[2 * i + 1] : 0.0f) + factor * w[2 * i + 1];
+            } else {
+                by_w[i] = (made == ADDED ? by_w[i] : 0.0f) + factor * w[i];
+            }
+        }
     }
-#define PAIR (w[2 * i] * w[2 * i] + w[2 * i + 1] * w[2 * i + 1])
-#define SINGLE (w[i] * w[i])
+    if (!(made & VALUE)) return 0;
+    for (int64_t i = n; i < RUN; i++) large[i] = 0;
+    for (int64_t i = 0; i < n; i++) sum += others[i];
+    return sum + far * sum_log(large);
+}
+
+/* The same for a term and results known only when it runs. */
+static double kl_run_of(int64_t term, int made, int64_t n, const float *w, const float *log_sigma2, float scale, float *by_w,
+                        float *by_log_sigma2) {
+#define KL_RUN(TERM, MADE) kl_run(TERM, MADE, n, w, log_sigma2, scale, by_w, by_log_sigma2)
+#define KL_RUNS(TERM) made == VALUE ? KL_RUN(TERM, VALUE) : made == SLOPES ? KL_RUN(TERM, SLOPES) : KL_RUN(TERM, ADDED)
+    switch (term) {
+        case COMPLEX_VD: return KL_RUNS(COMPLEX_VD);
+        case COMPLEX_ARD: return KL_RUNS(COMPLEX_ARD);
+        case REAL_VD: return KL_RUNS(REAL_VD);
+        default: return KL_RUNS(REAL_ARD);
+    }
+}
+
+static void kl_pass(int64_t term, int made, int64_t n, const float *w, const float *log_sigma2, float scale, float *by_w,
+                    float *by_log_sigma2, double *partial) {
+    const int64_t wide = term == COMPLEX_VD || term == COMPLEX_ARD ? 2 : 1, blocks = (n + BLOCK - 1) / BLOCK;
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t hi = (b + 1) * BLOCK < n ? (b + 1) * BLOCK : n;
+        double total = 0;
+        for (int64_t i = b * BLOCK; i < hi; i += RUN)
+            total += kl_run_of(term, made, hi - i < RUN ? hi - i : RUN, w + wide * i, log_sigma2 + i, scale,
+                               by_w + wide * i, by_log_sigma2 + i);
+        if (made & VALUE) partial[b] = total;
+    }
+}
 
 void kl_value(int64_t term, int64_t n, const float *w, const float *log_sigma2, double *partial) {
-    int64_t blocks = (n + BLOCK - 1) / BLOCK;
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < blocks; b++) {
-        int64_t lo = b * BLOCK, hi = lo + BLOCK < n ? lo + BLOCK : n;
-        double total = 0;
-        switch (term) {
-            case COMPLEX_VD: VALUES(COMPLEX_VD, PAIR, 1.0f) break;
-            case COMPLEX_ARD: VALUES(COMPLEX_ARD, PAIR, 1.0f) break;
-            case REAL_VD: VALUES(REAL_VD, SINGLE, 0.5f) break;
-            default: VALUES(REAL_ARD, SINGLE, 0.5f) break;
-        }
-        partial[b] = total;
-    }
+    kl_pass(term, VALUE, n, w, log_sigma2, 0, 0, 0, partial);
 }
 
-#define SLOPES(term, square)                                                            \
-    for (int64_t i = lo; i < hi; i++) {                                                 \
-        float precision = expf(-at_least(log_sigma2[i], LOW));                             \
-        float q = at_most(at_least((square) * precision, LEAST), MOST);                      \
-        float g = scale * slope(term, q), factor = 2 * g * precision;                   \
-        by_log_sigma2[i] = -g * q;                                                      \
-        FACTOR(factor)                                                                  \
-    }
-
-void kl_grad(int64_t term, int64_t n, const float *restrict w, const float *restrict log_sigma2, const float *restrict grad,
-             float *restrict by_w, float *restrict by_log_sigma2) {
-    int64_t blocks = (n + BLOCK - 1) / BLOCK;
-    const float scale = grad[0];
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < blocks; b++) {
-        int64_t lo = b * BLOCK, hi = lo + BLOCK < n ? lo + BLOCK : n;
-#define FACTOR(f) by_w[2 * i] = (f) * w[2 * i]; by_w[2 * i + 1] = (f) * w[2 * i + 1];
-        if (term == COMPLEX_VD) SLOPES(COMPLEX_VD, PAIR)
-        if (term == COMPLEX_ARD) SLOPES(COMPLEX_ARD, PAIR)
-#undef FACTOR
-#define FACTOR(f) by_w[i] = (f) * w[i];
-        if (term == REAL_VD) SLOPES(REAL_VD, SINGLE)
-        if (term == REAL_ARD) SLOPES(REAL_ARD, SINGLE)
-#undef FACTOR
-    }
+void kl_grad(int64_t term, int64_t n, const float *w, const float *log_sigma2, const float *grad, float *by_w,
+             float *by_log_sigma2) {
+    kl_pass(term, SLOPES, n, w, log_sigma2, *grad, by_w, by_log_sigma2, 0);
 }
 
 /* Value and gradients in one pass, the gradients added to what is there already. */
-#define VALUES_AND_SLOPES(term, square, far, ADD)                                       \
-    for (int64_t from = lo; from < hi; from += RUN) {                                   \
-        int64_t to = from + RUN < hi ? from + RUN : hi;                                 \
-        float sum = 0;                                                                  \
-        for (int64_t i = from; i < to; i++) {                                           \
-            float s = log_sigma2[i], precision = expf(-at_least(s, LOW)), q0 = (square) * precision; \
-            float q = at_most(at_least(q0, LEAST), MOST);                               \
-            float g = scale * slope(term, q), factor = 2 * g * precision;               \
-            sum += whole_value(term, q0, s, far);                                       \
-            by_log_sigma2[i] -= g * q;                                                  \
-            ADD                                                                         \
-        }                                                                               \
-        total += sum;                                                                   \
-    }
-#define ADD_PAIR by_w[2 * i] += factor * w[2 * i]; by_w[2 * i + 1] += factor * w[2 * i + 1];
-#define ADD_SINGLE by_w[i] += factor * w[i];
-
-void kl_value_grad(int64_t term, int64_t n, const float *restrict w, const float *restrict log_sigma2, const float *restrict grad,
-                   float *restrict by_w, float *restrict by_log_sigma2, double *partial) {
-    int64_t blocks = (n + BLOCK - 1) / BLOCK;
-    const float scale = grad[0];
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < blocks; b++) {
-        int64_t lo = b * BLOCK, hi = lo + BLOCK < n ? lo + BLOCK : n;
-        double total = 0;
-        switch (term) {
-            case COMPLEX_VD: VALUES_AND_SLOPES(COMPLEX_VD, PAIR, 1.0f, ADD_PAIR) break;
-            case COMPLEX_ARD: VALUES_AND_SLOPES(COMPLEX_ARD, PAIR, 1.0f, ADD_PAIR) break;
-            case REAL_VD: VALUES_AND_SLOPES(REAL_VD, SINGLE, 0.5f, ADD_SINGLE) break;
-            default: VALUES_AND_SLOPES(REAL_ARD, SINGLE, 0.5f, ADD_SINGLE) break;
-        }
-        partial[b] = total;
-    }
+void kl_value_grad(int64_t term, int64_t n, const float *w, const float *log_sigma2, const float *grad, float *by_w,
+                   float *by_log_sigma2, double *partial) {
+    kl_pass(term, ADDED, n, w, log_sigma2, *grad, by_w, by_log_sigma2, partial);
 }
 
 /* ---- |x|^2 of complex numbers as pairs, and its gradient 2 g x (variational.py) --------------------------------------- */
