@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import claim, cluster, grid, savings
+from . import claim, cluster, grid, savings, space
 from .agenda import Agenda, failed
 from .one import Outcome, Settings, run_one
 from .progress import bar, say
@@ -64,8 +64,9 @@ def run_many(
         retry=failed(folder, manifests) if retry_failed else {},
     )
     agenda = Agenda(manifests, settings)
-    if reuse and progress:
-        say(savings.planned(manifests))
+    if progress:
+        say(savings.planned(manifests) if reuse else "")
+        say(space.shortage(folder, manifests, reuse=reuse, at_once=len(chosen) * per_device))
     if address is None and len(chosen) * per_device == 1:
         _here(agenda, settings, chosen[0])
     else:

@@ -1,0 +1,59 @@
+"""Disk space: what the snapshots of a grid will take, said before it starts where the disk has not got it."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import stages, trained
+from .folder import RunFolder
+from .manifest import Manifest, Stage
+
+MOMENTS = 2  # of Adam, for every trained number: a snapshot holds the optimiser's state too
+CHECKPOINTS = 2  # of a stage under way
+
+
+def needed(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool = True, at_once: int = 1) -> int:
+    """Bytes that the folder's runs will still take on disk: the snapshots to come, and checkpoints of `at_once` runs.
+
+    With `reuse` a stage that runs share is one file under several names and counts once. Epochs' lines and scores,
+    some hundred kilobytes a run, are not counted.
+    """
+    there, to_come, sizes = set[Any](), dict[Any, int](), dict[str, int]()
+    for name, manifest in manifests.items():
+        files, key = RunFolder(Path(folder) / name), None
+        for number, stage in enumerate(manifest.all_stages()):
+            key = stages.key_of(manifest, stage.name, previous=key, data={}, device="cpu")
+            place = key if reuse else (name, key)
+            if files.snapshot(number, stage.name).exists():
+                there.add(place)
+            else:
+                network = repr((manifest.task, trained.heard(manifest), stage.model, stage.early))
+                if network not in sizes:
+                    sizes[network] = _bytes(manifest, stage)
+                to_come[place] = sizes[network]
+    left = [size for place, size in to_come.items() if place not in there]
+    return sum(left) + CHECKPOINTS * at_once * max(left, default=0)
+
+
+def shortage(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool = True, at_once: int = 1) -> str:
+    """A sentence where the disk has less room than `needed`; empty where it has enough."""
+    wanted, free = needed(folder, manifests, reuse=reuse, at_once=at_once), shutil.disk_usage(folder).free
+    if wanted <= free:
+        return ""
+    return (
+        f"snapshots in {folder} will take about {wanted / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free: "
+        "a run that finds no room fails, and --retry-failed takes it up again"
+    )
+
+
+def _bytes(manifest: Manifest, stage: Stage) -> int:
+    """The size of the stage's snapshot; 0 for a network that cannot be built, which its own run says."""
+    try:
+        model = trained.build(manifest, stage)
+    except (TypeError, ValueError, RuntimeError):
+        return 0
+    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    if stage.early and stage.early.restore_best:
+        weights *= 2  # the best so far beside the last
+    return weights + MOMENTS * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
