@@ -122,7 +122,7 @@ def _complete(session: requests.Session, address: str, part: Path, size: int | N
             if idle >= n:
                 raise DownloadError(
                     f"{address}: expected the file, the connection broke {idle} times in a row ({error}); "
-                    f"what came is kept in {part}: run again to go on"
+                    f"what came is kept in {part}: run again to go on, or give the path of a copy of it"
                 ) from error
 
 
