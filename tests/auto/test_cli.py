@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from small import C, read, small
 
-from cplxnet.auto import grid, runner
+from cplxnet.auto import commands, deployed, grid, report_command, reports, runner
 from cplxnet.auto.__main__ import main
 from cplxnet.auto.folder import RunFolder
 
@@ -19,6 +19,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _no_bars(monkeypatch):
     monkeypatch.setenv("CPLXNET_PROGRESS", "off")
+
+
+def test_the_names_that_the_parsers_offer_without_heavy_imports_are_those_that_there_are():
+    assert report_command.WHICH == tuple(reports.KINDS)
+    assert commands._EXPORTS == deployed.EXPORTS
 
 
 def test_a_folder_as_people_run_it(tiny_corpus, tmp_path):
