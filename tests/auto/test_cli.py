@@ -22,7 +22,7 @@ def _no_bars(monkeypatch):
 
 
 def test_the_names_that_the_parsers_offer_without_heavy_imports_are_those_that_there_are():
-    assert report_command.WHICH == tuple(reports.KINDS)
+    assert tuple(reports.KINDS) == report_command.WHICH
     assert commands._EXPORTS == deployed.EXPORTS
 
 
