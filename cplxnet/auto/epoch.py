@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import nn as cplx
 from .objective import Objective
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -43,8 +44,9 @@ def train_epoch(
     limit = math.inf if grad_clip is None else grad_clip
     for signal, target in batches:
         optimizer.zero_grad(set_to_none=True)
-        value = objective.backward(model, inputs(signal), target)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), limit, foreach=True)
+        squares: dict[nn.Parameter, Tensor] = {}
+        value = objective.backward(model, inputs(signal), target, squares)
+        norm = cplx.clip_grad_norm_(model.parameters(), limit, squares)
         optimizer.step()
         sums = sums + torch.stack((value.loss.detach(), value.kl.detach(), norm.detach()))
         n_batches += 1

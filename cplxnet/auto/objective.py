@@ -56,15 +56,20 @@ class Objective:
             total, kl = total + weight * penalty, kl + penalty
         return Value(total, loss, kl)
 
-    def backward(self, model: nn.Module, x: Tensor, target: Tensor) -> Value:
-        """`value = objective(...); value.total.backward()` in fewer passes over the weights; a value without graph."""
+    def backward(
+        self, model: nn.Module, x: Tensor, target: Tensor, squares: dict[nn.Parameter, Tensor] | None = None
+    ) -> Value:
+        """`value = objective(...); value.total.backward()` in fewer passes over the weights; a value without graph.
+
+        squares: takes what is known of the gradients' norm (see `nn.kl_backward`).
+        """
         loss = self._loss(model, x, target)
         if self.losses:
             loss.backward()
         total = loss = loss.detach()
         kl = torch.zeros_like(loss)
         for reduction, weight in self.penalties:
-            penalty = cplx.kl_backward(model, weight, reduction=reduction)
+            penalty = cplx.kl_backward(model, weight, reduction, squares)
             total, kl = total + weight * penalty, kl + penalty
         return Value(total, loss, kl)
 

@@ -3,6 +3,7 @@
 from .activation import CplxFlatten, CplxModReLU, CplxModulus, CplxToReal, RealToCplx, Split
 from .batchnorm import CplxBatchNorm1d
 from .chain import UnknownLayer
+from .clipping import clip_grad_norm_
 from .compact import Compact, compact
 from .compact_file import CompactFileError, load_compact, save_compact
 from .conv import CplxConv1d, CplxConv2d

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from . import native
-from .kl import Term, penalty, penalty_backward, penalty_sum, squared_modulus
+from .kl import Squares, Term, penalty, penalty_backward, penalty_sum, squared_modulus
 
 _VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 
@@ -51,9 +51,9 @@ class GaussianWeight(nn.Module):
         """The sum of `penalty` as a scalar, by the fast path."""
         return penalty_sum(self.stored_weight, self.log_sigma2, self.term)
 
-    def kl_backward(self, scale: Tensor) -> Tensor:
-        """Add the gradient of `scale * kl()` to the parameters' `.grad`; returns `kl()`."""
-        return penalty_backward(self.stored_weight, self.log_sigma2, self.term, scale)
+    def kl_backward(self, scale: Tensor, squares: Squares | None = None) -> Tensor:
+        """Add the gradient of `scale * kl()` to the parameters' `.grad`; returns `kl()`. squares: as in `nn`."""
+        return penalty_backward(self.stored_weight, self.log_sigma2, self.term, scale, squares)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:
@@ -71,7 +71,7 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
         # in the order of memory, where layers of this package have their channels last
         pairs, scale = torch.view_as_real(mean.movedim(1, -1)), variance.movedim(1, -1).contiguous()
         if native.usable(pairs, scale):
-            return torch.view_as_complex(_PairNoise.apply(pairs, scale)).movedim(-1, 1)
+            return torch.view_as_complex(_PairNoise.apply(pairs, scale)[0]).movedim(-1, 1)
     deviation = variance.clamp_min(_VARIANCE_FLOOR).sqrt()
     if not mean.is_complex():
         return torch.addcmul(mean, deviation, _normal_like(mean))
@@ -81,22 +81,26 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
 
 
 class _PairNoise(torch.autograd.Function):
-    """`with_noise` on pairs (..., 2) in one pass; the noise is drawn a second time, not kept, for the gradient."""
+    """`with_noise` on pairs (..., 2) in one pass, and d output / d variance, all that the gradient needs."""
 
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, variance: Tensor) -> Tensor:
+    def forward(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         key = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32)  # from torch's generator, so seeds hold
-        out = torch.empty_like(mean)
-        native.call("noise_pairs", variance.numel(), mean, variance, _VARIANCE_FLOOR, key, out)
-        ctx.save_for_backward(variance, key)
-        return out
+        out, slope = torch.empty_like(mean), torch.empty_like(mean)
+        native.call("noise_pairs", variance.numel(), mean, variance, _VARIANCE_FLOOR, key, out, slope)
+        return out, slope
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        variance, key = ctx.saved_tensors
-        grad, by_variance = grad.contiguous(), torch.empty_like(variance)
-        native.call("noise_pairs_grad", variance.numel(), grad, variance, _VARIANCE_FLOOR, key, by_variance)
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor]:
+        (slope,) = ctx.saved_tensors
+        grad, by_variance = grad.contiguous(), slope.new_empty(slope.shape[:-1])
+        native.call("dot_pairs", by_variance.numel(), grad, slope, by_variance)
         return grad, by_variance
 
 

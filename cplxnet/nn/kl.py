@@ -18,7 +18,7 @@ Molchanov, Ashukha and Vetrov (2017), "Variational Dropout Sparsifies Deep Neura
 Kharitonov, Molchanov and Vetrov (2018), "Variational Dropout via Empirical Bayes" (ARD).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +32,9 @@ from .fusing import fused, kernels_compiled
 _K1, _K2, _K3 = 0.63576, 1.87320, 1.48695  # Molchanov et al. (2017), equation 14
 _CHUNK = 1 << 16  # weights at a time on the CPU: the temporaries of a chunk stay in the cache
 _FUSED_CHUNK = 1 << 20  # compiled kernels have few temporaries, and every call costs
+
+
+Squares = MutableMapping[nn.Parameter, Tensor]  # of a parameter's gradient, the sum of squares
 
 
 class Term(NamedTuple):
@@ -151,11 +154,14 @@ class _PenaltySum(torch.autograd.Function):
 
 
 @torch.no_grad()
-def penalty_backward(weight: nn.Parameter, log_sigma2: nn.Parameter, term: Term, scale: Tensor) -> Tensor:
+def penalty_backward(
+    weight: nn.Parameter, log_sigma2: nn.Parameter, term: Term, scale: Tensor, squares: Squares | None = None
+) -> Tensor:
     """`(scale * penalty_sum(weight, log_sigma2, term)).backward()` and the sum, in one pass over the weights.
 
     Half the memory traffic of the way through autograd: value and gradients share a pass, and the gradients are added
-    to `.grad` where they are computed. scale: a scalar on the weights' device.
+    to `.grad` where they are computed. scale: a scalar on the weights' device. squares: takes the sums of squares of
+    both gradients as they are then, where they cost no pass of their own (float64; on the CPU, by the C functions).
     """
     places = [place for place in (weight.grad, log_sigma2.grad) if place is not None]
     if len(places) < 2 or not native.usable(weight, log_sigma2, scale, *places):
@@ -163,9 +169,12 @@ def penalty_backward(weight: nn.Parameter, log_sigma2: nn.Parameter, term: Term,
             value = penalty_sum(weight, log_sigma2, term)
         value.backward(scale)
         return value.detach()
-    partial = torch.empty(-(-log_sigma2.numel() // native.BLOCK), dtype=torch.float64)
+    partial = torch.empty(-(-log_sigma2.numel() // native.BLOCK), 3, dtype=torch.float64)
     native.call("kl_value_grad", TERMS.index(term), log_sigma2.numel(), weight, log_sigma2, scale, *places, partial)
-    return partial.sum().to(log_sigma2.dtype)
+    value, by_weight, by_log_sigma2 = partial.sum(0)
+    if squares is not None:
+        squares.update({weight: by_weight, log_sigma2: by_log_sigma2})
+    return value.to(log_sigma2.dtype)
 
 
 def _chunks(term: Term, weights: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:

@@ -98,13 +98,14 @@ static double sum_log(const float *q) {
     return sum;
 }
 
-/* Up to RUN weights; returns their KL. `term` and `made` are constants where this is called, so that the loop vectorises. */
+/* Up to RUN weights; returns their KL, adds to `squares` (of the gradients). `term` and `made` are constants where this is called, so that the loop vectorises. */
 static inline __attribute__((always_inline)) double kl_run(int term, int made, int64_t n, const float *restrict w,
                                                            const float *restrict log_sigma2, float scale,
-                                                           float *restrict by_w, float *restrict by_log_sigma2) {
+                                                           float *restrict by_w, float *restrict by_log_sigma2,
+                                                           double *squares) {
     const int cplx = term == COMPLEX_VD || term == COMPLEX_ARD;
     const float far = cplx ? 1.0f : 0.5f;
-    float large[RUN], others[RUN];
+    float large[RUN], others[RUN], of_w = 0, of_log_sigma2 = 0;
     double sum = 0;
     for (int64_t i = 0; i < n; i++) {
         float s = log_sigma2[i], square = cplx ? w[2 * i] * w[2 * i] + w[2 * i + 1] * w[2 * i + 1] : w[i] * w[i];
@@ -116,15 +117,19 @@ static inline __attribute__((always_inline)) double kl_run(int term, int made, i
         }
         if (made & SLOPES) {
             float inside = at_most(at_least(q, LEAST), MOST), g = scale * slope(term, inside), factor = 2 * g * precision;
-            by_log_sigma2[i] = (made == ADDED ? by_log_sigma2[i] : 0.0f) - g * inside;
+            float d = (made == ADDED ? by_log_sigma2[i] : 0.0f) - g * inside;
+            by_log_sigma2[i] = d, of_log_sigma2 += d * d;
             if (cplx) {
-                by_w[2 * i] = (made == ADDED ? by_w[2 * i] : 0.0f) + factor * w[2 * i];
-                by_w[2 * i + 1] = (made == ADDED ? by_w[2 * i + 1] : 0.0f) + factor * w[2 * i + 1];
+                float re = (made == ADDED ? by_w[2 * i] : 0.0f) + factor * w[2 * i];
+                float im = (made == ADDED ? by_w[2 * i + 1] : 0.0f) + factor * w[2 * i + 1];
+                by_w[2 * i] = re, by_w[2 * i + 1] = im, of_w += re * re + im * im;
             } else {
-                by_w[i] = (made == ADDED ? by_w[i] : 0.0f) + factor * w[i];
+                float m = (made == ADDED ? by_w[i] : 0.0f) + factor * w[i];
+                by_w[i] = m, of_w += m * m;
             }
         }
     }
+    if (made == ADDED) squares[0] += of_w, squares[1] += of_log_sigma2;
     if (!(made & VALUE)) return 0;
     for (int64_t i = n; i < RUN; i++) large[i] = 0;
     for (int64_t i = 0; i < n; i++) sum += others[i];
@@ -133,8 +138,8 @@ static inline __attribute__((always_inline)) double kl_run(int term, int made, i
 
 /* The same for a term and results known only when it runs. */
 static double kl_run_of(int64_t term, int made, int64_t n, const float *w, const float *log_sigma2, float scale, float *by_w,
-                        float *by_log_sigma2) {
-#define KL_RUN(TERM, MADE) kl_run(TERM, MADE, n, w, log_sigma2, scale, by_w, by_log_sigma2)
+                        float *by_log_sigma2, double *squares) {
+#define KL_RUN(TERM, MADE) kl_run(TERM, MADE, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares)
 #define KL_RUNS(TERM) made == VALUE ? KL_RUN(TERM, VALUE) : made == SLOPES ? KL_RUN(TERM, SLOPES) : KL_RUN(TERM, ADDED)
     switch (term) {
         case COMPLEX_VD: return KL_RUNS(COMPLEX_VD);
@@ -150,11 +155,12 @@ static void kl_pass(int64_t term, int made, int64_t n, const float *w, const flo
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < blocks; b++) {
         int64_t hi = (b + 1) * BLOCK < n ? (b + 1) * BLOCK : n;
-        double total = 0;
+        double total = 0, squares[2] = {0, 0};
         for (int64_t i = b * BLOCK; i < hi; i += RUN)
             total += kl_run_of(term, made, hi - i < RUN ? hi - i : RUN, w + wide * i, log_sigma2 + i, scale,
-                               by_w + wide * i, by_log_sigma2 + i);
-        if (made & VALUE) partial[b] = total;
+                               by_w + wide * i, by_log_sigma2 + i, squares);
+        if (made == VALUE) partial[b] = total;
+        if (made == ADDED) partial[3 * b] = total, partial[3 * b + 1] = squares[0], partial[3 * b + 2] = squares[1];
     }
 }
 
@@ -167,7 +173,8 @@ void kl_grad(int64_t term, int64_t n, const float *w, const float *log_sigma2, c
     kl_pass(term, SLOPES, n, w, log_sigma2, *grad, by_w, by_log_sigma2, 0);
 }
 
-/* Value and gradients in one pass, the gradients added to what is there already. */
+/* Value and gradients in one pass, the gradients added to what is there already; partial[block] has the value and the sums
+ * of squares of both gradients as they are then. */
 void kl_value_grad(int64_t term, int64_t n, const float *w, const float *log_sigma2, const float *grad, float *by_w,
                    float *by_log_sigma2, double *partial) {
     kl_pass(term, ADDED, n, w, log_sigma2, *grad, by_w, by_log_sigma2, partial);
@@ -186,8 +193,7 @@ void square_pairs_grad(int64_t n, const float *restrict g, const float *restrict
 }
 
 /* ---- noise of the local reparameterisation (gaussian.py) --------------------------------------------------------------
- * y = mean + sqrt(max(variance, floor)) * eps. eps is a function of (seed, index) alone: drawn in the forward pass, drawn
- * again in the backward pass, kept nowhere. A block's numbers come from sixteen xoshiro128++ generators side by side
+ * y = mean + sqrt(max(variance, floor)) * eps. eps is a function of (seed, index) alone. A block's numbers come from sixteen xoshiro128++ generators side by side
  * (Blackman and Vigna 2021), started by Philox4x32-10 (Salmon et al. 2011); Box and Muller (1958) make them normal.
  * Philox for every number would cost six times as much: its long products do not vectorise well. */
 
@@ -262,39 +268,30 @@ void xoshiro_words(int64_t n, const uint32_t *states, uint32_t *words) {
 }
 
 #define HALF_ROOT 0.70710678118654752f
-#define NOISE_OF(b) float x[BLOCK], y[BLOCK]; normals((uint32_t)(b), key, x, y);
 
+/* out = mean + deviation eps, and slope = d out / d variance = eps/(4 deviation), deviation = sqrt(variance/2): 0 under the
+ * floor. */
 void noise_pairs(int64_t n, const float *restrict mean, const float *restrict variance, float floor_, const uint32_t *key,
-                 float *restrict out) {
+                 float *restrict out, float *restrict slope) {
     int64_t blocks = (n + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < blocks; b++) {
-        NOISE_OF(b)
+        float x[BLOCK], y[BLOCK];
+        normals((uint32_t)b, key, x, y);
         int32_t size = n - b * BLOCK < BLOCK ? (int32_t)(n - b * BLOCK) : BLOCK;
         const float *restrict m = mean + 2 * b * BLOCK, *restrict v = variance + b * BLOCK;
-        float *restrict o = out + 2 * b * BLOCK;
+        float *restrict o = out + 2 * b * BLOCK, *restrict d = slope + 2 * b * BLOCK;
         for (int32_t i = 0; i < size; i++) {
-            float deviation = HALF_ROOT * sqrtf(at_least(v[i], floor_));
-            o[2 * i] = m[2 * i] + deviation * x[i];
-            o[2 * i + 1] = m[2 * i + 1] + deviation * y[i];
+            float deviation = HALF_ROOT * sqrtf(at_least(v[i], floor_)), by = v[i] < floor_ ? 0.0f : 0.25f / deviation;
+            o[2 * i] = m[2 * i] + deviation * x[i], o[2 * i + 1] = m[2 * i + 1] + deviation * y[i];
+            d[2 * i] = by * x[i], d[2 * i + 1] = by * y[i];
         }
     }
 }
 
-void noise_pairs_grad(int64_t n, const float *restrict grad, const float *restrict variance, float floor_,
-                      const uint32_t *key, float *restrict by_variance) {
-    int64_t blocks = (n + BLOCK - 1) / BLOCK;
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < blocks; b++) {
-        NOISE_OF(b)
-        int32_t size = n - b * BLOCK < BLOCK ? (int32_t)(n - b * BLOCK) : BLOCK;
-        const float *restrict g = grad + 2 * b * BLOCK, *restrict v = variance + b * BLOCK;
-        float *restrict o = by_variance + b * BLOCK;
-        for (int32_t i = 0; i < size; i++) {
-            float inside = v[i] < floor_ ? 0.0f : 0.5f * HALF_ROOT;
-            o[i] = (g[2 * i] * x[i] + g[2 * i + 1] * y[i]) * inside / sqrtf(at_least(v[i], floor_));
-        }
-    }
+void dot_pairs(int64_t n, const float *restrict x, const float *restrict y, float *restrict out) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++) out[i] = x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1];
 }
 
 /* For the tests: Philox on n counters of four words each, in place. */

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .gaussian import GaussianWeight
+from .kl import Squares
 from .masked import Masked
 
 Reduction = Literal["sum", "mean"]
@@ -37,17 +38,21 @@ def kl_sum(module: nn.Module, reduction: Reduction = "sum") -> Tensor:
     return torch.stack(list(_reduced(module, reduction).values())).sum()
 
 
-def kl_backward(module: nn.Module, scale: float, reduction: Reduction = "sum") -> Tensor:
+def kl_backward(
+    module: nn.Module, scale: float, reduction: Reduction = "sum", squares: Squares | None = None
+) -> Tensor:
     """`(scale * kl_sum(module, reduction)).backward()`, and `kl_sum(module, reduction)`, in one pass over the weights.
 
     What a training step does: after the loss's own backward pass, so that there are gradients to add to. Returns a
-    scalar without a graph. Raises ValueError as `kl_sum` does.
+    scalar without a graph. squares: a dict that takes, for `clip_grad_norm_`, the sum of squares of every gradient that
+    the pass makes, by its parameter; it stays empty where that would be a pass of its own. Raises ValueError as
+    `kl_sum` does.
     """
     values = []
     for layer in _layers(module, reduction).values():
         share = 1.0 if reduction == "sum" else 1.0 / layer.log_sigma2.numel()
         factor = layer.log_sigma2.new_full((), scale * share)
-        values.append(layer.kl_backward(factor) * share)
+        values.append(layer.kl_backward(factor, squares) * share)
     return torch.stack(values).sum()
 
 

@@ -38,7 +38,7 @@ class Entrant(NamedTuple):
 
     net: nn.Sequential
     x: object
-    kl_backward: Callable[[float], object] | None
+    kl_backward: Callable[..., object] | None
     adam: torch.optim.Optimizer
     parameters: list[nn.Parameter]
 
@@ -55,7 +55,7 @@ def entrant(library: str, kind: str, x: Tensor) -> Entrant:
     own_kind = "VD" if kind == "bogus" else kind
     net = ours(own_kind)
     if library == "cplxnet":
-        kl_backward = functools.partial(cplx.kl_backward, net)  # as the runner's objective does
+        kl_backward = functools.partial(_kl_backward, net)  # as the runner's objective does
         inputs, fused = x, True
     else:
         net = theirs(library, kind, net)
@@ -66,7 +66,11 @@ def entrant(library: str, kind: str, x: Tensor) -> Entrant:
     return Entrant(net, inputs, kl_backward if own_kind else None, adam, parameters)
 
 
-def _backward_of_penalties(library: str, net: nn.Module, scale: float) -> None:
+def _kl_backward(net: nn.Module, scale: float, squares: dict[nn.Parameter, Tensor] | None = None) -> None:
+    cplx.kl_backward(net, scale, squares=squares)
+
+
+def _backward_of_penalties(library: str, net: nn.Module, scale: float, squares: object = None) -> None:
     (scale * torch.stack(list(PEERS[library].penalties(net))).sum()).backward()
 
 
@@ -74,9 +78,13 @@ def train(entrant: Entrant, target: Tensor) -> None:
     """One step: forward, BCE, backward, KL and its gradient, clip, Adam."""
     entrant.adam.zero_grad(set_to_none=True)
     F.binary_cross_entropy_with_logits(entrant.net(entrant.x), target).backward()
+    squares: dict[nn.Parameter, Tensor] = {}
     if entrant.kl_backward is not None:
-        entrant.kl_backward(COEF)
-    nn.utils.clip_grad_norm_(entrant.parameters, GRAD_CLIP)
+        entrant.kl_backward(COEF, squares)
+    if squares:
+        cplx.clip_grad_norm_(entrant.parameters, GRAD_CLIP, squares)
+    else:
+        nn.utils.clip_grad_norm_(entrant.parameters, GRAD_CLIP)
     entrant.adam.step()
 
 

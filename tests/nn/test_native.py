@@ -126,6 +126,25 @@ def test_one_pass_adds_what_two_give(term: Term, scale: float, n: int) -> None:
 
 
 @in_c
+@pytest.mark.parametrize("n", [1, 71, 513, 2 * native.BLOCK + 5])
+@every_term
+def test_one_pass_gives_the_sums_of_squares_of_the_gradients_it_leaves(term: Term, n: int) -> None:
+    parameters = nn.Parameter(torch.randn((n, 2) if term.cplx else (n,))), nn.Parameter(torch.randn(n) * 3)
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    squares: dict[nn.Parameter, Tensor] = {}
+    penalty_backward(*parameters, term, torch.tensor(0.3), squares)
+    assert list(squares) == list(parameters)
+    for parameter, found in squares.items():
+        assert parameter.grad is not None and found.dtype == torch.float64
+        assert found.item() == pytest.approx(parameter.grad.double().square().sum().item(), rel=1e-6)
+    squares.clear()
+    with plain():
+        penalty_backward(*parameters, term, torch.tensor(0.3), squares)
+    assert not squares  # that would be a pass of its own
+
+
+@in_c
 @every_term
 def test_without_gradients_to_add_to_one_pass_makes_them(term: Term) -> None:
     weight, spread = torch.randn((71, 2) if term.cplx else (71,)), torch.randn(71)
@@ -269,7 +288,7 @@ def test_no_result_depends_on_the_number_of_threads() -> None:
         torch.manual_seed(3)
         layer, inputs = cplx.CplxBatchNorm1d(8), torch.view_as_complex(mean).requires_grad_()
         means, spreads = mean.clone().requires_grad_(), variance.clone().requires_grad_()
-        noisy, normed = _PairNoise.apply(means, spreads), torch.view_as_real(layer(inputs))
+        noisy, normed = _PairNoise.apply(means, spreads)[0], torch.view_as_real(layer(inputs))
         noise = torch.autograd.grad(noisy, (means, spreads), upstream)
         norm = torch.autograd.grad(normed, (inputs, *layer.parameters()), upstream)
         kls = (v for term in (TERMS["complex-vd"], TERMS["complex-ard"]) for v in summed(weight, spread, term))
@@ -319,7 +338,9 @@ KEYS = [(0, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0xA4093822, 0x299F31D0)]
 def drawn(n: int, key: tuple[int, int]) -> np.ndarray:
     """The standard normals (n, 2) of noise_pairs: mean 0, variance 2."""
     words, out = torch.from_numpy(np.array(key, np.uint32).view(np.int32)), torch.empty(n, 2)
-    native.call("noise_pairs", n, torch.zeros(n, 2), torch.full((n,), 2.0), _VARIANCE_FLOOR, words, out)
+    native.call(
+        "noise_pairs", n, torch.zeros(n, 2), torch.full((n,), 2.0), _VARIANCE_FLOOR, words, out, torch.empty(n, 2)
+    )
     return out.double().numpy()
 
 
@@ -431,7 +452,7 @@ def test_noise_of_other_keys_is_independent(sample: np.ndarray, other: tuple[int
 
 def noise_of(mean: Tensor, variance: Tensor, seed: int) -> Tensor:
     torch.manual_seed(seed)
-    return _PairNoise.apply(mean, variance)
+    return _PairNoise.apply(mean, variance)[0]
 
 
 @in_c
@@ -446,7 +467,7 @@ def test_gradients_of_the_noise_by_finite_differences() -> None:
     up, down = (noise_of(mean, variance + sign * h, seed=5).double() for sign in (1, -1))
     slope = ((up - down) * upstream).sum(-1) / (2 * h)
     torch.testing.assert_close(by_variance.double(), slope, rtol=1e-3, atol=1e-3)
-    # exactly: the noise of the forward pass, drawn again
+    # exactly: by the noise of the forward pass
     eps = (y.detach().double() - mean) / variance.double().sqrt()[:, None]
     wanted = (upstream * eps).sum(-1) / (2 * variance.double().sqrt())
     torch.testing.assert_close(by_variance.double(), wanted, rtol=1e-4, atol=1e-5)
@@ -471,7 +492,7 @@ def test_the_backward_pass_does_not_draw_from_the_generator() -> None:
 def test_seeds_hold_and_calls_differ() -> None:
     mean, variance = torch.zeros(5000, 2), torch.ones(5000)
     torch.manual_seed(4)
-    first, second = (_PairNoise.apply(mean, variance) for _ in range(2))
+    first, second = (_PairNoise.apply(mean, variance)[0] for _ in range(2))
     assert torch.equal(noise_of(mean, variance, seed=4), first)
     assert not (first == second).any(-1).any()
     assert abs((first * second).sum(-1).mean().item()) < 5 / math.sqrt(2 * 5000)
@@ -508,7 +529,7 @@ def test_with_noise_takes_the_c_functions_where_channels_are_last(
     torch.manual_seed(9)
     y = with_noise(mean, variance)
     by_mean, by_variance = torch.autograd.grad(y.real.sum() + 2 * y.imag.sum(), (mean, variance))
-    assert called == ["noise_pairs", "noise_pairs_grad"] and y.stride() == mean.stride()
+    assert called == ["noise_pairs", "dot_pairs"] and y.stride() == mean.stride()
     eps = (y - mean).detach() / variance.detach().sqrt()
     torch.testing.assert_close(by_mean, torch.full_like(mean, 1 + 2j))
     wanted = (eps.real + 2 * eps.imag) / (2 * variance.detach().sqrt())

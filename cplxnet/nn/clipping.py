@@ -1,0 +1,26 @@
+"""Clipping of gradients, of which the KL pass knows part of the norm already."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def clip_grad_norm_(
+    parameters: Iterable[nn.Parameter], max_norm: float, squares: Mapping[nn.Parameter, Tensor]
+) -> Tensor:
+    """`torch.nn.utils.clip_grad_norm_` without a pass over the gradients whose sum of squares is known.
+
+    Every gradient is multiplied by min(1, max_norm/(norm + 1e-6)), norm^2 = sum over all parameters of |grad|^2.
+
+    squares: of some of the parameters the sum of squares of their gradient, as `kl_backward` gives it. Returns the norm
+    before clipping. Nothing waits for the device.
+    """
+    parameters = list(parameters)
+    rest = [p.grad for p in parameters if p.grad is not None and p not in squares]
+    norm = nn.utils.get_total_norm(rest, foreach=True)
+    if squares:
+        norm = torch.stack([norm.double().square(), *squares.values()]).sum().sqrt().to(norm.dtype)
+    nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
+    return norm
