@@ -17,6 +17,7 @@ from .peers import PEERS, ours, theirs
 COEF = 1e-5 * 2.5e-3  # of the KL: the objective's scale times a C of the first grid
 GRAD_CLIP = 0.05
 OURS, PLAIN, BOGUS = "cplxnet", "cplxnet without C", "cplxmodule, gradient only"
+DENSE = "cplxnet, dense"  # own dense step in the same turns: the host is not as fast a minute later
 
 # contestants by the kind of layers: name -> (library, kind of its layers)
 CONTESTANTS: dict[str, dict[str, tuple[str, str]]] = {
@@ -128,7 +129,8 @@ def contest(kind: str, batch: int, work: str) -> dict[str, Callable[[], None]]:
         "kl": kl_alone,
     }
     calls: dict[str, Callable[[], None]] = {}
-    for name, (library, own_kind) in CONTESTANTS[kind].items():
+    entrants = CONTESTANTS[kind] | ({DENSE: ("cplxnet", "")} if kind and work == "train" else {})
+    for name, (library, own_kind) in entrants.items():
         call = functools.partial(tasks[work], entrant(library, own_kind, x))
         if library == "cplxnet":
             call = functools.partial(with_memory_kept, call)
