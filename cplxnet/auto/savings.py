@@ -12,9 +12,7 @@ def planned(manifests: Mapping[str, Manifest]) -> str:
     """A sentence: epochs asked for and epochs to train, early stopping left aside; empty if no stage is shared."""
     asked, distinct = 0, dict[str, int]()
     for manifest in manifests.values():
-        key = None
-        for stage in manifest.all_stages():
-            key = stages.key_of(manifest, stage.name, previous=key, data={}, device="cpu")
+        for stage, key in stages.planned(manifest):
             asked += stage.n_epochs
             distinct[key] = stage.n_epochs
     to_train = sum(distinct.values())

@@ -21,9 +21,8 @@ def needed(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool
     """
     there, to_come, sizes = set[Any](), dict[Any, int](), dict[str, int]()
     for name, manifest in manifests.items():
-        files, key = RunFolder(Path(folder) / name), None
-        for number, stage in enumerate(manifest.all_stages()):
-            key = stages.key_of(manifest, stage.name, previous=key, data={}, device="cpu")
+        files = RunFolder(Path(folder) / name)
+        for number, (stage, key) in enumerate(stages.planned(manifest)):
             place = key if reuse else (name, key)
             if files.snapshot(number, stage.name).exists():
                 there.add(place)
@@ -53,7 +52,7 @@ def _bytes(manifest: Manifest, stage: Stage) -> int:
         model = trained.build(manifest, stage)
     except (TypeError, ValueError, RuntimeError):
         return 0
-    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    weights = sum(value.nbytes for value in model.state_dict().values())
     if stage.early and stage.early.restore_best:
         weights *= 2  # the best so far beside the last
-    return weights + MOMENTS * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return weights + MOMENTS * sum(p.nbytes for p in model.parameters() if p.requires_grad)

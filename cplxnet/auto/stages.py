@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from .. import nn as cplx
-from .manifest import Manifest
+from .manifest import Manifest, Stage
 
 OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
 
@@ -37,6 +38,14 @@ def key_of(manifest: Manifest, stage: str, *, previous: str | None, data: dict[s
     }
     text = json.dumps({**parts, "data": data, "previous": previous}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def planned(manifest: Manifest) -> Iterator[tuple[Stage, str]]:
+    """Every stage in order, and a key that two manifests have in common where they share it; no data is looked at."""
+    key = None
+    for stage in manifest.all_stages():
+        key = key_of(manifest, stage.name, previous=key, data={}, device="cpu")
+        yield stage, key
 
 
 def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:

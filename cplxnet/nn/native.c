@@ -193,9 +193,10 @@ void square_pairs_grad(int64_t n, const float *restrict g, const float *restrict
 }
 
 /* ---- noise of the local reparameterisation (gaussian.py) --------------------------------------------------------------
- * y = mean + sqrt(max(variance, floor)) * eps. eps is a function of (seed, index) alone. A block's numbers come from sixteen xoshiro128++ generators side by side
- * (Blackman and Vigna 2021), started by Philox4x32-10 (Salmon et al. 2011); Box and Muller (1958) make them normal.
- * Philox for every number would cost six times as much: its long products do not vectorise well. */
+ * y = mean + sqrt(max(variance, floor)) * eps. eps is a function of (seed, index) alone. A block's numbers come from
+ * sixteen xoshiro128++ generators side by side (Blackman and Vigna 2021), started by Philox4x32-10 (Salmon et al. 2011);
+ * Box and Muller (1958) make them normal. Philox for every number would cost six times as much: its long products do not
+ * vectorise well. */
 
 /* One call of Philox4x32-10: four words of 32 random bits from a counter (four words, in x) and a key (two words). */
 #define PHILOX(x0, x1, x2, x3, k0, k1)                                                         \

@@ -56,7 +56,7 @@ def entrant(library: str, kind: str, x: Tensor) -> Entrant:
     own_kind = "VD" if kind == "bogus" else kind
     net = ours(own_kind)
     if library == "cplxnet":
-        kl_backward = functools.partial(_kl_backward, net)  # as the runner's objective does
+        kl_backward = functools.partial(cplx.kl_backward, net)  # as the runner's objective does
         inputs, fused = x, True
     else:
         net = theirs(library, kind, net)
@@ -65,10 +65,6 @@ def entrant(library: str, kind: str, x: Tensor) -> Entrant:
     parameters = list(net.parameters())
     adam = torch.optim.Adam(parameters, lr=1e-3, fused=fused)
     return Entrant(net, inputs, kl_backward if own_kind else None, adam, parameters)
-
-
-def _kl_backward(net: nn.Module, scale: float, squares: dict[nn.Parameter, Tensor] | None = None) -> None:
-    cplx.kl_backward(net, scale, squares=squares)
 
 
 def _backward_of_penalties(library: str, net: nn.Module, scale: float, squares: object = None) -> None:
@@ -81,7 +77,7 @@ def train(entrant: Entrant, target: Tensor) -> None:
     F.binary_cross_entropy_with_logits(entrant.net(entrant.x), target).backward()
     squares: dict[nn.Parameter, Tensor] = {}
     if entrant.kl_backward is not None:
-        entrant.kl_backward(COEF, squares)
+        entrant.kl_backward(COEF, squares=squares)
     if squares:
         cplx.clip_grad_norm_(entrant.parameters, GRAD_CLIP, squares)
     else:
