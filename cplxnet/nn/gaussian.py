@@ -93,6 +93,7 @@ class _PairNoise(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # else backward is handed zeros for it
         ctx.save_for_backward(output[1])
 
     @staticmethod

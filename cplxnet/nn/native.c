@@ -41,15 +41,14 @@ struct exponential { float power, small; };
 static inline struct exponential exponential(float x) {
     float n = rintf(x * 1.44269504f), r = multiply_add(n, -0.693145752f, x); /* log 2 in two parts */
     r = multiply_add(n, -1.42860677e-6f, r);
-    float p = multiply_add(r, 1.0f / 5040.0f, 1.0f / 720.0f);
-    p = multiply_add(p, r, 1.0f / 120.0f), p = multiply_add(p, r, 1.0f / 24.0f);
-    p = multiply_add(p, r, 1.0f / 6.0f), p = multiply_add(p, r, 0.5f);
+    float s = r * r, high = multiply_add(r, 1.0f / 5040.0f, 1.0f / 720.0f), mid = multiply_add(r, 1.0f / 120.0f, 1.0f / 24.0f);
+    float p = multiply_add(multiply_add(high, s, mid), s, multiply_add(r, 1.0f / 6.0f, 0.5f));
     union { uint32_t bits; float number; } power = {(uint32_t)((int32_t)n + 127) << 23};
-    return (struct exponential){power.number, multiply_add(p * r, r, r)};
+    return (struct exponential){power.number, multiply_add(p, s, r)};
 }
 
-static inline float exp_minus(float x) { /* e^-x for x from -88 on */
-    struct exponential e = exponential(-at_most(x, 88.0f));
+static inline float exp_minus(float x) { /* e^-x for x from -88 to 88 */
+    struct exponential e = exponential(-x);
     return e.power + e.power * e.small;
 }
 
@@ -88,36 +87,43 @@ static inline float slope(int term, float q) {
     }
 }
 
-/* Sum of log(1 + q) over RUN numbers: one logarithm for a product of eight, in double, where eight floats cannot overflow. */
+/* Sum of log(1 + q) over RUN numbers, as the logarithm of their product: of eight at a time in double, where eight floats
+ * cannot overflow, and of those products the exponents by themselves. */
 static double sum_log(const float *q) {
-    double product[RUN / 8], sum = 0;
+    double product[RUN / 8], mantissas = 1, sizes = 0;
+    int64_t exponents = 0;
     for (int k = 0; k < RUN / 8; k++) product[k] = 1.0 + q[k];
     for (int j = RUN / 8; j < RUN; j += RUN / 8)
         for (int k = 0; k < RUN / 8; k++) product[k] *= 1.0 + q[j + k];
-    for (int k = 0; k < RUN / 8; k++) sum += log(product[k]);
-    return sum;
+    for (int k = 0; k < RUN / 8; k++) {
+        union { double number; uint64_t bits; } p = {product[k]};
+        exponents += (int64_t)(p.bits >> 52) - 1023;
+        p.bits = (p.bits & 0x000FFFFFFFFFFFFFu) | 0x3FF0000000000000u; /* from 1 to 2 */
+        mantissas *= p.number, sizes += 0x1p-10 * product[k];
+    }
+    return sizes < HUGE_VAL ? log(mantissas) + 0.69314718055994531 * exponents : sizes; /* else infinite or NaN */
 }
 
-/* Up to RUN weights; returns their KL, adds to `squares` (of the gradients). `term` and `made` are constants where this is called, so that the loop vectorises. */
+/* Up to RUN weights; returns their KL, adds to `squares` (of the gradients). `term` and `made` are constants where this is
+ * called, so that the loops vectorise. They are many and short: a processor looks some hundred instructions ahead, and what
+ * follows within one weight waits for what goes before. */
 static inline __attribute__((always_inline)) double kl_run(int term, int made, int64_t n, const float *restrict w,
                                                            const float *restrict log_sigma2, float scale,
                                                            float *restrict by_w, float *restrict by_log_sigma2,
                                                            double *squares) {
     const int cplx = term == COMPLEX_VD || term == COMPLEX_ARD;
     const float far = cplx ? 1.0f : 0.5f;
-    float large[RUN], others[RUN], of_w = 0, of_log_sigma2 = 0;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) {
-        float s = log_sigma2[i], square = cplx ? w[2 * i] * w[2 * i] + w[2 * i + 1] * w[2 * i + 1] : w[i] * w[i];
-        float precision = exp_minus(at_least(s, LOW)), q = square * precision;
-        if (made & VALUE) { /* what LOW takes off log q, the last summand gives back */
-            float series = q - q * q * (0.5f - q * (1.0f / 3.0f));
-            large[i] = q < SMALL ? 0.0f : q;
-            others[i] = rest(term, q) + far * ((q < SMALL ? series : 0.0f) + at_least(LOW - s, 0.0f) * at_most(q, 1.0f));
-        }
-        if (made & SLOPES) {
-            float inside = at_most(at_least(q, LEAST), MOST), g = scale * slope(term, inside), factor = 2 * g * precision;
-            float d = (made == ADDED ? by_log_sigma2[i] : 0.0f) - g * inside;
+    float precision[RUN], q[RUN];
+    for (int64_t i = 0; i < n; i++) precision[i] = at_most(at_least(log_sigma2[i], LOW), 88.0f);
+    for (int64_t i = 0; i < n; i++) precision[i] = exp_minus(precision[i]);
+    for (int64_t i = 0; i < n; i++)
+        q[i] = precision[i] * (cplx ? w[2 * i] * w[2 * i] + w[2 * i + 1] * w[2 * i + 1] : w[i] * w[i]);
+    if (made & SLOPES) {
+        float inside[RUN], g[RUN], of_w = 0, of_log_sigma2 = 0;
+        for (int64_t i = 0; i < n; i++) inside[i] = at_most(at_least(q[i], LEAST), MOST);
+        for (int64_t i = 0; i < n; i++) g[i] = scale * slope(term, inside[i]);
+        for (int64_t i = 0; i < n; i++) {
+            float d = (made == ADDED ? by_log_sigma2[i] : 0.0f) - g[i] * inside[i], factor = 2 * g[i] * precision[i];
             by_log_sigma2[i] = d, of_log_sigma2 += d * d;
             if (cplx) {
                 float re = (made == ADDED ? by_w[2 * i] : 0.0f) + factor * w[2 * i];
@@ -128,12 +134,19 @@ static inline __attribute__((always_inline)) double kl_run(int term, int made, i
                 by_w[i] = m, of_w += m * m;
             }
         }
+        if (made == ADDED) squares[0] += of_w, squares[1] += of_log_sigma2;
     }
-    if (made == ADDED) squares[0] += of_w, squares[1] += of_log_sigma2;
     if (!(made & VALUE)) return 0;
-    for (int64_t i = n; i < RUN; i++) large[i] = 0;
+    float others[RUN];
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) { /* what LOW takes off log q, the last summand gives back */
+        float series = q[i] - q[i] * q[i] * (0.5f - q[i] * (1.0f / 3.0f)), lost = at_least(LOW - log_sigma2[i], 0.0f);
+        others[i] = rest(term, q[i]) + far * ((q[i] < SMALL ? series : 0.0f) + lost * at_most(q[i], 1.0f));
+        q[i] = q[i] < SMALL ? 0.0f : q[i];
+    }
     for (int64_t i = 0; i < n; i++) sum += others[i];
-    return sum + far * sum_log(large);
+    for (int64_t i = n; i < RUN; i++) q[i] = 0;
+    return sum + far * sum_log(q);
 }
 
 /* The same for a term and results known only when it runs. */
@@ -319,21 +332,29 @@ void column_sums(int64_t n, int64_t c, int64_t rows, const float *restrict x, fl
     }
 }
 
-/* Sums of re^2, im^2 and re im of x - mean: partial[block][3][c]. */
-void second_moments(int64_t n, int64_t c, int64_t rows, const float *restrict x, const float *restrict mean,
-                    float *restrict partial) {
+#define TILE 256 /* floats of a row whose sums are formed at a time, in arrays that the compiler sees to be apart */
+
+/* With g' = g - g_mean and x' = x - mean, sums over rows of g' (re, im), of (g'_re x'_re, g'_im x'_im) and of
+ * (g'_re x'_im, g'_im x'_re): partial[block][3][c][2]. Pairs stay pairs, which spares taking vectors apart. */
+void pair_sums(int64_t n, int64_t c, int64_t rows, const float *restrict g, const float *restrict g_mean,
+               const float *restrict x, const float *restrict mean, float *restrict partial) {
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < (n + rows - 1) / rows; b++) {
         ROWS(b)
-        float *restrict rr = partial + b * 3 * c, *restrict ii = rr + c, *restrict ri = ii + c;
-        for (int64_t k = 0; k < 3 * c; k++) rr[k] = 0;
-        for (int64_t r = lo; r < hi; r++) {
-            const float *restrict z = x + r * 2 * c;
-#pragma omp simd
-            for (int64_t k = 0; k < c; k++) {
-                float re = z[2 * k] - mean[2 * k], im = z[2 * k + 1] - mean[2 * k + 1];
-                rr[k] += re * re, ii[k] += im * im, ri[k] += re * im;
+        for (int64_t from = 0; from < 2 * c; from += TILE) {
+            float plain[TILE] = {0}, same[TILE] = {0}, across[TILE] = {0}, *out = partial + b * 6 * c + from;
+            int64_t width = 2 * c - from < TILE ? 2 * c - from : TILE;
+            for (int64_t r = lo; r < hi; r++) {
+                const float *restrict z = x + r * 2 * c + from, *restrict u = g + r * 2 * c + from;
+                const float *restrict m = mean + from, *restrict v = g_mean + from;
+                for (int64_t k = 0; k < width; k += 2) {
+                    float re = z[k] - m[k], im = z[k + 1] - m[k + 1], g_re = u[k] - v[k], g_im = u[k + 1] - v[k + 1];
+                    plain[k] += g_re, plain[k + 1] += g_im;
+                    same[k] += g_re * re, same[k + 1] += g_im * im;
+                    across[k] += g_re * im, across[k + 1] += g_im * re;
+                }
             }
+            for (int64_t k = 0; k < width; k++) out[k] = plain[k], out[2 * c + k] = same[k], out[4 * c + k] = across[k];
         }
     }
 }
@@ -351,27 +372,6 @@ void affine_pairs(int64_t n, int64_t c, const float *restrict x, const float *re
             float re = z[2 * k], im = z[2 * k + 1];
             o[2 * k] = m0[k] * re + m1[k] * im + s[2 * k];
             o[2 * k + 1] = m2[k] * re + m3[k] * im + s[2 * k + 1];
-        }
-    }
-}
-
-/* Sums over rows of g_i and of g_i (x - mean)_j: partial[block][6][c], in the order re, im, re re, re im, im re, im im. */
-void gradient_sums(int64_t n, int64_t c, int64_t rows, const float *restrict g, const float *restrict x,
-                   const float *restrict mean, float *restrict partial) {
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < (n + rows - 1) / rows; b++) {
-        ROWS(b)
-        float *restrict p = partial + b * 6 * c;
-        for (int64_t k = 0; k < 6 * c; k++) p[k] = 0;
-        for (int64_t r = lo; r < hi; r++) {
-            const float *restrict z = x + r * 2 * c, *restrict u = g + r * 2 * c;
-#pragma omp simd
-            for (int64_t k = 0; k < c; k++) {
-                float re = z[2 * k] - mean[2 * k], im = z[2 * k + 1] - mean[2 * k + 1];
-                float gr = u[2 * k], gi = u[2 * k + 1];
-                p[k] += gr, p[c + k] += gi;
-                p[2 * c + k] += gr * re, p[3 * c + k] += gr * im, p[4 * c + k] += gi * re, p[5 * c + k] += gi * im;
-            }
         }
     }
 }

@@ -33,7 +33,9 @@ def squared(x: Tensor) -> Tensor:
     if not x.is_complex():
         return x.square()
     if x.dim() >= 2:
-        pairs = as_ri(x).movedim(1, -2)  # in the order of memory, where layers of this package have their channels last
+        # in the order of memory, where layers of this package have their channels last; moved first, as the gradient of
+        # `view_as_real` comes out contiguous
+        pairs = as_ri(x.movedim(1, -1))
         if native.usable(pairs):
             return _SquaredPairs.apply(pairs).movedim(-1, 1)
     return squared_modulus(as_ri(x), True)

@@ -178,14 +178,20 @@ class _Native:
         self.rows = max(_BLOCK // self.c // 8, 1)
 
     def _sums(self, name: str, n_sums: int, *arrays: Tensor) -> Tensor:
-        partial = torch.empty(-(-self.n // self.rows), n_sums * self.c)
+        partial = torch.empty(-(-self.n // self.rows), n_sums, self.c, 2)
         native.call(name, self.n, self.c, self.rows, *arrays, partial)
         return partial.sum(0, dtype=torch.float64)
 
+    def _pair_sums(self, grad: Tensor, grad_mean: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of g' (C, 2) and of g'_i x'_j (2, 2, C), where g' = g - grad_mean; the means are (C, 2)."""
+        plain, same, across = self._sums("pair_sums", 3, grad, grad_mean, self.x, mean)
+        (re_re, im_im), (re_im, im_re) = same.unbind(-1), across.unbind(-1)
+        return plain, torch.stack((torch.stack((re_re, re_im)), torch.stack((im_re, im_im))))
+
     def moments(self) -> tuple[Tensor, Tensor]:
-        mean = (self._sums("column_sums", 2, self.x) / self.n).float()  # (C, 2) flat
-        rr, ii, ri = (self._sums("second_moments", 3, self.x, mean) / self.n).float().view(3, self.c)
-        return mean.view(self.c, 2).t().contiguous(), torch.stack((torch.stack((rr, ri)), torch.stack((ri, ii))))
+        mean = (self._sums("column_sums", 1, self.x)[0] / self.n).float()
+        _, power = self._pair_sums(self.x, mean, mean)
+        return mean.t().contiguous(), (power / self.n).float()
 
     def affine(self, matrix: Tensor, shift: Tensor) -> Tensor:
         y = torch.empty_like(self.x)
@@ -193,8 +199,8 @@ class _Native:
         return y
 
     def gradient_sums(self, grad: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        sums = self._sums("gradient_sums", 6, grad, self.x, mean.t().contiguous()).float().view(6, self.c)
-        return sums[:2].contiguous(), sums[2:].view(2, 2, self.c)
+        total, by_matrix = self._pair_sums(grad, grad.new_zeros(self.c, 2), mean.t().contiguous())
+        return total.float().t().contiguous(), by_matrix.float()
 
     def affine_two(self, grad: Tensor, matrix: Tensor, around: Tensor, shift: Tensor) -> Tensor:
         dx, (m, a, s) = torch.empty_like(self.x), (t.contiguous() for t in (matrix, around, shift.t()))
