@@ -89,7 +89,7 @@ class Network(nn.Sequential):
             x = as_channels(x)
         elif self.is_complex and not x.is_complex():
             x = torch.complex(x, torch.zeros_like(x))
-        return super().forward(x)
+        return cplx.through(self, x)
 
 
 def deep_conv_net(

@@ -10,6 +10,7 @@ from .conv import CplxConv1d, CplxConv2d
 from .cplxmodule import cplxmodule_state, load_cplxmodule, names_in_order
 from .dropout import CplxDropout
 from .expint import ein, ein_exp
+from .folding import through
 from .fusing import compile_kernels
 from .gaussian import GaussianWeight
 from .init import trabelsi_independent_, trabelsi_standard_

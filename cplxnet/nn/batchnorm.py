@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .storage import as_ri, refuse_complex
-from .whitening import apply_affine, matrix_of, normalise
+from .whitening import Tail, apply_affine, matrix_of, normalise
 
 
 class CplxBatchNorm1d(nn.Module):
@@ -66,24 +66,32 @@ class CplxBatchNorm1d(nn.Module):
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._normalised(x, Tail())
+
+    def rectified(self, x: Tensor, pool: bool) -> Tensor:
+        """y after the split ReLU, and if `pool` after `Split(AvgPool1d(2))`: in one go, where `folding` sees a way."""
+        return self._normalised(x, Tail(True, pool, x.shape[-1]))
+
+    def _normalised(self, x: Tensor, tail: Tail) -> Tensor:
         if x.dim() not in (2, 3) or x.shape[1] != self.num_features:
             expected = f"complex (B, {self.num_features}) or (B, {self.num_features}, L)"
             raise ValueError(f"expected {expected}, got {tuple(x.shape)}")
         rows = x.movedim(1, -1)  # (B, C) or (B, L, C)
         flat = as_ri(rows.contiguous()).view(-1, self.num_features, 2)  # (N, C, 2)
         if self.training or not self.track_running_stats:
-            y = self._by_batch(flat)
+            y = self._by_batch(flat, tail)
         else:
             matrix = matrix_of(self.running_var, self.weight, self.eps)
             shift = -(matrix * self.running_mean).sum(1)
-            y = apply_affine(flat, matrix, shift if self.bias is None else shift + self.bias)
-        return torch.view_as_complex(y.view(*rows.shape, 2)).movedim(-1, 1)
+            y = apply_affine(flat, matrix, shift if self.bias is None else shift + self.bias, tail)
+        length = (tail.length // 2,) if tail.pool else rows.shape[1:-1]
+        return torch.view_as_complex(y.view(len(rows), *length, self.num_features, 2)).movedim(-1, 1)
 
-    def _by_batch(self, flat: Tensor) -> Tensor:
+    def _by_batch(self, flat: Tensor, tail: Tail) -> Tensor:
         n = flat.shape[0]
         if n < 2:
             raise ValueError(f"expected more than one value per channel in training, got input rows {n}")
-        y, mean, cov = normalise(flat, self.weight, self.bias, self.eps)
+        y, mean, cov = normalise(flat, self.weight, self.bias, self.eps, tail)
         if self.training and self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)

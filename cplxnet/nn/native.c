@@ -332,64 +332,148 @@ void column_sums(int64_t n, int64_t c, int64_t rows, const float *restrict x, fl
     }
 }
 
-#define TILE 256 /* floats of a row whose sums are formed at a time, in arrays that the compiler sees to be apart */
+/* y = M x + s for a row of pairs: y[k] = same[k] x[k] + other[k] (x[k + 1] or x[k - 1], its partner) + shift[k]. */
+struct map {
+    const float *same, *other, *shift;
+};
+#define MAPPED_RE(f, x) ((f).same[k] * (x)[k] + (f).other[k] * (x)[k + 1] + (f).shift[k])
+#define MAPPED_IM(f, x) ((f).same[k + 1] * (x)[k + 1] + (f).other[k + 1] * (x)[k] + (f).shift[k + 1])
 
-/* With g' = g - g_mean and x' = x - mean, sums over rows of g' (re, im), of (g'_re x'_re, g'_im x'_im) and of
- * (g'_re x'_im, g'_im x'_re): partial[block][3][c][2]. Pairs stay pairs, which spares taking vectors apart. */
-void pair_sums(int64_t n, int64_t c, int64_t rows, const float *restrict g, const float *restrict g_mean,
-               const float *restrict x, const float *restrict mean, float *restrict partial) {
+/* The map of columns from `from` on: m is (2, c, 2), `same` and `other`, and s is (c, 2). */
+static inline struct map map_of(int64_t c, int64_t from, const float *m, const float *s) {
+    return (struct map){m + from, m + 2 * c + from, s + from};
+}
+
+/* What may follow y = M x + s in the same pass: nothing; the split ReLU; or that and the average of two neighbours along the
+ * `length` rows of a sample, where an odd last row goes no further. */
+enum { AFFINE, RELU, RELU_POOL };
+
+/* A call with its tail as a constant, so that the loops vectorise. */
+#define BY_TAIL(tail, call)               \
+    switch (tail) {                       \
+        case AFFINE: call(AFFINE); break; \
+        case RELU: call(RELU); break;     \
+        default: call(RELU_POOL);         \
+    }
+
+static inline float rectified(float x) { return x < 0 ? 0 : x; } /* keeps a NaN */
+
+static inline __attribute__((always_inline)) void affine_row(int tail, int64_t r, int64_t c, int64_t length,
+                                                             const float *x, const struct map f, float *y) {
+    const int64_t first = tail == RELU_POOL ? r / (length / 2) * length + r % (length / 2) * 2 : r;
+    const float *z = x + first * 2 * c, *next = z + 2 * c;
+    float *o = y + r * 2 * c;
+#pragma GCC ivdep
+    for (int64_t k = 0; k < 2 * c; k += 2) {
+        float re = MAPPED_RE(f, z), im = MAPPED_IM(f, z);
+        if (tail != AFFINE) re = rectified(re), im = rectified(im);
+        if (tail == RELU_POOL) {
+            re = 0.5f * (re + rectified(MAPPED_RE(f, next)));
+            im = 0.5f * (im + rectified(MAPPED_IM(f, next)));
+        }
+        o[k] = re, o[k + 1] = im;
+    }
+}
+
+/* n rows of y = M x + s and its tail. */
+void affine_pairs(int64_t tail, int64_t n, int64_t c, int64_t length, const float *x, const float *m, const float *s,
+                  float *y) {
+    const struct map f = map_of(c, 0, m, s);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < n; r++)
+#define AFFINE_ROW(tail) affine_row(tail, r, c, length, x, f, y)
+        BY_TAIL(tail, AFFINE_ROW)
+#undef AFFINE_ROW
+}
+
+#define TILE 256 /* floats of a row taken at a time, in arrays that the compiler sees to be apart */
+
+/* The gradient by M x + s, from g, that by what its tail makes of it: `width` columns from `from` on of row r. z is x there,
+ * f the map there. Points into g, or to `made`, where it has been put. */
+static inline __attribute__((always_inline)) const float *before_tail(int tail, int64_t r, int64_t c, int64_t length,
+                                                                      int64_t from, int64_t width, const float *g,
+                                                                      const float *z, const struct map f, float *made) {
+    if (tail == AFFINE) return g + r * 2 * c + from;
+    const int64_t pair = r % length / 2;
+    if (tail == RELU_POOL && pair >= length / 2) {
+        for (int64_t k = 0; k < width; k++) made[k] = 0;
+        return made;
+    }
+    const float *u = g + (tail == RELU_POOL ? r / length * (length / 2) + pair : r) * 2 * c + from;
+    const float share = tail == RELU_POOL ? 0.5f : 1.0f;
+#pragma GCC ivdep
+    for (int64_t k = 0; k < width; k += 2) {
+        float re = MAPPED_RE(f, z), im = MAPPED_IM(f, z), g_re = share * u[k], g_im = share * u[k + 1];
+        made[k] = re <= 0 ? 0 : g_re, made[k + 1] = im <= 0 ? 0 : g_im;
+    }
+    return made;
+}
+
+static inline __attribute__((always_inline)) void pair_sums_of(int tail, int64_t lo, int64_t hi, int64_t c, int64_t length,
+                                                               const float *g, const float *g_mean, const float *x,
+                                                               const float *mean, const float *m, const float *s,
+                                                               float *sums) {
+    for (int64_t from = 0; from < 2 * c; from += TILE) {
+        float plain[TILE] = {0}, same[TILE] = {0}, across[TILE] = {0}, made[TILE], *out = sums + from;
+        const int64_t width = 2 * c - from < TILE ? 2 * c - from : TILE;
+        const float *a = mean + from, *b = g_mean + from;
+        const struct map f = map_of(c, from, m, s);
+        for (int64_t r = lo; r < hi; r++) {
+            const float *z = x + r * 2 * c + from;
+            const float *u = before_tail(tail, r, c, length, from, width, g, z, f, made);
+            for (int64_t k = 0; k < width; k += 2) {
+                float re = z[k] - a[k], im = z[k + 1] - a[k + 1], g_re = u[k] - b[k], g_im = u[k + 1] - b[k + 1];
+                plain[k] += g_re, plain[k + 1] += g_im;
+                same[k] += g_re * re, same[k + 1] += g_im * im;
+                across[k] += g_re * im, across[k + 1] += g_im * re;
+            }
+        }
+        for (int64_t k = 0; k < width; k++) out[k] = plain[k], out[2 * c + k] = same[k], out[4 * c + k] = across[k];
+    }
+}
+
+/* With g' = g - g_mean, g the gradient by M x + s (see before_tail), and x' = x - mean: sums over rows of g' (re, im), of
+ * (g'_re x'_re, g'_im x'_im) and of (g'_re x'_im, g'_im x'_re), to partial[block][3][c][2]. */
+void pair_sums(int64_t tail, int64_t n, int64_t c, int64_t length, int64_t rows, const float *g, const float *g_mean,
+               const float *x, const float *mean, const float *m, const float *s, float *partial) {
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < (n + rows - 1) / rows; b++) {
         ROWS(b)
-        for (int64_t from = 0; from < 2 * c; from += TILE) {
-            float plain[TILE] = {0}, same[TILE] = {0}, across[TILE] = {0}, *out = partial + b * 6 * c + from;
-            int64_t width = 2 * c - from < TILE ? 2 * c - from : TILE;
-            for (int64_t r = lo; r < hi; r++) {
-                const float *restrict z = x + r * 2 * c + from, *restrict u = g + r * 2 * c + from;
-                const float *restrict m = mean + from, *restrict v = g_mean + from;
-                for (int64_t k = 0; k < width; k += 2) {
-                    float re = z[k] - m[k], im = z[k + 1] - m[k + 1], g_re = u[k] - v[k], g_im = u[k + 1] - v[k + 1];
-                    plain[k] += g_re, plain[k + 1] += g_im;
-                    same[k] += g_re * re, same[k + 1] += g_im * im;
-                    across[k] += g_re * im, across[k + 1] += g_im * re;
-                }
-            }
-            for (int64_t k = 0; k < width; k++) out[k] = plain[k], out[2 * c + k] = same[k], out[4 * c + k] = across[k];
-        }
+#define PAIR_SUMS(tail) pair_sums_of(tail, lo, hi, c, length, g, g_mean, x, mean, m, s, partial + b * 6 * c)
+        BY_TAIL(tail, PAIR_SUMS)
+#undef PAIR_SUMS
     }
 }
 
-/* y = M x + s: m is [4][c] (row by row), s is [c][2]. */
-void affine_pairs(int64_t n, int64_t c, const float *restrict x, const float *restrict m, const float *restrict s,
-                  float *restrict y) {
-    const float *restrict m0 = m, *restrict m1 = m + c, *restrict m2 = m + 2 * c, *restrict m3 = m + 3 * c;
-#pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < n; r++) {
-        const float *restrict z = x + r * 2 * c;
-        float *restrict o = y + r * 2 * c;
-#pragma omp simd
-        for (int64_t k = 0; k < c; k++) {
-            float re = z[2 * k], im = z[2 * k + 1];
-            o[2 * k] = m0[k] * re + m1[k] * im + s[2 * k];
-            o[2 * k + 1] = m2[k] * re + m3[k] * im + s[2 * k + 1];
-        }
+/* Not inline: where the compiler knows that these pointers are sums, it does not see that their elements are neighbours. */
+static __attribute__((noinline)) void map_row(int64_t width, const struct map f, const float *restrict x, float *restrict y) {
+#pragma GCC ivdep
+    for (int64_t k = 0; k < width; k += 2) y[k] = MAPPED_RE(f, x), y[k + 1] = MAPPED_IM(f, x);
+}
+
+static inline __attribute__((always_inline)) void affine_two_of(int tail, int64_t r, int64_t c, int64_t length,
+                                                                const float *g, const float *back, const float *x,
+                                                                const float *around, const float *shift, const float *m,
+                                                                const float *s, float *dx) {
+    for (int64_t from = 0; from < 2 * c; from += TILE) {
+        float made[TILE], mapped[TILE], *o = dx + r * 2 * c + from;
+        const int64_t width = 2 * c - from < TILE ? 2 * c - from : TILE;
+        const float *z = x + r * 2 * c + from;
+        const float *u = before_tail(tail, r, c, length, from, width, g, z, map_of(c, from, m, s), made);
+        const struct map by_g = map_of(c, from, back, shift), by_x = {around + from, around + 2 * c + from, mapped};
+        map_row(width, by_g, u, mapped);
+        map_row(width, by_x, z, o);
     }
 }
 
-/* dx = M g + A x + s: m and a are [4][c], s is [c][2]. */
-void affine_two(int64_t n, int64_t c, const float *restrict g, const float *restrict m, const float *restrict x,
-                const float *restrict a, const float *restrict s, float *restrict dx) {
+/* dx = B g + A x + t, g the gradient by M x + s (see before_tail): `back`, `around`, m are (2, c, 2), `shift` and s (c, 2). */
+void affine_two(int64_t tail, int64_t n, int64_t c, int64_t length, const float *g, const float *back, const float *x,
+                const float *around, const float *shift, const float *m, const float *s, float *dx) {
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < n; r++) {
-        const float *restrict z = x + r * 2 * c, *restrict u = g + r * 2 * c;
-        float *restrict o = dx + r * 2 * c;
-#pragma omp simd
-        for (int64_t k = 0; k < c; k++) {
-            float re = z[2 * k], im = z[2 * k + 1], gr = u[2 * k], gi = u[2 * k + 1];
-            o[2 * k] = m[k] * gr + m[c + k] * gi + a[k] * re + a[c + k] * im + s[2 * k];
-            o[2 * k + 1] = m[2 * c + k] * gr + m[3 * c + k] * gi + a[2 * c + k] * re + a[3 * c + k] * im + s[2 * k + 1];
-        }
-    }
+    for (int64_t r = 0; r < n; r++)
+#define AFFINE_TWO(tail) affine_two_of(tail, r, c, length, g, back, x, around, shift, m, s, dx)
+        BY_TAIL(tail, AFFINE_TWO)
+#undef AFFINE_TWO
 }
 
 /* ---- Sparse stages of a compact network (engines.py) -----------------------------------------------------------------
