@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from .storage import as_ri, refuse_complex
-from .whitening import Tail, apply_affine, matrix_of, normalise
+from .whitening import normalise, normalise_by
+from .whitening_native import NO_TAIL, Tail
 
 
 class CplxBatchNorm1d(nn.Module):
@@ -66,7 +67,7 @@ class CplxBatchNorm1d(nn.Module):
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._normalised(x, Tail())
+        return self._normalised(x, NO_TAIL)
 
     def rectified(self, x: Tensor, pool: bool) -> Tensor:
         """y after the split ReLU, and if `pool` after `Split(AvgPool1d(2))`: in one go, where `folding` sees a way."""
@@ -81,9 +82,7 @@ class CplxBatchNorm1d(nn.Module):
         if self.training or not self.track_running_stats:
             y = self._by_batch(flat, tail)
         else:
-            matrix = matrix_of(self.running_var, self.weight, self.eps)
-            shift = -(matrix * self.running_mean).sum(1)
-            y = apply_affine(flat, matrix, shift if self.bias is None else shift + self.bias, tail)
+            y = normalise_by(flat, self.running_mean, self.running_var, self.weight, self.bias, self.eps, tail)
         length = (tail.length // 2,) if tail.pool else rows.shape[1:-1]
         return torch.view_as_complex(y.view(len(rows), *length, self.num_features, 2)).movedim(-1, 1)
 

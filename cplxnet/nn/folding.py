@@ -4,7 +4,7 @@
 
 By themselves these layers read and write every activation several times over, and keep what lies between them for the
 backward pass. Together they read x twice, for its mean and its covariance, and once more to write y; their gradient is
-made from x and dL/dy alone (see `whitening`). The values are the same.
+made from x and dL/dy alone (see `whitening_native`). The values are the same.
 """
 
 from collections.abc import Iterable, Sequence

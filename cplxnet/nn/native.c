@@ -476,6 +476,70 @@ void affine_two(int64_t tail, int64_t n, int64_t c, int64_t length, const float 
 #undef AFFINE_TWO
 }
 
+/* Of each channel (whitening.py): R = (V + eps I)^(-1/2) for V = [[a, b], [b, d]] - eps I, and what it is made of. */
+struct root {
+    double a, b, d, s, t, r00, r01, r11;
+    int guarded;
+};
+
+static struct root inverse_root(double v00, double v01, double v11, double eps) {
+    struct root f = {.a = v00 + eps, .b = v01, .d = v11 + eps};
+    double det = f.a * f.d - f.b * f.b, least = eps * (f.a + f.d - eps);
+    f.guarded = det < least;
+    f.s = sqrt(f.guarded ? least : det), f.t = sqrt(f.a + f.d + 2 * f.s);
+    f.r00 = (f.d + f.s) / (f.s * f.t), f.r11 = (f.a + f.s) / (f.s * f.t), f.r01 = -f.b / (f.s * f.t);
+    return f;
+}
+
+/* The scale matrix W of channel k, row by row: I/sqrt(2) where there is none. */
+static inline void scale_of(int64_t c, int64_t k, const float *weight, double *w) {
+    for (int i = 0; i < 4; i++) w[i] = weight ? weight[i * c + k] : i % 3 ? 0 : 0.70710678118654752;
+}
+
+/* M = W R to `m` (2, c, 2) and s = b - M mean to `s` (c, 2): `cov` and `weight` are (2, 2, c), `mean` is (c, 2), `bias` (2, c). */
+void whitening_map(int64_t c, const float *mean, const float *cov, const float *weight, const float *bias, float eps,
+                   float *m, float *s) {
+    for (int64_t k = 0; k < c; k++) {
+        struct root f = inverse_root(cov[k], cov[c + k], cov[3 * c + k], eps);
+        double w[4], re = mean[2 * k], im = mean[2 * k + 1];
+        scale_of(c, k, weight, w);
+        double m00 = w[0] * f.r00 + w[1] * f.r01, m01 = w[0] * f.r01 + w[1] * f.r11;
+        double m10 = w[2] * f.r00 + w[3] * f.r01, m11 = w[2] * f.r01 + w[3] * f.r11;
+        m[2 * k] = m00, m[2 * k + 1] = m11, m[2 * (c + k)] = m01, m[2 * (c + k) + 1] = m10;
+        s[2 * k] = (bias ? bias[k] : 0) - (m00 * re + m01 * im);
+        s[2 * k + 1] = (bias ? bias[c + k] : 0) - (m10 * re + m11 * im);
+    }
+}
+
+/* The gradient of the inputs, from `sums` (3, c, 2) of pair_sums: by W (2, 2, c), by b (2, c), and the maps of
+ * dx = B g + A x + t, B = M^T and A = (gV + gV^T)/n as (2, c, 2), t (c, 2) (whitening.py). */
+void whitening_gradient(int64_t c, int64_t n, const double *sums, const float *mean, const float *cov, const float *weight,
+                        float eps, float *by_weight, float *by_bias, float *back, float *around, float *shift) {
+    for (int64_t k = 0; k < c; k++) {
+        struct root f = inverse_root(cov[k], cov[c + k], cov[3 * c + k], eps);
+        double w[4], g[4] = {sums[2 * (c + k)], sums[2 * (2 * c + k)], sums[2 * (2 * c + k) + 1], sums[2 * (c + k) + 1]};
+        scale_of(c, k, weight, w);
+        by_weight[k] = g[0] * f.r00 + g[1] * f.r01, by_weight[c + k] = g[0] * f.r01 + g[1] * f.r11;
+        by_weight[2 * c + k] = g[2] * f.r00 + g[3] * f.r01, by_weight[3 * c + k] = g[2] * f.r01 + g[3] * f.r11;
+        /* by R = W^T g, then by the steps of inverse_root from the last to the first */
+        double g00 = w[0] * g[0] + w[2] * g[2], g11 = w[1] * g[1] + w[3] * g[3];
+        double g01 = w[0] * g[1] + w[2] * g[3] + w[1] * g[0] + w[3] * g[2], q = f.s * f.t;
+        double by_q = -(g00 * f.r00 + g01 * f.r01 + g11 * f.r11) / q, by_t = by_q * f.s;
+        double by_s = (g00 + g11) / q + by_q * f.t + by_t / f.t, by_det = by_s / (2 * f.s);
+        double by_a = g11 / q + by_t / (2 * f.t) + by_det * (f.guarded ? eps : f.d);
+        double by_d = g00 / q + by_t / (2 * f.t) + by_det * (f.guarded ? eps : f.a);
+        double by_b = -g01 / q - (f.guarded ? 0 : 2 * f.b * by_det);
+        double m00 = w[0] * f.r00 + w[1] * f.r01, m01 = w[0] * f.r01 + w[1] * f.r11;
+        double m10 = w[2] * f.r00 + w[3] * f.r01, m11 = w[2] * f.r01 + w[3] * f.r11;
+        double a00 = 2 * by_a / n, a01 = by_b / n, a11 = 2 * by_d / n, re = sums[2 * k], im = sums[2 * k + 1];
+        by_bias[k] = re, by_bias[c + k] = im;
+        back[2 * k] = m00, back[2 * k + 1] = m11, back[2 * (c + k)] = m10, back[2 * (c + k) + 1] = m01;
+        around[2 * k] = a00, around[2 * k + 1] = a11, around[2 * (c + k)] = a01, around[2 * (c + k) + 1] = a01;
+        shift[2 * k] = -(m00 * re + m10 * im) / n - (a00 * mean[2 * k] + a01 * mean[2 * k + 1]);
+        shift[2 * k + 1] = -(m01 * re + m11 * im) / n - (a01 * mean[2 * k] + a11 * mean[2 * k + 1]);
+    }
+}
+
 /* ---- Sparse stages of a compact network (engines.py) -----------------------------------------------------------------
  *
  * z[b, r, j] = bias[r] + sum over k in [start[r], start[r + 1]) of value[k] * x[b, channel[k] * pitch + tap[k] + j]

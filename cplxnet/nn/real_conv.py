@@ -77,7 +77,10 @@ def weight_gradient(
     image: (B, C, H, W), channels last; grad: (B, O, H', W'). Returns (O, C, kh, kw).
     """
     (kh, kw), (sh, sw), (ph, pw) = kernel_size, stride, padding
-    rows = F.pad(image.permute(0, 2, 3, 1), (0, 0, pw, pw, ph, ph)).contiguous()
+    rows = image.permute(0, 2, 3, 1)
+    if ph or pw:  # else it would be copied all the same
+        rows = F.pad(rows, (0, 0, pw, pw, ph, ph))
+    rows = rows.contiguous()
     (n, h, w, c), (_, out, *places) = rows.shape, grad.shape
     above = grad.permute(0, 2, 3, 1).reshape(n, -1, out)
     at_once = max(1, UNFOLDED // (above.shape[1] * kh * kw * c))

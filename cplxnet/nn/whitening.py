@@ -4,10 +4,8 @@
 
 for each channel, with m and V the mean and the covariance of (real, imaginary) over the N rows of x_ri (N, C, 2).
 `normalise_plain` says this in tensor operations; `normalise` computes the same with its gradient in closed form, in few
-passes over blocks of rows that fit the cache, and is what training uses. A test holds the two together.
-
-A tail (`Tail`) of split ReLU and average pooling can come with it: the passes then read and write each activation once
-for all three layers, and what lies between them is never stored (see `folding`).
+passes over blocks of rows that fit the cache, and is what training uses; `whitening_native` has them in C. A test holds
+the three together.
 
 Gradient. With x' = x - m, G = dL/dy, and gV = dL/dV (through M, 2x2 algebra per channel, left to autograd),
 
@@ -16,36 +14,16 @@ Gradient. With x' = x - m, G = dL/dy, and gV = dL/dV (through M, 2x2 algebra per
 Reference: Trabelsi et al. 2018, "Deep Complex Networks", equations 3 to 6; Ioffe and Szegedy 2015 for the gradient.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import native
+from . import native, whitening_native
+from .whitening_native import NO_TAIL, Tail
 
 _BLOCK = 1 << 16  # complex numbers in a block of rows on the CPU: half a megabyte, which a core's cache holds
-
-
-class Tail(NamedTuple):
-    """What follows y in the same pass. relu: the split ReLU; pool: then the average of two neighbours (every part).
-
-    length: rows of a sample; the N rows are samples of so many, and an odd last one has no neighbour and is left out.
-    Only float32 on the CPU with the C functions can have a tail.
-    """
-
-    relu: bool = False
-    pool: bool = False
-    length: int = 1
-
-    @property
-    def code(self) -> int:
-        """As in native.c."""
-        return 2 if self.pool else int(self.relu)
-
-
-_NO_TAIL = Tail()
 
 
 def inverse_root(cov: Tensor, eps: float) -> Tensor:
@@ -84,13 +62,6 @@ def affine(x_ri: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     return torch.stack((y_re, y_im), -1)
 
 
-def apply_affine(x_ri: Tensor, matrix: Tensor, shift: Tensor, tail: Tail = _NO_TAIL) -> Tensor:
-    """`affine`, in one pass where nobody asks for a gradient; with a tail nobody may."""
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x_ri, matrix, shift)):
-        return affine(x_ri, matrix, shift)
-    return _passes(tail, x_ri).affine(matrix, shift)
-
-
 def normalise_plain(
     x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,13 +73,43 @@ def normalise_plain(
 
 
 def normalise(
-    x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, tail: Tail = _NO_TAIL
+    x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, tail: Tail = NO_TAIL
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same values and gradients as `normalise_plain`; the mean and the covariance carry no gradient.
 
-    With a tail, y is what it makes of y: (N, C, 2), or after pooling (N/length * (length // 2), C, 2).
+    tail: what follows in the same pass, only where `in_c`.
     """
-    return _Normalise.apply(x_ri, weight, bias, eps, tail)
+    if in_c(x_ri, weight, bias):
+        return whitening_native.Normalise.apply(x_ri, weight, bias, eps, tail)
+    return _Normalise.apply(x_ri, weight, bias, eps)
+
+
+def normalise_by(
+    x_ri: Tensor,
+    mean: Tensor,
+    cov: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    tail: Tail = NO_TAIL,
+) -> Tensor:
+    """y by a mean (2, C) and a covariance (2, 2, C) that are given, in one pass where nobody asks for a gradient.
+
+    tail: as in `normalise`, and only without a gradient.
+    """
+    given = [t for t in (x_ri, mean, cov, weight, bias) if t is not None]
+    with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    if not with_gradient and native.usable(*given):
+        return whitening_native.normalise_by(x_ri, mean, cov, weight, bias, eps, tail)
+    matrix = matrix_of(cov, weight, eps)
+    shift = -(matrix * mean).sum(1)
+    shift = shift if bias is None else shift + bias
+    return affine(x_ri, matrix, shift) if with_gradient else _Blocked(x_ri).affine(matrix, shift)
+
+
+def in_c(x_ri: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether the C functions can take these."""
+    return native.usable(*(t for t in (x_ri, weight, bias) if t is not None))
 
 
 def _as_complex(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,31 +127,29 @@ def _blocks(*rows: Tensor) -> Any:
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, tail: Tail
+        ctx: Any, x_ri: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        passes = _passes(tail, x_ri)
+        passes = _Blocked(x_ri)
         mean, cov = passes.moments()
         matrix = matrix_of(cov, weight, eps)
         shift = -(matrix * mean).sum(1)
-        shift = shift if bias is None else shift + bias
-        y = passes.affine(matrix, shift)
-        ctx.save_for_backward(x_ri, mean, cov, weight, matrix, shift)
-        ctx.eps, ctx.has_bias, ctx.tail = eps, bias is not None, tail
+        y = passes.affine(matrix, shift if bias is None else shift + bias)
+        ctx.save_for_backward(x_ri, mean, cov, weight)
+        ctx.eps, ctx.has_bias = eps, bias is not None
         ctx.mark_non_differentiable(mean, cov)
         return y, mean, cov
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
-        x_ri, mean, cov, weight, *forward_map = ctx.saved_tensors
-        grad, n = grad.contiguous(), len(x_ri)
-        passes = _passes(ctx.tail, x_ri, grad, forward_map=forward_map)
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        x_ri, mean, cov, weight = ctx.saved_tensors
+        grad, n, passes = grad.contiguous(), len(x_ri), _Blocked(x_ri)
         total, by_matrix = passes.gradient_sums(grad, mean)
         matrix, by_cov, by_weight = _through_matrix(cov, weight, ctx.eps, by_matrix)
         back, around = matrix.transpose(0, 1), (by_cov + by_cov.transpose(0, 1)) / n
         shift = -(back * total).sum(1) / n - (around * mean).sum(1)
         dx = passes.affine_two(grad, back, around, shift)
-        return dx, by_weight, total if ctx.has_bias else None, None, None
+        return dx, by_weight, total if ctx.has_bias else None, None
 
 
 class _Blocked:
@@ -198,71 +197,6 @@ class _Blocked:
             torch.addcmul(s, up, p, out=out)
             out.addcmul_(up.conj().resolve_conj(), q).addcmul_(rows, a).addcmul_(rows.conj().resolve_conj(), b)
         return torch.view_as_real(dx)
-
-
-class _Native:
-    """The same passes in C (native.c), for float32 on the CPU, and with a tail.
-
-    forward_map: matrix and shift of y = M x + s, by which a gradient comes back through a tail.
-    """
-
-    def __init__(self, x_ri: Tensor, tail: Tail = _NO_TAIL, forward_map: Sequence[Tensor] = ()) -> None:
-        self.x, (self.n, self.c, _), self.tail = x_ri, x_ri.shape, tail
-        self.rows = max(_BLOCK // self.c // 8, 1)
-        self.forward_map = (x_ri, x_ri)  # not looked at
-        if tail.code and forward_map:
-            matrix, shift = forward_map
-            self.forward_map = (_by_pairs(matrix), shift.t().contiguous())
-
-    def _total(self, partial: Tensor) -> Tensor:
-        return partial.sum(0, dtype=torch.float64)
-
-    def _partial(self, n_sums: int) -> Tensor:
-        return torch.empty(-(-self.n // self.rows), n_sums, self.c, 2)
-
-    def _pair_sums(self, tail: Tail, grad: Tensor, grad_mean: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of g' (C, 2) and of g'_i x'_j (2, 2, C), where g' = g - grad_mean; the means are (C, 2)."""
-        partial, sizes = self._partial(3), (tail.code, self.n, self.c, tail.length, self.rows)
-        native.call("pair_sums", *sizes, grad, grad_mean, self.x, mean, *self.forward_map, partial)
-        plain, same, across = self._total(partial)
-        (re_re, im_im), (re_im, im_re) = same.unbind(-1), across.unbind(-1)
-        return plain, torch.stack((torch.stack((re_re, re_im)), torch.stack((im_re, im_im))))
-
-    def moments(self) -> tuple[Tensor, Tensor]:
-        partial = self._partial(1)
-        native.call("column_sums", self.n, self.c, self.rows, self.x, partial)
-        mean = (self._total(partial)[0] / self.n).float()
-        _, power = self._pair_sums(_NO_TAIL, self.x, mean, mean)
-        return mean.t().contiguous(), (power / self.n).float()
-
-    def affine(self, matrix: Tensor, shift: Tensor) -> Tensor:
-        n = self.n // self.tail.length * (self.tail.length // 2) if self.tail.pool else self.n
-        y = self.x.new_empty(n, self.c, 2)
-        sizes = (self.tail.code, n, self.c, self.tail.length)
-        native.call("affine_pairs", *sizes, self.x, _by_pairs(matrix), shift.t().contiguous(), y)
-        return y
-
-    def gradient_sums(self, grad: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        total, by_matrix = self._pair_sums(self.tail, grad, grad.new_zeros(self.c, 2), mean.t().contiguous())
-        return total.float().t().contiguous(), by_matrix.float()
-
-    def affine_two(self, grad: Tensor, matrix: Tensor, around: Tensor, shift: Tensor) -> Tensor:
-        dx, sizes = torch.empty_like(self.x), (self.tail.code, self.n, self.c, self.tail.length)
-        maps = (_by_pairs(matrix), self.x, _by_pairs(around), shift.t().contiguous())
-        native.call("affine_two", *sizes, grad, *maps, *self.forward_map, dx)
-        return dx
-
-
-def _by_pairs(matrix: Tensor) -> Tensor:
-    """M (2, 2, C) as native.c reads it, (2, C, 2): what each part has of itself, and what it has of the other."""
-    return torch.stack((matrix.diagonal(), matrix.flip(1).diagonal()))
-
-
-def _passes(tail: Tail, x_ri: Tensor, *others: Tensor, forward_map: Sequence[Tensor] = ()) -> _Native | _Blocked:
-    """In C where that can be had."""
-    if tail.code or native.usable(x_ri, *others):
-        return _Native(x_ri, tail, forward_map)
-    return _Blocked(x_ri)
 
 
 def _through_matrix(

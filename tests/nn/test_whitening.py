@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cplxnet.nn import CplxBatchNorm1d, native, whitening
+from cplxnet.nn import CplxBatchNorm1d, native, whitening, whitening_native
 
 EPS = 1e-5
 has_compiler = shutil.which(os.environ.get("CC", "cc")) is not None and os.environ.get("CPLXNET_NATIVE") != "0"
@@ -21,9 +21,10 @@ PASSES = [
 @pytest.fixture(params=PASSES)
 def passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The kind of passes that `normalise` takes; the other kind raises."""
-    other = {"native": "_Blocked", "blocked": "_Native"}[request.param]
     native.use(request.param == "native")
-    monkeypatch.setattr(whitening, other, None)
+    monkeypatch.setattr(
+        whitening, *{"native": ("_Blocked", None), "blocked": ("whitening_native", None)}[request.param]
+    )
     yield request.param
     native.use(os.environ.get("CPLXNET_NATIVE", "1") != "0")
 
@@ -74,11 +75,47 @@ def test_any_cut_into_blocks(passes: str, block: int, n: int, monkeypatch: pytes
     scales = torch.randn(2, 2, 5), torch.randn(2, 5)
     whole = results(whitening.normalise, x, scales, upstream)
     monkeypatch.setattr(whitening, "_BLOCK", block * 8)
+    monkeypatch.setattr(whitening_native, "_BLOCK", block)
     cut = results(whitening.normalise, x, scales, upstream)
     if n > 2:  # two points lie on a line, whose covariance has no inverse but for eps
         torch.testing.assert_close(cut, whole, rtol=1e-4, atol=2e-4)
     double = results(whitening.normalise_plain, x.double(), tuple(t.double() for t in scales), upstream.double())
     torch.testing.assert_close([t.double() for t in cut[1:3]], list(double[1:3]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("passes", PASSES[:1], indirect=True)
+@pytest.mark.parametrize("affine", [True, False])
+def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(passes: str, affine: bool) -> None:
+    re_re, im_im = torch.tensor([1.0, 2.0, 1.0, 2.0]), torch.tensor([2.0, 1.2, 1.0, 0.5])
+    re_im = torch.tensor([0.3, -0.5, 1 + 2e-5, -1.001])  # in the last two the determinant would be below 0
+    cov, n = torch.stack((re_re, re_im, re_im, im_im)).view(2, 2, 4), 1000
+    mean, sums = torch.randn(4, 2), torch.randn(3, 4, 2, dtype=torch.float64)
+    weight, bias = (torch.randn(2, 2, 4), torch.randn(2, 4)) if affine else (None, None)
+    matrix, shift = whitening_native._map(mean, cov, weight, bias, EPS)
+    outputs = [torch.empty(2, 2, 4), torch.empty(2, 4), torch.empty(2, 4, 2), torch.empty(2, 4, 2), torch.empty(4, 2)]
+    given = (sums, mean, cov, 0 if weight is None else weight, EPS)
+    native.call("whitening_gradient", 4, n, *given, *outputs)
+    by_weight, by_bias, back, around, t = outputs
+
+    def pairs(m: Tensor) -> Tensor:
+        """(2, 2, C) as the C functions have it."""
+        return torch.stack((m.diagonal(), m.flip(1).diagonal()))
+
+    (by_00, by_11), (by_01, by_10) = sums[1].T, sums[2].T
+    by_matrix = torch.stack((by_00, by_01, by_10, by_11)).view(2, 2, 4)
+    wide = None if weight is None else weight.double()
+    m, by_cov, by_wide = whitening._through_matrix(cov.double(), wide, EPS, by_matrix)
+    a = (by_cov + by_cov.transpose(0, 1)) / n
+    b = torch.zeros(2, 4) if bias is None else bias
+    torch.testing.assert_close(matrix.double(), pairs(m), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(shift.double(), (b - (m * mean.T).sum(1)).T, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(back.double(), pairs(m.transpose(0, 1)), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(around.double(), pairs(a), rtol=1e-6, atol=0)
+    torch.testing.assert_close(by_bias.double(), sums[0].T, rtol=1e-6, atol=0)
+    expected = -(m.transpose(0, 1) * sums[0].T).sum(1) / n - (a * mean.T).sum(1)
+    torch.testing.assert_close(t.double(), expected.T, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+    if by_wide is not None:
+        torch.testing.assert_close(by_weight.double(), by_wide, rtol=1e-6, atol=1e-6 * by_wide.abs().max().item())
 
 
 def test_output_is_white_whatever_the_mean(passes: str) -> None:
