@@ -45,13 +45,19 @@ def _n_folded(layers: Sequence[nn.Module], x: Tensor) -> int:
     if len(layers) < 2 or type(layers[0]) is not CplxBatchNorm1d or not _is_split(layers[1], nn.ReLU):
         return 0
     norm = layers[0]
-    if x.dim() != 3 or x.dtype != torch.complex64 or not native.usable(as_ri(x.movedim(1, -1))):
+    if x.dim() != 3 or x.dtype != torch.complex64 or not native.usable(as_ri(x.movedim(1, -1)), *_numbers(norm)):
         return 0
     if not norm.training and torch.is_grad_enabled():
         return 0  # a gradient through running statistics is rare: left to autograd
     if _any_hook(layers[:2]):
         return 0
     return 3 if len(layers) == 3 and x.shape[2] > 1 and _halves(layers[2]) and not _any_hook(layers[2:]) else 2
+
+
+def _numbers(norm: CplxBatchNorm1d) -> list[Tensor]:
+    """Parameters and running statistics, as far as it has them."""
+    stored = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return [t for t in stored if t is not None]
 
 
 def _is_split(layer: nn.Module, of: type[nn.Module]) -> bool:

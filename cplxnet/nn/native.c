@@ -316,7 +316,7 @@ void philox_words(int64_t n, uint32_t *words, const uint32_t *key) {
     }
 }
 
-/* ---- complex batch normalisation (whitening.py) ------------------------------------------------------------------------
+/* ---- complex batch normalisation (whitening_native.py) -----------------------------------------------------------------
  * x, y, g: (n, c) complex as (n, c, 2) floats. Sums go to partial[block][column]; the caller adds the blocks in order. */
 
 #define ROWS(b) int64_t lo = (b) * rows, hi = lo + rows < n ? lo + rows : n;
@@ -491,9 +491,16 @@ static struct root inverse_root(double v00, double v01, double v11, double eps) 
     return f;
 }
 
-/* The scale matrix W of channel k, row by row: I/sqrt(2) where there is none. */
-static inline void scale_of(int64_t c, int64_t k, const float *weight, double *w) {
+/* The scale matrix W of channel k, I/sqrt(2) where there is none, and M = W R: row by row. */
+static void scaled(int64_t c, int64_t k, const float *weight, const struct root f, double *w, double *m) {
     for (int i = 0; i < 4; i++) w[i] = weight ? weight[i * c + k] : i % 3 ? 0 : 0.70710678118654752;
+    m[0] = w[0] * f.r00 + w[1] * f.r01, m[1] = w[0] * f.r01 + w[1] * f.r11;
+    m[2] = w[2] * f.r00 + w[3] * f.r01, m[3] = w[2] * f.r01 + w[3] * f.r11;
+}
+
+/* A 2x2 matrix as a map of channel k has it: what each part has of itself, and what it has of the other. */
+static inline void put(int64_t c, int64_t k, double m00, double m01, double m10, double m11, float *map) {
+    map[2 * k] = m00, map[2 * k + 1] = m11, map[2 * (c + k)] = m01, map[2 * (c + k) + 1] = m10;
 }
 
 /* M = W R to `m` (2, c, 2) and s = b - M mean to `s` (c, 2): `cov` and `weight` are (2, 2, c), `mean` is (c, 2), `bias` (2, c). */
@@ -501,13 +508,11 @@ void whitening_map(int64_t c, const float *mean, const float *cov, const float *
                    float *m, float *s) {
     for (int64_t k = 0; k < c; k++) {
         struct root f = inverse_root(cov[k], cov[c + k], cov[3 * c + k], eps);
-        double w[4], re = mean[2 * k], im = mean[2 * k + 1];
-        scale_of(c, k, weight, w);
-        double m00 = w[0] * f.r00 + w[1] * f.r01, m01 = w[0] * f.r01 + w[1] * f.r11;
-        double m10 = w[2] * f.r00 + w[3] * f.r01, m11 = w[2] * f.r01 + w[3] * f.r11;
-        m[2 * k] = m00, m[2 * k + 1] = m11, m[2 * (c + k)] = m01, m[2 * (c + k) + 1] = m10;
-        s[2 * k] = (bias ? bias[k] : 0) - (m00 * re + m01 * im);
-        s[2 * k + 1] = (bias ? bias[c + k] : 0) - (m10 * re + m11 * im);
+        double w[4], wr[4], re = mean[2 * k], im = mean[2 * k + 1];
+        scaled(c, k, weight, f, w, wr);
+        put(c, k, wr[0], wr[1], wr[2], wr[3], m);
+        s[2 * k] = (bias ? bias[k] : 0) - (wr[0] * re + wr[1] * im);
+        s[2 * k + 1] = (bias ? bias[c + k] : 0) - (wr[2] * re + wr[3] * im);
     }
 }
 
@@ -517,8 +522,10 @@ void whitening_gradient(int64_t c, int64_t n, const double *sums, const float *m
                         float eps, float *by_weight, float *by_bias, float *back, float *around, float *shift) {
     for (int64_t k = 0; k < c; k++) {
         struct root f = inverse_root(cov[k], cov[c + k], cov[3 * c + k], eps);
-        double w[4], g[4] = {sums[2 * (c + k)], sums[2 * (2 * c + k)], sums[2 * (2 * c + k) + 1], sums[2 * (c + k) + 1]};
-        scale_of(c, k, weight, w);
+        double g[4] = {sums[2 * (c + k)], sums[2 * (2 * c + k)], sums[2 * (2 * c + k) + 1], sums[2 * (c + k) + 1]};
+        double w[4], m[4], re = sums[2 * k], im = sums[2 * k + 1], mean_re = mean[2 * k], mean_im = mean[2 * k + 1];
+        scaled(c, k, weight, f, w, m);
+        by_bias[k] = re, by_bias[c + k] = im;
         by_weight[k] = g[0] * f.r00 + g[1] * f.r01, by_weight[c + k] = g[0] * f.r01 + g[1] * f.r11;
         by_weight[2 * c + k] = g[2] * f.r00 + g[3] * f.r01, by_weight[3 * c + k] = g[2] * f.r01 + g[3] * f.r11;
         /* by R = W^T g, then by the steps of inverse_root from the last to the first */
@@ -529,14 +536,11 @@ void whitening_gradient(int64_t c, int64_t n, const double *sums, const float *m
         double by_a = g11 / q + by_t / (2 * f.t) + by_det * (f.guarded ? eps : f.d);
         double by_d = g00 / q + by_t / (2 * f.t) + by_det * (f.guarded ? eps : f.a);
         double by_b = -g01 / q - (f.guarded ? 0 : 2 * f.b * by_det);
-        double m00 = w[0] * f.r00 + w[1] * f.r01, m01 = w[0] * f.r01 + w[1] * f.r11;
-        double m10 = w[2] * f.r00 + w[3] * f.r01, m11 = w[2] * f.r01 + w[3] * f.r11;
-        double a00 = 2 * by_a / n, a01 = by_b / n, a11 = 2 * by_d / n, re = sums[2 * k], im = sums[2 * k + 1];
-        by_bias[k] = re, by_bias[c + k] = im;
-        back[2 * k] = m00, back[2 * k + 1] = m11, back[2 * (c + k)] = m10, back[2 * (c + k) + 1] = m01;
-        around[2 * k] = a00, around[2 * k + 1] = a11, around[2 * (c + k)] = a01, around[2 * (c + k) + 1] = a01;
-        shift[2 * k] = -(m00 * re + m10 * im) / n - (a00 * mean[2 * k] + a01 * mean[2 * k + 1]);
-        shift[2 * k + 1] = -(m01 * re + m11 * im) / n - (a01 * mean[2 * k] + a11 * mean[2 * k + 1]);
+        double a00 = 2 * by_a / n, a01 = by_b / n, a11 = 2 * by_d / n;
+        put(c, k, m[0], m[2], m[1], m[3], back);
+        put(c, k, a00, a01, a01, a11, around);
+        shift[2 * k] = -(m[0] * re + m[2] * im) / n - (a00 * mean_re + a01 * mean_im);
+        shift[2 * k + 1] = -(m[1] * re + m[3] * im) / n - (a01 * mean_re + a11 * mean_im);
     }
 }
 

@@ -77,10 +77,11 @@ def normalise(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same values and gradients as `normalise_plain`; the mean and the covariance carry no gradient.
 
-    tail: what follows in the same pass, only where `in_c`.
+    tail: what follows in the same pass, only where C can take the tensors (`native.usable`).
     """
-    if in_c(x_ri, weight, bias):
+    if native.usable(*(t for t in (x_ri, weight, bias) if t is not None)):
         return whitening_native.Normalise.apply(x_ri, weight, bias, eps, tail)
+    assert not tail.code
     return _Normalise.apply(x_ri, weight, bias, eps)
 
 
@@ -101,15 +102,11 @@ def normalise_by(
     with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if not with_gradient and native.usable(*given):
         return whitening_native.normalise_by(x_ri, mean, cov, weight, bias, eps, tail)
+    assert not tail.code
     matrix = matrix_of(cov, weight, eps)
     shift = -(matrix * mean).sum(1)
     shift = shift if bias is None else shift + bias
     return affine(x_ri, matrix, shift) if with_gradient else _Blocked(x_ri).affine(matrix, shift)
-
-
-def in_c(x_ri: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
-    """Whether the C functions can take these."""
-    return native.usable(*(t for t in (x_ri, weight, bias) if t is not None))
 
 
 def _as_complex(matrix: Tensor) -> tuple[Tensor, Tensor]:

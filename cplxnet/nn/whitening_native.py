@@ -50,9 +50,10 @@ class Normalise(torch.autograd.Function):
         forward_map = _map(mean, cov, weight, bias, eps)
         y = _affine(x_ri, forward_map, tail)
         ctx.save_for_backward(x_ri, mean, cov, weight, *forward_map)
-        ctx.eps, ctx.has_bias, ctx.tail, mean = eps, bias is not None, tail, mean.t()
-        ctx.mark_non_differentiable(mean, cov)
-        return y, mean, cov
+        ctx.eps, ctx.has_bias, ctx.tail = eps, bias is not None, tail
+        by_part = mean.t()
+        ctx.mark_non_differentiable(by_part, cov)
+        return y, by_part, cov
 
     @staticmethod
     @once_differentiable
