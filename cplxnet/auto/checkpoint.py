@@ -54,16 +54,18 @@ class Checkpoints:
             error, self._error = self._error, None
             raise error
 
-    def latest(self, key: str) -> dict[str, Any] | None:
+    def latest(self, key: str, *, optimizer: bool = False) -> dict[str, Any] | None:
         """The newest checkpoint of the stage with this key, None if there is none.
 
         One that is damaged is named in the run's notes and set aside as *.corrupt, and the one before is taken. Those
-        of another stage, or of other settings, are removed: counted higher, they would be taken for newer ones.
+        of another stage, or of other settings, are removed: counted higher, they would be taken for newer ones. So are
+        with `optimizer` those of a stage's end that lack the optimiser's state.
         """
         for path in self._there():
             try:
                 state = atomic.read_tensors(path)
-                if state["schema"] == SCHEMA and state["key"] == key:
+                lacking = optimizer and state["optimizer"] is None
+                if state["schema"] == SCHEMA and state["key"] == key and not lacking:
                     return state
                 self._remove(path)
             except (ValueError, KeyError, TypeError) as error:

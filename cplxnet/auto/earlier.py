@@ -21,10 +21,11 @@ class Earlier(NamedTuple):
         """Raises ValueError, naming the file, where one is damaged."""
         return cls(folder, (folder.scores or {}).get("stages", {}), folder.history)
 
-    def take_over(self, into: RunFolder, number: int, name: str, key: str) -> "Finished | None":
+    def take_over(self, into: RunFolder, number: int, name: str, key: str, *, optimizer: bool) -> "Finished | None":
         """The stage `name`, its snapshot copied to the folder `into`; None if it was not finished under `key`.
 
-        A snapshot of `into` itself that is damaged is named in its notes and set aside.
+        optimizer: None too where the snapshot lacks the optimiser's state, as the stage after it needed none there. A
+        snapshot of `into` itself that is damaged is named in its notes and set aside.
         """
         done = self.stages.get(name, {})
         source, target = self.folder.snapshot(number, name), into.snapshot(number, name)
@@ -36,7 +37,7 @@ class Earlier(NamedTuple):
             if source == target:
                 into.set_aside(source, error)
             return None
-        if snapshot.get("key") != key:
+        if snapshot.get("key") != key or (optimizer and snapshot.get("optimizer") is None):
             return None
         if source != target:
             atomic.share(source, target, check=into.check)

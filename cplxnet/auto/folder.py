@@ -3,7 +3,7 @@
 config.json      the manifest as resolved, package versions, git commit, device
 status.json      state, stage, epoch, owner, reason, times, notes
 history.jsonl    a line per epoch
-<k>-<stage>.pt   weights and optimiser state at the stage's end (tensors and plain values)
+<k>-<stage>.pt   a stage's end (tensors, plain values): weights, and the optimiser's state if the next goes on with it
 epoch-NNNN.pt    checkpoints of the stage at hand (`checkpoint`), removed when it is done
 claim.N          who runs it (`claim`), removed when it is done
 *.corrupt        a damaged snapshot or checkpoint, set aside

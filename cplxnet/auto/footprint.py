@@ -60,10 +60,10 @@ def footprint(
 
 
 def _bytes(form: str, path: Path, network: object) -> int:
-    """A file's size; of a snapshot, that of its weights and masks: it also holds the optimiser's state."""
+    """A file's size; of a snapshot, that of its weights and masks: it may hold the optimiser's state too."""
     if not isinstance(network, torch.nn.Module) or form not in ("dense", "masked"):
         return path.stat().st_size
-    return sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    return sum(value.nbytes for value in network.state_dict().values())
 
 
 def _least_ms(network: Callable[[Tensor], Tensor], x: Tensor, rounds: int) -> float:

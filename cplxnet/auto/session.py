@@ -100,18 +100,20 @@ class Session:
 
     def _take_over(self, found: Sequence[Earlier], number: int, name: str, key: str) -> bool:
         """Load a stage that one of `found` has finished under the same key; False if none has."""
+        goes_on = stages.optimizer_goes_on(self.manifest, name)
         for earlier in found:
-            stage = earlier.take_over(self.files, number, name, key)
+            stage = earlier.take_over(self.files, number, name, key, optimizer=goes_on)
             if stage is not None:
                 self.model.load_state_dict(stage.snapshot["model"])
-                self.optimizer_state = stage.snapshot["optimizer"]
+                self.optimizer_state = stage.snapshot["optimizer"] or {}
                 self.history += stage.history
                 self.stage_scores[name] = stage.result
                 return True
         return False
 
     def _train_and_score(self, stage: Stage, key: str, number: int, masked: bool) -> None:
-        began, checkpoint = time.time(), self.checkpoints.latest(key)
+        began, goes_on = time.time(), stages.optimizer_goes_on(self.manifest, stage.name)
+        checkpoint = self.checkpoints.latest(key, optimizer=goes_on)
         if checkpoint is not None:
             start = json.loads(checkpoint["start"])
         else:
@@ -128,8 +130,8 @@ class Session:
         self.checkpoints.wait()
         self.optimizer_state = training.optimizer_state()
         path, last = self.files.snapshot(number, stage.name), len(self.history)
-        if restored or not training.n_epochs:
-            self.checkpoints.write(path, last, _state(training, key, start))
+        if restored or training.watch.stopped or not training.n_epochs:
+            self.checkpoints.write(path, last, self._state(training, key, start, ended=True))
         else:
             self.checkpoints.keep(path, last)
         self.stage_scores[stage.name] = {
@@ -184,9 +186,18 @@ class Session:
                 training.n_epochs, training.seconds = epoch + 1, time.time() - began
                 training.history.append(line)
                 self._log(line, n_epochs=stage.n_epochs)
-                self.checkpoints.save(len(self.history), _state(training, key, start))
+                ended = training.n_epochs == stage.n_epochs
+                self.checkpoints.save(len(self.history), self._state(training, key, start, ended=ended))
                 shown.set_postfix({"loss": f"{means.loss:.4f}"} | ({"AP": f"{score:.3f}"} if score is not None else {}))
         return watch.restore_best()
+
+    def _state(self, training: Training, key: str, start: dict[str, Any], *, ended: bool) -> dict[str, Any]:
+        """What a checkpoint holds, and a stage's snapshot: key, the scores at its start (JSON), the training's state.
+
+        Of a stage that has ended, the optimiser's state only where the next one goes on with it.
+        """
+        optimizer = not ended or stages.optimizer_goes_on(self.manifest, training.stage.name)
+        return training.state(optimizer=optimizer) | {"key": key, "start": json.dumps(start)}
 
     def _log(self, line: dict[str, Any], *, n_epochs: int) -> None:
         """Take an epoch into history.jsonl and status.json."""
@@ -245,8 +256,3 @@ class Session:
         where = {"stage": last["stage"], "epoch": last["epoch"] + 1, "left_s": None}
         where |= {"n_epochs": self.manifest.stage(last["stage"]).n_epochs}
         return where | ({"validation": scored[-1]} if scored else {})
-
-
-def _state(training: Training, key: str, start: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint holds, and a stage's snapshot: key, the scores at its start (JSON), the training's state."""
-    return training.state() | {"key": key, "start": json.dumps(start)}

@@ -3,13 +3,13 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import stages, trained
 from .folder import RunFolder
 from .manifest import Manifest, Stage
 
-MOMENTS = 2  # of Adam, for every trained number: a snapshot holds the optimiser's state too
+MOMENTS = 2  # of Adam, for every trained number
 CHECKPOINTS = 2  # of a stage under way
 
 
@@ -19,20 +19,22 @@ def needed(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool
     With `reuse` a stage that runs share is one file under several names and counts once. Epochs' lines and scores,
     some hundred kilobytes a run, are not counted.
     """
-    there, to_come, sizes = set[Any](), dict[Any, int](), dict[str, int]()
+    there, to_come, sizes = set[Any](), dict[Any, Sizes](), dict[str, Sizes]()
     for name, manifest in manifests.items():
         files = RunFolder(Path(folder) / name)
         for number, (stage, key) in enumerate(stages.planned(manifest)):
-            place = key if reuse else (name, key)
+            goes_on = stages.optimizer_goes_on(manifest, stage.name)
+            place = (key, goes_on) if reuse else (name, key)
             if files.snapshot(number, stage.name).exists():
                 there.add(place)
             else:
-                network = repr((manifest.task, trained.heard(manifest), stage.model, stage.early))
+                network = repr((manifest.task, trained.heard(manifest), stage.model, stage.early, goes_on))
                 if network not in sizes:
-                    sizes[network] = _bytes(manifest, stage)
+                    sizes[network] = _sizes(manifest, stage, goes_on)
                 to_come[place] = sizes[network]
     left = [size for place, size in to_come.items() if place not in there]
-    return sum(left) + CHECKPOINTS * at_once * max(left, default=0)
+    largest = max((size.checkpoint for size in left), default=0)
+    return sum(size.snapshot for size in left) + CHECKPOINTS * at_once * largest
 
 
 def shortage(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool = True, at_once: int = 1) -> str:
@@ -46,13 +48,21 @@ def shortage(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bo
     )
 
 
-def _bytes(manifest: Manifest, stage: Stage) -> int:
-    """The size of the stage's snapshot; 0 for a network that cannot be built, which its own run says."""
+class Sizes(NamedTuple):
+    """Bytes of a stage's files: a checkpoint has the optimiser's state, a snapshot where the next goes on with it."""
+
+    snapshot: int
+    checkpoint: int
+
+
+def _sizes(manifest: Manifest, stage: Stage, goes_on: bool) -> Sizes:
+    """Zeros for a network that cannot be built, which its own run says."""
     try:
         model = trained.build(manifest, stage)
     except (TypeError, ValueError, RuntimeError):
-        return 0
+        return Sizes(0, 0)
     weights = sum(value.nbytes for value in model.state_dict().values())
     if stage.early and stage.early.restore_best:
         weights *= 2  # the best so far beside the last
-    return weights + MOMENTS * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    whole = weights + MOMENTS * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    return Sizes(whole if goes_on else weights, whole)

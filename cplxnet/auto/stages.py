@@ -48,6 +48,13 @@ def planned(manifest: Manifest) -> Iterator[tuple[Stage, str]]:
         yield stage, key
 
 
+def optimizer_goes_on(manifest: Manifest, stage: str) -> bool:
+    """Whether the stage after this one goes on with its optimiser's state; without that the snapshot leaves it out."""
+    order = manifest.stage_order
+    after = order[order.index(stage) + 1 :]
+    return bool(after) and not manifest.stage(after[0]).restart
+
+
 def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     """Copy weights from `previous`, and where `model` has masks, mask what is irrelevant there.
 

@@ -39,8 +39,12 @@ class Training:
         """Go on from the optimiser state of the stage before."""
         load_named_state(self.model, self.optimizer, state)
 
-    def state(self) -> dict[str, Any]:
-        """All of it as tensors and plain values; the tensors are the live ones, not copies."""
+    def state(self, *, optimizer: bool = True) -> dict[str, Any]:
+        """All of it as tensors and plain values; the tensors are the live ones, not copies.
+
+        Without `optimizer` it has None in place of the optimiser's state, two thirds of the whole, and is good for the
+        end of a stage alone.
+        """
         noise = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             noise["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -49,7 +53,7 @@ class Training:
             "n_epochs": self.n_epochs,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer_state(),
+            "optimizer": self.optimizer_state() if optimizer else None,
             "watch": self.watch.state(),
             "windows": self.windows.get_state(),
             "noise": noise,
@@ -59,7 +63,7 @@ class Training:
     def load(self, state: dict[str, Any]) -> None:
         """Be where the training was that gave `state`."""
         self.model.load_state_dict(state["model"])
-        self.inherit(state["optimizer"])
+        self.inherit(state["optimizer"] or {})
         self.watch.load(state["watch"])
         self.windows.set_state(state["windows"])
         torch.set_rng_state(state["noise"]["cpu"])

@@ -47,25 +47,27 @@ def free_port():
         return found.getsockname()[1]
 
 
-def until(what, found, seconds=WITHIN_S):
-    """Wait until `found()` is true, and return it; TimeoutError with `what` otherwise."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def until(what, found, seconds=WITHIN_S, command=None):
+    """Wait until `found()` is true, and return it; TimeoutError with `what`, at once where `command` ends before."""
+    end, ended = time.monotonic() + seconds, False
+    while time.monotonic() < end and not ended:
+        ended = command is not None and command.poll() is not None  # before looking for what it may have done last
         value = found()
         if value:
             return value
         time.sleep(0.02)
-    raise TimeoutError(what)
+    said = f": the command has ended\n{command.log.read_text(errors='replace')[-3000:]}" if ended else ""
+    raise TimeoutError(what + said)
 
 
-def under_way(folder, n_epochs=2):
-    """The process that trains the run, once it has trained so many epochs."""
+def under_way(folder, n_epochs=2, command=None):
+    """The process that trains the run, once it has trained so many epochs; `command` as of `until`."""
 
     def owner():
         status = RunFolder(folder).status
         return status["state"] == "running" and status.get("epoch", 0) >= n_epochs and status["owner"]["pid"]
 
-    return until(f"{folder}: expected a run under way", owner)
+    return until(f"{folder}: expected a run under way", owner, command=command)
 
 
 class Started:

@@ -45,6 +45,43 @@ def test_a_run_cut_off_goes_on_from_its_last_epoch_to_the_same_bits(
     assert not list(tmp_path.glob("epoch-*")) and not list(tmp_path.glob("claim*"))
 
 
+def cut_off_before_scores(folder, data, monkeypatch, n_stages):
+    """A run that ends after the last epoch of so many stages, as the last of them is to be scored."""
+    scored = session.Session.score
+
+    def cut(run, name):
+        if len(run.history) == 2 * n_stages:
+            raise Cut
+        return scored(run, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "score", cut)
+        with pytest.raises(Cut):
+            quick(small(), folder, data)
+
+
+@pytest.mark.parametrize("n_stages", [1, 2, 3])
+def test_a_run_cut_off_before_the_scores_of_a_stage_goes_on_to_the_same_bits(
+    done, tiny_corpus, tmp_path, monkeypatch, epochs, n_stages
+):
+    cut_off_before_scores(tmp_path, tiny_corpus, monkeypatch, n_stages)
+    assert epochs.n == 2 * n_stages and len(list(tmp_path.glob("epoch-*"))) == 2
+    quick(small(), tmp_path, tiny_corpus)
+    assert epochs.n == 6
+    assert_same_results(done, tmp_path)
+
+
+def test_a_last_checkpoint_without_the_state_that_a_stage_goes_on_with_is_not_taken(
+    tiny_corpus, tmp_path, monkeypatch, epochs
+):
+    cut_off_before_scores(tmp_path / "one", tiny_corpus, monkeypatch, 2)
+    on = small({"stages.fine-tune.restart": False})
+    quick(on, tmp_path / "one", tiny_corpus, accept_changes=True)
+    assert epochs.n == 4 + 3  # sparsify's last epoch again, from the checkpoint before, and fine-tuning
+    quick(on, tmp_path / "whole", tiny_corpus)
+    assert_same_results(tmp_path / "whole", tmp_path / "one")
+
+
 def test_a_run_goes_on_with_the_threads_it_began_with(tiny_corpus, tmp_path, monkeypatch):
     used, train, before = [], session.train_epoch, torch.get_num_threads()
     monkeypatch.setattr(

@@ -112,7 +112,7 @@ def test_a_host_cut_off_in_the_middle(hosts, started_first, tiny_corpus, tmp_pat
     workers = {host: started.workers(address, wrap=hosts.wrap(host)) for host in "bc"}
     until("two workers", lambda: scheduler.log.read_text().count("Register worker") >= 2)
     command = started.command(folder, tiny_corpus, "--cluster", address, "--timeout", "10", wrap=hosts.wrap("a"))
-    name = until("a run on the host c", lambda: under_way_on(folder, "host-c"))
+    name = until("a run on the host c", lambda: under_way_on(folder, "host-c"), command=command)
     kill(workers["c"], signal.SIGSTOP)  # its processes hang, as they do on a file system that is gone
     hosts.plug("c", "down")
     late = processes(workers["c"].pid)

@@ -31,7 +31,7 @@ def test_ctrl_c_once_and_twice_and_then_to_the_end(tiny_corpus, tmp_path, starte
 
     command = started.command(folder, tiny_corpus, *options)
     for name in manifests:
-        under_way(folder / name)
+        under_way(folder / name, command=command)
     kill(command, signal.SIGINT)  # as a terminal does: every process gets it
     assert command.wait(WITHIN_S) == 130, started.logs()
     shown = command.log.read_text(errors="replace")
@@ -44,9 +44,9 @@ def test_ctrl_c_once_and_twice_and_then_to_the_end(tiny_corpus, tmp_path, starte
     assert max(reached.values()) < 150
 
     command = started(sys.executable, SLOW_STOP, "run", folder, "--data", tiny_corpus, *options, name="slow")
-    owners = {under_way(folder / name, reached[name] + 1) for name in manifests}
+    owners = {under_way(folder / name, reached[name] + 1, command) for name in manifests}
     os.kill(command.pid, signal.SIGINT)
-    until("a stop under way", lambda: "stopping" in command.log.read_text(errors="replace"))
+    until("a stop under way", lambda: "stopping" in command.log.read_text(errors="replace"), command=command)
     os.kill(command.pid, signal.SIGINT)
     assert command.wait(60) == 130, started.logs()  # it would have taken ten minutes
     until("the end of the workers", lambda: all(ended(owner) for owner in owners))

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from small import SNAPSHOTS, STAGES, C, assert_same_results, equal, quick, read, small, snapshot
+from small import SNAPSHOTS, STAGES, C, assert_same_results, equal, quick, read, small, snapshot, timeless
 
 from cplxnet.auto.folder import RunFolder
 
@@ -70,6 +70,19 @@ def test_reuse_trains_a_shared_stage_once_and_changes_no_bit(done, tiny_corpus, 
     reused = {name: stage["reused_from"] for name, stage in read(tmp_path / "reusing")["stages"].items()}
     assert reused == {"dense": "one", "sparsify": None, "fine-tune": None}
     assert len(RunFolder(tmp_path / "reusing").history) == 6
+
+
+def test_a_snapshot_without_the_state_that_a_stage_goes_on_with_is_not_taken(done, tiny_corpus, tmp_path, epochs):
+    on = small({"stages.fine-tune.restart": False})
+    quick(on, tmp_path / "alone", tiny_corpus)
+    quick(on, tmp_path / "reusing", tiny_corpus, reuse=[done])
+    assert epochs.n == 6 + 4 and snapshot(tmp_path / "reusing", "1-sparsify.pt")["optimizer"]
+    assert_same_results(tmp_path / "alone", tmp_path / "reusing")
+    reused = {name: stage["reused_from"] for name, stage in read(tmp_path / "reusing")["stages"].items()}
+    assert reused == {"dense": "one", "sparsify": None, "fine-tune": None}
+    quick(small(), tmp_path / "back", tiny_corpus, reuse=[tmp_path / "alone"])  # which has more than this one needs
+    assert epochs.n == 6 + 4 + 2
+    assert timeless(read(tmp_path / "back")) == timeless(read(done))
 
 
 @pytest.mark.parametrize("damaged", ["scores.json", "history.jsonl", "0-dense.pt"])

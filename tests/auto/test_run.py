@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 from small import SNAPSHOTS, STAGES, C, quick, read, small, snapshot
 
 from cplxnet.auto.folder import RunFolder
+from cplxnet.auto.training import Training
 from cplxnet.musicnet import MusicNet, build, features
 
 
@@ -118,10 +119,22 @@ def test_snapshots_hold_tensors_and_plain_values(done):
         assert found["key"] == read(done)["stages"][name[2:-3]]["key"]
 
 
-def test_the_optimiser_goes_on_while_sparsifying_and_restarts_for_fine_tuning(done):
-    steps = [
-        {key: int(state["step"]) for key, state in snapshot(done, name)["optimizer"].items()} for name in SNAPSHOTS
-    ]
+def test_a_snapshot_has_the_state_of_the_optimiser_where_the_next_stage_goes_on_with_it(done):
+    assert [snapshot(done, name)["optimizer"] is None for name in SNAPSHOTS] == [False, True, True]
+    sizes = [(done / name).stat().st_size for name in SNAPSHOTS]
+    assert sizes[2] < 0.5 * sizes[0]  # a third, and the masks
+
+
+def test_the_optimiser_goes_on_while_sparsifying_and_restarts_for_fine_tuning(tiny_corpus, tmp_path, monkeypatch):
+    found, state_of = {}, Training.optimizer_state
+
+    def noted(training):
+        found[training.stage.name] = state_of(training)
+        return found[training.stage.name]
+
+    monkeypatch.setattr(Training, "optimizer_state", noted)
+    quick(small(), tmp_path, tiny_corpus)
+    steps = [{key: int(state["step"]) for key, state in found[stage].items()} for stage in STAGES]
     assert set(steps[0].values()) == {6}  # 2 epochs of 3 batches
     assert {key: n for key, n in steps[1].items() if "log_sigma2" not in key} == dict.fromkeys(steps[0], 12)
     assert [n for key, n in steps[1].items() if "log_sigma2" in key] == [6, 6]

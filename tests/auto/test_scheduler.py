@@ -17,10 +17,11 @@ def test_a_scheduler_that_goes_away_and_comes_back(tiny_corpus, tmp_path, starte
     scheduler = started.scheduler(port)
     started.workers(address)
     command = started.command(tmp_path / "grid", tiny_corpus, "--cluster", address, "--timeout", "30")
-    under_way(tmp_path / "grid" / "r0")
+    under_way(tmp_path / "grid" / "r0", command=command)
     kill(scheduler)
     scheduler.wait(60)
-    until("a word on it", lambda: "is away; trying for 600 s" in command.log.read_text(errors="replace"))
+    away = "is away; trying for 600 s"
+    until("a word on it", lambda: away in command.log.read_text(errors="replace"), command=command)
     started.scheduler(port)
     assert command.wait(WITHIN_S) == 0, started.logs()
     shown = command.log.read_text(errors="replace")
