@@ -54,7 +54,7 @@ static inline float exp_minus(float x) { /* e^-x for x from -88 to 88 */
 
 static inline float one_minus_exp_minus(float q) { /* 1 - e^-q for q >= 0, to the relative precision of a float */
     struct exponential e = exponential(-at_most(q, 88.0f));
-    return e.power == 1 ? -e.small : 1 - e.power * (1 + e.small);
+    return multiply_add(-e.power, e.small, 1 - e.power); /* exactly -small for the power 1 */
 }
 
 static inline float smooth_part(float q) { /* expint.py: Ein(q) - log(1 + q) = (1 - u)^2 P(u), u = 4/(4 + q) */
@@ -104,6 +104,20 @@ static double sum_log(const float *q) {
     return sizes < HUGE_VAL ? log(mantissas) + 0.69314718055994531 * exponents : sizes; /* else infinite or NaN */
 }
 
+/* Whether one of n numbers is not from low to high; a NaN is not. */
+static inline int outside(int64_t n, const float *x, float low, float high) {
+    int found = 0;
+    for (int64_t i = 0; i < n; i++) found |= (x[i] >= low ? 0 : -1) | (x[i] <= high ? 0 : -1);
+    return found;
+}
+
+/* x, or where one of n numbers is not from low to high a copy with that one at the limit; a NaN stays. */
+static inline const float *within(int64_t n, const float *x, float low, float high, float *copy) {
+    if (!outside(n, x, low, high)) return x;
+    for (int64_t i = 0; i < n; i++) copy[i] = at_most(at_least(x[i], low), high);
+    return copy;
+}
+
 /* Up to RUN weights; returns their KL, adds to `squares` (of the gradients). `term` and `made` are constants where this is
  * called, so that the loops vectorise. They are many and short: a processor looks some hundred instructions ahead, and what
  * follows within one weight waits for what goes before. */
@@ -113,14 +127,14 @@ static inline __attribute__((always_inline)) double kl_run(int term, int made, i
                                                            double *squares) {
     const int cplx = term == COMPLEX_VD || term == COMPLEX_ARD;
     const float far = cplx ? 1.0f : 0.5f;
-    float precision[RUN], q[RUN];
-    for (int64_t i = 0; i < n; i++) precision[i] = at_most(at_least(log_sigma2[i], LOW), 88.0f);
-    for (int64_t i = 0; i < n; i++) precision[i] = exp_minus(precision[i]);
+    float precision[RUN], q[RUN], limited_s[RUN], limited_q[RUN];
+    const float *s = within(n, log_sigma2, LOW, 88.0f, limited_s);
+    for (int64_t i = 0; i < n; i++) precision[i] = exp_minus(s[i]);
     for (int64_t i = 0; i < n; i++)
         q[i] = precision[i] * (cplx ? w[2 * i] * w[2 * i] + w[2 * i + 1] * w[2 * i + 1] : w[i] * w[i]);
     if (made & SLOPES) {
-        float inside[RUN], g[RUN], of_w = 0, of_log_sigma2 = 0;
-        for (int64_t i = 0; i < n; i++) inside[i] = at_most(at_least(q[i], LEAST), MOST);
+        float g[RUN], of_w = 0, of_log_sigma2 = 0;
+        const float *inside = within(n, q, LEAST, MOST, limited_q);
         for (int64_t i = 0; i < n; i++) g[i] = scale * slope(term, inside[i]);
         for (int64_t i = 0; i < n; i++) {
             float d = (made == ADDED ? by_log_sigma2[i] : 0.0f) - g[i] * inside[i], factor = 2 * g[i] * precision[i];
@@ -139,13 +153,15 @@ static inline __attribute__((always_inline)) double kl_run(int term, int made, i
     if (!(made & VALUE)) return 0;
     float others[RUN];
     double sum = 0;
-    for (int64_t i = 0; i < n; i++) { /* what LOW takes off log q, the last summand gives back */
-        float series = q[i] - q[i] * q[i] * (0.5f - q[i] * (1.0f / 3.0f)), lost = at_least(LOW - log_sigma2[i], 0.0f);
-        others[i] = rest(term, q[i]) + far * ((q[i] < SMALL ? series : 0.0f) + lost * at_most(q[i], 1.0f));
+    if (s != log_sigma2) /* what LOW took off log q */
+        for (int64_t i = 0; i < n; i++) sum += far * at_least(LOW - log_sigma2[i], 0.0f) * at_most(q[i], 1.0f);
+    for (int64_t i = 0; i < n; i++) {
+        float series = q[i] - q[i] * q[i] * (0.5f - q[i] * (1.0f / 3.0f));
+        others[i] = rest(term, q[i]) + far * (q[i] < SMALL ? series : 0.0f);
         q[i] = q[i] < SMALL ? 0.0f : q[i];
     }
-    for (int64_t i = 0; i < n; i++) sum += others[i];
-    for (int64_t i = n; i < RUN; i++) q[i] = 0;
+    for (int64_t i = n; i < RUN; i++) q[i] = others[i] = 0;
+    for (int64_t i = 0; i < RUN / 2; i++) sum += others[i] + others[RUN / 2 + i];
     return sum + far * sum_log(q);
 }
 
