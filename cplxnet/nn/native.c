@@ -209,16 +209,18 @@ void kl_value_grad(int64_t term, int64_t n, const float *w, const float *log_sig
     kl_pass(term, ADDED, n, w, log_sigma2, *grad, by_w, by_log_sigma2, partial);
 }
 
-/* ---- |x|^2 of complex numbers as pairs, and its gradient 2 g x (variational.py) --------------------------------------- */
+/* ---- x and |x|^2 of complex numbers as pairs, and their gradient h + 2 g x (variational.py) --------------------------------------- */
 
 void square_pairs(int64_t n, const float *restrict x, float *restrict out) {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < n; i++) out[i] = x[2 * i] * x[2 * i] + x[2 * i + 1] * x[2 * i + 1];
 }
 
-void square_pairs_grad(int64_t n, const float *restrict g, const float *restrict x, float *restrict out) {
+void square_pairs_grad(int64_t n, const float *restrict h, const float *restrict g, const float *restrict x,
+                       float *restrict out) {
 #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < n; i++) out[2 * i] = 2 * g[i] * x[2 * i], out[2 * i + 1] = 2 * g[i] * x[2 * i + 1];
+    for (int64_t i = 0; i < n; i++)
+        out[2 * i] = h[2 * i] + 2 * g[i] * x[2 * i], out[2 * i + 1] = h[2 * i + 1] + 2 * g[i] * x[2 * i + 1];
 }
 
 /* ---- noise of the local reparameterisation (gaussian.py) --------------------------------------------------------------

@@ -28,35 +28,38 @@ from .real_conv import conv2d
 from .storage import as_ri
 
 
-def squared(x: Tensor) -> Tensor:
-    """|x|^2, real, in x's memory layout."""
+def with_square(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x and |x|^2, real, in x's memory layout: mean and variance are made of them, their gradients meet here."""
     if not x.is_complex():
-        return x.square()
+        return x, x.square()
     if x.dim() >= 2:
         # in the order of memory, where layers of this package have their channels last; moved first, as the gradient of
         # `view_as_real` comes out contiguous
         pairs = as_ri(x.movedim(1, -1))
         if native.usable(pairs):
-            return _SquaredPairs.apply(pairs).movedim(-1, 1)
-    return squared_modulus(as_ri(x), True)
+            same, square = _SquaredPairs.apply(pairs)
+            return torch.view_as_complex(same).movedim(-1, 1), square.movedim(-1, 1)
+    return x, squared_modulus(as_ri(x), True)
 
 
 class _SquaredPairs(torch.autograd.Function):
-    """re^2 + im^2 of pairs (..., 2) in one pass, and 2 g (re, im) in another."""
+    """Pairs (..., 2) and re^2 + im^2; from the gradients h and g by both, h + 2 g (re, im), in one pass each."""
 
     @staticmethod
-    def forward(ctx: Any, pairs: Tensor) -> Tensor:
+    def forward(ctx: Any, pairs: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(pairs)
-        out = pairs.new_empty(pairs.shape[:-1])
-        native.call("square_pairs", out.numel(), pairs, out)
-        return out
+        square = pairs.new_empty(pairs.shape[:-1])
+        native.call("square_pairs", square.numel(), pairs, square)
+        return pairs.view_as(pairs), square
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, by_same: Tensor, by_square: Tensor) -> Tensor:
         (pairs,) = ctx.saved_tensors
-        grad, by_pairs = grad.contiguous(), torch.empty_like(pairs)
-        native.call("square_pairs_grad", grad.numel(), grad, pairs, by_pairs)
+        by_pairs = torch.empty_like(pairs)
+        native.call(
+            "square_pairs_grad", by_square.numel(), by_same.contiguous(), by_square.contiguous(), pairs, by_pairs
+        )
         return by_pairs
 
 
@@ -82,18 +85,24 @@ class _Noisy(GaussianWeight):
     """The mean layer's forward, plus noise of the right variance while training."""
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = super().forward(x)  # type: ignore[misc]
-        return with_noise(mean, self.variance(x)) if self.training else mean
+        if not self.training:
+            return super().forward(x)  # type: ignore[misc]
+        x, square = with_square(x)
+        return with_noise(super().forward(x), self.variance(square))  # type: ignore[misc]
 
-    def variance(self, x: Tensor) -> Tensor:
-        """sigma^2 |x|^2: the mean layer's geometry, with real weights e^log_sigma2 and no bias. Shape of the output."""
+    def variance(self, square: Tensor) -> Tensor:
+        """sigma^2 |x|^2 from |x|^2: the mean layer's geometry, with real weights e^log_sigma2 and no bias.
+
+        square: real, of the input's shape. Returns real numbers in the output's.
+        """
         raise NotImplementedError
 
 
 class _NoisyLinear(_Noisy):
-    def variance(self, x: Tensor) -> Tensor:
-        rows = squared(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return _LinearInLog.apply(rows, self.log_sigma2).reshape(*x.shape[:-1], len(self.log_sigma2))
+    def variance(self, square: Tensor) -> Tensor:
+        *outer, n = square.shape
+        rows = square.reshape(math.prod(outer), n)
+        return _LinearInLog.apply(rows, self.log_sigma2).reshape(*outer, len(self.log_sigma2))
 
 
 class _NoisyConv(_Noisy):
@@ -102,12 +111,12 @@ class _NoisyConv(_Noisy):
     dilation: Any
     groups: int
 
-    def variance(self, x: Tensor) -> Tensor:
-        energy, padding = _bordered(self, squared(x))
+    def variance(self, square: Tensor) -> Tensor:
+        energy, padding = _bordered(self, square)
         weight, geometry = self.log_sigma2.exp(), (self.stride, padding, self.dilation, self.groups)
         if self.log_sigma2.dim() == 4:
             return conv2d(energy, weight, None, *geometry)
-        if not x.is_complex():
+        if not self.term.cplx:
             return F.conv1d(energy, weight, None, *geometry)
         # the complex layer works channels last as an image of height 1 (see `layout`); so does its variance
         pad = padding if isinstance(padding, str) else (0, *_single(padding))

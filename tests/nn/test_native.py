@@ -24,7 +24,7 @@ from cplxnet import nn as cplx
 from cplxnet.nn import native
 from cplxnet.nn.gaussian import _VARIANCE_FLOOR, _PairNoise, with_noise
 from cplxnet.nn.kl import Term, penalty, penalty_backward, penalty_sum
-from cplxnet.nn.variational import squared
+from cplxnet.nn.variational import with_square
 
 has_compiler = shutil.which(os.environ.get("CC", "cc")) is not None and os.environ.get("CPLXNET_NATIVE") != "0"
 in_c = pytest.mark.skipif(not has_compiler, reason="no C compiler, or CPLXNET_NATIVE=0")
@@ -158,14 +158,17 @@ def test_without_gradients_to_add_to_one_pass_makes_them(term: Term) -> None:
 @pytest.mark.parametrize("shape", [(3, 5), (2, 3, 7), (2, 3, 4, 5)])
 def test_squares_in_one_pass(shape: tuple[int, ...]) -> None:
     z = torch.randn(shape, dtype=torch.complex64).movedim(-1, 1).requires_grad_()  # channels last in memory
-    upstream = torch.randn(z.shape)
-    out = squared(z)
-    (gradient,) = torch.autograd.grad(out, z, upstream)
+    upstream, by_same = torch.randn(z.shape), torch.randn(z.shape, dtype=torch.complex64)
+    same, out = with_square(z)
+    gradients = [torch.autograd.grad(y, z, g, retain_graph=True)[0] for y, g in ((out, upstream), (same, by_same))]
+    (together,) = torch.autograd.grad((same, out), z, (by_same, upstream))
     exact = z.detach().to(torch.complex128).requires_grad_()
     wanted = exact.real.square() + exact.imag.square()
     torch.testing.assert_close(out.double(), wanted.detach(), rtol=1e-6, atol=0)
     (by_exact,) = torch.autograd.grad(wanted, exact, upstream.double())
-    torch.testing.assert_close(gradient.to(torch.complex128), by_exact, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradients[0].to(torch.complex128), by_exact, rtol=1e-6, atol=0)
+    assert torch.equal(same, z) and same.stride() == z.stride() and torch.equal(gradients[1], by_same)
+    torch.testing.assert_close(together.to(torch.complex128), by_exact + by_same, rtol=1e-6, atol=1e-6)
     assert out.stride() == tuple(step for step in torch.empty(shape).movedim(-1, 1).stride())
 
 
