@@ -23,11 +23,11 @@ def needed(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool
     for name, manifest in manifests.items():
         files = RunFolder(Path(folder) / name)
         for number, (stage, key) in enumerate(stages.planned(manifest)):
-            goes_on = stages.optimizer_goes_on(manifest, stage.name)
-            place = (key, goes_on) if reuse else (name, key)
+            place = key if reuse else (name, key)
             if files.snapshot(number, stage.name).exists():
                 there.add(place)
             else:
+                goes_on = stages.optimizer_goes_on(manifest, stage.name)
                 network = repr((manifest.task, trained.heard(manifest), stage.model, stage.early, goes_on))
                 if network not in sizes:
                     sizes[network] = _sizes(manifest, stage, goes_on)

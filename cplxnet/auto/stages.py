@@ -41,11 +41,13 @@ def key_of(manifest: Manifest, stage: str, *, previous: str | None, data: dict[s
 
 
 def planned(manifest: Manifest) -> Iterator[tuple[Stage, str]]:
-    """Every stage in order, and a key that two manifests have in common where they share it; no data is looked at."""
+    """Every stage in order, and what two manifests have in common where they share it: its key without looking at data,
+    and whether the next stage goes on with its optimiser's state.
+    """
     key = None
     for stage in manifest.all_stages():
         key = key_of(manifest, stage.name, previous=key, data={}, device="cpu")
-        yield stage, key
+        yield stage, f"{key} {'goes on' if optimizer_goes_on(manifest, stage.name) else 'ends'}"
 
 
 def optimizer_goes_on(manifest: Manifest, stage: str) -> bool:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from small import C, small
 
-from cplxnet.auto import grid, run_many, space
+from cplxnet.auto import grid, run_many, savings, space
 
 BEST = {"scorer": "validation", "restore_best": True}
 Usage = collections.namedtuple("Usage", "total used free")
@@ -42,6 +42,15 @@ def test_what_is_needed_is_what_the_snapshots_then_take(reuse, tiny_corpus, tmp_
     more = without_checkpoints(tmp_path, manifests, reuse=reuse) - size
     dense = (tmp_path / "a" / "0-dense.pt").stat().st_size
     assert more == pytest.approx(0 if reuse else dense, abs=0.02 * dense)
+
+
+def test_a_stage_whose_optimiser_goes_on_in_one_run_only_is_trained_and_kept_twice(tiny_corpus, tmp_path):
+    manifests = {"a": small(), "b": small({"stages.fine-tune.restart": False})}
+    grid.write(tmp_path, manifests)
+    said = without_checkpoints(tmp_path, manifests)
+    assert "10 epochs in place of 12, 17% fewer" in savings.planned(manifests)  # dense once, the others twice
+    run_many(tmp_path, data=tiny_corpus, progress=False)
+    assert said == pytest.approx(taken(tmp_path), rel=0.01)
 
 
 def test_a_grid_that_finds_no_room_is_told_so_before_it_starts(tiny_corpus, tmp_path, monkeypatch, capsys):
