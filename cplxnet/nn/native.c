@@ -209,11 +209,12 @@ void kl_value_grad(int64_t term, int64_t n, const float *w, const float *log_sig
     kl_pass(term, ADDED, n, w, log_sigma2, *grad, by_w, by_log_sigma2, partial);
 }
 
-/* ---- x and |x|^2 of complex numbers as pairs, and their gradient h + 2 g x (variational.py) --------------------------------------- */
+/* ---- |x|^2 of complex numbers as pairs, and its gradient 2 g x on top of one h (variational.py) ------------------------ */
 
-void square_pairs(int64_t n, const float *restrict x, float *restrict out) {
+/* Re(x conj y); |x|^2 for y = x. */
+void dot_pairs(int64_t n, const float *restrict x, const float *restrict y, float *restrict out) {
 #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < n; i++) out[i] = x[2 * i] * x[2 * i] + x[2 * i + 1] * x[2 * i + 1];
+    for (int64_t i = 0; i < n; i++) out[i] = x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1];
 }
 
 void square_pairs_grad(int64_t n, const float *restrict h, const float *restrict g, const float *restrict x,
@@ -319,11 +320,6 @@ void noise_pairs(int64_t n, const float *restrict mean, const float *restrict va
             d[2 * i] = by * x[i], d[2 * i + 1] = by * y[i];
         }
     }
-}
-
-void dot_pairs(int64_t n, const float *restrict x, const float *restrict y, float *restrict out) {
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < n; i++) out[i] = x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1];
 }
 
 /* For the tests: Philox on n counters of four words each, in place. */

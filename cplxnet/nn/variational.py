@@ -49,7 +49,7 @@ class _SquaredPairs(torch.autograd.Function):
     def forward(ctx: Any, pairs: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(pairs)
         square = pairs.new_empty(pairs.shape[:-1])
-        native.call("square_pairs", square.numel(), pairs, square)
+        native.call("dot_pairs", square.numel(), pairs, pairs, square)
         return pairs.view_as(pairs), square
 
     @staticmethod
