@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import tasks
+from . import plots, tasks
 from .deployed import export, load_deployed
 from .folder import RunFolder
 from .trained import heard, load_model, read_manifest
@@ -88,7 +88,10 @@ def plot_footprint(table: pd.DataFrame) -> Figure:
         axis.bar_label(
             bars, labels=[f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in table[name]], padding=3
         )
-        axis.set(xlabel=title, xscale="log", xlim=(table[name].min() / 3, table[name].max() * 6))
+        low, high = table[name].min() / 3, table[name].max() * 6
+        axis.set(xlabel=title, xscale="log", xlim=(low, high))
+        if high < 1000 * low:  # matplotlib would label every tick, one over the other
+            plots.plain_log(axis)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()
     return figure
