@@ -1,5 +1,6 @@
 """legacy/: its manifests are what its README says, and its notebooks and the study run on a setting of seconds."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -171,20 +172,29 @@ def test_a_folder_without_both_reductions_is_refused(at_default: Path, tmp_path:
         remask.equalise(tmp_path, tmp_path / "equal")
 
 
+def notebooks_in(tmp_path: Path) -> Path:
+    """A checkout with the notebooks in legacy/, which look for all else from its root."""
+    root = tmp_path / "checkout"
+    (root / "legacy").mkdir(parents=True)
+    for path in [*LEGACY.glob("*.ipynb"), LEGACY.parent / "pyproject.toml"]:
+        shutil.copy(path, root / path.relative_to(LEGACY.parent))
+    return root
+
+
 @pytest.mark.filterwarnings("ignore")  # what papermill and the Jupyter libraries warn of is not ours
 def test_generator_writes_the_three_folders(tmp_path: Path) -> None:
-    (tmp_path / "legacy").mkdir()
-    ran = execute("legacy/legacy_generator.ipynb", tmp_path, legacy=str(tmp_path / "made"), study={"means": [7.0]})
+    root = notebooks_in(tmp_path)
+    ran = execute("legacy/legacy_generator.ipynb", tmp_path, root=root, study={"means": [7.0]})
     for name, count in {"replication": 10, "compression": 20, "study": 4}.items():
         assert f"{name}: {count} manifests, {count} of them new" in texts(ran)
-        assert len(list((tmp_path / "made" / name).glob("*.json"))) == count
+        assert len(list((root / "legacy" / name).glob("*.json"))) == count
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_study_is_brought_to_equal_compression_and_analysed(
     tmp_path: Path, tiny_corpus: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (tmp_path / "legacy").mkdir()
+    root = notebooks_in(tmp_path)
     options = {
         "n_batches": 3,
         "n_epochs": (1, 2, 1),
@@ -194,7 +204,7 @@ def test_study_is_brought_to_equal_compression_and_analysed(
     }
     manifests = legacy.study([1.0], [1e4], model="complex.TwoLayerDense", **options)
     windows = {f"datasets.{split}.window": 256 for split in ("train", "valid", "test")}
-    study, equal = tmp_path / "study", tmp_path / "equal"
+    study, equal = root / "legacy" / "study", root / "legacy" / "equal"
     grid.write(study, {name: grid.edit(manifest, windows) for name, manifest in manifests.items()})
     data = ["--data", str(tiny_corpus.parent)]
     for arguments in (["run", study], ["equalise", study, equal, "--at", "4"], ["run", equal]):
@@ -204,7 +214,7 @@ def test_study_is_brought_to_equal_compression_and_analysed(
     assert table["compression"].between(3.99, 4).all()  # of 700 000 weights the next one is always near
     assert set(auto.report.status(equal)["state"]) == {"done"}
 
-    analysed = execute("legacy/legacy_analysis.ipynb", tmp_path, folder=str(equal), study=str(study))
+    analysed = execute("legacy/legacy_analysis.ipynb", tmp_path, root=root)
     assert images(analysed) == 2 and reductions.readings(table)[0] in texts(analysed)
     for name in ("layers", "scores"):
         assert (equal / f"{name}.png").stat().st_size > 10_000

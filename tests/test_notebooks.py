@@ -1,7 +1,6 @@
-"""The notebooks run top to bottom from a clean kernel, on a setting of seconds, and make what they say."""
+"""The three notebooks run top to bottom from a clean kernel, on a setting of seconds, and make what they say."""
 
 import json
-import shutil
 from pathlib import Path
 
 import papermill
@@ -77,46 +76,3 @@ def test_experiment_and_analysis(tmp_path: Path, tiny_corpus: Path) -> None:
     table = auto.report.collect(folder)
     best = table[(table["stage"] == "fine-tune") & (table["scorer"] == "test")]["compression"].max()
     assert f"{best:.4f}"[:5] in texts(analysed)
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
-    """What the notebooks in folders need of a checkout, at the paths that they have for it: a corpus and a run."""
-    root = tmp_path_factory.mktemp("checkout")
-    for name in ("extra", "legacy"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("benchmarks"))
-    shutil.copy(ROOT / "pyproject.toml", root)
-    shutil.copytree(tiny_corpus, root / "data" / "demo")
-    manifest = grid.edit(compressing("demo"), {f"datasets.{split}.window": 256 for split in ("train", "valid", "test")})
-    auto.run(manifest, root / "runs" / "demo" / "c2e-02-r0", data=root / "data", progress=False)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "n_images"),
-    [
-        ("extra/check_transforms.ipynb", {}, 2),
-        ("extra/deploy.ipynb", {"seconds": 2.0, "rounds": 1}, 1),
-        ("extra/musicnet_visualizer.ipynb", {"begin_s": 0.5, "seconds": 2.0}, 2),
-        ("extra/transcription.ipynb", {"begin_s": 0.5, "seconds": 2.0}, 1),
-        ("extra/view_model.ipynb", {"plane": "fc1"}, 6),
-        ("legacy/legacy_analysis.ipynb", {}, 2),
-        ("legacy/legacy_generator.ipynb", {}, 0),
-    ],
-)
-def test_a_notebook_in_a_folder_finds_its_files_from_there(
-    name: str, parameters: dict, n_images: int, checkout: Path, tmp_path: Path
-) -> None:
-    folder = (checkout / name).parent
-    before = sorted(folder.iterdir())
-    assert images(execute(name, tmp_path, root=checkout, **parameters)) == n_images
-    assert sorted(folder.iterdir()) == before  # what it writes goes where the repository has it
-
-
-def test_every_notebook_in_a_folder_goes_to_the_root_first() -> None:
-    for path in [*ROOT.glob("extra/*.ipynb"), *ROOT.glob("legacy/*.ipynb")]:
-        code = [
-            "".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
-        ]
-        parameters, first = code[:2]
-        assert ("/" not in parameters and '"data"' not in parameters) or 'os.chdir("..")' in first, path
