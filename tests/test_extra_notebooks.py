@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import symusic
-from test_notebooks import ROOT, compressing, execute, images, texts
+from test_notebooks import checkout_of, compressing, execute, images, texts
 
 from cplxnet import auto
 from cplxnet.auto import grid
@@ -34,9 +34,7 @@ def checkout(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     Nothing may be written beside them.
     """
-    root = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "extra", root / "extra", ignore=shutil.ignore_patterns("benchmarks"))
-    shutil.copy(ROOT / "pyproject.toml", root)
+    root = checkout_of("extra", tmp_path_factory.mktemp("checkout"))
     shutil.copytree(tiny_corpus, root / "data" / "demo")
     manifest = grid.edit(compressing("demo"), {f"datasets.{split}.window": 256 for split in ("train", "valid", "test")})
     auto.run(manifest, root / RUN, data=root / "data", progress=False)

@@ -1,6 +1,5 @@
 """legacy/: its manifests are what its README says, and its notebooks and the study run on a setting of seconds."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_notebooks import execute, images, texts
+from test_notebooks import checkout_of, execute, images, texts
 
 from cplxnet import auto, nn
 from cplxnet.auto import __main__ as command
@@ -172,18 +171,9 @@ def test_a_folder_without_both_reductions_is_refused(at_default: Path, tmp_path:
         remask.equalise(tmp_path, tmp_path / "equal")
 
 
-def notebooks_in(tmp_path: Path) -> Path:
-    """A checkout with the notebooks in legacy/, which look for all else from its root."""
-    root = tmp_path / "checkout"
-    (root / "legacy").mkdir(parents=True)
-    for path in [*LEGACY.glob("*.ipynb"), LEGACY.parent / "pyproject.toml"]:
-        shutil.copy(path, root / path.relative_to(LEGACY.parent))
-    return root
-
-
 @pytest.mark.filterwarnings("ignore")  # what papermill and the Jupyter libraries warn of is not ours
 def test_generator_writes_the_three_folders(tmp_path: Path) -> None:
-    root = notebooks_in(tmp_path)
+    root = checkout_of("legacy", tmp_path / "checkout")
     ran = execute("legacy/legacy_generator.ipynb", tmp_path, root=root, study={"means": [7.0]})
     for name, count in {"replication": 10, "compression": 20, "study": 4}.items():
         assert f"{name}: {count} manifests, {count} of them new" in texts(ran)
@@ -194,7 +184,7 @@ def test_generator_writes_the_three_folders(tmp_path: Path) -> None:
 def test_study_is_brought_to_equal_compression_and_analysed(
     tmp_path: Path, tiny_corpus: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    root = notebooks_in(tmp_path)
+    root = checkout_of("legacy", tmp_path / "checkout")
     options = {
         "n_batches": 3,
         "n_epochs": (1, 2, 1),

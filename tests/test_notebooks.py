@@ -1,6 +1,7 @@
 """The three notebooks run top to bottom from a clean kernel, on a setting of seconds, and make what they say."""
 
 import json
+import shutil
 from pathlib import Path
 
 import papermill
@@ -22,6 +23,14 @@ def execute(name: str, into: Path, *, root: Path = ROOT, **parameters: object) -
     path, out = root / name, into / Path(name).name
     papermill.execute_notebook(path, out, parameters, kernel_name="python3", cwd=path.parent, progress_bar=False)
     return json.loads(out.read_text())
+
+
+def checkout_of(folder: str, root: Path) -> Path:
+    """A checkout at `root` with the notebooks of one folder, which look for all else from its root."""
+    (root / folder).mkdir(parents=True)
+    for path in [*(ROOT / folder).glob("*.ipynb"), ROOT / "pyproject.toml"]:
+        shutil.copy(path, root / path.relative_to(ROOT))
+    return root
 
 
 def compressing(folder: str) -> Manifest:

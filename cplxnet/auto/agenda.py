@@ -27,8 +27,8 @@ class Agenda:
         self._open = {name for name in manifests if _status(settings.folder / name).get("state") != "done"}  # at first
         self._elsewhere: dict[str, float] = {}  # name -> when it was last looked at
         self._first = {name: manifest.stage_order[0] for name, manifest in manifests.items()}
-        self._group = {name: _first_key(manifest) if settings.reuse else name for name, manifest in manifests.items()}
-        self._trained: set[str] = set()
+        self._group = {name: _first_stage(manifest) if settings.reuse else name for name, manifest in manifests.items()}
+        self._trained: set[stages.Shared | str] = set()
 
     def take(self) -> str | None:
         """The next run to be given out; None if none is due now."""
@@ -42,7 +42,7 @@ class Agenda:
             self.running.add(name)
         return name
 
-    def _ready(self, group: str) -> bool:
+    def _ready(self, group: stages.Shared | str) -> bool:
         """Whether a run of the group has finished the first stage."""
         if group not in self._trained:
             members = (name for name in self.names if self._group[name] == group)
@@ -100,6 +100,6 @@ def failed(folder: Any, names: Any) -> dict[str, dict[str, Any]]:
     return {name: status for name, status in found.items() if status.get("state") in BAD}
 
 
-def _first_key(manifest: Manifest) -> str:
+def _first_stage(manifest: Manifest) -> stages.Shared:
     """What two manifests have in common if they share their first stage."""
     return next(stages.planned(manifest))[1]

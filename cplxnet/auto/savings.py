@@ -10,11 +10,11 @@ from .manifest import Manifest
 
 def planned(manifests: Mapping[str, Manifest]) -> str:
     """A sentence: epochs asked for and epochs to train, early stopping left aside; empty if no stage is shared."""
-    asked, distinct = 0, dict[str, int]()
+    asked, distinct = 0, dict[stages.Shared, int]()
     for manifest in manifests.values():
-        for stage, key in stages.planned(manifest):
+        for stage, shared in stages.planned(manifest):
             asked += stage.n_epochs
-            distinct[key] = stage.n_epochs
+            distinct[shared] = stage.n_epochs
     to_train = sum(distinct.values())
     if to_train == asked:
         return ""

@@ -130,7 +130,7 @@ class Session:
         self.checkpoints.wait()
         self.optimizer_state = training.optimizer_state()
         path, last = self.files.snapshot(number, stage.name), len(self.history)
-        if restored or training.watch.stopped or not training.n_epochs:
+        if restored or not training.n_epochs or (training.watch.stopped and not goes_on):  # no checkpoint is as wanted
             self.checkpoints.write(path, last, self._state(training, key, start, ended=True))
         else:
             self.checkpoints.keep(path, last)

@@ -22,15 +22,14 @@ def needed(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool
     there, to_come, sizes = set[Any](), dict[Any, Sizes](), dict[str, Sizes]()
     for name, manifest in manifests.items():
         files = RunFolder(Path(folder) / name)
-        for number, (stage, key) in enumerate(stages.planned(manifest)):
-            place = key if reuse else (name, key)
+        for number, (stage, shared) in enumerate(stages.planned(manifest)):
+            place = shared if reuse else (name, shared)
             if files.snapshot(number, stage.name).exists():
                 there.add(place)
             else:
-                goes_on = stages.optimizer_goes_on(manifest, stage.name)
-                network = repr((manifest.task, trained.heard(manifest), stage.model, stage.early, goes_on))
+                network = repr((manifest.task, trained.heard(manifest), stage.model, stage.early, shared.goes_on))
                 if network not in sizes:
-                    sizes[network] = _sizes(manifest, stage, goes_on)
+                    sizes[network] = _sizes(manifest, stage, shared.goes_on)
                 to_come[place] = sizes[network]
     left = [size for place, size in to_come.items() if place not in there]
     largest = max((size.checkpoint for size in left), default=0)

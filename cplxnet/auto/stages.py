@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -40,14 +40,19 @@ def key_of(manifest: Manifest, stage: str, *, previous: str | None, data: dict[s
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def planned(manifest: Manifest) -> Iterator[tuple[Stage, str]]:
-    """Every stage in order, and what two manifests have in common where they share it: its key without looking at data,
-    and whether the next stage goes on with its optimiser's state.
-    """
+class Shared(NamedTuple):
+    """What two manifests have in common where they share a stage."""
+
+    key: str  # without looking at data
+    goes_on: bool  # the next stage goes on with its optimiser's state
+
+
+def planned(manifest: Manifest) -> Iterator[tuple[Stage, Shared]]:
+    """Every stage in order, and what it shares with other manifests' stages."""
     key = None
     for stage in manifest.all_stages():
         key = key_of(manifest, stage.name, previous=key, data={}, device="cpu")
-        yield stage, f"{key} {'goes on' if optimizer_goes_on(manifest, stage.name) else 'ends'}"
+        yield stage, Shared(key, optimizer_goes_on(manifest, stage.name))
 
 
 def optimizer_goes_on(manifest: Manifest, stage: str) -> bool:

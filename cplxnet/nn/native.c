@@ -161,7 +161,7 @@ static inline __attribute__((always_inline)) double kl_run(int term, int made, i
         q[i] = q[i] < SMALL ? 0.0f : q[i];
     }
     for (int64_t i = n; i < RUN; i++) q[i] = others[i] = 0;
-    for (int64_t i = 0; i < RUN / 2; i++) sum += others[i] + others[RUN / 2 + i];
+    for (int64_t i = 0; i < RUN / 2; i++) sum += others[i] + others[RUN / 2 + i]; /* half as many made double */
     return sum + far * sum_log(q);
 }
 

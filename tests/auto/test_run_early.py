@@ -1,9 +1,9 @@
 """Early stopping within a run, on validation scores written by hand."""
 
 import pytest
-from small import equal, quick, small, snapshot
+from small import Counting, equal, quick, small, snapshot
 
-from cplxnet.auto import session
+from cplxnet.auto import atomic, session
 
 
 def scripted(monkeypatch, scores):
@@ -14,10 +14,12 @@ def scripted(monkeypatch, scores):
 
 def test_a_stage_stops_early_with_its_last_weights(tiny_corpus, tmp_path, monkeypatch, epochs):
     scripted(monkeypatch, [0.5, 0.6, 0.5, 0.1, 0.2])
+    writing = Counting(atomic.write_tensors)
+    monkeypatch.setattr(atomic, "write_tensors", writing)
     scores = quick(small({"stages.dense.n_epochs": 9, "stages.dense.early.atol": 0.02}), tmp_path / "one", tiny_corpus)
     dense = scores["stages"]["dense"]
     assert (dense["epochs"], dense["stopped_early"]) == (2, True)  # before the third epoch
-    assert epochs.n == 2 + 2 + 2
+    assert epochs.n == writing.n == 2 + 2 + 2  # the last checkpoint is the snapshot
     assert int(snapshot(tmp_path / "one", "0-dense.pt")["optimizer"]["fc1.bias_ri"]["step"]) == 6
 
 
