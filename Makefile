@@ -21,7 +21,7 @@ env: .venv/installed
 	touch $@
 
 demo: env
-	$(BIN)/python -m cplxnet.musicnet.demo
+	$(BIN)/python -m extra.corpora.demo
 	mkdir -p $(DEMO)
 	$(NOTEBOOK) experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -y 'grids: [demo]'
 	$(NOTEBOOK) auto_experiment.ipynb $(DEMO)/auto_experiment.ipynb

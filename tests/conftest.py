@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cplxnet.musicnet import layout
+from cplxnet.musicnet import recordings
 
 RATE_HZ = 11000
 SCALE = 48 + np.array([0, 2, 4, 5, 7, 9, 11, 12, 14, 16, 17, 19, 21, 23, 24])  # C major, MIDI 48 to 72
@@ -20,7 +20,7 @@ def _seeds() -> None:
     np.random.seed(0)
 
 
-def _sine_recording(key: str, rng: np.random.Generator, *, seconds: float, beat: float = 0.3) -> layout.Recording:
+def _sine_recording(key: str, rng: np.random.Generator, *, seconds: float, beat: float = 0.3) -> recordings.Recording:
     """Chords of one to three decaying tones (a sine and its octave), a chord each `beat` seconds, one rest in eight."""
     samples, step = int(seconds * RATE_HZ), int(beat * RATE_HZ)
     data, labels = np.zeros(samples), []
@@ -32,10 +32,10 @@ def _sine_recording(key: str, rng: np.random.Generator, *, seconds: float, beat:
             data[start:end] += 0.2 * tone * np.exp(-np.arange(end - start) / RATE_HZ)
             labels.append((start, end, 1, note, start / step, end / step, b"Quarter"))
     data += 0.001 * rng.standard_normal(samples)
-    return layout.Recording(
+    return recordings.Recording(
         key,
         data.astype(np.float32),
-        np.array(labels, layout.LABELS),
+        np.array(labels, recordings.LABELS),
         composer="Sine",
         composition="Chords in C",
         movement=key,
@@ -50,5 +50,5 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(2018)
     for split, first, count in (("train", 1001, 3), ("valid", 2001, 2), ("test", 3001, 2)):
         chords = [_sine_recording(f"id_{first + k}", rng, seconds=3 + k) for k in range(count)]
-        layout.write(folder / f"musicnet_11khz_{split}.h5", chords, rate_hz=RATE_HZ)
+        recordings.write(folder / f"musicnet_11khz_{split}.h5", chords, rate_hz=RATE_HZ)
     return folder

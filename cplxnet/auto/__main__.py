@@ -9,13 +9,16 @@ from types import FrameType
 
 import pandas as pd
 
-from . import claim, commands, report, report_command, savings
-from .earlier import neighbours
-from .epoch import Diverged
-from .manifest import load
-from .many import run_many
-from .one import Outcome
-from .runner import run
+from . import commands, report_command
+from .manifest.read import load
+from .report import tables
+from .runner import lock
+from .runner.reuse import neighbours
+from .runner.run import run
+from .sweep import savings
+from .sweep.run_many import run_many
+from .sweep.run_one import Outcome
+from .train.loop import Diverged
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 1
-    except (claim.Held, claim.ClaimLost) as error:
+    except (lock.Held, lock.ClaimLost) as error:
         print(f"not run: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
@@ -57,9 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--timeout",
         type=float,
-        default=claim.TIMEOUT_S,
+        default=lock.TIMEOUT_S,
         metavar="SECONDS",
-        help=f"silence after which a run's process counts as gone (default {claim.TIMEOUT_S:.0f})",
+        help=f"silence after which a run's process counts as gone (default {lock.TIMEOUT_S:.0f})",
     )
     one.set_defaults(command=_run)
 
@@ -123,7 +126,7 @@ def _summary(folder: Path, outcomes: list[Outcome]) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    print(report.status(options.path).to_string())
+    print(tables.status(options.path).to_string())
     return 0
 
 

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import older, page, remask
+from .report import page, remask
 
-_EXPORTS = ("compact", "compact-float16", "onnx", "onnx-compact", "cplxmodule")  # of `deployed.export`
+_EXPORTS = ("compact", "compact-float16", "onnx", "onnx-compact", "cplxmodule")  # of `models.export`
 
 
 def add(commands: Any) -> None:
@@ -50,9 +50,9 @@ def add(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from . import deployed  # onnxruntime, which no other command needs
+    from . import models
 
-    written = deployed.export(
+    written = models.export(
         options.run, options.file, kind=options.kind, stage=options.stage, raw_audio=options.raw_audio
     )
     print(f"{options.kind}: {written}, {written.stat().st_size:,} bytes")
@@ -60,20 +60,25 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _transcribe(options: argparse.Namespace) -> int:
-    from ..musicnet import deploy
-    from . import deployed
+    from cplxnet.musicnet.transcription import wav
 
-    network, heard = deployed.load_deployed(options.model, stage=options.stage)
-    made = deploy.transcribe_wav(network, options.wav, hop=options.hop, threshold=options.threshold, **heard)
+    from . import models
+
+    network, heard = models.load_deployed(options.model, stage=options.stage)
+    made = wav.transcribe_wav(network, options.wav, hop=options.hop, threshold=options.threshold, **heard)
     for notice in made.notices:
         print(notice, file=sys.stderr)
-    table, score = deploy.write_transcription(made, options.out or options.wav.with_suffix(""))
+    table, score = wav.write_transcription(made, options.out or options.wav.with_suffix(""))
     print(f"piano roll: {table}, {len(made.times)} frames")
     print(f"MIDI: {score}, {len(made.notes)} notes")
     return 0
 
 
 def _translate(options: argparse.Namespace) -> int:
+    try:
+        from legacy import older  # beside the package, not in it
+    except ModuleNotFoundError as error:
+        raise ValueError("translate: expected the folder legacy/ of a checkout, got none; run it from there") from error
     if options.old.is_dir():
         made = older.translate_folder(options.old, options.new)
         print(f"{len(made)} manifests in {options.new}")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import report
+from .report import tables
 
 WHICH = (
     "trade-off",
@@ -14,7 +14,7 @@ WHICH = (
     "stopping",
     "curves",
     "compare",
-)  # reports.KINDS, not imported
+)  # report.KINDS, not imported
 
 _ABOUT = """\
 report FOLDER            the table: a row per run and stage, then readings in words
@@ -65,9 +65,9 @@ def _report(options: argparse.Namespace) -> int:
         raise ValueError(f"expected a kind of report ({', '.join(WHICH)}) before several folders, got {first!r}")
     if not Path(first).exists() and "/" not in first:
         raise ValueError(f"{first}: expected a folder of manifests, or a kind ({', '.join(WHICH)}) and folders")
-    table = report.collect(first)
-    print(report.summary(table).to_string(index=False))
-    print(*report.readings(table), sep="\n")
+    table = tables.collect(first)
+    print(tables.summary(table).to_string(index=False))
+    print(*tables.readings(table), sep="\n")
     if options.csv:
         table.to_csv(options.csv, index=False)
     return 0
@@ -83,10 +83,10 @@ def _kind(kind: str, folders: list[str], options: argparse.Namespace) -> int:
     import matplotlib
 
     matplotlib.use("Agg")  # files only, wherever this runs
-    from . import reports
+    from . import report
 
     chosen = {"at": options.at} if options.at else {}
-    made = reports.make(
+    made = report.make(
         kind,
         folders,
         out=options.out,

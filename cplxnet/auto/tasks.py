@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .. import musicnet
-from .manifest import Vocabulary
-from .objective import LOSSES
-from .optim import OPTIMIZERS, SCHEDULES
+from cplxnet import musicnet
+
+from .manifest.read import Vocabulary
+from .train.objective import LOSSES
+from .train.optim import OPTIMIZERS, SCHEDULES
 
 
 class Dataset(Protocol):

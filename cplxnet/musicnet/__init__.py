@@ -3,14 +3,14 @@
 The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`).
 """
 
+from .baselines import published
 from .dataset import MusicNet
 from .features import FEATURE_KINDS, features
+from .labels import LOWEST_NOTE
 from .networks import MODELS, build
-from .notes import LOWEST_NOTE
-from .published import published
 from .samplers import SAMPLERS
 from .scores import pooled_average_precision, score, score_dataset
-from .transcribe import transcribe
+from .transcription.windows import transcribe
 
 open_dataset = MusicNet
 

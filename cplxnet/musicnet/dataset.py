@@ -1,15 +1,16 @@
 """MusicNet: the recordings of one HDF5 file, resident as one flat tensor, and windows with their notes cut from it."""
 
+import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from . import layout, resident
-from .notes import NoteLookup, changes_within
+from . import recordings
+from .labels import NoteLookup, changes_within
 
 _AHEAD = 16  # batches whose starts and notes `draws` makes at once
 _RANDOM_BITS = 62  # of the integer that a start is the remainder of: a recording's bias is below samples / 2**62
@@ -26,12 +27,12 @@ class MusicNet:
 
     Parameters
     ----------
-    path: HDF5 file in the layout of `layout`.
+    path: HDF5 file in the layout of `recordings`.
     window: samples in a window; its labels are the notes sounding at its sample `window // 2`.
     stride: samples from one window's start to the next one's.
     device: where the recordings and the label tables live; windows come out there.
     samples: how the recordings are held there; windows are float32 always. "float32" as they are, "int16" or "float16"
-        in half the memory: see `resident`.
+        in half the memory: see `FORMS`.
 
     Attributes
     ----------
@@ -41,8 +42,8 @@ class MusicNet:
 
     Raises
     ------
-    ValueError: window or stride below 1, an unknown form of samples; `layout.RecordingError`: a recording shorter than
-        a window, or one that breaks the layout; FileNotFoundError: nothing at `path`.
+    ValueError: window or stride below 1, an unknown form of samples; `recordings.RecordingError`: a recording shorter
+        than a window, or one that breaks the layout; FileNotFoundError: nothing at `path`.
     """
 
     def __init__(
@@ -59,8 +60,8 @@ class MusicNet:
             _at_least_one("stride", stride),
         )
         self.device = torch.device(device)
-        self.form = resident.form(samples)
-        self.rate_hz = layout.rate_hz(path)
+        self.form = form(samples)
+        self.rate_hz = recordings.rate_hz(path)
         flat, lengths, scales, changes = self._read()
         self.samples = torch.tensor(lengths)
         self._scale = torch.tensor(scales, dtype=torch.float32).to(self.device)  # of each recording
@@ -76,12 +77,12 @@ class MusicNet:
 
     def _read(self) -> tuple[np.ndarray, list[int], list[float], list[tuple[np.ndarray, np.ndarray]]]:
         """The samples end to end, the length and scale of each recording, and the change instants at flat positions."""
-        flat, offset = np.empty(layout.n_samples(self.path), self.form.dtype), 0
+        flat, offset = np.empty(recordings.n_samples(self.path), self.form.dtype), 0
         keys, samples, scales, changes = [], [], [], []
-        for recording in layout.recordings(self.path):
+        for recording in recordings.recordings(self.path):
             length = len(recording.data)
             if length < self.window:
-                raise layout.RecordingError(
+                raise recordings.RecordingError(
                     f"{self.path}, recording {recording.key}: expected at least window = {self.window} samples, got "
                     f"{length}; try a smaller window or leave the recording out"
                 )
@@ -204,3 +205,47 @@ def _at_least_one(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"expected {name} >= 1 sample, got {value}")
     return int(value)
+
+
+# How recordings are held in memory: as float32, or in half of it, exact enough for a network. MusicNet's 1.35 billion
+# samples at 11 kHz take 5.4 GB as float32 and 2.7 GB in either half form. What that does to windows, features and
+# average precision is measured by `python -m extra.benchmarks.half_size`.
+_TOP = 32767  # of int16
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """`store`: float32 (samples,) -> (values of `dtype`, scale); `restore` (B, window) and scale (B,) -> float32."""
+
+    dtype: type[np.generic]
+    scaled: bool
+    store: Callable[[np.ndarray], tuple[np.ndarray, float]]
+    restore: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _int16(data: np.ndarray) -> tuple[np.ndarray, float]:
+    """Integers n with data = scale n, scale = peak / 32767: off by scale / 2 at most, 96 dB below the peak."""
+    scale = (float(np.abs(data).max(initial=0.0)) or 1.0) / _TOP
+    return np.rint(data / np.float32(scale)).clip(-_TOP, _TOP).astype(np.int16), scale
+
+
+def _float16(data: np.ndarray) -> tuple[np.ndarray, float]:
+    """Off by 2**-11 of each sample at most, about 66 dB below it, whatever the recording's peak."""
+    stored = data.astype(np.float16)
+    if not np.isfinite(stored).all():
+        raise ValueError(f"expected samples up to 65504 for float16, got {np.abs(data).max()}; try samples int16")
+    return stored, 1.0
+
+
+FORMS = {
+    "float32": Form(np.float32, False, lambda data: (data, 1.0), lambda rows, scale: rows),
+    "float16": Form(np.float16, False, _float16, lambda rows, scale: rows.float()),
+    "int16": Form(np.int16, True, _int16, lambda rows, scale: rows * scale.unsqueeze(1)),
+}
+
+
+def form(name: str) -> Form:
+    """The form of this name. Raises ValueError for an unknown one."""
+    if name not in FORMS:
+        raise ValueError(f"expected samples of {', '.join(FORMS)}, got {name!r}")
+    return FORMS[name]

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import nn as cplx
+from cplxnet import nn as cplx
+
 from .features import as_channels
-from .notes import N_NOTES
+from .labels import N_NOTES
 
 KINDS = ("", "VD", "ARD", "Masked")  # ordinary, variational dropout, automatic relevance determination, masked
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import soxr
 
-from cplxnet.musicnet.layout import Recording
+from .recordings import Recording
 
 SOURCE_HZ, TARGET_HZ = 44_100, 11_000
 

@@ -1,17 +1,16 @@
 """What a network is made of: complex layers, their variational and masked forms, KL terms, masks and counts."""
 
-from .activation import CplxFlatten, CplxModReLU, CplxModulus, CplxToReal, RealToCplx, Split
+from .activation import CplxDropout, CplxFlatten, CplxModReLU, CplxModulus, CplxToReal, RealToCplx, Split
 from .batchnorm import CplxBatchNorm1d
-from .chain import UnknownLayer
-from .clipping import clip_grad_norm_
-from .compact import Compact, compact
-from .compact_file import CompactFileError, load_compact, save_compact
+from .compaction.file import CompactFileError, load_compact, save_compact
+from .compaction.network import Compact, compact
+from .compaction.read import UnknownLayer
 from .conv import CplxConv1d, CplxConv2d
 from .cplxmodule import cplxmodule_state, load_cplxmodule, names_in_order
-from .dropout import CplxDropout
 from .expint import ein, ein_exp
-from .folding import through
-from .fusing import compile_kernels
+from .fast.clipping import clip_grad_norm_
+from .fast.fusing import compile_kernels
+from .fast.memory import keep_freed
 from .gaussian import GaussianWeight
 from .init import trabelsi_independent_, trabelsi_standard_
 from .linear import CplxLinear
@@ -23,8 +22,8 @@ from .masked import (
     CplxLinearMasked,
     LinearMasked,
 )
-from .memory import keep_freed
-from .relevance import compression, deploy_masks, kl_backward, kl_sum, named_penalties, relevance_masks, sparsity
+from .sequential import through
+from .sparsity import compression, deploy_masks, kl_backward, kl_sum, named_penalties, relevance_masks, sparsity
 from .variational import (
     Conv1dARD,
     Conv1dVD,

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layout import from_image, to_image
-from .storage import as_ri
+from .parameters import as_ri, from_image, to_image
 
 # Maps of each real number by itself: on the real view of a complex tensor they act on both parts in one pass.
 ELEMENTWISE = (
@@ -113,3 +112,24 @@ class CplxFlatten(nn.Flatten):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1, **kwargs: Any) -> None:
         super().__init__(start_dim, end_dim, **kwargs)
+
+
+class CplxDropout(nn.Module):
+    """z m/(1 - p) with m ~ Bernoulli(1 - p) for each complex number: both parts go or stay together.
+
+    p: probability of dropping, in [0, 1]. No effect in eval mode.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"expected a probability p in [0, 1], got {p}")
+        self.p = p
+
+    def forward(self, z: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return z
+        return z * F.dropout(torch.ones_like(z.real), self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .storage import as_ri, refuse_complex
+from .fast.batchnorm import NO_TAIL, Tail
+from .parameters import as_ri, refuse_complex
 from .whitening import normalise, normalise_by
-from .whitening_native import NO_TAIL, Tail
 
 
 class CplxBatchNorm1d(nn.Module):

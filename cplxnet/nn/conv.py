@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.utils import _pair, _single
 
+from .fast.conv import conv2d
 from .init import trabelsi_standard_
-from .layout import from_image, to_image
-from .real_conv import conv2d
-from .storage import ComplexParameters, empty_ri
+from .parameters import ComplexParameters, empty_ri, from_image, to_image
 
 Padding = int | tuple[int, ...] | Literal["valid", "same"]
 
@@ -34,7 +33,7 @@ def cplx_conv2d(
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """y = W * x + b as one real convolution of twice the channels, channels last (see `layout`).
+    """y = W * x + b as one real convolution of twice the channels, channels last (see `parameters`).
 
     x: complex (B, in, H, W); weight_ri: real (out, in/groups, kh, kw, 2); bias_ri: real (out, 2).
     Returns complex (B, out, H', W'); like `torch.nn.functional.conv2d` this is a cross-correlation.

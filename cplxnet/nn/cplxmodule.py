@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .batchnorm import CplxBatchNorm1d
 from .masked import Masked
-from .storage import ComplexParameters
+from .parameters import ComplexParameters
 
 State = Mapping[str, Tensor]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from . import native
+from .fast import native
 from .kl import Squares, Term, penalty, penalty_backward, penalty_sum, squared_modulus
 
 _VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from . import native
 from .expint import ein, ein_slope
-from .fusing import fused, kernels_compiled
+from .fast import native
+from .fast.fusing import fused, kernels_compiled
 
 _K1, _K2, _K3 = 0.63576, 1.87320, 1.48695  # Molchanov et al. (2017), equation 14
 _CHUNK = 1 << 16  # weights at a time on the CPU: the temporaries of a chunk stay in the cache

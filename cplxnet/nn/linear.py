@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .init import trabelsi_standard_
-from .storage import ComplexParameters, as_ri, empty_ri
+from .parameters import ComplexParameters, as_ri, empty_ri
 
 FEW_ROWS, MANY_ROWS = 16, 1024
 

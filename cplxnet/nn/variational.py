@@ -19,13 +19,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.utils import _single
 
-from . import native
 from .conv import CplxConv1d, CplxConv2d
+from .fast import native
+from .fast.conv import conv2d
 from .gaussian import GaussianWeight, with_noise
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, squared_modulus
 from .linear import CplxLinear, product
-from .real_conv import conv2d
-from .storage import as_ri
+from .parameters import as_ri
 
 
 def with_square(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +118,7 @@ class _NoisyConv(_Noisy):
             return conv2d(energy, weight, None, *geometry)
         if not self.term.cplx:
             return F.conv1d(energy, weight, None, *geometry)
-        # the complex layer works channels last as an image of height 1 (see `layout`); so does its variance
+        # the complex layer works channels last as an image of height 1 (see `parameters`); so does its variance
         pad = padding if isinstance(padding, str) else (0, *_single(padding))
         stride, dilation = (1, *_single(self.stride)), (1, *_single(self.dilation))
         image, weight = (t.unsqueeze(-2).contiguous(memory_format=torch.channels_last) for t in (energy, weight))

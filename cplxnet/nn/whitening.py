@@ -4,7 +4,7 @@
 
 for each channel, with m and V the mean and the covariance of (real, imaginary) over the N rows of x_ri (N, C, 2).
 `normalise_plain` says this in tensor operations; `normalise` computes the same with its gradient in closed form, in few
-passes over blocks of rows that fit the cache, and is what training uses; `whitening_native` has them in C. A test holds
+passes over blocks of rows that fit the cache, and is what training uses; `fast.batchnorm` has them in C. A test holds
 the three together.
 
 Gradient. With x' = x - m, G = dL/dy, and gV = dL/dV (through M, 2x2 algebra per channel, left to autograd),
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import native, whitening_native
-from .whitening_native import NO_TAIL, Tail
+from .fast import batchnorm, native
+from .fast.batchnorm import NO_TAIL, Tail
 
 _BLOCK = 1 << 16  # complex numbers in a block of rows on the CPU: half a megabyte, which a core's cache holds
 
@@ -80,7 +80,7 @@ def normalise(
     tail: what follows in the same pass, only where C can take the tensors (`native.usable`).
     """
     if native.usable(*(t for t in (x_ri, weight, bias) if t is not None)):
-        return whitening_native.Normalise.apply(x_ri, weight, bias, eps, tail)
+        return batchnorm.Normalise.apply(x_ri, weight, bias, eps, tail)
     assert not tail.code
     return _Normalise.apply(x_ri, weight, bias, eps)
 
@@ -101,7 +101,7 @@ def normalise_by(
     given = [t for t in (x_ri, mean, cov, weight, bias) if t is not None]
     with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if not with_gradient and native.usable(*given):
-        return whitening_native.normalise_by(x_ri, mean, cov, weight, bias, eps, tail)
+        return batchnorm.normalise_by(x_ri, mean, cov, weight, bias, eps, tail)
     assert not tail.code
     matrix = matrix_of(cov, weight, eps)
     shift = -(matrix * mean).sum(1)

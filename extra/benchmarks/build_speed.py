@@ -19,7 +19,8 @@ import numpy as np
 import psutil
 from scipy.io import wavfile
 
-from cplxnet.musicnet import MusicNet, archive, layout
+from cplxnet.musicnet import MusicNet, recordings
+from extra.corpora import archive
 
 SOURCE_HZ, TARGET_HZ, NOTES_PER_SECOND = 44_100, 11_000, 9.0
 MINUTES = (18, 4, 7, 12, 5, 9)  # of the recordings, in turn
@@ -27,7 +28,7 @@ IDS = (2303, 2131)  # so that test and valid have one each
 
 
 def _labels(rng: np.random.Generator, samples: int, notes: int, rate_hz: int) -> np.ndarray:
-    labels = np.zeros(notes, layout.LABELS)
+    labels = np.zeros(notes, recordings.LABELS)
     labels["start_time"] = np.sort(rng.integers(0, samples - rate_hz, notes))
     labels["end_time"] = labels["start_time"] + 1 + np.minimum(rng.exponential(0.4, notes), 0.9) * rate_hz
     labels["instrument"], labels["note"], labels["note_value"] = 1, rng.integers(21, 105, notes), b"Quarter"
@@ -46,7 +47,7 @@ def write_archive(folder: Path, hours: float, longest: int) -> float:
         noise = rng.standard_normal(samples, dtype=np.float32)
         wavfile.write(folder / "train_data" / f"{key}.wav", SOURCE_HZ, noise * np.float32(0.1))
         labels = _labels(rng, samples, int(length * NOTES_PER_SECOND), SOURCE_HZ)
-        rows = [",".join(layout.LABELS.names or ())]
+        rows = [",".join(recordings.LABELS.names or ())]
         rows += [",".join(map(str, (*row[:6], row[6].decode()))) for row in labels.tolist()]
         (folder / "train_labels" / f"{key}.csv").write_text("\n".join(rows) + "\n")
         seconds, number = seconds + length, number + 1
@@ -81,13 +82,13 @@ class Memory:
         self._thread.join()
 
 
-def _recordings(gigabytes: float, notes: int) -> Iterator[layout.Recording]:
+def _recordings(gigabytes: float, notes: int) -> Iterator[recordings.Recording]:
     rng, count = np.random.default_rng(1), 321
     samples = int(gigabytes * 1e9 / 4 / count)
     noise = rng.standard_normal(samples, dtype=np.float32)
     for number in range(count):
         labels = _labels(rng, samples, notes // count, TARGET_HZ)
-        yield layout.Recording(f"id_{1000 + number}", np.roll(noise, number), labels)
+        yield recordings.Recording(f"id_{1000 + number}", np.roll(noise, number), labels)
 
 
 def time_build(folder: Path, hours: float, longest: int) -> None:
@@ -105,7 +106,7 @@ def time_build(folder: Path, hours: float, longest: int) -> None:
 
 def time_opening(folder: Path, gigabytes: float, notes: int = 1_100_000) -> None:
     path = folder / "train.h5"
-    layout.write(path, _recordings(gigabytes, notes), rate_hz=TARGET_HZ)
+    recordings.write(path, _recordings(gigabytes, notes), rate_hz=TARGET_HZ)
     for samples in ("float32", "float32", "int16"):
         start = time.perf_counter()
         data = MusicNet(path, samples=samples)

@@ -21,7 +21,8 @@ from ncls import NCLS
 from scipy.fftpack import fft, fftshift
 from torch.utils.data import DataLoader, Dataset
 
-from cplxnet.musicnet import MusicNet, features, layout
+from cplxnet.musicnet import MusicNet, features
+from cplxnet.musicnet import recordings as layout
 
 from .steps import OURS
 from .timing import Times, alternate

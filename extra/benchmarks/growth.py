@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from cplxnet.auto.reports.style import COLOURS, MARKERS
+from cplxnet.auto.report.style import COLOURS, MARKERS
 from cplxnet.musicnet import MusicNet
 
 from . import report

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cplxnet.auto import page
+from cplxnet.auto.report import page
 
 from .agreement import Row
 from .steps import OURS

@@ -23,15 +23,16 @@ import numpy as np
 import torch
 
 from cplxnet import auto
-from cplxnet.auto import experiments, grid, session, stages
-from cplxnet.auto.epoch import predict, train_epoch
-from cplxnet.auto.folder import RunFolder
-from cplxnet.auto.manifest import Manifest
-from cplxnet.auto.materials import Materials
-from cplxnet.auto.objective import Objective
-from cplxnet.auto.training import Training
-from cplxnet.auto.watch import Watch
-from cplxnet.musicnet import layout
+from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.runner import stages, trainer
+from cplxnet.auto.runner.components import Materials
+from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.train.early_stopping import Watch
+from cplxnet.auto.train.loop import predict, train_epoch
+from cplxnet.auto.train.objective import Objective
+from cplxnet.auto.train.state import Training
+from cplxnet.musicnet import recordings
 
 WHOLE = 1000  # batches of an epoch of Experiment-1
 RECORDINGS = 32  # a window of each makes a batch
@@ -81,14 +82,14 @@ def corpus(folder: Path) -> None:
     for split, count, seconds in (("train", RECORDINGS, 2), ("valid", 1, 10), ("test", 1, 10)):
         notes = [(k * 550, (k + 1) * 550, 1, 40 + k % 60, 0.0, 1.0, b"Quarter") for k in range(20 * seconds)]
         rows = [
-            layout.Recording(
+            recordings.Recording(
                 f"id_{1000 + k}",
                 rng.standard_normal(11000 * seconds).astype(np.float32),
-                np.array(notes, layout.LABELS),
+                np.array(notes, recordings.LABELS),
             )
             for k in range(count)
         ]
-        layout.write(folder / f"musicnet_11khz_{split}.h5", rows, rate_hz=11000)
+        recordings.write(folder / f"musicnet_11khz_{split}.h5", rows, rate_hz=11000)
 
 
 def manifest_of(n_epochs: int, n_batches: int) -> Manifest:
@@ -136,12 +137,12 @@ def scored(manifest: Manifest, materials: Materials, model: torch.nn.Module) -> 
 
 def through_runner(manifest: Manifest, folder: Path, data: Path, timed: Timed) -> None:
     """The same as a run of a grid."""
-    train, session.train_epoch = session.train_epoch, timed  # type: ignore[assignment]
+    train, trainer.train_epoch = trainer.train_epoch, timed  # type: ignore[assignment]
     others = sorted(path for path in (folder / "grid").iterdir() if path.is_dir())
     try:
         auto.run(manifest, folder / "grid" / "run", data=data, progress=False, reuse=others)
     finally:
-        session.train_epoch = train
+        trainer.train_epoch = train
 
 
 WAYS = {"bare": bare, "runner": through_runner}

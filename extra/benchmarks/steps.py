@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from cplxnet import nn as cplx
 from cplxnet.musicnet import features
-from cplxnet.nn import native
+from cplxnet.nn.fast import native
 
 from .peers import PEERS, ours, theirs
 

@@ -4,7 +4,7 @@ import pytest
 from processes import Started
 from small import Counting, quick, small
 
-from cplxnet.auto import session
+from cplxnet.auto.runner import trainer
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,8 @@ def done(tiny_corpus, tmp_path_factory):
 @pytest.fixture
 def epochs(monkeypatch):
     """Counts the epochs trained."""
-    counting = Counting(session.train_epoch)
-    monkeypatch.setattr(session, "train_epoch", counting)
+    counting = Counting(trainer.train_epoch)
+    monkeypatch.setattr(trainer, "train_epoch", counting)
     return counting
 
 

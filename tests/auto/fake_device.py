@@ -20,11 +20,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from cplxnet.auto.epoch import train_epoch
-from cplxnet.auto.objective import Objective
-from cplxnet.auto.optim import make_optimizer
-from cplxnet.auto.parts import Term
-from cplxnet.musicnet import MODELS, SAMPLERS, MusicNet, features, layout
+from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.train.loop import train_epoch
+from cplxnet.auto.train.objective import Objective
+from cplxnet.auto.train.optim import make_optimizer
+from cplxnet.musicnet import MODELS, SAMPLERS, MusicNet, features
+from cplxnet.musicnet import recordings as layout
 
 DEVICE = "ghost"
 WINDOW = 4096

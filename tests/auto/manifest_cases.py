@@ -2,8 +2,8 @@
 
 import copy
 
-from cplxnet.auto.experiments import TEMPLATE
-from cplxnet.auto.manifest import Vocabulary
+from cplxnet.auto.manifest.experiments import TEMPLATE
+from cplxnet.auto.manifest.read import Vocabulary
 
 _DENSE = ("complex.DeepConvNet", "complex.TwoLayerDense", "real.DeepConvNet")
 VOCABULARY = Vocabulary(

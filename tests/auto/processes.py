@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from small import quick, read, small, timeless
 
-from cplxnet.auto.folder import RunFolder
+from cplxnet.auto.runner.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 400.0  # for whatever is waited for, on a busy machine too
@@ -101,7 +101,7 @@ class Started:
     def workers(self, address, *options, wrap=()):
         """A worker that is started again when it has ended, as README says."""
         options = ["--nworkers", "1", "--nthreads", "1", "--memory-limit", "0", "--no-dashboard", *options]
-        worker = [sys.executable, "-m", "dask", "worker", address, *options, "--preload", "cplxnet.auto.worker"]
+        worker = [sys.executable, "-m", "dask", "worker", address, *options, "--preload", "cplxnet.auto.sweep.worker"]
         loop = f"while true; do {shlex.join(map(str, worker))}; sleep 1; done"
         return self("bash", "-c", loop, name="workers", wrap=wrap)
 

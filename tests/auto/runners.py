@@ -13,15 +13,16 @@ from pathlib import Path
 
 import torch
 
-from cplxnet.auto import run_many, session
-from cplxnet.auto.folder import RunFolder
+from cplxnet.auto import run_many
+from cplxnet.auto.runner import trainer
+from cplxnet.auto.runner.folder import RunFolder
 
 N_KILLS = 20
 
 
 def noted(folder: Path) -> None:
     """Log epochs, before their checkpoint is written, and runs done."""
-    log_epoch, update = session.Session._log, RunFolder.update
+    log_epoch, update = trainer.Session._log, RunFolder.update
 
     def line(text: str) -> None:
         with (folder / "log.txt").open("a") as file:
@@ -36,7 +37,7 @@ def noted(folder: Path) -> None:
         if changes.get("state") == "done":
             line(f"{self.path.name} done 0")
 
-    session.Session._log, RunFolder.update = noted_epoch, noted_update
+    trainer.Session._log, RunFolder.update = noted_epoch, noted_update
 
 
 def start(folder: Path, data: Path) -> int:

@@ -5,7 +5,8 @@ import runpy
 import sys
 import time
 
-from cplxnet.auto import cluster, runner
+from cplxnet.auto.runner import run
+from cplxnet.auto.sweep import cluster
 
 
 def slowly(*_):
@@ -14,6 +15,6 @@ def slowly(*_):
 
 
 if __name__ == "__main__":
-    runner._tell = cluster._stop = slowly
+    run._tell = cluster._stop = slowly
     sys.argv[0] = "cplxnet.auto"
     runpy.run_module("cplxnet.auto", run_name="__main__", alter_sys=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from cplxnet.auto import experiments, grid, run
-from cplxnet.auto.manifest import Manifest
+from cplxnet.auto import run
+from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest.read import Manifest
 
 C = experiments.C
 SPLITS = ("train", "valid", "test")

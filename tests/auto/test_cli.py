@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from small import C, read, small
 
-from cplxnet.auto import commands, deployed, grid, report_command, reports, runner
+from cplxnet.auto import commands, models, report, report_command
 from cplxnet.auto.__main__ import main
-from cplxnet.auto.folder import RunFolder
+from cplxnet.auto.manifest import grid
+from cplxnet.auto.runner import run
+from cplxnet.auto.runner.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,8 +24,8 @@ def _no_bars(monkeypatch):
 
 
 def test_the_names_that_the_parsers_offer_without_heavy_imports_are_those_that_there_are():
-    assert tuple(reports.KINDS) == report_command.WHICH
-    assert commands._EXPORTS == deployed.EXPORTS
+    assert tuple(report.KINDS) == report_command.WHICH
+    assert commands._EXPORTS == models.EXPORTS
 
 
 def test_a_folder_as_people_run_it(tiny_corpus, tmp_path):
@@ -145,7 +147,7 @@ def test_ctrl_c(tiny_corpus, tmp_path, monkeypatch, capsys):
     def interrupted(self, reuse):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner.Session, "run", interrupted)
+    monkeypatch.setattr(run.Session, "run", interrupted)
     assert main(["run", str(tmp_path / "one.json"), "--data", str(tiny_corpus)]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from cplxnet.musicnet.networks import MODELS
-from cplxnet.nn import compact, deploy_masks, native, relevance_masks
-from cplxnet.nn.compact import Compact
+from cplxnet.nn import compact, deploy_masks, relevance_masks
+from cplxnet.nn.compaction.network import Compact
+from cplxnet.nn.fast import native
 from cplxnet.nn.masked import Masked
 
 LENGTH = 740  # a window that every network takes, if barely

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from cplxnet.musicnet import layout
+from cplxnet.musicnet import recordings as layout
 from cplxnet.musicnet.dataset import MusicNet
 
 

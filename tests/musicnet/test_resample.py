@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import soxr
 
-from cplxnet.musicnet import layout
+from cplxnet.musicnet import recordings
 from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, downsample, resample, resample_blocks, rescale
 
 
@@ -35,9 +35,9 @@ def test_label_times_are_floored():
 
 
 def test_downsample_moves_samples_and_labels_and_leaves_its_input():
-    labels = np.zeros(1, layout.LABELS)
+    labels = np.zeros(1, recordings.LABELS)
     labels["start_time"], labels["end_time"], labels["note"] = 4410, 44_100, 60
-    full = layout.Recording("id_1001", tone(440.0, 1.0, SOURCE_HZ), labels, composer="Haydn")
+    full = recordings.Recording("id_1001", tone(440.0, 1.0, SOURCE_HZ), labels, composer="Haydn")
     low = downsample(full)
     assert (low.labels["start_time"][0], low.labels["end_time"][0]) == (1100, 11_000)
     assert (full.labels["start_time"][0], low.key, low.composer) == (4410, "id_1001", "Haydn")

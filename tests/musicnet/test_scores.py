@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from cplxnet.musicnet import layout
+from cplxnet.musicnet import recordings
 from cplxnet.musicnet.dataset import MusicNet
 from cplxnet.musicnet.scores import (
     curve,
@@ -210,8 +210,8 @@ def test_score_of_a_dataset_uses_its_recordings_starts_and_rate(tiny_corpus):
 
 def test_score_of_a_dataset_in_both_protocols(tmp_path):
     samples = np.random.default_rng(0).standard_normal(LONG).astype(np.float32)
-    labels = np.array([(0, LONG // 2, 1, 60, 0, 0, b""), (500, LONG, 1, 70, 0, 0, b"")], layout.LABELS)
-    layout.write(tmp_path / "long.h5", [layout.Recording("id_1", samples, labels)], rate_hz=11000)
+    labels = np.array([(0, LONG // 2, 1, 60, 0, 0, b""), (500, LONG, 1, 70, 0, 0, b"")], recordings.LABELS)
+    recordings.write(tmp_path / "long.h5", [recordings.Recording("id_1", samples, labels)], rate_hz=11000)
     data = MusicNet(tmp_path / "long.h5")
     target = data.windows(torch.arange(len(data)))[1]
     logit = torch.randn(target.shape)

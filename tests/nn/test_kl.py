@@ -1,6 +1,6 @@
 """KL terms: values against mpmath, quadrature and Monte Carlo; gradients against finite differences; both paths.
 
-All by the tensor operations, plain and compiled; test_native.py holds the C functions against them.
+All by the tensor operations, plain and compiled; fast/test_native.py holds the C functions against them.
 """
 
 import math
@@ -15,7 +15,8 @@ import torch
 from scipy import integrate, special, stats
 from torch import Tensor
 
-from cplxnet.nn import fusing, kl, native
+from cplxnet.nn import kl
+from cplxnet.nn.fast import fusing, native
 from cplxnet.nn.kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, penalty, penalty_sum
 
 TERMS = {"complex-vd": COMPLEX_VD, "complex-ard": COMPLEX_ARD, "real-vd": REAL_VD, "real-ard": REAL_ARD}

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cplxnet.nn import CplxBatchNorm1d, native, whitening, whitening_native
+from cplxnet.nn import CplxBatchNorm1d, whitening
+from cplxnet.nn.fast import batchnorm, native
 
 EPS = 1e-5
 has_compiler = shutil.which(os.environ.get("CC", "cc")) is not None and os.environ.get("CPLXNET_NATIVE") != "0"
@@ -22,9 +23,7 @@ PASSES = [
 def passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The kind of passes that `normalise` takes; the other kind raises."""
     native.use(request.param == "native")
-    monkeypatch.setattr(
-        whitening, *{"native": ("_Blocked", None), "blocked": ("whitening_native", None)}[request.param]
-    )
+    monkeypatch.setattr(whitening, *{"native": ("_Blocked", None), "blocked": ("batchnorm", None)}[request.param])
     yield request.param
     native.use(os.environ.get("CPLXNET_NATIVE", "1") != "0")
 
@@ -75,7 +74,7 @@ def test_any_cut_into_blocks(passes: str, block: int, n: int, monkeypatch: pytes
     scales = torch.randn(2, 2, 5), torch.randn(2, 5)
     whole = results(whitening.normalise, x, scales, upstream)
     monkeypatch.setattr(whitening, "_BLOCK", block * 8)
-    monkeypatch.setattr(whitening_native, "_BLOCK", block)
+    monkeypatch.setattr(batchnorm, "_BLOCK", block)
     cut = results(whitening.normalise, x, scales, upstream)
     if n > 2:  # two points lie on a line, whose covariance has no inverse but for eps
         torch.testing.assert_close(cut, whole, rtol=1e-4, atol=2e-4)
@@ -91,7 +90,7 @@ def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(passes: st
     cov, n = torch.stack((re_re, re_im, re_im, im_im)).view(2, 2, 4), 1000
     mean, sums = torch.randn(4, 2), torch.randn(3, 4, 2, dtype=torch.float64)
     weight, bias = (torch.randn(2, 2, 4), torch.randn(2, 4)) if affine else (None, None)
-    matrix, shift = whitening_native._map(mean, cov, weight, bias, EPS)
+    matrix, shift = batchnorm._map(mean, cov, weight, bias, EPS)
     outputs = [torch.empty(2, 2, 4), torch.empty(2, 4), torch.empty(2, 4, 2), torch.empty(2, 4, 2), torch.empty(4, 2)]
     given = (sums, mean, cov, 0 if weight is None else weight, EPS)
     native.call("whitening_gradient", 4, n, *given, *outputs)

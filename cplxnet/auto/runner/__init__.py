@@ -1,0 +1,1 @@
+"""One run of a manifest: its stages in turn, its folder, its checkpoints, its lock."""

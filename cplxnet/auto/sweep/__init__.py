@@ -1,0 +1,1 @@
+"""Many runs: a folder of manifests on the devices of one machine or of a cluster."""

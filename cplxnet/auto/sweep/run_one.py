@@ -1,0 +1,116 @@
+"""One run among many: looked at, claimed, run if it is to be run, and its outcome told instead of raised."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cplxnet.auto.manifest.read import Manifest, load
+from cplxnet.auto.runner import lock
+from cplxnet.auto.runner.changes import refuse_changes, refuse_edits
+from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.runner.reuse import neighbours
+from cplxnet.auto.runner.run import check_device, run_held
+from cplxnet.auto.train.loop import Diverged
+
+BAD = ("failed", "diverged")
+
+
+class Outcome(NamedTuple):
+    """How one run ended: its name, its state and the reason where it failed.
+
+    state: done, skipped (it was done before), failed, diverged, interrupted, or elsewhere (another process has it).
+    """
+
+    name: str
+    state: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every run of a folder is run with. Plain values, so that it can be sent to other machines.
+
+    folder, data: absolute paths that every machine sees. reuse: stages are shared between runs. progress: bars.
+    retry: name -> status.json of the failed runs to be tried again, as it was when the command was started: one that
+    another command has tried again since is left.
+    """
+
+    folder: Path
+    data: Path
+    reuse: bool = True
+    progress: bool = True
+    accept_changes: bool = False
+    timeout_s: float = lock.TIMEOUT_S
+    retry: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    def others(self, name: str) -> list[Path]:
+        """The folders that the run `name` may take finished stages from; none without `reuse`."""
+        return neighbours(self.folder / f"{name}.json") if self.reuse else []
+
+
+def run_one(
+    name: str,
+    settings: Settings,
+    *,
+    device: str,
+    read: Manifest | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Run `folder/name.json` in `folder/name/` if it is not done, failed or with another process; never raises
+    `Exception`.
+
+    read: the manifest as the command read it, perhaps hours ago; one that was edited since, before its turn or while it
+    was run, is a failure that leaves the folder as it is.
+    """
+    path, file = settings.folder / name, settings.folder / f"{name}.json"
+    try:
+        check_device(device)
+        manifest = load(file)
+        if read is not None and not settings.accept_changes:
+            refuse_edits(RunFolder(path), manifest, read)
+        outcome = settled(name, manifest, settings)
+        if outcome is not None:
+            return outcome
+        with lock.hold(path / "claim", settings.timeout_s) as held:
+            outcome = settled(name, manifest, settings)  # another may have finished it in the meantime
+            if outcome is not None:
+                if outcome.state == "skipped":
+                    held.finish()
+                return outcome
+            run_held(
+                held,
+                manifest,
+                device=device,
+                data=settings.data,
+                progress=settings.progress,
+                reuse=settings.others(name),
+                accept_changes=settings.accept_changes,
+                stopped=stopped,
+            )
+        if not settings.accept_changes:
+            refuse_changes(RunFolder(path), load(file))
+    except (lock.Held, lock.ClaimLost) as error:
+        return Outcome(name, "elsewhere", str(error))
+    except Exception as error:  # the edge of a run: its folder has the traceback and the reason, the summary has both
+        state = "diverged" if isinstance(error, Diverged) else "failed"
+        return Outcome(name, state, f"{type(error).__name__}: {error}")
+    return Outcome(name, "done")
+
+
+def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None:
+    """The outcome of a run that needs no running: done before, or failed and not to be tried again; else None.
+
+    Raises ManifestChanged where it was started with another manifest, unless changes are accepted.
+    """
+    files = RunFolder(settings.folder / name)
+    status = files.status
+    if not settings.accept_changes:
+        refuse_changes(files, manifest)
+    elif files.config.get("fingerprint") != manifest.fingerprint():
+        return None
+    if status["state"] == "done":
+        return Outcome(name, "skipped")
+    if status["state"] in BAD and status != settings.retry.get(name):
+        return Outcome(name, status["state"], status["reason"])
+    return None

@@ -1,0 +1,1 @@
+"""Training one stage: its epochs, objective, optimiser and early stopping."""

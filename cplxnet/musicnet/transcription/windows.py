@@ -1,0 +1,127 @@
+"""From a recording to probabilities of notes: a window around every frame, each through the network.
+
+Frame k is at sample k * hop, the middle of its window, as labels are (DESIGN 4); beyond both ends of the recording
+there is silence. So a recording of any length is transcribed from its first sample to its last, and a frame that is as
+far from both ends as half a window has exactly the window that `MusicNet` has there.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from cplxnet.musicnet import recordings
+from cplxnet.musicnet.features import features
+from cplxnet.musicnet.labels import NoteLookup, changes_within
+
+Item = TypeVar("Item")
+Network = Callable[[torch.Tensor], torch.Tensor]  # features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
+
+
+@torch.inference_mode()
+def transcribe(
+    model: Network,
+    samples: np.ndarray | torch.Tensor,
+    *,
+    rate_hz: int = 11_000,
+    window: int = 4096,
+    hop: int = 128,
+    kind: str = "fft",
+    cplx: bool = True,
+    shift: bool = True,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The probability of each note at every `hop` samples of a recording.
+
+        times[k] = k hop / rate_hz
+        probabilities[k] = sigmoid(model(features(x[k hop - window/2 : k hop + window/2])))
+
+    Args:
+        model: features (B, C, L) -> logits (B, 84); a `torch.nn.Module` is put into evaluation mode.
+        samples: float (samples,) at `rate_hz`, of one channel and on the scale of the training data: full scale is 1.
+        rate_hz: samples per second; the networks of this package hear 11 000.
+        window: samples that the network hears at a time. hop: samples from one frame to the next.
+        kind, cplx, shift: as for `features`. All that a run's network expects: `auto.heard(manifest)`.
+        batch_size: windows at a time. device: where the model is. progress: a bar over the batches.
+
+    Returns:
+        times: float64 (frames,), seconds, frames = ceil(samples / hop). probabilities: float32 (frames, 84), of the
+        MIDI notes 21 to 104.
+
+    Raises:
+        ValueError: no samples, more than one channel, whole numbers (try samples / 32768), NaN, infinity; a window, hop
+            or batch size below 1; outputs that are not (B, notes).
+    """
+    signal = _checked(samples)
+    for name, value in (("window", window), ("hop", hop), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"expected {name} >= 1, got {value}")
+    if isinstance(model, torch.nn.Module):
+        model.eval()
+    centres = frame_positions(len(signal), hop)
+    # zeros on either side: row p of the overlapping view is the window around sample p
+    padded = torch.nn.functional.pad(signal, (window // 2, window - window // 2)).to(device)
+    rows = padded.unfold(0, window, 1)
+    batches = torch.from_numpy(centres).to(device).split(batch_size)
+    probabilities = []
+    for centre in _bar(batches, "frames", progress):
+        logit = model(features(rows.index_select(0, centre), kind, cplx=cplx, shift=shift))
+        probabilities.append(_probabilities(logit, len(centre)))
+    return centres / rate_hz, torch.cat(probabilities).numpy()
+
+
+def frame_positions(n_samples: int, hop: int) -> np.ndarray:
+    """The sample that each frame of a recording is at, k * hop: int64 (ceil(n_samples / hop),)."""
+    return np.arange(0, n_samples, hop)
+
+
+def true_roll(recording: recordings.Recording, hop: int) -> np.ndarray:
+    """The notes that the labels of `recording` say sound at the frames of `transcribe`: bool (frames, 84)."""
+    length = len(recording.data)
+    sounding = NoteLookup([changes_within(recording.labels, length)])
+    return sounding(torch.from_numpy(frame_positions(length, hop))).bool().numpy()
+
+
+def transcribe_file(
+    model: Network, path: str | os.PathLike[str], *, hop: int = 2048, progress: bool = True, **heard: object
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every recording of an 11 kHz file, one after another: the true roll, bool, and the probabilities, (frames, 84).
+
+    heard: `window`, `kind`, `cplx`, `shift`, `batch_size` and `device` of `transcribe`.
+    """
+    rate_hz, rolls, found = recordings.rate_hz(path), [], []
+    for recording in _bar(recordings.recordings(path), "recordings", progress):
+        rolls.append(true_roll(recording, hop))
+        options: dict = {"rate_hz": rate_hz, "hop": hop, **heard}
+        found.append(transcribe(model, recording.data, progress=False, **options)[1])
+    return np.concatenate(rolls), np.concatenate(found)
+
+
+def _bar(items: Iterable[Item], label: str, progress: bool) -> Iterable[Item]:
+    return tqdm(items, desc=label, leave=False) if progress else items
+
+
+def _checked(samples: np.ndarray | torch.Tensor) -> torch.Tensor:
+    signal = torch.as_tensor(samples)
+    if signal.dtype not in (torch.float16, torch.float32, torch.float64):
+        raise ValueError(f"expected float samples of full scale 1, got {signal.dtype}; try samples / 32768 for int16")
+    if signal.ndim != 1 or not len(signal):
+        raise ValueError(
+            f"expected samples of one channel, shape (samples,), got {tuple(signal.shape)}; try the mean over channels"
+        )
+    if not signal.isfinite().all():
+        raise ValueError(f"expected finite samples, got {int((~signal.isfinite()).sum())} that are NaN or infinite")
+    return signal.float()
+
+
+def _probabilities(logit: torch.Tensor, n: int) -> torch.Tensor:
+    if logit.ndim != 2 or len(logit) != n or logit.is_complex():
+        raise ValueError(
+            f"expected real logits of shape ({n}, notes) from the network, got {logit.dtype} {tuple(logit.shape)}"
+        )
+    return logit.float().sigmoid().cpu()

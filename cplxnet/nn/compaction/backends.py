@@ -1,0 +1,146 @@
+"""Ways to run a stage on real activations (B, units, length): dense products, CSR, and sparse rows in C.
+
+All give the same values up to rounding. Which is fastest depends on how many weights are left, the shape, the batch and
+the machine, so `compact` times them.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cplxnet.nn.fast import native
+
+from .block import Pool, Stage, real_form
+
+LONGEST = 16384  # as in native.c
+_TOGETHER = 32  # samples of a batch that a sparse linear layer takes at a time: two to eight AVX registers a weight
+_POOLS = {"average": 1, "maximum": 2}  # as in native.c
+Engine = Callable[[Tensor], Tensor]
+
+
+class Dense:
+    """conv1d, as a channels-last image of height 1, or one matrix product; torch's operations alone, on any device."""
+
+    def __init__(self, stage: Stage) -> None:
+        weight, self.bias = real_form(stage)
+        self.stage = stage
+        if stage.whole:
+            self.weight = weight.flatten(1)
+        else:
+            self.weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        stage = self.stage
+        if stage.whole:
+            y = F.linear(x.flatten(1), self.weight, self.bias).unsqueeze(2)
+            return y.relu_() if stage.relu else y
+        image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        geometry = ((1, stage.stride), (0, stage.padding), (1, stage.dilation))
+        y = F.conv2d(image, self.weight, self.bias, *geometry)
+        y = y.relu_() if stage.relu else y
+        if stage.pool is not None:
+            pool = F.avg_pool2d if stage.pool.kind == "average" else F.max_pool2d
+            y = pool(y, (1, stage.pool.size), (1, stage.pool.stride))
+        return y.squeeze(2)
+
+
+class Csr:
+    """A linear layer as torch's product of a CSR matrix and the batch's columns."""
+
+    def __init__(self, stage: Stage) -> None:
+        if not stage.whole:
+            raise ValueError(f"{stage.name}: expected a linear layer for CSR, got a convolution; try dense")
+        weight, self.bias = real_form(stage)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "CSR is in beta state", at the first in a process
+            self.weight = weight.flatten(1).to_sparse_csr()
+        self.relu = stage.relu
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = torch.addmm(self.bias.unsqueeze(1), self.weight, x.flatten(1).t()).t()
+        return (y.relu_() if self.relu else y).unsqueeze(2)
+
+
+class SparseRows:
+    """Only the weights that are left, row by row, bias, ReLU and pooling in the same pass (`sparse_rows` in native.c).
+
+    A strided convolution reads its input as `stride` channels for each one, position p of them at p // stride, so that
+    what is read for neighbouring outputs are neighbours. A linear layer runs along the batch.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        weight, self.bias = real_form(stage)
+        row, unit, tap = weight.nonzero(as_tuple=True)
+        self.value, self.rows, self.stage = weight[row, unit, tap], len(weight), stage
+        start = torch.zeros(self.rows + 1, dtype=torch.int32)
+        start[1:] = torch.bincount(row, minlength=self.rows).cumsum(0)
+        self.start = start
+        if stage.whole:
+            self.channel, self.tap = (unit * weight.shape[2] + tap).int(), torch.zeros_like(tap, dtype=torch.int32)
+        else:
+            at = tap * stage.dilation
+            self.channel = (unit * stage.stride + at % stage.stride).int()
+            self.tap = (at // stage.stride).int()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._whole(x.flatten(1)) if self.stage.whole else self._convolution(x)
+
+    def _convolution(self, x: Tensor) -> Tensor:
+        stage, (batch, _, n) = self.stage, x.shape
+        length = stage.n_conv(n)
+        before, after = stage.padding, stage.padding + (-(n + 2 * stage.padding)) % stage.stride
+        x = F.pad(x, (before, after)) if before or after else x
+        if stage.stride > 1:
+            x = x.unflatten(2, (-1, stage.stride)).transpose(2, 3).flatten(1, 2)
+        pool = stage.pool or Pool("average", 1, 1)
+        n_out = (length - pool.size) // pool.stride + 1
+        y = x.new_empty(batch, self.rows, n_out)
+        self._run(x.contiguous(), length, y, _POOLS[pool.kind] if stage.pool else 0, pool)
+        return y
+
+    def _whole(self, x: Tensor) -> Tensor:
+        batch = len(x)
+        if batch < 8:  # one sample after another: there is no vector of them
+            y = x.new_empty(batch, self.rows, 1)
+            self._run(x.unsqueeze(2).contiguous(), 1, y)
+            return y
+        together = min(_TOGETHER, batch)
+        x = F.pad(x, (0, 0, 0, -batch % together))
+        groups = x.unflatten(0, (-1, together)).transpose(1, 2).contiguous()  # (groups, in, together)
+        y = x.new_empty(len(groups), self.rows, together)
+        self._run(groups, together, y)
+        return y.transpose(1, 2).flatten(0, 1)[:batch].unsqueeze(2)
+
+    def _run(self, x: Tensor, length: int, y: Tensor, kind: int = 0, pool: Pool | None = None) -> None:
+        size, stride = (pool.size, pool.stride) if pool else (1, 1)
+        per_block = 16 if len(x) < 8 else self.rows  # a thread's share: rows of one sample, or samples
+        arrays = (self.start, self.channel, self.tap, self.value, self.bias)
+        native.call(
+            "sparse_rows", len(x), self.rows, length, x.shape[1] * x.shape[2], x.shape[2], x, *arrays,
+            int(self.stage.relu), kind, size, stride, y.shape[2], per_block, y,
+        )  # fmt: skip
+
+
+ENGINES: dict[str, Callable[[Stage], Engine]] = {"dense": Dense, "csr": Csr, "rows": SparseRows}
+
+
+def candidates(stage: Stage, x: Tensor) -> list[str]:
+    """The engines that can run `stage` on `x` (B, units, length) here; dense always can."""
+    names = ["dense"]
+    if stage.whole and not torch.compiler.is_compiling():
+        names.append("csr")
+    long = stage.pool is not None and stage.n_conv(x.shape[2]) > LONGEST
+    if not long and native.usable(x.new_empty(0)):
+        names.append("rows")
+    return names
+
+
+def by_rule(stage: Stage, x: Tensor) -> str:
+    """The engine without measuring: sparse where at least three quarters of the weights are gone."""
+    able = candidates(stage, x)
+    if int(stage.weight.count_nonzero()) * 4 > stage.weight.numel() or able == ["dense"]:
+        return "dense"
+    return "rows" if "rows" in able else "csr"

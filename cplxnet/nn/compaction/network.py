@@ -1,0 +1,209 @@
+"""From a masked network to an ordinary module without masks that computes the same thing, smaller and faster.
+
+The network is read as a chain of stages (`chain`), units that are constant or unread go (`shrink`), and each stage is
+run by the engine (`engines`) that was fastest in a measurement on this machine.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import backends
+from .backends import ENGINES, Engine
+from .block import Stage
+from .dead_units import shrink
+from .read import read_chain
+
+Plan = dict[int, list[str]]  # {batch size it was measured at: engine of each stage}
+
+
+class Compact(nn.Module):
+    """What `compact` makes: a chain of stages for evaluation, without trainable parameters.
+
+    Takes what the network took: complex or real (B, channels, length); a complex input to a real network counts as real
+    parts, then imaginary parts, along the channels. Gives what it gave. `save_compact` keeps it; it has no state dict.
+
+    stages: what is computed. inputs: the input's units that are read. plan: the engines. metadata: text of the user's.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        inputs: Tensor,
+        in_channels: int,
+        *,
+        plan: Plan | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_chain(stages, inputs, in_channels)
+        self.stages, self.inputs, self.in_channels = tuple(stages), inputs, in_channels
+        self.metadata = dict(metadata or {})
+        self.plan: Plan = plan or {}
+        self._built: dict[tuple[int, str], Engine] = {}
+        self.eval()
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the network computes with complex numbers, and so takes two real ones for each input unit."""
+        return self.stages[0].takes == 2
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.real_forward(self._as_real(x))
+        if self.stages[-1].gives == 2:
+            y = torch.view_as_complex(y.unflatten(1, (-1, 2)).movedim(2, -1).contiguous())
+        return y
+
+    def real_forward(self, x: Tensor) -> Tensor:
+        """The same between real numbers: float32 (B, 2 channels, length), real and imaginary parts in turn.
+
+        Of a real network (B, channels, length). Returns (B, units), or (B, units, length) without a linear layer.
+        """
+        x = self._read(x)
+        for stage, engine in zip(self.stages, self._engines(x), strict=True):
+            stage.check(x)
+            x = engine(x)
+        return x.squeeze(2) if self.stages[-1].whole else x
+
+    def portable(self) -> "Compact":
+        """The same network by torch's dense operations alone, as tracing, exporting and other devices need it."""
+        dense = ["dense"] * len(self.stages)
+        return Compact(self.stages, self.inputs, self.in_channels, plan={1: dense}, metadata=self.metadata)
+
+    @torch.no_grad()
+    def measure(self, batch_sizes: Sequence[int], *, rounds: int = 3) -> "Compact":
+        """Choose each stage's engine at each batch size by the least time of `rounds` calls, from the first stage on.
+
+        Times hold for the number of threads torch has now. A call uses the plan of the nearest batch size.
+        """
+        self.plan = {}
+        for batch in batch_sizes:
+            x, plan = self._read(self._example(batch)), []
+            for i, stage in enumerate(self.stages):
+                calls = {name: self._engine(i, name) for name in backends.candidates(stage, x)}
+                plan.append(_fastest(calls, x, rounds))
+                x = self._engine(i, plan[-1])(x)
+            self.plan[batch] = plan
+        wanted = {(i, name) for plan in self.plan.values() for i, name in enumerate(plan)}
+        self._built = {key: engine for key, engine in self._built.items() if key in wanted}
+        return self
+
+    def _example(self, batch: int) -> Tensor:
+        """A noise input of the shortest length that goes through, before its units are selected."""
+        length = 1 if self.stages[-1].whole else 16
+        for stage in reversed(self.stages):
+            length = stage.weight.shape[2] if stage.whole else stage.shortest(length)
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch, self.in_channels * self.stages[0].takes, length, generator=generator)
+
+    def _as_real(self, x: Tensor) -> Tensor:
+        first = self.stages[0]
+        if first.whole and x.dim() > 1:
+            if x.is_complex() and not self.is_complex:
+                x = torch.cat((x.real, x.imag), 1)
+            x = x.flatten(1).unsqueeze(1)  # all of it is one unit, as long as the layer is wide
+        expected = "(B, features)" if first.whole else f"(B, {self.in_channels}, length)"
+        if x.dim() != 3:
+            raise ValueError(f"expected {'complex' if self.is_complex else 'real'} {expected}, got {tuple(x.shape)}")
+        if self.is_complex:
+            parts = torch.view_as_real(x.resolve_conj() if x.is_complex() else torch.complex(x, torch.zeros_like(x)))
+            return parts.movedim(-1, 2).flatten(1, 2)
+        return torch.cat((x.real, x.imag), 1) if x.is_complex() else x
+
+    def _read(self, x: Tensor) -> Tensor:
+        """The units that are read, checked."""
+        takes = self.stages[0].takes
+        if x.shape[1] != self.in_channels * takes:
+            raise ValueError(f"expected {self.in_channels} channels, got {x.shape[1] / takes:g}")
+        if len(self.inputs) < self.in_channels:
+            x = x.unflatten(1, (-1, takes)).index_select(1, self.inputs).flatten(1, 2)
+        return x
+
+    def _engines(self, x: Tensor) -> list[Engine]:
+        nearest = min(self.plan, key=lambda batch: max(batch / max(len(x), 1), max(len(x), 1) / batch), default=None)
+        names = ["" for _ in self.stages] if nearest is None else self.plan[nearest]
+        return [self._engine(i, name or backends.by_rule(self.stages[i], x)) for i, name in enumerate(names)]
+
+    def _engine(self, i: int, name: str) -> Engine:
+        if (i, name) not in self._built:
+            self._built[i, name] = ENGINES[name](self.stages[i])
+        return self._built[i, name]
+
+    def extra_repr(self) -> str:
+        lines = [f"{self.in_channels} channels in, {len(self.inputs)} read; engines {self.plan or 'by rule'}"]
+        for stage in self.stages:
+            left = int(stage.weight.count_nonzero())
+            lines.append(f"{stage.name}: {tuple(stage.weight.shape)}, {left} of {stage.weight.numel()} weights left")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def compact(
+    model: nn.Module,
+    *,
+    threshold: float = -0.5,
+    masks: Mapping[str, Tensor] | None = None,
+    batch_sizes: Sequence[int] = (1, 64),
+    measure: bool = True,
+) -> Compact:
+    """The network that `model` is in evaluation once its masks hold, without what they switch off.
+
+        |compact(model)(x) - model(x)| <= 1e-5 max |model(x)|    in float32
+
+    Args:
+        model: a `Sequential`, dense, variational or masked, complex or real (see `read.read_chain`). Left as it is.
+        threshold: a weight of a variational layer is kept if log_alpha <= threshold.
+        masks: {layer name: mask, True = keep}, in place of the layers' own.
+        batch_sizes: at which engines are timed; each call uses those of the nearest.
+        measure: False chooses by a fixed rule instead, so that the last bits are the same every time.
+
+    Raises:
+        UnknownLayer: a layer that it does not know, named. ValueError: masks that do not fit, weights not finite.
+
+    Warns:
+        RuntimeWarning: a layer of which no weight is left; the result gives a constant.
+    """
+    stages = read_chain(model, threshold, masks)
+    in_channels = stages[0].weight.shape[1]
+    stages, inputs = shrink(stages)
+    made = Compact([_on_cpu(stage) for stage in stages], inputs.cpu(), in_channels)
+    return made.measure(batch_sizes) if measure else made
+
+
+def _on_cpu(stage: Stage) -> Stage:
+    tensors = {key: value.cpu() for key, value in vars(stage).items() if isinstance(value, Tensor)}
+    return stage.replaced(**tensors)
+
+
+def _check_chain(stages: Sequence[Stage], inputs: Tensor, in_channels: int) -> None:
+    given = (len(inputs), stages[0].takes)  # units, real numbers a unit
+    if not stages or not bool(((inputs >= 0) & (inputs < in_channels)).all()):
+        raise ValueError(f"expected stages that read units 0 to {in_channels - 1}, got {inputs.tolist()}")
+    for stage in stages:
+        stage.check_tensors()
+        wanted = (stage.weight.shape[1], stage.takes)
+        if wanted != given:
+            raise ValueError(f"{stage.name}: expected to read {given[0]} units of {given[1]} numbers, got {wanted}")
+        given = (len(stage.weight), stage.gives)
+
+
+def _fastest(calls: Mapping[str, Callable[[Tensor], Any]], x: Tensor, rounds: int) -> str:
+    """The name of the call with the least time, of `rounds` each in turn.
+
+    A first call warms up; whichever takes ten times as long as another even then is left out.
+    """
+    first = {name: _taken(call, x) for name, call in calls.items()}
+    times = {name: seconds for name, seconds in first.items() if seconds <= 10 * min(first.values())}
+    if len(times) > 1:
+        times = {name: min(_taken(calls[name], x) for _ in range(rounds)) for name in times}
+    return min(times, key=times.__getitem__)
+
+
+def _taken(call: Callable[[Tensor], Any], x: Tensor) -> float:
+    start = time.perf_counter()
+    call(x)
+    return time.perf_counter() - start

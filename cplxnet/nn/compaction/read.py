@@ -1,0 +1,228 @@
+"""A network read as a chain of stages: masks applied, batch norm folded into the layer before it.
+
+Batch norm in evaluation is y = M (x - m) + s per channel, so after z = W * x + b it is (M, M (b - m) + s): a real 2x2
+matrix beside a complex layer (`Stage.mix`), and simply rows scaled by gamma/sqrt(var + eps) in a real one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cplxnet.nn.activation import CplxDropout, CplxFlatten, CplxToReal, Split
+from cplxnet.nn.batchnorm import CplxBatchNorm1d
+from cplxnet.nn.conv import CplxConv1d
+from cplxnet.nn.gaussian import GaussianWeight
+from cplxnet.nn.linear import CplxLinear
+from cplxnet.nn.masked import Masked
+from cplxnet.nn.whitening import matrix_of
+
+from .block import Pool, Stage, mixed
+
+Masks = Mapping[str, Tensor]
+_WEIGHTED = (CplxConv1d, nn.Conv1d, CplxLinear, nn.Linear)
+_PASSED = (nn.Identity, nn.Dropout, CplxDropout)  # nothing in evaluation
+
+
+class UnknownLayer(TypeError):
+    """A layer that cannot be made compact; the text names it. The network is as it was."""
+
+
+@dataclasses.dataclass
+class _Reader:
+    """What has been read so far; `flattened` after a flatten that no linear layer has followed yet."""
+
+    threshold: float
+    masks: Masks | None
+    stages: list[Stage] = dataclasses.field(default_factory=list)
+    flattened: bool = False
+
+    def last(self, name: str, layer: nn.Module) -> Stage:
+        if not self.stages:
+            raise _refused(name, layer, "it comes before the first layer with weights")
+        return self.stages[-1]
+
+    def amend(self, **changes: Any) -> None:
+        self.stages[-1] = self.stages[-1].replaced(**changes)
+
+
+@torch.no_grad()
+def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -> list[Stage]:
+    """The stages of `model`, its weights off where a mask (`masks`, the layer's own, or log_alpha) says so.
+
+    model: a `Sequential`, nested or not, of linear and one-dimensional convolutional layers of any kind, batch norm,
+    (split) ReLU, (split) average or real maximum pooling, flatten, dropout, `CplxToReal`. Nothing in it is changed.
+    Raises UnknownLayer for anything else, ValueError for masks that do not fit and weights that are not finite.
+    """
+    reader, leaves = _Reader(threshold, masks), dict(_leaves("", model))
+    strangers = [name for name in masks or () if name not in leaves]
+    if strangers:
+        raise ValueError(f"masks do not fit the network; no layers of the names {', '.join(strangers)}")
+    for name, layer in leaves.items():
+        read = _reader_of(layer)
+        if read is None:
+            raise _refused(name, layer, "compact does not know it")
+        read(reader, name, layer)
+    if not reader.stages:
+        raise ValueError(f"expected a network with linear or convolutional layers, got {type(model).__name__} without")
+    return reader.stages
+
+
+def _reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
+    """By exact type: a user's subclass may have another forward. Variational and masked ones are ours."""
+    if isinstance(layer, (Masked, GaussianWeight)):
+        return next((READERS[kind] for kind in _WEIGHTED if isinstance(layer, kind)), None)
+    return READERS.get(type(layer))
+
+
+def _leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if not isinstance(module, nn.Sequential):
+        yield prefix, module
+        return
+    if type(module).forward is not nn.Sequential.forward and not getattr(module, "is_chain", False):
+        raise _refused(prefix, module, "its forward is its own; set is_chain = True on it if that only runs the layers")
+    for name, child in module._modules.items():  # not named_children, which leaves out a layer used twice
+        if child is not None:
+            yield from _leaves(f"{prefix}.{name}" if prefix else name, child)
+
+
+def _refused(name: str, layer: nn.Module, why: str) -> UnknownLayer:
+    return UnknownLayer(
+        f"{name or 'the network itself'}: {type(layer).__name__} cannot be made compact: {why}; expected a Sequential "
+        "of linear, Conv1d, batch-norm layers, (split) ReLU, average or maximum pooling, flatten, dropout, CplxToReal"
+    )
+
+
+def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
+    """The weight, zero where it is masked."""
+    weight = layer.weight.detach()
+    if not bool(torch.isfinite(torch.view_as_real(weight) if weight.is_complex() else weight).all()):
+        raise ValueError(f"{name}: expected finite weights, got NaN or infinity; try an earlier snapshot")
+    mask = None
+    if reader.masks is not None and name in reader.masks:
+        mask = reader.masks[name]
+    elif isinstance(layer, Masked):
+        mask = layer.mask
+    elif isinstance(layer, GaussianWeight):
+        mask = layer.relevance(reader.threshold)
+    if mask is not None and mask.shape != weight.shape:
+        raise ValueError(f"{name}: expected a mask of shape {tuple(weight.shape)}, got {tuple(mask.shape)}")
+    return weight.clone() if mask is None else weight.masked_fill(~mask.to(weight.device, torch.bool), 0)
+
+
+def _bias(layer: Any, weight: Tensor) -> Tensor:
+    return weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().clone()
+
+
+def _convolution(reader: _Reader, name: str, layer: Any) -> None:
+    if isinstance(layer.padding, str) or (layer.padding_mode != "zeros" and layer.padding[0]):
+        raise _refused(name, layer, f"padding {layer.padding!r}, {layer.padding_mode}: not a number of zeros")
+    if reader.flattened or (reader.stages and reader.stages[-1].whole):
+        raise _refused(name, layer, "a convolution after flatten or a linear layer")
+    weight = _ungrouped(_kept_weight(reader, name, layer), layer.groups)
+    geometry = {"stride": layer.stride[0], "padding": layer.padding[0], "dilation": layer.dilation[0]}
+    reader.stages.append(Stage(name, weight, _bias(layer, weight), **geometry))
+
+
+def _ungrouped(weight: Tensor, groups: int) -> Tensor:
+    """(out, in/groups, k) as (out, in, k), zero between groups."""
+    if groups == 1:
+        return weight
+    out, each, k = weight.shape
+    wide = weight.new_zeros(out, each * groups, k)
+    for g in range(groups):
+        rows = slice(g * out // groups, (g + 1) * out // groups)
+        wide[rows, g * each : (g + 1) * each] = weight[rows]
+    return wide
+
+
+def _linear(reader: _Reader, name: str, layer: Any) -> None:
+    weight = _kept_weight(reader, name, layer)
+    if not reader.stages:
+        weight = weight.unsqueeze(1)  # all of the input, one unit
+    elif reader.stages[-1].whole:
+        weight = weight.unsqueeze(2)
+    elif reader.flattened:
+        weight = weight.unflatten(1, (len(reader.stages[-1].weight), -1))  # (out, channels, length)
+    else:
+        raise _refused(name, layer, "a linear layer after a convolution, without flatten between them")
+    reader.flattened = False
+    reader.stages.append(Stage(name, weight, _bias(layer, weight), whole=True))
+
+
+def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
+    stage = reader.last(name, layer)
+    if stage.relu or stage.pool or reader.flattened or stage.real_part:
+        raise _refused(name, layer, "batch norm that does not follow its linear or convolutional layer at once")
+    if layer.running_mean is None:
+        raise _refused(name, layer, "batch norm without running statistics, which depends on the batch")
+    if isinstance(layer, CplxBatchNorm1d):
+        matrix = matrix_of(layer.running_var.double(), _double(layer.weight), layer.eps).permute(2, 0, 1)  # (C, 2, 2)
+        shift = 0 if layer.bias is None else torch.complex(*layer.bias.detach().double())
+        centred = stage.bias.to(torch.complex128) - torch.complex(*layer.running_mean.double())
+        mix = matrix if stage.mix is None else matrix @ stage.mix.double()
+        reader.amend(mix=mix.float(), bias=(mixed(matrix, centred) + shift).to(stage.bias.dtype))
+        return
+    scale = (layer.running_var.double() + layer.eps).rsqrt()
+    scale = scale if layer.weight is None else scale * layer.weight.detach().double()
+    shift = 0 if layer.bias is None else layer.bias.detach().double()
+    weight = (stage.weight.double() * scale.view(-1, 1, 1)).to(stage.weight.dtype)
+    reader.amend(weight=weight, bias=((stage.bias - layer.running_mean) * scale + shift).to(stage.bias.dtype))
+
+
+def _double(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.detach().double()
+
+
+def _relu(reader: _Reader, name: str, layer: nn.Module) -> None:
+    if reader.last(name, layer).pool and reader.stages[-1].pool.kind == "average":  # type: ignore[union-attr]
+        raise _refused(name, layer, "ReLU after average pooling")
+    reader.amend(relu=True)  # before maximum pooling or after it: the same
+
+
+def _pool(reader: _Reader, name: str, layer: Any, kind: Any) -> None:
+    stage = reader.last(name, layer)
+    size, stride, padding = (int(torch.as_tensor(v)) for v in (layer.kernel_size, layer.stride, layer.padding))
+    if padding or layer.ceil_mode or int(torch.as_tensor(getattr(layer, "dilation", 1))) != 1:
+        raise _refused(name, layer, "pooling with padding, dilation or ceil_mode")
+    if getattr(layer, "return_indices", False) or stage.pool or stage.whole or reader.flattened:
+        raise _refused(name, layer, "pooling that gives indices, is the second in a row, or follows flatten")
+    reader.amend(pool=Pool(kind, size, stride))
+
+
+def _split(reader: _Reader, name: str, layer: Split) -> None:
+    if type(layer.module) not in (nn.ReLU, nn.AvgPool1d, nn.MaxPool1d, nn.Identity, nn.Dropout):
+        raise _refused(name, layer, f"compact does not know Split({type(layer.module).__name__})")
+    READERS[type(layer.module)](reader, name, layer.module)
+
+
+def _flatten(reader: _Reader, name: str, layer: Any) -> None:
+    if (layer.start_dim, layer.end_dim) not in ((1, -1), (1, 2)):
+        raise _refused(name, layer, f"flatten from axis {layer.start_dim} to {layer.end_dim}, expected 1 to -1")
+    reader.flattened = True
+
+
+def _to_real(reader: _Reader, name: str, layer: nn.Module) -> None:
+    if not reader.last(name, layer).weight.is_complex() or reader.stages[-1].real_part:
+        raise _refused(name, layer, "its input is real already")
+    reader.amend(real_part=True)
+
+
+READERS: dict[type[nn.Module], Callable[[_Reader, str, Any], None]] = {
+    CplxConv1d: _convolution,
+    nn.Conv1d: _convolution,
+    CplxLinear: _linear,
+    nn.Linear: _linear,
+    CplxBatchNorm1d: _batch_norm,
+    nn.BatchNorm1d: _batch_norm,
+    Split: _split,
+    nn.ReLU: _relu,
+    nn.AvgPool1d: lambda reader, name, layer: _pool(reader, name, layer, "average"),
+    nn.MaxPool1d: lambda reader, name, layer: _pool(reader, name, layer, "maximum"),
+    nn.Flatten: _flatten,
+    CplxFlatten: _flatten,
+    CplxToReal: _to_real,
+    **dict.fromkeys(_PASSED, lambda reader, name, layer: None),
+}

@@ -1,0 +1,79 @@
+"""Layers in turn, with batch norm and the split ReLU and average pooling that follow it in one go.
+
+    y = pool(relu(W (V + eps I)^(-1/2) (x - m) + b))
+
+By themselves these layers read and write every activation several times over, and keep what lies between them for the
+backward pass. Together they read x twice, for its mean and its covariance, and once more to write y; their gradient is
+made from x and dL/dy alone (see `fast.batchnorm`). The values are the same.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.utils import _single
+
+from .activation import Split
+from .batchnorm import CplxBatchNorm1d
+from .fast import native
+from .parameters import as_ri
+
+
+def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """x through `layers` in turn, as `torch.nn.Sequential` has it.
+
+    Where a `CplxBatchNorm1d` on complex64 (B, C, L) in the CPU's memory is followed by `Split(nn.ReLU())`, and perhaps
+    `Split(nn.AvgPool1d(2))`, these run as one; not where one of them has a hook.
+    """
+    rest = list(layers)
+    while rest:
+        layer = rest[0]
+        n_folded = _n_folded(rest[:3], x)
+        if n_folded:
+            assert isinstance(layer, CplxBatchNorm1d)
+            x = layer.rectified(x, pool=n_folded == 3)
+        else:
+            x = layer(x)
+        del rest[: n_folded or 1]
+    return x
+
+
+def _n_folded(layers: Sequence[nn.Module], x: Tensor) -> int:
+    """How many of `layers`, the next ones, run as one: 3 (batch norm, ReLU, pooling), 2 (no pooling) or 0 (none do)."""
+    if len(layers) < 2 or type(layers[0]) is not CplxBatchNorm1d or not _is_split(layers[1], nn.ReLU):
+        return 0
+    norm = layers[0]
+    if x.dim() != 3 or x.dtype != torch.complex64 or not native.usable(as_ri(x.movedim(1, -1)), *_numbers(norm)):
+        return 0
+    if not norm.training and torch.is_grad_enabled():
+        return 0  # a gradient through running statistics is rare: left to autograd
+    if _any_hook(layers[:2]):
+        return 0
+    return 3 if len(layers) == 3 and x.shape[2] > 1 and _halves(layers[2]) and not _any_hook(layers[2:]) else 2
+
+
+def _numbers(norm: CplxBatchNorm1d) -> list[Tensor]:
+    """Parameters and running statistics, as far as it has them."""
+    stored = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return [t for t in stored if t is not None]
+
+
+def _is_split(layer: nn.Module, of: type[nn.Module]) -> bool:
+    return type(layer) is Split and type(layer.module) is of
+
+
+def _halves(layer: nn.Module) -> bool:
+    """Whether it is the average of pairs of neighbours."""
+    if not _is_split(layer, nn.AvgPool1d):
+        return False
+    pool: Any = layer.module
+    return (*map(_single, (pool.kernel_size, pool.stride, pool.padding)), pool.ceil_mode) == ((2,), (2,), (0,), False)
+
+
+def _any_hook(layers: Iterable[nn.Module]) -> bool:
+    """Whether somebody listens to one of these layers, or to all layers."""
+    parts = [part for layer in layers for part in layer.modules()]
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return _has_any_global_hook() or any(getattr(part, kind) for part in parts for kind in kinds)

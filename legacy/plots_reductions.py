@@ -1,0 +1,59 @@
+"""Figures of sum against mean at equal compression, from the tables of `reductions`."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cplxnet.auto.report.style import COLOURS, MARKERS
+
+PRECISION = "pooled average precision"
+STYLES = {  # dashes too, so that none rests on colour alone
+    "sum": {"color": COLOURS[0], "marker": MARKERS[0], "ls": "-"},
+    "mean": {"color": COLOURS[1], "marker": MARKERS[1], "ls": "--"},
+}
+
+
+def layers(table: pd.DataFrame) -> Figure:
+    """Irrelevant weights in every layer, a panel a compression: sum and mean. table: of `reductions.sparsity`."""
+    pairs = sorted(_some(table)["pair"].unique())
+    figure, panels = plt.subplots(
+        1, len(pairs), figsize=(1 + 3.2 * len(pairs), 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, pair in zip(panels.flat, pairs, strict=True):
+        for how, rows in table[table["pair"] == pair].groupby("reduction", sort=False):
+            axes.plot(rows["layer"], 100 * rows["sparsity"], label=how, **STYLES[how])
+        axes.set(title=f"{pair:g} times fewer", ylim=(-3, 103))
+        axes.tick_params(axis="x", rotation=60)
+        axes.grid(alpha=0.25)
+    panels[0, 0].set_ylabel("irrelevant weights, percent")
+    panels[0, 0].legend(frameon=False, title="KL within a layer")
+    figure.supxlabel("layer, from the input on", fontsize=10)
+    return figure
+
+
+def scores(table: pd.DataFrame, *, scorer: str = "test") -> Figure:
+    """Left: the spread over layers; right: average precision around fine-tuning. table: of `reductions.pairs`."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for how, rows in _some(table).groupby("reduction", sort=False):
+        style = STYLES[how]
+        left.plot(rows["pair"], rows["std"], label=how, **style)
+        right.plot(rows["pair"], rows["after"], label=f"{how}, after fine-tuning", **style)
+        right.plot(rows["pair"], rows["before"], label=f"{how}, before", **style, mfc="white", alpha=0.6)
+    right.axhline(table["dense"].mean(), color="0.3", lw=1, label="dense")
+    left.set(ylabel="spread of sparsity over layers,\nstandard deviation, percentage points", ylim=(0, None))
+    right.set(ylabel=f"{PRECISION}, {scorer}")
+    ticks = sorted(table["pair"].unique())
+    for axes in (left, right):
+        axes.set(xscale="log", xlabel="compression, times fewer real numbers")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.grid(alpha=0.25)
+    left.legend(frameon=False, title="KL within a layer")
+    right.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _some(table: pd.DataFrame) -> pd.DataFrame:
+    if table.empty:
+        raise ValueError("expected runs at equal compression, got none with scores; try to run the folder first")
+    return table

@@ -1,0 +1,97 @@
+"""A results page from scores.json files written by hand: every figure worked out here by hand too."""
+
+from pathlib import Path
+
+import pytest
+from small import C, small
+from test_tables import fill, stage
+
+from cplxnet.auto import __main__, report
+from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.report import page
+
+LOSSES = {  # form, C, seed -> (zeros of 100, average precision before and after fine-tuning); dense is 0.40 and 0.44
+    ("VD", 0.1, 0): (75, 0.30, 0.41),
+    ("VD", 0.1, 1): (75, 0.32, 0.43),
+    ("VD", 0.2, 0): (99, 0.20, 0.30),
+    ("ARD", 0.1, 0): (50, 0.30, 0.39),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    axes = {experiments.METHOD: ["complex.TwoLayerDenseVD", "complex.TwoLayerDenseARD"], C: [0.1, 0.2]}
+
+    def label(values):
+        return f"{values[experiments.METHOD].removeprefix('complex.TwoLayerDense')}-{values[C]}-{values['seed']}"
+
+    manifests = grid.expand(small(), axes, replicates=2, label=label)
+    grid.write(tmp_path, manifests)
+    for (form, c, seed), (n_zero, before, after) in LOSSES.items():
+        stages = {"dense": stage(0.44 if seed else 0.40), "sparsify": stage(before, n_zero=n_zero)}
+        stages["fine-tune"] = stage(after, start=before, n_zero=n_zero)
+        fill(tmp_path, f"{form}-{c}-{seed}", manifests[f"{form}-{c}-{seed}"], stages)
+    name = "ARD-0.2-1"
+    fill(tmp_path, name, manifests[name], {"dense": stage(0.44)}, state="running")
+    return tmp_path
+
+
+def test_each_group_has_means_and_losses_beside_its_own_dense_network(folder):
+    found = page.groups(report.collect(folder)).set_index(["form", "C"])
+    assert list(found.index) == [("ARD", 0.1), ("VD", 0.1), ("VD", 0.2)]
+    row = found.loc[("VD", 0.1)]
+    assert (row["n"], row["compression"], row["kept"]) == (2, 4.0, 25.0)
+    assert row[["before", "after"]].tolist() == pytest.approx([0.31, 0.42])
+    # 0.40 - 0.41 and 0.44 - 0.43: a gain and a loss, nothing on average
+    assert row[["loss", "loss_low", "loss_high"]].tolist() == pytest.approx([0.0, -0.01, 0.01])
+    assert found.loc[("VD", 0.2), "loss"] == pytest.approx(0.10)
+
+
+def test_the_readings_of_a_report_keep_the_forms_apart(folder):
+    dense, *others = report.readings(report.collect(folder))
+    assert dense.startswith("Dense: average precision 0.420 on test")
+    assert [text.partition(" times")[0] for text in others] == ["ARD, C = 0.1: 2", "VD, C = 0.1: 4", "VD, C = 0.2: 100"]
+    assert others[0].endswith("0.300 before and 0.390 after fine-tuning, 0.030 below dense.")
+
+
+def test_the_page_says_what_is_known_and_what_is_not(folder, capsys):
+    assert __main__.main(["page", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "| VD | 0.1 | 2 | 4 | 25 | 0.3100 | 0.4200 | 0.0000 | -0.0100 to 0.0100 |" in text
+    assert "| ARD | 0.1 | 1 | 2 | 50 | 0.3000 | 0.3900 | 0.0100 | one only |" in text
+    assert "1. Dense: 100 real numbers, average precision 0.4000 and 0.4400 on test (0.050 would be chance)" in text
+    assert "so 2 replicates differ by 0.0400." in text
+    assert (
+        "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, 0.1000 below" in text
+    )
+    assert "ARD at 50 times fewer: not known, what is finished spans 2 to 2 times." in text
+    # from 4 to 100 times, 50 lies at log(12.5)/log(25) = 0.785 of the way from a loss of 0 to one of 0.1
+    assert "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond the 0.0400" in text
+    assert "Not finished: 4 of 8 runs (ARD-0.1-1, ARD-0.2-0, ARD-0.2-1, VD-0.2-1)." in text
+
+
+def test_a_grid_that_is_not_started_has_no_figures(tmp_path):
+    grid.write(tmp_path, {"one": small()})
+    assert page.markdown(tmp_path) == "Not finished: 1 of 1 runs (one).\n"
+    assert page.groups(report.collect(tmp_path)).empty
+
+
+def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys):
+    path, begin = tmp_path / "results.md", page.BEGIN.format(folder=folder.as_posix())
+    path.write_text(f"# Results\n\n{begin}\nold\n{page.END}\n\nAfter.\n")
+    for _ in range(2):  # the second time it replaces itself
+        assert __main__.main(["page", str(folder), "--into", str(path)]) == 0
+        assert path.read_text() == f"# Results\n\n{begin}\n\n{page.markdown(folder)}\n{page.END}\n\nAfter.\n"
+    path.write_text("# Results\n")
+    assert __main__.main(["page", str(folder), "--into", str(path)]) == 2
+    assert "expected the lines" in capsys.readouterr().err and path.read_text() == "# Results\n"
+
+
+def test_the_reference_page_has_the_marks_for_its_results(tmp_path, monkeypatch):
+    root = Path(__file__).resolve().parents[3]
+    copy = tmp_path / "reference.md"
+    copy.write_text((root / "extra" / "reference.md").read_text())
+    monkeypatch.chdir(root)
+    page.insert(copy, "runs/reference")
+    head, _, rest = copy.read_text().partition("<!-- begin")
+    assert "This is rendered music" in head and page.markdown("runs/reference") in rest

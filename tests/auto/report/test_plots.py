@@ -1,0 +1,136 @@
+"""The figures show the numbers of their tables: every point, line and band is where the table says."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgba
+
+from cplxnet.auto import experiments, report
+from cplxnet.auto.report import by_layer, plots, profile, trade_off
+
+matplotlib.use("Agg")
+
+DENSE = {0: 0.90, 1: 0.92}
+TUNED = {  # (C, replicate) -> compression, before, after
+    (0.01, 0): (10.0, 0.88, 0.91),
+    (0.01, 1): (12.0, 0.86, 0.93),
+    (0.1, 0): (150.0, 0.70, 0.80),
+    (0.1, 1): (100.0, 0.74, 0.84),
+}
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    rows = []
+    for (c, seed), (compression, before, after) in TUNED.items():
+        about = {
+            "run": f"c{c}-r{seed}",
+            experiments.C: c,
+            "seed": seed,
+            "scorer": "test",
+            "positive_share": 0.03,
+            "n_par": 1000,
+            "n_zero": 0,
+        }
+        score = {"average_precision": DENSE[seed], "average_precision_start": None, "compression": 1.0}
+        rows.append({**about, "stage": "dense", **score})
+        score = {"average_precision": after, "average_precision_start": before, "compression": compression}
+        rows.append({**about, "stage": "fine-tune", **score})
+    return pd.DataFrame(rows)
+
+
+def points(axes: matplotlib.axes.Axes, *, filled: bool) -> set[tuple[float, float]]:
+    white = to_rgba("white")
+    lines = [line for line in axes.get_lines() if line.get_marker() == "o" and len(line.get_xdata()) == 1]
+    chosen = [line for line in lines if (to_rgba(line.get_markerfacecolor()) != white) == filled]
+    return {(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in chosen}
+
+
+def test_trade_off_shows_every_run_before_and_after(table: pd.DataFrame) -> None:
+    axes = trade_off.figure(trade_off.rows(table)).axes[0]
+    assert points(axes, filled=False) == {(compression, before) for compression, before, _ in TUNED.values()}
+    assert points(axes, filled=True) == {(compression, after) for compression, _, after in TUNED.values()}
+    assert axes.get_xscale() == "log"
+    # each C once, over the higher of its two replicates
+    assert {text.get_text(): text.xy for text in axes.texts} == {"0.01": (12.0, 0.93), "0.1": (100.0, 0.84)}
+    assert len(axes.texts) == 2
+    assert "compression" in axes.get_xlabel() and "average precision" in axes.get_ylabel()
+
+
+def test_trade_off_shows_dense_as_a_band(table: pd.DataFrame) -> None:
+    axes = trade_off.figure(trade_off.rows(table)).axes[0]
+    (band,) = axes.patches
+    low, high = band.get_y(), band.get_y() + band.get_height()
+    assert low == pytest.approx(0.90, abs=2e-3) and high == pytest.approx(0.92, abs=2e-3)
+    assert axes.get_lines()[0].get_ydata()[0] == pytest.approx(0.91)
+    assert "0.900 to 0.920" in axes.get_legend().get_texts()[0].get_text()
+
+
+def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataFrame) -> None:
+    first = table[table["run"] == "c0.01-r0"]  # of a second method, so far with one of the two dense networks
+    both = trade_off.rows(pd.concat([table.assign(method="VD"), first.assign(method="ARD", run="ard")]))
+    (band,) = trade_off.figure(both).axes[0].patches
+    assert band.get_y() == pytest.approx(0.90, abs=2e-3)
+    both.loc[both["method"] == "ARD", "dense"] = 0.7  # a network of its own
+    assert len(trade_off.figure(both).axes[0].patches) == 2
+
+
+def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
+    upper, lower = profile.figure(profile.rows(table)).axes
+    curves = {line.get_label(): line for line in upper.get_lines()}
+    np.testing.assert_allclose(curves["before fine-tuning"].get_ydata(), [0.87, 0.72])
+    np.testing.assert_allclose(curves["after fine-tuning"].get_ydata(), [0.92, 0.82])
+    np.testing.assert_allclose(lower.get_lines()[0].get_ydata(), [120**0.5, 15000**0.5])
+    np.testing.assert_allclose(lower.get_lines()[0].get_xdata(), [0.01, 0.1])
+
+
+def test_sparsity_by_layer_averages_replicates_and_leaves_out_layers_without_zeros() -> None:
+    rows = [
+        {experiments.C: c, "stage": "sparsify", "layer": layer, "n_zero": zeros, "n_par": 100, "sparsity": zeros / 100}
+        for c, layer, zeros in [
+            (0.1, "conv1", 10),
+            (0.1, "conv1", 30),
+            (0.1, "norm1", 0),
+            (0.1, "fc1", 90),
+            (0.1, "fc1", 94),
+        ]
+    ]
+    (axes,) = by_layer.figure(pd.DataFrame(rows)).axes
+    (line,) = axes.get_lines()
+    assert list(line.get_xdata()) == ["conv1", "fc1"]
+    np.testing.assert_allclose(line.get_ydata(), [20.0, 92.0])
+
+
+def test_learning_curves_have_a_line_per_stage_and_no_kl_where_there_is_none() -> None:
+    history = pd.DataFrame(
+        {
+            "stage": ["dense", "dense", "sparsify"],
+            "loss": [0.3, 0.2, 0.1],
+            "kl": [None, None, 5e5],
+            "validation": [0.1, 0.5, None],
+        }
+    )
+    loss, validation, kl = plots.learning_curves(history).axes
+    assert [list(line.get_ydata()) for line in loss.get_lines()] == [[0.3, 0.2], [0.1]]
+    assert list(validation.get_lines()[0].get_ydata()) == [0.1, 0.5]
+    drawn = np.concatenate([line.get_ydata() for line in kl.get_lines()])
+    assert list(drawn[np.isfinite(drawn)]) == [5e5]
+
+
+def test_a_folder_without_scores_says_what_to_try(table: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"expected runs scored by 'valid', got none .scorers: test.; try .*status"):
+        trade_off.rows(table, scorer="valid")
+    with pytest.raises(ValueError, match="got none"):
+        trade_off.rows(pd.DataFrame())
+
+
+def test_readings_say_what_the_table_says(table: pd.DataFrame) -> None:
+    dense, low, high = report.readings(table)
+    assert dense == "Dense: average precision 0.910 on test (0.030 would be chance), 1,000 real numbers."
+    assert low == (
+        "C = 0.01: 11 times fewer real numbers, average precision 0.870 before and 0.920 after fine-tuning, "
+        "0.010 above dense."
+    )
+    assert high.startswith("C = 0.1: 125 times fewer") and high.endswith("0.090 below dense.")
+    assert report.readings(pd.DataFrame()) == []

@@ -1,0 +1,197 @@
+"""Tables from scores.json files written by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+from small import C, small
+
+from cplxnet.auto import report
+from cplxnet.auto.manifest import grid
+from cplxnet.auto.manifest.read import Manifest, ManifestError
+from cplxnet.auto.runner import lock
+from cplxnet.auto.runner.folder import RunFolder
+
+COLUMNS = [
+    "run",
+    "state",
+    C,
+    "seed",
+    "stage",
+    "scorer",
+    "average_precision",
+    "average_precision_trabelsi2018",
+    "positive_share",
+    "n_windows",
+    "average_precision_start",
+    "n_par",
+    "n_zero",
+    "compression",
+    "epochs",
+    "stopped_early",
+    "seconds",
+    "reused_from",
+]
+
+
+def stage(ap, *, start=None, n_zero=0, reused_from=None):
+    """A stage of scores.json with average precision `ap` on test and twice that on validation."""
+
+    def scored(value):
+        names = {"average_precision_trabelsi2018": None, "n_windows": 7, "positive_share": 0.05}
+        return None if value is None else {"average_precision": value, **names, "notes": {}}
+
+    return {
+        "key": "k",
+        "epochs": 2,
+        "stopped_early": False,
+        "seconds": 1.5,
+        "reused_from": reused_from,
+        "n_par": 100,
+        "n_zero": n_zero,
+        "compression": None if n_zero == 100 else 100 / (100 - n_zero),
+        "layers": {"fc1": {"n_par": 20, "n_zero": n_zero // 5}, "fc2": {"n_par": 80, "n_zero": n_zero - n_zero // 5}},
+        "scores": {
+            "validation": {"start": scored(start and 2 * start), "end": scored(2 * ap)},
+            "test": {"start": scored(start), "end": scored(ap)},
+        },
+    }
+
+
+def fill(folder, name, manifest: Manifest, stages, state="done"):
+    files = RunFolder(folder / name)
+    if state == "running":
+        lock.hold(files.path / "claim")  # for as long as the tests run
+    files.start(manifest.resolved(), "cpu")
+    files.write_scores({"schema": 1, "name": name, "manifest": manifest.resolved().to_dict(), "stages": stages})
+    files.update(state=state)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two values of C, two seeds; a run that is not started, one in its second stage, one started without scores."""
+    manifests = grid.expand(small(), {C: [0.1, 0.2, 0.3]}, replicates=2, label=lambda v: f"c{v[C]}-r{v['seed']}")
+    grid.write(tmp_path, manifests)
+    for c, seed, ap, n_zero in ((0.1, 0, 0.30, 50), (0.1, 1, 0.36, 75), (0.2, 0, 0.20, 90)):
+        name = f"c{c}-r{seed}"
+        dense = stage(0.4, reused_from=None if (c, seed) != (0.2, 0) else "c0.1-r0")
+        stages = {"dense": dense, "sparsify": stage(ap - 0.1, n_zero=n_zero)}
+        stages["fine-tune"] = stage(ap, start=ap - 0.15, n_zero=n_zero)
+        fill(tmp_path, name, manifests[name], stages)
+    fill(tmp_path, "c0.2-r1", manifests["c0.2-r1"], {"dense": stage(0.44)}, state="running")
+    RunFolder(tmp_path / "c0.3-r0").start(manifests["c0.3-r0"], "cpu")
+    return tmp_path
+
+
+def test_a_row_per_run_stage_and_scorer(folder):
+    table = report.collect(folder)
+    assert set(table.columns) == set(COLUMNS)
+    assert len(table) == 3 * 3 * 2 + 2
+    assert set(table["run"]) == {"c0.1-r0", "c0.1-r1", "c0.2-r0", "c0.2-r1"}  # others have no scores yet
+    row = table[(table["run"] == "c0.1-r1") & (table["stage"] == "fine-tune") & (table["scorer"] == "test")].iloc[0]
+    assert (row[C], row["seed"], row["state"]) == (0.1, 1, "done")
+    assert row["average_precision"] == 0.36 and row["average_precision_start"] == pytest.approx(0.21)
+    assert (row["n_par"], row["n_zero"], row["compression"]) == (100, 75, 4.0)
+    validation = table[
+        (table["run"] == "c0.1-r1") & (table["stage"] == "fine-tune") & (table["scorer"] == "validation")
+    ]
+    assert validation["average_precision"].item() == 0.72
+    assert table[table["stage"] == "dense"]["average_precision_start"].isna().all()
+    assert set(table[table["run"] == "c0.2-r1"]["stage"]) == {"dense"}
+    assert table[table["run"] == "c0.2-r0"]["reused_from"].dropna().tolist() == ["c0.1-r0"] * 2
+
+
+def test_no_runs_at_all_is_an_empty_table(tmp_path):
+    grid.write(tmp_path, {"one": small()})
+    assert report.collect(tmp_path).empty and report.layers(tmp_path).empty
+    assert report.summary(report.collect(tmp_path)).empty
+
+
+def test_scores_of_a_manifest_that_has_changed_since_are_left_out(folder):
+    changed = grid.edit(grid.read(folder)["c0.1-r0"], {"stages.sparsify.n_epochs": 9})
+    grid.write(folder, {"c0.1-r0": changed}, overwrite=True)
+    assert "c0.1-r0" not in set(report.collect(folder)["run"])
+    assert "c0.1-r0" not in set(report.layers(folder)["run"])
+
+
+def test_aggregate_is_mean_and_spread_over_replicates(folder):
+    table = report.collect(folder)
+    chosen = table[(table["scorer"] == "test") & (table["stage"] == "fine-tune")]
+    found = report.aggregate(chosen, [C]).set_index(C)
+    assert found.index.tolist() == [0.1, 0.2] and found["n"].tolist() == [2, 1]
+    assert found.loc[0.1, "average_precision"] == pytest.approx(0.33)
+    assert found.loc[0.1, "average_precision_std"] == pytest.approx(0.06 / math.sqrt(2))  # of two: difference/sqrt 2
+    assert found.loc[0.1, "average_precision_start"] == pytest.approx(0.18)
+    assert found.loc[0.1, "compression"] == pytest.approx((2 + 4) / 2)
+    assert found.loc[0.1, "compression_std"] == pytest.approx(2 / math.sqrt(2))
+    assert math.isnan(found.loc[0.2, "average_precision_std"])
+
+
+def test_aggregate_of_a_column_without_values(folder):
+    table = report.collect(folder)
+    found = report.aggregate(table[table["stage"] == "dense"], ["stage", "scorer"])
+    assert found["average_precision_start"].isna().all()
+    assert found.set_index("scorer").loc["test", "average_precision"] == pytest.approx((3 * 0.4 + 0.44) / 4)
+    nothing = report.aggregate(table[table["run"] == "c0.2-r1"], ["stage"])
+    assert nothing["average_precision_start"].isna().all() and nothing["n"].tolist() == [2]
+
+
+def test_a_network_with_nothing_left_has_no_finite_compression(folder):
+    manifest = grid.read(folder)["c0.3-r0"]
+    fill(folder, "c0.3-r0", manifest, {"sparsify": stage(0.05, n_zero=100)})
+    table = report.collect(folder)
+    assert table[table["run"] == "c0.3-r0"]["compression"].isna().all()
+    assert report.aggregate(table, [C]).set_index(C).loc[0.2, "compression"] == pytest.approx(
+        (1 + 10 + 10 + 1) / 4 * 1.0
+    )
+
+
+def test_layers_have_their_own_sparsity(folder):
+    table = report.layers(folder)
+    assert len(table) == 3 * 3 * 2 + 2
+    row = table[(table["run"] == "c0.2-r0") & (table["stage"] == "sparsify")].set_index("layer")
+    assert row["sparsity"].tolist() == [18 / 20, 72 / 80]
+    assert row.loc["fc1", C] == 0.2 and row.loc["fc2", "n_zero"] == 72
+
+
+def test_status_has_a_row_per_manifest(folder):
+    table = report.status(folder)
+    assert table["state"].to_dict() == {
+        "c0.1-r0": "done",
+        "c0.1-r1": "done",
+        "c0.2-r0": "done",
+        "c0.2-r1": "running",
+        "c0.3-r0": "interrupted",
+        "c0.3-r1": "queued",
+    }
+    columns = ["state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason"]
+    assert list(table.columns) == columns and table.index.name == "run"
+    assert "process is gone" in table.loc["c0.3-r0", "reason"]  # marked as running, claimed by nobody
+
+
+def test_summary_is_short(folder):
+    table = report.summary(report.collect(folder))
+    assert list(table.columns) == ["run", "stage", "AP", "AP before", "compression", "epochs", "seconds"]
+    assert len(table) == 3 * 3 + 1
+    assert isinstance(table, pd.DataFrame) and table["AP"].iloc[0] == 0.4
+
+
+def test_faults_are_named(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match="none: expected a folder of manifests, got nothing there"):
+        report.collect(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="none: expected a folder"):
+        report.status(tmp_path / "none")
+    (folder / "c0.1-r0" / "scores.json").write_text("{")
+    with pytest.raises(ValueError, match=r"c0\.1-r0.scores\.json: expected JSON"):
+        report.collect(folder)
+    (folder / "extra.json").write_text("{}")
+    with pytest.raises(ManifestError, match=r"extra\.json"):
+        report.collect(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"state": "asleep"}', '{"state": "running", "owner": 3}'])
+def test_status_of_a_damaged_run_is_a_row_that_says_so(folder, text):
+    (folder / "c0.1-r0" / "status.json").write_text(text)
+    table = report.status(folder)
+    assert table["state"]["c0.1-r0"] == "damaged" and table["reason"]["c0.1-r0"]
+    assert table["state"]["c0.1-r1"] == "done"

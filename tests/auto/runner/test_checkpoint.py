@@ -1,0 +1,246 @@
+"""A run cut off after any epoch goes on to the same bits; of damaged checkpoints the one before is used."""
+
+import shutil
+
+import pytest
+import torch
+from small import assert_same_results, equal, quick, read, small
+
+from cplxnet import files
+from cplxnet.auto.runner import trainer
+from cplxnet.auto.runner.checkpoint import Checkpoints
+from cplxnet.auto.runner.folder import RunFolder
+
+
+class Cut(BaseException):
+    """The end of a process, as far as can be had within one."""
+
+
+def cut_off(folder, data, monkeypatch, after, manifest=None, **options):
+    """A run that ends as it is about to train epoch number `after` (from 0, over all stages)."""
+    train, n = trainer.train_epoch, iter(range(100))
+
+    def cutting(*args, **options):
+        if next(n) == after:
+            raise Cut
+        return train(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train_epoch", cutting)
+        with pytest.raises(Cut):
+            quick(manifest or small(), folder, data, **options)
+
+
+@pytest.mark.parametrize("after", range(1, 6))
+def test_a_run_cut_off_goes_on_from_its_last_epoch_to_the_same_bits(
+    done, tiny_corpus, tmp_path, monkeypatch, epochs, after
+):
+    cut_off(tmp_path, tiny_corpus, monkeypatch, after)
+    torch.manual_seed(99)  # what was drawn in between does not matter
+    before = epochs.n
+    quick(small(), tmp_path, tiny_corpus)
+    assert epochs.n - before == 6 - after
+    assert_same_results(done, tmp_path)
+    histories = [[{**line, "seconds": 0} for line in RunFolder(path).history] for path in (done, tmp_path)]
+    assert histories[0] == histories[1]
+    assert not list(tmp_path.glob("epoch-*")) and not list(tmp_path.glob("claim*"))
+
+
+def cut_off_before_scores(folder, data, monkeypatch, n_stages):
+    """A run that ends after the last epoch of so many stages, as the last of them is to be scored."""
+    scored = trainer.Session.score
+
+    def cut(run, name):
+        if len(run.history) == 2 * n_stages:
+            raise Cut
+        return scored(run, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Session, "score", cut)
+        with pytest.raises(Cut):
+            quick(small(), folder, data)
+
+
+@pytest.mark.parametrize("n_stages", [1, 2, 3])
+def test_a_run_cut_off_before_the_scores_of_a_stage_goes_on_to_the_same_bits(
+    done, tiny_corpus, tmp_path, monkeypatch, epochs, n_stages
+):
+    cut_off_before_scores(tmp_path, tiny_corpus, monkeypatch, n_stages)
+    assert epochs.n == 2 * n_stages and len(list(tmp_path.glob("epoch-*"))) == 2
+    quick(small(), tmp_path, tiny_corpus)
+    assert epochs.n == 6
+    assert_same_results(done, tmp_path)
+
+
+def test_a_last_checkpoint_without_the_state_that_a_stage_goes_on_with_is_not_taken(
+    tiny_corpus, tmp_path, monkeypatch, epochs
+):
+    cut_off_before_scores(tmp_path / "one", tiny_corpus, monkeypatch, 2)
+    on = small({"stages.fine-tune.restart": False})
+    quick(on, tmp_path / "one", tiny_corpus, accept_changes=True)
+    assert epochs.n == 4 + 3  # sparsify's last epoch again, from the checkpoint before, and fine-tuning
+    quick(on, tmp_path / "whole", tiny_corpus)
+    assert_same_results(tmp_path / "whole", tmp_path / "one")
+
+
+def test_a_run_goes_on_with_the_threads_it_began_with(tiny_corpus, tmp_path, monkeypatch):
+    used, train, before = [], trainer.train_epoch, torch.get_num_threads()
+    monkeypatch.setattr(
+        trainer, "train_epoch", lambda *args, **options: used.append(torch.get_num_threads()) or train(*args, **options)
+    )
+    try:
+        torch.set_num_threads(2)
+        cut_off(tmp_path, tiny_corpus, monkeypatch, 2)
+        torch.set_num_threads(1)
+        quick(small(), tmp_path, tiny_corpus)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert used == [2] * 6
+
+
+def test_best_weights_and_early_stopping_go_on_too(tiny_corpus, tmp_path, monkeypatch):
+    early = {"scorer": "validation", "restore_best": True, "patience": 3, "cooldown": 1, "atol": 1.0}
+    changes = {"stages.dense.early": early, "stages.dense.n_epochs": 7, "feeds.train.n_batches": 2}
+    quick(small(changes), tmp_path / "whole", tiny_corpus)
+    for after in (2, 5):
+        cut_off(tmp_path / str(after), tiny_corpus, monkeypatch, after, small(changes))
+        quick(small(changes), tmp_path / str(after), tiny_corpus)
+        assert_same_results(tmp_path / "whole", tmp_path / str(after))
+
+
+def test_scores_before_the_first_epoch_are_kept(done, tiny_corpus, tmp_path, monkeypatch):
+    cut_off(tmp_path, tiny_corpus, monkeypatch, 5)
+    scored = trainer.Session.score
+    monkeypatch.setattr(trainer.Session, "score", lambda self, name: scored(self, name) | {"again": True})
+    quick(small(), tmp_path, tiny_corpus)
+    found = read(tmp_path)["stages"]["fine-tune"]["scores"]["test"]
+    assert "again" in found["end"] and "again" not in found["start"]
+    assert found["start"] == read(done)["stages"]["fine-tune"]["scores"]["test"]["start"]
+
+
+@pytest.fixture
+def four_epochs(tiny_corpus, tmp_path_factory, monkeypatch):
+    """The folder of a run of longer stages, cut off in its second one, with two checkpoints."""
+    folder = tmp_path_factory.mktemp("four") / "one"
+    cut_off(folder, tiny_corpus, monkeypatch, 5, LONGER)
+    assert sorted(path.name for path in folder.glob("epoch-*")) == ["epoch-0004.pt", "epoch-0005.pt"]
+    return folder
+
+
+LONGER = small({"stages.sparsify.n_epochs": 4})
+
+
+@pytest.fixture(scope="module")
+def longer(tiny_corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("longer") / "one"
+    quick(LONGER, folder, tiny_corpus)
+    return folder
+
+
+def flip(whole):
+    """One bit in the middle of the tensors, which torch.load does not notice."""
+    middle = len(whole) // 2
+    return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", flip])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_is_used(
+    longer, four_epochs, tiny_corpus, epochs, capsys, damage, both
+):
+    bad = ["epoch-0005.pt", "epoch-0004.pt"][: 1 + both]
+    for name in bad:
+        (four_epochs / name).write_bytes(damage((four_epochs / name).read_bytes()))
+    quick(LONGER, four_epochs, tiny_corpus)
+    assert epochs.n == 8 - (2 if both else 4)  # of the 8, dense's two are in its snapshot
+    assert_same_results(longer, four_epochs)
+    notes, shown = read(four_epochs, "status")["notes"], capsys.readouterr().err
+    for name, note in zip(bad, notes, strict=True):
+        assert f"{name} is damaged and set aside as {name}.corrupt" in note and note in shown
+        assert (four_epochs / f"{name}.corrupt").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken(four_epochs, tiny_corpus, tmp_path, epochs):
+    other = small({"stages.sparsify.n_epochs": 4, "stages.sparsify.optimizer": {"name": "adam", "lr": 1e-2}})
+    quick(other, shutil.copytree(four_epochs, tmp_path / "two"), tiny_corpus, accept_changes=True)
+    assert epochs.n == 4 + 2
+
+
+def test_checkpoints_of_other_settings_are_not_taken_for_newer_ones(four_epochs, tiny_corpus, tmp_path, monkeypatch):
+    """The fourth and fifth lie in the folder; the first stage, with other settings, is cut off after its first."""
+    other, folder = small({"stages.dense.optimizer.lr": 1e-2}), shutil.copytree(four_epochs, tmp_path / "two")
+    cut_off(folder, tiny_corpus, monkeypatch, 1, other, accept_changes=True)
+    assert [path.name for path in folder.glob("epoch-*")] == ["epoch-0001.pt"]
+
+
+# -- the files --------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_path):
+    checkpoints, weight = Checkpoints(RunFolder(tmp_path)), torch.zeros(3)
+    for epoch in range(1, 5):
+        weight += 1
+        checkpoints.save(epoch, {"key": "k", "model": {"w": weight}, "best": None, "list": [weight, 2.5]})
+        weight *= 1  # in place, perhaps while the file is being written
+    weight.zero_()
+    checkpoints.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0003.pt", "epoch-0004.pt"]
+    found = checkpoints.latest("k")
+    assert found["epoch"] == 4 and equal(found["model"], {"w": torch.full((3,), 4.0)}) and found["list"][1] == 2.5
+    checkpoints.keep(tmp_path / "kept.pt", 4)
+    checkpoints.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.pt"]
+    assert equal(files.read_tensors(tmp_path / "kept.pt")["model"], found["model"])
+
+
+def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_tensors", full)
+    checkpoints = Checkpoints(RunFolder(tmp_path))
+    checkpoints.save(1, {"key": "k"})
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(2, {"key": "k"})
+
+
+def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(tiny_corpus, tmp_path, monkeypatch):
+    """The one before must not be taken for the stage's end: the run fails, and goes on to the same bits."""
+    write = files.write_tensors
+
+    def full(path, value, *, check):
+        if path.name == "epoch-0002.pt":  # the last of the first stage
+            raise OSError(28, "No space left on device")
+        write(path, value, check=check)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_tensors", full)
+        with pytest.raises(OSError, match="No space left"):
+            quick(small(), tmp_path / "one", tiny_corpus)
+    assert not (tmp_path / "one" / "0-dense.pt").exists() and read(tmp_path / "one", "status")["state"] == "failed"
+    quick(small(), tmp_path / "one", tiny_corpus)
+    quick(small(), tmp_path / "whole", tiny_corpus)
+    assert_same_results(tmp_path / "whole", tmp_path / "one")
+
+
+def test_a_snapshot_is_the_last_checkpoint_under_another_name(tiny_corpus, tmp_path, monkeypatch):
+    """Until the scores are written both names are there; nothing of the size of a network is written twice."""
+    written, write = [], files.write_tensors
+
+    def noting(path, value, *, check):
+        written.append(path.name)
+        write(path, value, check=check)
+
+    monkeypatch.setattr(files, "write_tensors", noting)
+    monkeypatch.setattr(Checkpoints, "clear", lambda self: None)
+    quick(small(), tmp_path, tiny_corpus)
+    assert written == [f"epoch-{number:04}.pt" for number in range(1, 7)]
+    assert (tmp_path / "2-fine-tune.pt").samefile(tmp_path / "epoch-0006.pt")
+
+
+def test_stages_are_shared_as_one_file_where_that_can_be(done, tiny_corpus, tmp_path):
+    assert (done / "0-dense.pt").stat().st_nlink == 1
+    first = shutil.copytree(done, tmp_path / "first")
+    quick(small({"name": "other", "stages.sparsify.n_epochs": 1}), tmp_path / "second", tiny_corpus, reuse=[first])
+    assert (tmp_path / "second" / "0-dense.pt").samefile(first / "0-dense.pt")

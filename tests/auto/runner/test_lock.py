@@ -1,0 +1,149 @@
+"""Claims: one of many gets it, a live one is never taken, one whose owner is gone is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cplxnet.auto.runner import lock
+from cplxnet.auto.runner.owner import Owner
+
+SHORT_S = 1.2  # a beat each 0.1 s
+
+RACER = """
+import sys, time
+from cplxnet.auto.runner import lock
+place, log, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(int(sys.argv[4])):
+    try:
+        with lock.hold(place, 60.0) as held:
+            with open(log, "a") as file:
+                file.write("in\\n")
+            print("held", flush=True)
+            time.sleep(seconds)
+            with open(log, "a") as file:
+                file.write("out\\n")
+    except lock.Held:
+        time.sleep(0.001)
+"""
+
+
+def racer(place, log, *, seconds=0.0, times=1):
+    command = [sys.executable, "-c", RACER, str(place), str(log), str(seconds), str(times)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def go(*processes):
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+@pytest.fixture
+def processes():
+    """Processes to be ended with the test."""
+    started = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_of_several_at_a_time_one_is_in(tmp_path, processes):
+    processes += [racer(tmp_path / "claim", tmp_path / "log", times=20) for _ in range(2)]
+    go(*processes)
+    assert [process.wait(120) for process in processes] == [0, 0]
+    lines = (tmp_path / "log").read_text().split()
+    assert len(lines) >= 6 and lines == ["in", "out"] * (len(lines) // 2)
+
+
+def test_a_live_one_is_never_taken(tmp_path):
+    with lock.hold(tmp_path / "claim", SHORT_S):
+        end = time.monotonic() + 2 * SHORT_S
+        while time.monotonic() < end:
+            with pytest.raises(lock.Held, match=f"held by process {os.getpid()} on "):
+                lock.hold(tmp_path / "claim", SHORT_S)
+            time.sleep(0.05)
+    with lock.hold(tmp_path / "claim") as again:  # given up: free at once
+        assert again.generation == 2
+
+
+def test_one_whose_process_is_gone_is_taken_at_once(tmp_path, processes):
+    processes.append(racer(tmp_path / "claim", tmp_path / "log", seconds=600))
+    go(*processes)
+    assert processes[0].stdout.readline() == "held\n"
+    with pytest.raises(lock.Held, match=f"process {processes[0].pid} "):
+        lock.hold(tmp_path / "claim")
+    processes[0].send_signal(signal.SIGKILL)
+    processes[0].wait()
+    with lock.hold(tmp_path / "claim") as held:
+        held.verify()
+
+
+def stranger(place, timeout_s, generation=3):
+    """A claim of a process on a machine of which nothing is known."""
+    owner = Owner(1, "elsewhere", "another boot/1", 1)
+    lock._publish(lock._file(place, generation), {"owner": owner._asdict(), "timeout_s": timeout_s, "released": False})
+
+
+def test_one_on_another_machine_is_taken_after_silence_as_watched(tmp_path):
+    stranger(tmp_path / "claim", SHORT_S)
+    os.utime(tmp_path / "claim.3", (0, 0))  # long ago, or by a clock that is wrong: not compared
+    began, looks = time.monotonic(), 0
+    while True:
+        try:
+            held = lock.hold(tmp_path / "claim")
+            break
+        except lock.Held:
+            looks += 1
+            time.sleep(0.05)
+    with held:
+        assert held.generation == 4 and time.monotonic() - began >= SHORT_S and looks >= 5
+
+
+def test_a_long_sleep_of_the_watcher_is_no_silence_of_the_owner(tmp_path, monkeypatch):
+    stranger(tmp_path / "claim", SHORT_S)
+    with pytest.raises(lock.Held):
+        lock.hold(tmp_path / "claim")
+    now = time.monotonic()
+    monkeypatch.setattr(lock.time, "monotonic", lambda: now + 3600)
+    with pytest.raises(lock.Held):
+        lock.hold(tmp_path / "claim")
+
+
+def test_an_owner_whose_claim_was_taken_notices_before_it_writes(tmp_path):
+    with lock.hold(tmp_path / "claim") as held:
+        held.verify()
+        stranger(tmp_path / "claim", 60.0, generation=2)
+        with pytest.raises(lock.ClaimLost, match=r"claim\.1: taken over by another process"):
+            held.verify()
+        with pytest.raises(lock.ClaimLost):
+            held.check()
+    assert lock.newest(tmp_path / "claim").owner.host == "elsewhere"  # not given up in the other's name
+
+
+def test_a_finished_claim_leaves_nothing(tmp_path):
+    with lock.hold(tmp_path / "claim") as held:
+        held.finish()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"released": 0, "owner": {"pid": "x"}}', "null"])
+def test_a_damaged_claim_counts_as_held_until_it_was_silent(tmp_path, text):
+    (tmp_path / "claim.1").write_text(text)
+    with pytest.raises(lock.Held):
+        lock.hold(tmp_path / "claim")
+
+
+def test_a_process_number_used_again_is_another_process():
+    me = Owner.me()
+    assert not me.gone()
+    assert me._replace(began=(me.began or 0) - 1).gone()
+    assert not me._replace(machine="another", began=0).gone()

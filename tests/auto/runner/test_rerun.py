@@ -1,0 +1,117 @@
+"""The same experiment again, or what is left of it, gives the same bits; and only what is needed is trained."""
+
+import shutil
+
+import pytest
+import torch
+from small import SNAPSHOTS, STAGES, C, assert_same_results, equal, quick, read, small, snapshot, timeless
+
+from cplxnet.auto.runner.folder import RunFolder
+
+
+def test_the_same_manifest_gives_the_same_bits(done, tiny_corpus, tmp_path):
+    torch.manual_seed(99)  # what was drawn before a run does not matter
+    quick(small(), tmp_path / "two", tiny_corpus)
+    assert_same_results(done, tmp_path / "two")
+
+
+def test_another_seed_gives_other_scores(done, tiny_corpus, tmp_path):
+    quick(small({"seed": 1}), tmp_path / "two", tiny_corpus)
+    one, two = read(done)["stages"], read(tmp_path / "two")["stages"]
+    for name in STAGES:
+        ends = [stages[name]["scores"]["test"]["end"]["average_precision"] for stages in (one, two)]
+        assert ends[0] != ends[1]
+
+
+def test_a_finished_run_is_not_trained_again(done, tiny_corpus, tmp_path, epochs):
+    folder = shutil.copytree(done, tmp_path / "two")
+    assert quick(small(), folder, tiny_corpus) == read(folder) == read(done)
+    assert epochs.n == 0
+    assert (folder / "history.jsonl").read_bytes() == (done / "history.jsonl").read_bytes()
+    before, after = read(done, "status"), read(folder, "status")
+    where = ("state", "stage", "epoch", "n_epochs", "validation")  # what `status` shows of it
+    assert [after[key] for key in where] == [before[key] for key in where] and after["stage"] == "fine-tune"
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_going_on_from_a_stage_gives_the_same_bits(done, tiny_corpus, tmp_path, epochs, lost):
+    folder = shutil.copytree(done, tmp_path / "two")
+    for name in SNAPSHOTS[lost:]:
+        (folder / name).unlink()
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 2 * (3 - lost)
+    assert_same_results(done, folder)
+    assert [line["epoch"] for line in RunFolder(folder).history] == [0, 1] * 3
+
+
+def test_a_changed_setting_trains_from_its_stage_on(done, tiny_corpus, tmp_path, epochs):
+    folder = shutil.copytree(done, tmp_path / "two")
+    quick(small({C: 0.7}), folder, tiny_corpus, accept_changes=True)
+    assert epochs.n == 4  # sparsify and fine-tune
+    assert equal(snapshot(done, "0-dense.pt"), snapshot(folder, "0-dense.pt"))
+    assert not equal(*(snapshot(path, "1-sparsify.pt")["model"] for path in (done, folder)))
+
+
+def test_a_snapshot_of_another_experiment_is_not_taken(done, tiny_corpus, tmp_path, epochs):
+    folder = shutil.copytree(done, tmp_path / "two")
+    shutil.copy(folder / "1-sparsify.pt", folder / "0-dense.pt")
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 2
+    assert_same_results(done, folder)
+
+
+def test_reuse_trains_a_shared_stage_once_and_changes_no_bit(done, tiny_corpus, tmp_path, epochs):
+    other = small({C: 0.7, "name": "other"})
+    quick(other, tmp_path / "alone", tiny_corpus)
+    assert epochs.n == 6
+    quick(other, tmp_path / "reusing", tiny_corpus, reuse=[tmp_path / "absent", done])
+    assert epochs.n == 6 + 4
+    assert_same_results(tmp_path / "alone", tmp_path / "reusing")
+    reused = {name: stage["reused_from"] for name, stage in read(tmp_path / "reusing")["stages"].items()}
+    assert reused == {"dense": "one", "sparsify": None, "fine-tune": None}
+    assert len(RunFolder(tmp_path / "reusing").history) == 6
+
+
+def test_a_snapshot_without_the_state_that_a_stage_goes_on_with_is_not_taken(done, tiny_corpus, tmp_path, epochs):
+    on = small({"stages.fine-tune.restart": False})
+    quick(on, tmp_path / "alone", tiny_corpus)
+    quick(on, tmp_path / "reusing", tiny_corpus, reuse=[done])
+    assert epochs.n == 6 + 4 and snapshot(tmp_path / "reusing", "1-sparsify.pt")["optimizer"]
+    assert_same_results(tmp_path / "alone", tmp_path / "reusing")
+    reused = {name: stage["reused_from"] for name, stage in read(tmp_path / "reusing")["stages"].items()}
+    assert reused == {"dense": "one", "sparsify": None, "fine-tune": None}
+    quick(small(), tmp_path / "back", tiny_corpus, reuse=[tmp_path / "alone"])  # which has more than this one needs
+    assert epochs.n == 6 + 4 + 2
+    assert timeless(read(tmp_path / "back")) == timeless(read(done))
+
+
+@pytest.mark.parametrize("damaged", ["scores.json", "history.jsonl", "0-dense.pt"])
+def test_a_damaged_folder_to_reuse_from_is_passed_over(done, tiny_corpus, tmp_path, epochs, damaged):
+    bad = shutil.copytree(done, tmp_path / "bad")
+    (bad / damaged).write_bytes((bad / damaged).read_bytes()[:100])
+    quick(small({f"stages.{name}.n_epochs": 1 for name in STAGES[1:]}), tmp_path / "two", tiny_corpus, reuse=[bad])
+    assert epochs.n == 4 and read(tmp_path / "two", "status")["state"] == "done"
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"PK", lambda whole: whole[: len(whole) // 2]])
+def test_a_damaged_snapshot_of_its_own_is_named_set_aside_and_trained_again(
+    done, tiny_corpus, tmp_path, epochs, capsys, damage
+):
+    folder = shutil.copytree(done, tmp_path / "two")
+    (folder / "0-dense.pt").write_bytes(damage((folder / "0-dense.pt").read_bytes()))
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 2  # the stages after it still hold
+    assert_same_results(done, folder)
+    note = r"0-dense.pt is damaged and set aside as 0-dense.pt.corrupt"
+    assert note in capsys.readouterr().err and note in read(folder, "status")["notes"][0]
+    assert (folder / "0-dense.pt.corrupt").exists()
+
+
+def test_scores_of_another_snapshot_are_not_taken(done, tiny_corpus, tmp_path, epochs):
+    folder = shutil.copytree(done, tmp_path / "two")
+    scores = read(folder)
+    scores["stages"]["fine-tune"] |= {"key": "of a run that was cut off", "compression": 1e6}
+    RunFolder(folder).write_scores(scores)
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 2
+    assert_same_results(done, folder)

@@ -1,0 +1,213 @@
+"""What a stage takes over from the one before, and what tells two stages apart."""
+
+import pytest
+import torch
+from small import C, small
+from torch import nn
+
+from cplxnet import nn as cplx
+from cplxnet.auto.runner.stages import counts, inherit, key_of, seed_of
+from cplxnet.musicnet import MODELS
+
+KINDS = ("", "VD", "Masked")
+
+
+def net(kind: str) -> nn.Sequential:
+    return nn.Sequential(
+        getattr(cplx, f"CplxConv1d{kind}")(1, 3, 4),
+        cplx.CplxBatchNorm1d(3),
+        cplx.Split(nn.ReLU()),
+        nn.Flatten(),
+        getattr(cplx, f"CplxLinear{kind}")(15, 2),
+    )
+
+
+# -- seeds and keys ---------------------------------------------------------------------------------------------------
+
+
+def test_seeds_are_reproducible_and_all_different():
+    manifests = [small({"seed": seed}) for seed in range(3)]
+    cases = [
+        (m, stage, purpose) for m in manifests for stage in m.stage_order for purpose in ("weights", "windows", "noise")
+    ]
+    seeds = [seed_of(*case) for case in cases]
+    assert seeds == [seed_of(*case) for case in cases]
+    assert len(set(seeds)) == len(cases)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    for seed in seeds:
+        torch.Generator().manual_seed(seed)  # which takes no larger ones
+
+
+def test_seeds_depend_on_nothing_else():
+    assert seed_of(small(), "dense", "noise") == seed_of(small({C: 1.0, "threshold": 3.0}), "dense", "noise")
+
+
+def key(changes=None, stage="dense", *, previous=None, data=None, device="cpu"):
+    return key_of(small(changes), stage, previous=previous, data=data or {"train": "x"}, device=device)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"threshold": 0.0},
+        {"datasets.train.stride": 2},
+        {"features.shift": False},
+        {"features.kind": "raw"},
+        {"feeds.train.n_batches": 4},
+        {"scorers.test.curves": False},
+        {"model.name": "complex.ShallowConvNet"},
+        {"stages.dense.n_epochs": 3},
+        {"stages.dense.optimizer.lr": 2e-3},
+        {"stages.dense.lr_scheduler": None},
+        {"stages.dense.grad_clip": 0.1},
+        {"stages.dense.early.patience": 19},
+        {"stages.dense.objective.loss": 0.5},
+        {"objective_terms.loss.coef": 2.0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_dense_key_changes_with_what_dense_depends_on(changes):
+    assert key(changes) != key()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "another name"},
+        {C: 0.7},
+        {"objective_terms.kl_div.coef": 1e-3},
+        {"stages.sparsify.n_epochs": 9},
+        {"stages.fine-tune.restart": False},
+        {"task": "musicnet"},  # the default written out
+        {"features.cplx": True, "stages.dense.reset": False},
+        {"stages.dense.objective.kl_div": 0.0},  # weighs nothing
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_dense_key_does_not_change_with_anything_else(changes):
+    assert key(changes) == key()
+
+
+def test_keys_change_with_data_device_and_the_stage_before():
+    keys = {key(), key(data={"train": "y"}), key(device="cuda:0"), key(previous="a"), key(previous="b")}
+    assert len(keys) == 5
+    assert key(device="cuda:0") == key(device="cuda:1")  # machines of one kind
+
+
+def test_the_sparsify_key_changes_with_its_own_settings():
+    assert key({C: 0.7}, "sparsify") != key(stage="sparsify")
+    assert key({"objective_terms.kl_div.coef": 1e-3}, "sparsify") != key(stage="sparsify")
+    assert key({"stages.fine-tune.n_epochs": 9}, "sparsify") == key(stage="sparsify")
+
+
+def test_the_key_is_of_the_experiment_not_of_how_it_is_written():
+    manifest, options = small(), {"previous": None, "data": {}, "device": "cpu"}
+    for stage in manifest.stage_order:
+        assert key_of(manifest, stage, **options) == key_of(manifest.resolved(), stage, **options)
+
+
+# -- inheritance ------------------------------------------------------------------------------------------------------
+
+
+def test_weights_and_statistics_go_from_dense_to_variational_to_masked():
+    dense, vd, masked = (net(kind) for kind in KINDS)
+    dense[1].running_mean.uniform_()
+    assert inherit(vd, dense, threshold=-0.5) is False
+    assert all(torch.equal(vd.state_dict()[name], value) for name, value in dense.state_dict().items())
+    assert all((layer.log_sigma2 == -10).all() for layer in (vd[0], vd[4]))
+
+    with torch.no_grad():
+        for layer in (vd[0], vd[4]):
+            layer.log_sigma2.uniform_(-6, 2)
+    assert inherit(masked, vd, threshold=-0.5) is True
+    for i in (0, 4):
+        weight = vd[i].weight.detach()
+        keep = vd[i].log_sigma2.detach() - 2 * weight.abs().log() <= -0.5  # log_alpha, as defined
+        assert 0 < keep.sum() < keep.numel()
+        assert torch.equal(masked[i].mask, keep)
+        assert torch.equal(masked[i].weight, torch.where(keep, weight, 0))
+        assert torch.equal(masked[i].bias_ri, vd[i].bias_ri)
+    assert torch.equal(masked[1].running_mean, dense[1].running_mean)
+
+
+def test_the_threshold_decides():
+    vd = net("VD")
+    with torch.no_grad():
+        vd[0].log_sigma2.uniform_(-6, 2)
+    kept = []
+    for threshold in (-3.0, 0.0, 50.0):
+        masked = net("Masked")
+        inherit(masked, vd, threshold=threshold)
+        kept.append(int(masked[0].mask.sum()))
+    assert kept[0] < kept[1] < kept[2] == vd[0].weight.numel()
+
+
+def test_masks_go_on_from_masked_to_masked():
+    first, second = net("Masked"), net("Masked")
+    first[4].mask = torch.rand(2, 15) > 0.5
+    assert inherit(second, first, threshold=-0.5) is True
+    assert torch.equal(second[4].mask, first[4].mask)
+
+
+def test_a_dense_network_has_no_masks_to_give():
+    dense, masked = net(""), net("Masked")
+    assert inherit(masked, dense, threshold=-0.5) is False
+    assert masked[0].mask.all() and torch.equal(masked[0].weight, dense[0].weight)
+
+
+def test_what_is_inherited_is_a_copy():
+    dense, vd = net(""), net("VD")
+    inherit(vd, dense, threshold=-0.5)
+    with torch.no_grad():
+        dense[0].weight_ri.zero_()
+    assert vd[0].weight_ri.any()
+
+
+def test_networks_of_other_layers_are_an_error():
+    other = net("VD")
+    other.append(cplx.CplxLinearVD(2, 2))
+    with pytest.raises(ValueError, match=r"differ in log_sigma2 and mask only, got .*5\.weight_ri, 5\.bias_ri"):
+        inherit(other, net(""), threshold=-0.5)
+
+
+def test_networks_of_other_shapes_are_an_error():
+    other = net("VD")
+    other[4] = cplx.CplxLinearVD(15, 3)
+    with pytest.raises(ValueError, match=r"(?s)weights of one shape, got .*4\.weight_ri"):
+        inherit(other, net(""), threshold=-0.5)
+
+
+# -- counts -----------------------------------------------------------------------------------------------------------
+
+
+def test_counts_of_a_dense_network():
+    # conv 3*1*4 weights and 3 biases, norm 3*4 + 3*2, linear 2*15 and 2; complex numbers count two
+    expected = {"0": 2 * (12 + 3), "1": 3 * (4 + 2), "4": 2 * (30 + 2)}
+    found = counts(net(""), -0.5)
+    assert found["layers"] == {name: {"n_par": n, "n_zero": 0} for name, n in expected.items()}
+    assert (found["n_par"], found["n_zero"], found["compression"]) == (sum(expected.values()), 0, 1.0)
+    assert counts(net("VD"), 50.0) == counts(net("Masked"), 0.0) == found
+
+
+def test_counts_against_brute_force():
+    vd, masked = net("VD"), net("Masked")
+    with torch.no_grad():
+        for layer in (vd[0], vd[4]):
+            layer.log_sigma2.uniform_(-6, 2)
+    inherit(masked, vd, threshold=-0.5)
+    n_zero = 0
+    for layer in (masked[0], masked[4]):
+        n_zero += sum(2 for weight in layer.weight.flatten().tolist() if weight == 0)
+    n_par = sum(p.numel() for p in masked.parameters())
+    for found in (counts(vd, -0.5), counts(masked, -0.5)):
+        assert (found["n_par"], found["n_zero"]) == (n_par, n_zero)
+        assert found["compression"] == pytest.approx(n_par / (n_par - n_zero))
+        assert sum(layer["n_zero"] for layer in found["layers"].values()) == n_zero
+
+
+@pytest.mark.slow
+def test_the_deep_network_has_as_many_parameters_as_published():
+    found = counts(MODELS["complex.DeepConvNet"](), -0.5)
+    assert found["n_par"] == 15_742_344
+    assert sum(layer["n_par"] for layer in found["layers"].values()) == 15_742_344

@@ -1,0 +1,107 @@
+"""Runs on Dask workers: the same bits, and workers that die or hang."""
+
+import http.server
+import os
+import re
+import signal
+import threading
+import time
+import types
+
+import pytest
+from processes import assert_undisturbed, under_way
+from small import C, read, small
+
+from cplxnet.auto import report, run_many
+from cplxnet.auto.manifest import grid
+from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.sweep import cluster
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of workers killed on purpose
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+MANY = {"stages.dense.n_epochs": 150, "stages.dense.early": None, "feeds.train.n_batches": 1}
+
+
+def tiny(changes):
+    """A run whose checkpoints are quick to write: many epochs are met in a moment."""
+    return small(changes, window=16)
+
+
+def send(folder, number, times=1):
+    """Send the signal to the process that trains the run, and to the next one, from a thread; the processes it hit."""
+    hit = []
+
+    def sending():
+        for _ in range(times):
+            process = under_way(folder)
+            while process in hit:
+                time.sleep(0.02)
+                process = under_way(folder)
+            hit.append(process)
+            os.kill(process, number)
+
+    thread = threading.Thread(target=sending, daemon=True)
+    thread.start()
+    return thread, hit
+
+
+def test_two_workers_give_the_scores_of_a_run_alone_with_shared_stages_trained_once(
+    tiny_corpus, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("CPLXNET_PROGRESS", "text")
+    grid.write(tmp_path, {f"c{c}-r{s}": small({C: c, "seed": s}) for c in (0.1, 0.2) for s in (0, 1)})
+    outcomes = run_many(tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus)
+    shown = capsys.readouterr().err
+    assert re.search(r"Dask dashboard: http://127\.0\.0\.1:\d+/status", shown)
+    assert "stages that runs share are trained once: 20 epochs in place of 24, 17% fewer" in shown and "4/4" in shown
+    assert {outcome.state for outcome in outcomes} == {"done"} and len(outcomes) == 4
+    assert_undisturbed(tmp_path / "c0.2-r1", small({C: 0.2, "seed": 1}), tiny_corpus, tmp_path)
+    reused = [read(tmp_path / name)["stages"]["dense"]["reused_from"] for name in report.status(tmp_path).index]
+    assert sum(value is None for value in reused) == 2  # one for each seed
+    owners = {RunFolder(tmp_path / name).status["owner"]["pid"] for name in report.status(tmp_path).index}
+    assert len(owners) == 2 and os.getpid() not in owners
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_run_of_a_worker_that_dies_or_hangs_goes_to_another(tiny_corpus, tmp_path, number):
+    grid.write(tmp_path, {"one": tiny(MANY), "two": tiny({"seed": 1})})
+    thread, hit = send(tmp_path / "one", number)
+    outcomes = run_many(tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus, progress=False, timeout_s=12.0)
+    thread.join(60)
+    assert [outcome.state for outcome in outcomes] == ["done", "done"] and len(hit) == 1
+    assert RunFolder(tmp_path / "one").status["owner"]["pid"] != hit[0]
+    assert_undisturbed(tmp_path / "one", tiny(MANY), tiny_corpus, tmp_path)
+
+
+def test_a_run_whose_workers_die_four_times_has_failed_and_the_other_is_done(tiny_corpus, tmp_path):
+    grid.write(tmp_path, {"one": tiny(MANY | {"stages.dense.n_epochs": 10000}), "two": tiny({"seed": 1})})
+    thread, hit = send(tmp_path / "one", signal.SIGKILL, times=4)
+    outcomes = run_many(tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus, progress=False)
+    thread.join(60)
+    assert [outcome.state for outcome in outcomes] == ["failed", "done"] and len(hit) == 4
+    assert "its worker died 4 times" in outcomes[0].reason
+    status = RunFolder(tmp_path / "one").status
+    assert status["state"] == "failed" and "its worker died 4 times" in status["reason"]
+
+
+@pytest.mark.parametrize(("code", "told"), [(200, True), (404, False), (None, True)])
+def test_the_dashboard_is_told_unless_its_server_has_none(code, told):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(code)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        link = f"http://127.0.0.1:{server.server_port}/status"
+        if code is None:  # nobody answers
+            server.server_close()
+        else:
+            threading.Thread(target=server.handle_request, daemon=True).start()
+        shown = cluster._dashboard(types.SimpleNamespace(dashboard_link=link))
+    assert shown == (f"Dask dashboard: {link}" if told else "")

@@ -1,0 +1,162 @@
+"""Many runs: one that fails costs itself, one that is done is not run again."""
+
+import json
+import shutil
+
+import pytest
+from small import C, Counting, quick, small, timeless
+
+from cplxnet.auto import run_many
+from cplxnet.auto.manifest import grid
+from cplxnet.auto.manifest.read import ManifestError
+from cplxnet.auto.runner import run, trainer
+from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.sweep.run_many import Outcome
+
+
+@pytest.fixture
+def epochs(monkeypatch):
+    """Counts the epochs trained."""
+    counting = Counting(trainer.train_epoch)
+    monkeypatch.setattr(trainer, "train_epoch", counting)
+    return counting
+
+
+@pytest.fixture(scope="module")
+def mixed(tiny_corpus, tmp_path_factory):
+    """A folder with a run that lacks a data file, one that diverges and two that go well, run; with its outcomes."""
+    folder = tmp_path_factory.mktemp("mixed")
+    manifests = {
+        "a-missing": small({"datasets.test.file": "absent.h5"}),
+        "b-diverges": small({"stages.dense.optimizer.lr": 1e30}),
+        "c-good": small({C: 0.1}),
+        "d-good": small({C: 0.2}),
+    }
+    grid.write(folder, manifests)
+    counting = Counting(trainer.train_epoch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train_epoch", counting)
+        outcomes = run_many(folder, data=tiny_corpus, progress=False)
+    return folder, outcomes, counting.n
+
+
+def test_a_faulty_run_does_not_stop_the_others(mixed):
+    folder, outcomes, _ = mixed
+    assert [(outcome.name, outcome.state) for outcome in outcomes] == [
+        ("a-missing", "failed"),
+        ("b-diverges", "diverged"),
+        ("c-good", "done"),
+        ("d-good", "done"),
+    ]
+    assert "FileNotFoundError" in outcomes[0].reason and "absent.h5" in outcomes[0].reason
+    assert outcomes[1].reason.startswith("Diverged: ") and outcomes[2].reason is None
+    for name, state, _ in outcomes:
+        assert RunFolder(folder / name).status["state"] == state
+        assert (folder / name / "traceback.txt").exists() == (state != "done")
+
+
+def test_a_shared_stage_is_trained_once_and_the_scores_are_those_of_a_run_alone(mixed, tiny_corpus, tmp_path):
+    folder, _, n_epochs = mixed
+    assert n_epochs == 1 + 6 + 4  # the one that diverged in its first epoch, a whole run, one without dense
+    alone = quick(small({C: 0.2}), tmp_path, tiny_corpus)
+    found = RunFolder(folder / "d-good").scores
+    assert found["stages"]["dense"]["reused_from"] == "c-good"
+    assert timeless(found) == timeless(json.loads(json.dumps(alone).replace("NaN", "null")))
+
+
+@pytest.fixture
+def again(mixed, tmp_path):
+    return shutil.copytree(mixed[0], tmp_path / "again")
+
+
+def test_failed_runs_are_retried_where_asked_for(again, tiny_corpus, epochs):
+    outcomes = run_many(again, data=tiny_corpus, progress=False, retry_failed=True)
+    assert [outcome.state for outcome in outcomes] == ["failed", "diverged", "skipped", "skipped"]
+    assert epochs.n == 1
+
+
+def test_the_second_time_only_what_is_not_done_is_run_and_failed_runs_are_left(again, tiny_corpus, epochs):
+    outcomes = run_many(again, data=tiny_corpus, progress=False)
+    assert [outcome.state for outcome in outcomes] == ["failed", "diverged", "skipped", "skipped"]
+    assert outcomes[1].reason.startswith("Diverged: ") and epochs.n == 0
+
+
+def test_a_repaired_run_is_done_the_next_time(again, tiny_corpus):
+    grid.write(again, {"a-missing": small({C: 0.3})}, overwrite=True)
+    outcomes = run_many(again, data=tiny_corpus, progress=False, retry_failed=True, accept_changes=True)
+    assert outcomes[0] == Outcome("a-missing", "done")
+
+
+def test_a_changed_manifest_is_refused_with_both_versions(again, tiny_corpus, epochs):
+    before = (again / "c-good" / "status.json").read_bytes()
+    grid.write(again, {"c-good": small({C: 0.4})}, overwrite=True)
+    outcomes = run_many(again, data=tiny_corpus, progress=False)
+    assert [outcome.state for outcome in outcomes[2:]] == ["failed", "skipped"] and epochs.n == 0
+    assert f"{C}: 0.1 when it was started, 0.4 now" in outcomes[2].reason
+    versions = [small({C: value}).fingerprint()[:12] for value in (0.1, 0.4)]
+    assert f"({versions[0]} when it was started, {versions[1]} now)" in outcomes[2].reason
+    assert (again / "c-good" / "status.json").read_bytes() == before
+
+
+def test_a_default_spelt_out_is_no_change(again, tiny_corpus, epochs):
+    spelt = grid.edit(small({C: 0.1}), {"task": "musicnet", "samples": "float32"})
+    grid.write(again, {"c-good": spelt}, overwrite=True)
+    assert run_many(again, data=tiny_corpus, progress=False)[2] == Outcome("c-good", "skipped")
+
+
+def test_a_changed_manifest_is_run_again_from_what_changed_where_that_is_accepted(again, tiny_corpus, epochs):
+    grid.write(again, {"c-good": small({C: 0.4})}, overwrite=True)
+    outcomes = run_many(again, data=tiny_corpus, progress=False, accept_changes=True)
+    assert [outcome.state for outcome in outcomes[2:]] == ["done", "skipped"] and epochs.n == 4
+
+
+@pytest.mark.parametrize("damaged", ["status.json", "config.json", "scores.json"])
+def test_a_damaged_folder_costs_its_own_run_only(again, tiny_corpus, damaged):
+    (again / "c-good" / damaged).write_text('{"sta')
+    grid.write(again, {"e-good": small({C: 0.5})})
+    if damaged == "scores.json":  # of a finished run it would not be read
+        (again / "c-good" / "status.json").unlink()
+    outcomes = run_many(again, data=tiny_corpus, progress=False)
+    assert [outcome.state for outcome in outcomes[2:]] == ["failed", "skipped", "done"]
+    assert damaged in outcomes[2].reason and "delete the file to run again" in outcomes[2].reason
+
+
+def test_without_reuse_every_run_trains_all(tiny_corpus, tmp_path, epochs):
+    grid.write(tmp_path, {"one": small({C: 0.1}), "two": small({C: 0.2})})
+    run_many(tmp_path, data=tiny_corpus, progress=False, reuse=False)
+    assert epochs.n == 12
+    assert RunFolder(tmp_path / "two").scores["stages"]["dense"]["reused_from"] is None
+
+
+def test_ctrl_c_ends_them_all(tiny_corpus, tmp_path, monkeypatch):
+    grid.write(tmp_path, {"one": small(), "two": small({"seed": 1})})
+
+    def interrupted(self, reuse):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.Session, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_many(tmp_path, data=tiny_corpus, progress=False)
+    assert RunFolder(tmp_path / "one").status["state"] == "interrupted"
+    assert not (tmp_path / "two").exists()
+
+
+def test_all_manifests_and_the_device_are_checked_before_the_first_run(tiny_corpus, tmp_path):
+    grid.write(tmp_path, {"one": small()})
+    with pytest.raises(ValueError, match="expected a device that torch has here"):
+        run_many(tmp_path, device="nowhere", data=tiny_corpus, progress=False)
+    (tmp_path / "two.json").write_text("{}")
+    with pytest.raises(ManifestError, match=r"two\.json"):
+        run_many(tmp_path, data=tiny_corpus, progress=False)
+    assert not (tmp_path / "one").exists()
+
+
+def test_bars_are_drawn_where_asked_for(tiny_corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CPLXNET_PROGRESS", "text")
+    grid.write(tmp_path, {"one": small()})
+    run_many(tmp_path, data=tiny_corpus)
+    shown = capsys.readouterr().err
+    assert all(label in shown for label in ("dense", "sparsify", "fine-tune", "1/1", "6/6"))
+    monkeypatch.setenv("CPLXNET_PROGRESS", "loud")
+    with pytest.raises(ValueError, match="expected CPLXNET_PROGRESS of auto, text, off or a path, got 'loud'"):
+        run_many(tmp_path, data=tiny_corpus)

@@ -1,0 +1,70 @@
+"""A run's network, loaded from its folder, is the one that was scored."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from small import SNAPSHOTS, STAGES, read, small, snapshot
+
+from cplxnet import auto, nn
+from cplxnet.auto import models
+from cplxnet.auto.runner.components import Materials
+from cplxnet.auto.train.loop import predict
+from cplxnet.musicnet import pooled_average_precision
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_loaded_network_scores_what_scores_json_says(done: Path, tiny_corpus: Path, stage: str) -> None:
+    model, manifest = auto.load_model(done, stage)
+    materials = Materials(manifest, device="cpu", data=tiny_corpus)
+    found = pooled_average_precision(*predict(model, materials.feed("test"), materials.inputs))
+    said = read(done)["stages"][stage]
+    assert found == pytest.approx(said["scores"]["test"]["end"]["average_precision"], abs=1e-6)
+    assert nn.compression(model, manifest.threshold) == said["compression"]
+    assert not model.training and manifest.fingerprint() == small().fingerprint()
+
+
+def test_without_a_stage_it_is_the_last_and_holds_its_snapshot_to_the_bit(done: Path) -> None:
+    model, _ = auto.load_model(str(done))
+    saved = snapshot(done, SNAPSHOTS[-1])["model"]
+    assert {"fc1.mask", "fc2.weight_ri"} <= saved.keys() == model.state_dict().keys()
+    assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items())
+
+
+def test_random_numbers_go_on_as_if_nothing_had_been_loaded(done: Path) -> None:
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    auto.load_model(done)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_is_heard_is_what_the_manifest_says() -> None:
+    manifest = small({"features.kind": "stft", "features.shift": False}, window=512)
+    assert auto.heard(manifest) == {"window": 512, "kind": "stft", "cplx": True, "shift": False}
+    model = models.build(manifest, manifest.stage("sparsify"))
+    assert model.fc1.log_sigma2.shape == (2048, 61 * 10)  # 61 frequencies, ceil(512/60) + 1 frames
+
+
+def test_what_is_not_there_is_named(done: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a stage of dense, sparsify, fine-tune, got 'tuned'"):
+        auto.load_model(done, "tuned")
+    with pytest.raises(FileNotFoundError, match=r"expected a run's folder with config\.json at .*got none; try"):
+        auto.load_model(tmp_path)
+    half = shutil.copytree(done, tmp_path / "half")
+    (half / "2-fine-tune.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"2-fine-tune\.pt.*\(snapshots: 0-dense\.pt, 1-sparsify\.pt\); try"):
+        auto.load_model(half)
+
+
+def test_a_snapshot_that_does_not_fit_is_refused(done: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(done, tmp_path / "other")
+    shutil.copy(done / "0-dense.pt", other / "2-fine-tune.pt")
+    with pytest.raises(
+        ValueError, match=r"(?s)expected the weights of complex\.TwoLayerDenseMasked, got others.*fc1\.mask"
+    ):
+        auto.load_model(other)
+    (other / "2-fine-tune.pt").write_bytes((done / "2-fine-tune.pt").read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"2-fine-tune\.pt: expected a snapshot of tensors and plain values"):
+        auto.load_model(other)

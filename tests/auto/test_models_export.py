@@ -1,0 +1,135 @@
+"""A run's network as files, and the same recording transcribed from every one of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+import pytest
+import torch
+from scipy.io import wavfile
+from small import quick, small
+
+from cplxnet import nn
+from cplxnet.auto import __main__ as command
+from cplxnet.auto import commands, load_model, models
+from cplxnet.musicnet.resample import resample
+from cplxnet.musicnet.transcription.midi import notes_of
+from cplxnet.musicnet.transcription.windows import transcribe
+
+HOP = 256
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    changes = {"stages.sparsify.optimizer": {"name": "adam", "lr": 1e-3, "lr_log_sigma2": 2.0}}
+    quick(small(changes), folder, tiny_corpus)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of three chords, stereo, at 44.1 kHz and 16 bits."""
+    path, t = tmp_path_factory.mktemp("wav") / "chords.wav", np.arange(88_200) / 44_100
+    tone = sum(0.2 * np.sin(2 * np.pi * f * t) for f in (261.6, 329.6, 392.0)) * (np.floor(1.5 * t) != 1)
+    wavfile.write(path, 44_100, np.stack((tone, tone), 1).__mul__(32_767).astype(np.int16))
+    return path
+
+
+def test_every_form_of_a_network_transcribes_alike(run: Path, wav: Path, tmp_path: Path) -> None:
+    """What the command writes, against the network in the snapshot on samples resampled by hand."""
+    model, _ = load_model(run)
+    rate_hz, values = wavfile.read(wav)
+    samples = resample(values.mean(1) / 32_768, source_hz=rate_hz)
+    how = {key: value for key, value in models.load_deployed(run).heard.items() if key != "rate_hz"}
+    times, want = transcribe(model, samples, hop=HOP, progress=False, **how)
+    threshold = float(np.median(want))
+    files = {
+        kind: tmp_path / f"net.{kind}.onnx" if "onnx" in kind else tmp_path / f"net.{kind}" for kind in models.EXPORTS
+    }
+    for kind, path in list(files.items())[:-1]:
+        models.export(run, path, kind=kind)
+    files["raw"] = models.export(run, tmp_path / "raw.onnx", kind="onnx-compact", raw_audio=True)
+    files |= {"folder": run, "snapshot": run / "2-fine-tune.pt"}
+    del files["cplxmodule"]
+    for kind, path in files.items():
+        out = tmp_path / kind
+        arguments = ["transcribe", wav, "--model", path, "--out", out, "--hop", HOP, "--threshold", threshold]
+        assert command.main(list(map(str, arguments))) == 0
+        table = np.loadtxt(out.with_name(f"{out.name}.csv"), delimiter=",", skiprows=1)
+        np.testing.assert_allclose(table[:, 0], times, atol=1e-4)
+        np.testing.assert_allclose(table[:, 1:], want, atol=5e-3 if kind.endswith("16") else 2e-4)
+    header = (tmp_path / "raw.csv").read_text().splitlines()[0].split(",")
+    assert header == ["time_s", *map(str, range(21, 105))]
+    found = pretty_midi.PrettyMIDI(str(tmp_path / "folder.mid")).instruments[0].notes
+    wanted = notes_of(want >= threshold, times)
+    assert len(found) == len(wanted) > 84
+    assert sorted(note.pitch for note in found) == sorted(wanted["note"])
+    assert max(note.end for note in found) == pytest.approx(wanted["end_s"].max(), abs=1e-3)
+
+
+def test_a_stage_can_be_chosen(run: Path) -> None:
+    x = torch.randn(2, 1, 256, dtype=torch.complex64)
+    with torch.no_grad():
+        dense, tuned = (models.load_deployed(run, stage=stage).network(x) for stage in ("dense", None))
+        snapshot = models.load_deployed(run / "0-dense.pt").network(x)
+    torch.testing.assert_close(snapshot, dense)
+    assert (dense - tuned).abs().max() > 1e-3
+
+
+def test_weights_in_the_layout_of_cplxmodule(run: Path, tmp_path: Path) -> None:
+    path = models.export(run, tmp_path / "weights.pt", kind="cplxmodule")
+    state = torch.load(path, weights_only=True)
+    model, _ = load_model(run)
+    torch.testing.assert_close(
+        torch.complex(state["fc1.weight.real"], state["fc1.weight.imag"]), model.fc1.weight.detach()
+    )
+    assert state["fc1.mask"].dtype == torch.float32 and "fc1.weight_ri" not in state
+
+
+def test_silence_is_a_transcription_without_notes(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wavfile.write(tmp_path / "silent.wav", 44_100, np.zeros(44_100, np.int16))
+    assert command.main(["transcribe", str(tmp_path / "silent.wav"), "--model", str(run)]) == 0
+    shown = capsys.readouterr()
+    assert "silent, so without notes" in shown.err and "0 notes" in shown.out
+    table = np.loadtxt(tmp_path / "silent.csv", delimiter=",", skiprows=1)
+    assert table.shape == (11, 85) and not table[:, 1:].any()
+    assert not pretty_midi.PrettyMIDI(str(tmp_path / "silent.mid")).instruments
+
+
+FAULTS = {
+    "no wav": (["none.wav"], "none.wav"),
+    "no model": (["chords.wav", "--model", "none.onnx"], "none.onnx: expected a run's folder, a snapshot"),
+    "not a model": (["chords.wav", "--model", "chords.wav"], "chords.wav"),
+    "threshold": (["chords.wav", "--threshold", "0"], "expected a threshold of probability in"),
+    "hop": (["chords.wav", "--hop", "0"], "expected hop >= 1, got 0"),
+    "stage": (["chords.wav", "--stage", "dance"], "expected a stage of dense, sparsify, fine-tune, got 'dance'"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_told_in_a_line(
+    run: Path, wav: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(wav.parent)
+    arguments, told = FAULTS[name]
+    arguments = arguments if "--model" in arguments else [*arguments, "--model", str(run)]
+    assert command.main(["transcribe", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and told in shown and "Traceback" not in shown
+
+
+def test_a_compact_file_that_does_not_say_what_it_hears(run: Path, tmp_path: Path) -> None:
+    nn.save_compact(nn.compact(load_model(run)[0], measure=False), tmp_path / "bare.safetensors")
+    with pytest.raises(ValueError, match=r"bare\.safetensors: expected what the network hears"):
+        models.load_deployed(tmp_path / "bare.safetensors")
+
+
+def test_the_commands_know_every_kind(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands._EXPORTS == models.EXPORTS  # written twice, so that no other command loads onnxruntime
+    assert command.main(["export", str(run), str(tmp_path / "net.onnx"), "--as", "onnx"]) == 0
+    assert "net.onnx" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="raw_audio with ONNX only, got 'compact'"):
+        models.export(run, tmp_path / "x", kind="compact", raw_audio=True)

@@ -1,0 +1,130 @@
+"""Nothing in a training step waits for the device: the operations of steps on a device that is not there, counted."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import backend_registration
+
+from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.train.loop import train_epoch
+from cplxnet.auto.train.objective import Objective
+from cplxnet.auto.train.optim import make_optimizer
+from cplxnet.musicnet import MODELS, SAMPLERS, MusicNet, features
+
+MODEL_NAMES = [f"complex.DeepConvNet{kind}" for kind in ("", "VD", "Masked")]
+MODEL_NAMES += [f"real.DeepConvNet{kind}" for kind in ("", "VD", "Masked")]
+READING = ("_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "is_same_size")
+SHAPING = ("nonzero", "nonzero_numpy", "masked_select", "unique", "_unique2", "bincount", "unique_consecutive")
+
+Steps = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def noted() -> dict[str, Steps]:
+    """What fake_device.py prints; the process is its own since the device's name is a setting of the whole process."""
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch has no spare device for Python")
+    script = Path(__file__).parents[1] / "fake_device.py"
+    done = subprocess.run([sys.executable, str(script), *MODEL_NAMES], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def offences(step: list[str]) -> list[str]:
+    """Operations of a step that wait for the device, or bring to it what was made on the host."""
+    found = []
+    for line in step:
+        name, devices = line.split(": ")
+        before, after = devices.split(" -> ")
+        reads = name.split(".")[1] in READING + SHAPING
+        crosses = "cpu" in devices or after == "scalar" or ("copy" in name and "scalar" in before)
+        if reads or crosses or after == "raised":
+            found.append(line)
+    return found
+
+
+def computing(step: list[str]) -> list[str]:
+    """The names of the operations in order, without those that only take note of a tensor."""
+    return [line.split(":")[0] for line in step]
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_a_step_neither_reads_back_nor_copies(noted: dict[str, Steps], model: str) -> None:
+    for run in noted[model].values():
+        before, *steps, after = run["steps"]
+        assert before == ["aten.zeros.default: none -> scalar"]  # the sums that the first step moves to the device
+        assert [offences(step) for step in steps] == [[]] * len(steps)
+        # the epoch's end: one read-back of all means, which this device cannot give
+        assert computing(after)[-1] == "aten._local_scalar_dense.default" and "_local_scalar_dense" in run["raised"]
+        assert len(offences(after)) == 1
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_a_step_is_a_whole_training_step(noted: dict[str, Steps], model: str) -> None:
+    for number, step in enumerate(noted[model]["few"]["steps"][1:-1]):
+        names = computing(step)
+        stages = [] if number else ["randint", "searchsorted"]  # starts and notes are made for some batches at once
+        stages += ["index_select", "_fft", "convolution.", "binary_cross_entropy", "convolution_backward"]
+        stages += ["_foreach_norm", "_fused_adam_"]
+        places = [next((i for i, n in enumerate(names) if stage in n), -1) for stage in stages]
+        assert places == sorted(places) and min(places) >= 0, dict(zip(stages, places, strict=True))
+        n_layers = 6 * (2 if model.endswith("VD") else 1)  # of the mean, and of the variance
+        assert sum("convolution_backward" in name for name in names) == n_layers
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_as_many_operations_for_30_recordings_as_for_3(noted: dict[str, Steps], model: str) -> None:
+    few, many = (computing(noted[model][n]["steps"][1]) for n in ("few", "many"))
+    assert many == few
+
+
+@pytest.mark.parametrize("kind", ["raw", "stft"])
+def test_other_features_are_made_on_the_device_too(noted: dict[str, Steps], kind: str) -> None:
+    assert offences(noted[kind]["few"]["steps"][1]) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ("reading", "aten._local_scalar_dense.default"),
+        ("uploading", "aten._to_copy.default: cpu -> ghost"),
+        ("counting", "aten.index.Tensor"),
+    ],
+)
+def test_faults_made_on_purpose_are_found(noted: dict[str, Steps], fault: str, found: str) -> None:
+    assert any(line.startswith(found) for line in offences(noted[fault]["few"]["steps"][1]))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_a_step_on_a_gpu_never_waits(model: str, tiny_corpus: Path) -> None:
+    dataset = MusicNet(tiny_corpus / "musicnet_11khz_train.h5", device="cuda")
+    variational = model.endswith("VD")
+
+    def inputs(signal: torch.Tensor) -> torch.Tensor:
+        return features(signal, "fft", cplx=model.startswith("complex"))
+
+    def strictly(batches: Any) -> Iterator[Any]:
+        """The batches; every wait for the device is an error until the last is trained on."""
+        every = iter(batches)
+        yield next(every)  # the first step loads kernels and may wait
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield from every
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    network = MODELS[model]().cuda()
+    terms = {"loss": Term(name="bce_with_logits"), "kl": Term(name="kl", coef=1e-5)}
+    objective = Objective(terms, {"loss": 1.0} | ({"kl": 0.1} if variational else {}))
+    optimizer = make_optimizer(network, "adam", lr=1e-3)
+    feed = SAMPLERS["one-per-recording"](dataset, torch.Generator("cuda").manual_seed(0), n_batches=4)
+    means = train_epoch(network, strictly(feed), inputs, objective, optimizer, grad_clip=0.05)
+    assert 0 < means.loss < 5 and (means.kl > 0) == variational

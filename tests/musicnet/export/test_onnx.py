@@ -1,0 +1,183 @@
+"""ONNX files of networks, run by onnxruntime, held to the networks themselves."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+
+from cplxnet import nn
+from cplxnet.musicnet import MusicNet, build, features
+from cplxnet.musicnet.export import OnnxNetwork, UnknownLayerError, export_onnx
+
+COMPLEX_TYPES = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
+
+
+def network(name: str, *, window: int = 512, **heard: object) -> torch.nn.Module:
+    """A network with every weight, statistic and mask different from where it starts, in evaluation mode."""
+    example = features(torch.randn(8, window), **heard)
+    made = build(name, example)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+        for layer in made.modules():
+            if hasattr(layer, "mask"):
+                layer.mask = torch.rand(layer.mask.shape) < 0.05
+        made.train()(example)  # running statistics of batch norm
+    return made.eval()
+
+
+def difference(made: OnnxNetwork, model: torch.nn.Module, signal: torch.Tensor, **heard: object) -> float:
+    x = features(signal, **heard)
+    with torch.no_grad():
+        return float((made(signal if made.raw_audio else x) - model(x)).abs().max())
+
+
+@pytest.mark.parametrize("raw_audio", [False, True])
+@pytest.mark.parametrize("kind", ["", "VD", "Masked"])
+@pytest.mark.parametrize("name", ["complex.DeepConvNet", "complex.ShallowConvNet", "real.DeepConvNet"])
+def test_logits_differ_by_less_than_1e_4(tmp_path: Path, name: str, kind: str, raw_audio: bool) -> None:
+    window = 1024
+    model = network(f"{name}{kind}", window=window)
+    made = OnnxNetwork(export_onnx(model, tmp_path / "net.onnx", window=window, raw_audio=raw_audio))
+    assert made.inputs == (["signal"] if raw_audio else ["real", "imag"])
+    for n in (1, 3, 8):  # the batch axis is dynamic
+        assert difference(made, model, torch.randn(n, window)) < 1e-4
+
+
+@pytest.mark.parametrize("raw_audio", [False, True])
+@pytest.mark.parametrize("kind", ["Masked", "VD"])
+@pytest.mark.parametrize("field", ["complex", "real"])
+@pytest.mark.parametrize("architecture", ["DeepConvNet", "ShallowConvNet", "TwoLayerDense"])
+def test_compact_networks(tmp_path: Path, architecture: str, field: str, kind: str, raw_audio: bool) -> None:
+    """The file of a compact network, against the masked network that it was made of."""
+    model = network(f"{field}.{architecture}{kind}", window=1024)
+    masked = network(f"{field}.{architecture}Masked", window=1024)
+    with torch.no_grad():
+        for layer in (layer for layer in model.modules() if hasattr(layer, "log_sigma2")):
+            layer.log_sigma2.fill_(-8).masked_fill_(torch.rand(layer.log_sigma2.shape) < 0.9, 5)
+    masked.load_state_dict(model.state_dict(), strict=False)
+    nn.deploy_masks(masked, nn.relevance_masks(model, -0.5)) if kind == "VD" else None
+    small = nn.compact(model, threshold=-0.5, measure=False)
+    made = OnnxNetwork(export_onnx(small, tmp_path / "net.onnx", window=1024, raw_audio=raw_audio))
+    for n in (1, 5):
+        assert difference(made, masked, torch.randn(n, 1024)) < 1e-4
+
+
+def test_a_compact_network_that_ends_in_a_convolution(tmp_path: Path) -> None:
+    layers = [nn.CplxConv1d(1, 4, 5), nn.CplxBatchNorm1d(4), nn.CplxConv1d(4, 3, 3), nn.CplxToReal()]
+    model = torch.nn.Sequential(*layers).eval()
+    small = nn.compact(model, measure=False)
+    made = OnnxNetwork(export_onnx(small, tmp_path / "net.onnx", window=50))
+    assert difference(made, model, torch.randn(3, 50)) < 1e-4
+
+
+@pytest.mark.parametrize("raw_audio", [False, True])
+@pytest.mark.parametrize("cplx", [True, False])
+@pytest.mark.parametrize("kind", ["raw", "fft", "stft"])
+@pytest.mark.parametrize("field", ["complex", "real"])
+def test_every_kind_of_features(tmp_path: Path, field: str, kind: str, cplx: bool, raw_audio: bool) -> None:
+    heard = {"kind": kind, "cplx": cplx, "shift": cplx}
+    model = network(f"{field}.TwoLayerDense", **heard)
+    made = OnnxNetwork(export_onnx(model, tmp_path / "net.onnx", window=512, raw_audio=raw_audio, **heard))
+    assert made.heard == {"window": 512, "rate_hz": 11_000, **heard}
+    assert difference(made, model, torch.randn(4, 512), **heard) < 1e-4
+
+
+def test_real_windows(tmp_path: Path, tiny_corpus: Path) -> None:
+    """The full network on windows of recordings, 4096 samples long."""
+    data = MusicNet(tiny_corpus / "musicnet_11khz_test.h5")
+    signal = data.windows(torch.arange(0, len(data), len(data) // 6))[0]
+    model = network("complex.DeepConvNetMasked", window=4096)
+    made = OnnxNetwork(export_onnx(model, tmp_path / "net.onnx", raw_audio=True))
+    assert difference(made, model, signal) < 1e-4
+
+
+def test_the_file_is_real_checked_and_says_what_it_hears(tmp_path: Path) -> None:
+    path = export_onnx(network("complex.TwoLayerDense"), tmp_path / "net.onnx", window=512, raw_audio=True)
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
+    onnx.checker.check_model(inferred, full_check=True)
+    types = {value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+    types |= {constant.data_type for constant in inferred.graph.initializer}
+    assert types and types.isdisjoint(COMPLEX_TYPES)
+    assert [(entry.domain, entry.version) for entry in inferred.opset_import] == [("", 20)]
+    (given,), (result,) = inferred.graph.input, inferred.graph.output
+    shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (given, result)]
+    assert shapes == [["batch", 512], ["batch", 84]] and result.name == "logits"
+    told = json.loads({entry.key: entry.value for entry in inferred.metadata_props}["cplxnet"])
+    assert told["window"] == 512 and told["raw_audio"] is True
+
+
+def test_masked_weights_are_stored_by_what_is_left(tmp_path: Path) -> None:
+    dense, masked = (network(f"complex.TwoLayerDense{kind}") for kind in ("", "Masked"))
+    sizes = [export_onnx(model, tmp_path / "net.onnx", window=512).stat().st_size for model in (dense, masked)]
+    n_weights, n_biases = 2048 * (512 + 84), 2048 + 84
+    assert sizes[0] == pytest.approx(8 * (n_weights + n_biases), rel=0.01)
+    n_kept = sum(int(layer.mask.sum()) for layer in masked.modules() if hasattr(layer, "mask"))
+    assert sizes[1] == pytest.approx(12 * n_kept + 8 * n_biases, rel=0.02)  # two parts and an index
+    assert sizes[1] < sizes[0] / 10
+
+
+def hand_made(layers: list[torch.nn.Module]) -> torch.nn.Sequential:
+    return torch.nn.Sequential(*layers, nn.CplxFlatten(), nn.CplxModulus(), torch.nn.LazyLinear(5)).eval()
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.CplxConv1d(1, 4, 5, padding=2, dilation=2), nn.CplxBatchNorm1d(4), nn.Split(torch.nn.Tanh())],
+        [nn.CplxConv1d(1, 4, 5, padding="same"), nn.CplxConv1d(4, 6, 3, padding="valid", groups=2)],
+        [nn.CplxBatchNorm1d(1, affine=False), nn.Split(torch.nn.AvgPool1d(4, 3, padding=1, count_include_pad=False))],
+        [nn.Split(torch.nn.MaxPool1d(3, 2, ceil_mode=True)), nn.CplxDropout(), nn.Split(torch.nn.LeakyReLU(0.2))],
+    ],
+)
+def test_geometry_of_layers(tmp_path: Path, layers: list[torch.nn.Module]) -> None:
+    model = hand_made(layers)
+    signal = torch.randn(3, 50)
+    model(features(signal))  # the last layer's width
+    for layer in layers:
+        if isinstance(layer, nn.CplxBatchNorm1d):
+            layer.running_var.copy_(torch.tensor([[2.0, 0.5], [0.5, 1.0]]).unsqueeze(-1))
+            layer.running_mean.normal_()
+    made = OnnxNetwork(export_onnx(model, tmp_path / "net.onnx", window=50))
+    assert difference(made, model, signal) < 1e-4
+
+
+def test_an_unknown_layer_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(nn.CplxConv1d(1, 4, 5), torch.nn.Sequential(nn.CplxModReLU()), nn.CplxToReal()).train()
+    with pytest.raises(UnknownLayerError, match=r"1\.0: expected .*, got CplxModReLU"):
+        export_onnx(model, tmp_path / "net.onnx")
+    with pytest.raises(UnknownLayerError, match="padding_mode"):
+        export_onnx(torch.nn.Sequential(nn.CplxConv1d(1, 4, 5, padding=1, padding_mode="circular")), tmp_path / "n")
+    with pytest.raises(UnknownLayerError, match="real outputs"):
+        export_onnx(torch.nn.Sequential(nn.CplxConv1d(1, 4, 5)), tmp_path / "n")
+    assert list(tmp_path.iterdir()) == [] and model.training
+
+
+def test_files_that_are_no_networks_of_ours(tmp_path: Path) -> None:
+    path = export_onnx(network("complex.TwoLayerDense"), tmp_path / "net.onnx", window=512)
+    made = OnnxNetwork(path)
+    with pytest.raises(ValueError, match=r"expected real and imag, got torch.float32"):
+        made(torch.zeros(1, 512))
+    (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"cut\.onnx: expected an ONNX file that onnxruntime can open"):
+        OnnxNetwork(tmp_path / "cut.onnx")
+    foreign = onnx.load(path)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(ValueError, match="expected an ONNX file of cplxnet's export_onnx"):
+        OnnxNetwork(tmp_path / "foreign.onnx")
+    with pytest.raises(FileNotFoundError, match="nothing there"):
+        OnnxNetwork(tmp_path / "none.onnx")
+
+
+def test_the_transform_inside_is_numpys(tmp_path: Path) -> None:
+    """The moduli of the shifted spectrum of 4096 samples, against numpy in double precision."""
+    model = torch.nn.Sequential(nn.CplxFlatten(), nn.CplxModulus())
+    made = OnnxNetwork(export_onnx(model, tmp_path / "net.onnx", raw_audio=True))
+    signal = torch.randn(2, 4096)
+    want = np.abs(np.fft.fftshift(np.fft.fft(signal.numpy().astype(np.float64)), -1))
+    np.testing.assert_allclose(made(signal).numpy(), want, atol=1e-6 * want.max())

@@ -1,0 +1,126 @@
+import dataclasses
+
+import h5py
+import numpy as np
+import pytest
+
+from cplxnet.musicnet import recordings
+
+
+def recording(key="id_1001", samples=1000, notes=((0, 500, 60), (400, 900, 64))):
+    generator = np.random.default_rng(int(key[-4:]))
+    labels = np.zeros(len(notes), recordings.LABELS)
+    for column, values in zip(("start_time", "end_time", "note"), zip(*notes, strict=True), strict=True):
+        labels[column] = values
+    labels["instrument"], labels["note_value"] = 41, b"Dotted Eighth"
+    return recordings.Recording(
+        key, generator.standard_normal(samples, dtype=np.float32), labels, "Haydn", "Op. 1", "1. Presto", "Quartet"
+    )
+
+
+def changed(path, edit):
+    """The valid file at `path` with `edit` applied by plain h5py, behind the layout's back."""
+    recordings.write(path, [recording()], rate_hz=11000)
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    return path
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path, written = tmp_path / "a.h5", [recording("id_1002", samples=70), recording("id_1001")]
+    recordings.write(path, written, rate_hz=11000, attributes={"recipe": "abc"})
+    read = list(recordings.recordings(path))
+    assert [r.key for r in read] == ["id_1001", "id_1002"]
+    for got, want in zip(read, written[::-1], strict=True):
+        np.testing.assert_array_equal(got.data, want.data)
+        np.testing.assert_array_equal(got.labels, want.labels)
+        assert (got.composer, got.composition, got.movement, got.ensemble) == ("Haydn", "Op. 1", "1. Presto", "Quartet")
+    assert recordings.rate_hz(path) == 11000 and recordings.attributes(path)["recipe"] == "abc"
+    with h5py.File(path) as file:  # the file as plain h5py sees it
+        assert file["id_1001/data"].dtype == np.float32 and file["id_1001"].attrs["seconds"] == 1000 / 11000
+        assert file["id_1001/labels"]["note"].tolist() == [60, 64]
+
+
+def test_same_recordings_give_same_bytes_and_leave_nothing_beside(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        recordings.write(tmp_path / name, [recording()], rate_hz=11000)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+
+
+def test_note_id_is_read_as_note(tmp_path):
+    def rename(file):
+        old = file["id_1001/labels"][()]
+        names = ["note_id" if name == "note" else name for name in old.dtype.names]
+        del file["id_1001/labels"]
+        file["id_1001/labels"] = old.view(
+            np.dtype({"names": names, "formats": [old.dtype[k] for k in range(len(names))]})
+        )
+
+    (read,) = recordings.recordings(changed(tmp_path / "a.h5", rename))
+    assert read.labels["note"].tolist() == [60, 64]
+
+
+def set_label(column, value):
+    def edit(file):
+        labels = file["id_1001/labels"][()]
+        labels[column][1] = value
+        file["id_1001/labels"][...] = labels
+
+    return edit
+
+
+def set_sample(value):
+    def edit(file):
+        file["id_1001/data"][77] = value
+
+    return edit
+
+
+def drop_column(file):
+    labels = file["id_1001/labels"][()]
+    del file["id_1001/labels"]
+    file["id_1001/labels"] = labels[["start_time", "note"]].copy()
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (lambda file: file.clear(), r"a\.h5: expected groups id_NNNN"),
+        (lambda file: file["id_1001"].pop("data"), r"a\.h5, recording id_1001: expected datasets .* no `data`"),
+        (lambda file: file["id_1001"].pop("labels"), r"a\.h5, recording id_1001: expected datasets .* no `labels`"),
+        (drop_column, r"id_1001: expected a column `end_time` in `labels`, got start_time, note"),
+        (set_label("note", 20), r"id_1001: expected notes in 21\.\.104, got note 20 on \[400, 900\) in row 1"),
+        (set_label("note", 105), r"id_1001: expected notes in 21\.\.104, got note 105"),
+        (set_label("end_time", 399), r"id_1001: expected end_time >= start_time, got note 64 on \[400, 399\) in row 1"),
+        (set_label("start_time", -1), r"id_1001: expected start_time >= 0, got note 64 on \[-1, 900\)"),
+        (set_sample(np.nan), r"id_1001: expected finite samples, got nan at sample 77"),
+        (set_sample(-np.inf), r"id_1001: expected finite samples, got -inf at sample 77"),
+    ],
+)
+def test_a_fault_names_file_recording_and_value(tmp_path, edit, text):
+    with pytest.raises(recordings.RecordingError, match=text):
+        list(recordings.recordings(changed(tmp_path / "a.h5", edit)))
+
+
+def test_missing_file_says_how_to_build_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.h5.*make demo.*cplxnet\.musicnet\.demo.*get_datasets"):
+        list(recordings.recordings(tmp_path / "gone.h5"))
+
+
+def test_not_hdf5_is_named(tmp_path):
+    (tmp_path / "a.h5").write_text("<html>404</html>")
+    with pytest.raises(recordings.RecordingError, match=r"a\.h5: expected an HDF5 file"):
+        recordings.rate_hz(tmp_path / "a.h5")
+
+
+def test_nothing_is_written_for_a_bad_recording(tmp_path):
+    path = tmp_path / "a.h5"
+    recordings.write(path, [recording()], rate_hz=11000)
+    before = path.read_bytes()
+    bad = dataclasses.replace(recording(), data=np.full(9, np.nan, np.float32))
+    with pytest.raises(recordings.RecordingError, match="got nan at sample 0"):
+        recordings.write(path, [recording("id_1000"), bad], rate_hz=11000)
+    with pytest.raises(recordings.RecordingError, match="at least one recording"):
+        recordings.write(path, [], rate_hz=11000)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,106 @@
+"""Files are whole or not there, and reading a snapshot runs no code."""
+
+import json
+import os
+import pickle
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from cplxnet import files
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.bin"
+    files.write(path, lambda file: file.write(b"old") and None)
+
+    def fill(file):
+        file.write(b"half of the new")
+        raise error("disk full")
+
+    with pytest.raises(error, match="disk full"):
+        files.write(path, fill)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_an_error_in_a_first_write_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        files.write(tmp_path / "a.bin", lambda file: 1 / 0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_file_appears_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "deep" / "er" / "a.bin"
+
+    def fill(file):
+        file.write(b"12")
+        file.flush()
+        assert not path.exists()
+        file.write(b"34")
+
+    files.write(path, fill)
+    assert path.read_bytes() == b"1234"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_text_is_utf8_and_json_ends_in_a_newline(tmp_path):
+    files.write_text(tmp_path / "a.txt", "Für Elise")
+    assert (tmp_path / "a.txt").read_bytes() == b"F\xc3\xbcr Elise"
+    files.write_json(tmp_path / "a.json", {"a": [1, None]})
+    text = (tmp_path / "a.json").read_text()
+    assert text.endswith("}\n") and json.loads(text) == {"a": [1, None]}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_refuses_what_json_cannot_say(tmp_path, value):
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"a": value})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+
+
+def test_tensors_come_back_bit_for_bit(tmp_path):
+    value = {"z": torch.randn(3, 2, dtype=torch.complex64), "mask": torch.tensor([True, False]), "n": 3, "s": "x"}
+    files.write_tensors(tmp_path / "a.pt", value)
+    for read in (files.read_tensors(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True)):
+        assert read.keys() == value.keys() and (read["n"], read["s"]) == (3, "x")
+        assert torch.equal(read["z"], value["z"]) and torch.equal(read["mask"], value["mask"])
+
+
+class Malicious:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_code_in_a_snapshot_is_refused_not_run(tmp_path, save):
+    path, trace = tmp_path / "evil.pt", tmp_path / "executed"
+    save({"model": Malicious(trace)}, path)
+    with pytest.raises(ValueError, match=r"evil\.pt: expected a snapshot of tensors and plain values"):
+        files.read_tensors(path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False) if save is torch.save else pickle.loads(path.read_bytes())
+    assert trace.exists()  # so the file would have done it
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_snapshot_is_named(tmp_path, share):
+    path = tmp_path / "0-dense.pt"
+    files.write_tensors(path, {"a": torch.randn(1000)})
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"0-dense\.pt: expected a snapshot"):
+        files.read_tensors(path)
+
+
+def test_no_snapshot_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt"):
+        files.read_tensors(tmp_path / "none.pt")
