@@ -1,10 +1,11 @@
-"""What every test shares: set seeds, a modest number of threads, and a corpus of seconds."""
+"""What every test shares: set seeds, a modest number of threads, a corpus of seconds and a finished run."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small import quick, small
 
 from cplxnet.musicnet import recordings
 
@@ -51,4 +52,12 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, first, count in (("train", 1001, 3), ("valid", 2001, 2), ("test", 3001, 2)):
         chords = [_sine_recording(f"id_{first + k}", rng, seconds=3 + k) for k in range(count)]
         recordings.write(folder / f"musicnet_11khz_{split}.h5", chords, rate_hz=RATE_HZ)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def done(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `small()`; copy it before changing anything."""
+    folder = tmp_path_factory.mktemp("done") / "one"
+    quick(small(), folder, tiny_corpus)
     return folder

@@ -1,18 +1,10 @@
-"""A finished run, a count of the epochs trained, and processes that end with their test."""
+"""A count of the epochs trained, and processes that end with their test."""
 
 import pytest
 from processes import Started
-from small import Counting, quick, small
+from small import Counting
 
 from cplxnet.auto.runner import trainer
-
-
-@pytest.fixture(scope="session")
-def done(tiny_corpus, tmp_path_factory):
-    """The folder of a finished run of `small()`; copy it before changing anything."""
-    folder = tmp_path_factory.mktemp("done") / "one"
-    quick(small(), folder, tiny_corpus)
-    return folder
 
 
 @pytest.fixture

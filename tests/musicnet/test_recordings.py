@@ -104,7 +104,7 @@ def test_a_fault_names_file_recording_and_value(tmp_path, edit, text):
 
 
 def test_missing_file_says_how_to_build_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"gone\.h5.*make demo.*cplxnet\.musicnet\.demo.*get_datasets"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.h5.*make demo.*extra\.corpora\.demo.*get_datasets"):
         list(recordings.recordings(tmp_path / "gone.h5"))
 
 
