@@ -15,7 +15,9 @@ import torch
 Check = Callable[[], None]  # raises where the writer has no right to write any more
 
 
-def write(path: str | os.PathLike[str], fill: Callable[[BinaryIO], object], *, check: Check | None = None) -> None:
+def write(
+    path: str | os.PathLike[str], fill: Callable[[BinaryIO], object], *, check: Check | None = None
+) -> None:
     """Call `fill(file)` on a temporary file beside `path`, then rename it to `path`; on an error nothing is left.
 
     check: called just before the renaming.
@@ -97,7 +99,9 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     Raises ValueError, naming the file, where it is truncated, altered or holds anything but tensors and plain values.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch reads past a wrong checksum, so it is looked at first
+        with zipfile.ZipFile(
+            path
+        ) as archive:  # torch reads past a wrong checksum, so it is looked at first
             altered = archive.testzip()
         if altered is not None:
             raise ValueError(f"a wrong checksum in {altered}")
@@ -107,8 +111,12 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         return value
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch raises half a dozen types here; whichever, the file is unusable
-        raise ValueError(f"{path}: expected a snapshot of tensors and plain values, got {error}") from error
+    except (
+        Exception
+    ) as error:  # torch raises half a dozen types here; whichever, the file is unusable
+        raise ValueError(
+            f"{path}: expected a snapshot of tensors and plain values, got {error}"
+        ) from error
 
 
 def share(source: Path, target: Path, *, check: Check | None = None) -> None:

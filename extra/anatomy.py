@@ -27,9 +27,15 @@ def contents(path: str | Path) -> pd.DataFrame:
     """
     snapshot = files.read_tensors(path)
     if not isinstance(snapshot.get("model"), dict):
-        raise ValueError(f"{path}: expected a snapshot with a model, got keys {', '.join(map(str, snapshot))}")
+        raise ValueError(
+            f"{path}: expected a snapshot with a model, got keys {', '.join(map(str, snapshot))}"
+        )
     rows = {
-        name: {"type": str(value.dtype).removeprefix("torch."), "shape": tuple(value.shape), "MB": value.nbytes / 1e6}
+        name: {
+            "type": str(value.dtype).removeprefix("torch."),
+            "shape": tuple(value.shape),
+            "MB": value.nbytes / 1e6,
+        }
         for name, value in snapshot["model"].items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -37,9 +43,13 @@ def contents(path: str | Path) -> pd.DataFrame:
 
 def weighted_layers(model: nn.Module) -> dict[str, Layer]:
     """{name: layer} of every linear and convolutional layer, from the input on. Raises ValueError if there is none."""
-    layers: dict[str, Layer] = {name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)}
+    layers: dict[str, Layer] = {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)
+    }
     if not layers:
-        raise ValueError(f"expected linear or convolutional layers in {type(model).__name__}, got none")
+        raise ValueError(
+            f"expected linear or convolutional layers in {type(model).__name__}, got none"
+        )
     return layers
 
 

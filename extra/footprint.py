@@ -17,7 +17,12 @@ from cplxnet.auto.models import export, heard, load_deployed, load_model, read_m
 from cplxnet.auto.report import plots
 from cplxnet.auto.runner.folder import RunFolder
 
-_BARS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7")  # Okabe and Ito (2008): told apart without colour vision
+_BARS = (
+    "#0072B2",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+)  # Okabe and Ito (2008): told apart without colour vision
 FORMS = {  # what is exported under each name
     "compact": ("compact.safetensors", "compact"),
     "compact, float16": ("compact-float16.safetensors", "compact-float16"),
@@ -27,7 +32,11 @@ FORMS = {  # what is exported under each name
 
 
 def footprint(
-    folder: str | Path, into: str | Path, *, batch_sizes: tuple[int, ...] = (1, 32), rounds: int = 10
+    folder: str | Path,
+    into: str | Path,
+    *,
+    batch_sizes: tuple[int, ...] = (1, 32),
+    rounds: int = 10,
 ) -> pd.DataFrame:
     """Every form of the network of the run in `folder`, written to `into`; a row a form.
 
@@ -37,7 +46,9 @@ def footprint(
     """
     manifest, files = read_manifest(folder), RunFolder(folder)
     options = heard(manifest)
-    signal = torch.randn(max(batch_sizes), options.pop("window"), generator=torch.Generator().manual_seed(0))
+    signal = torch.randn(
+        max(batch_sizes), options.pop("window"), generator=torch.Generator().manual_seed(0)
+    )
     x = tasks.TASKS[manifest.task].features(signal, **options)
     networks: dict[str, tuple[Path, Callable[[Tensor], Tensor]]] = {}
     for form, stage in (("dense", manifest.stage_order[0]), ("masked", manifest.stage_order[-1])):
@@ -82,11 +93,15 @@ def plot_footprint(table: pd.DataFrame) -> Figure:
     for name in table.columns[table.columns.str.startswith("ms_")]:
         n = name.removeprefix("ms_")
         columns[name] = f"time for {n} window{'' if n == '1' else 's'}, ms"
-    figure, axes = plt.subplots(1, len(columns), figsize=(11, 3.4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(columns), figsize=(11, 3.4), sharey=True, layout="constrained"
+    )
     for axis, (name, title), colour in zip(axes, columns.items(), _BARS, strict=False):
         bars = axis.barh(table["form"], table[name], color=colour)
         axis.bar_label(
-            bars, labels=[f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in table[name]], padding=3
+            bars,
+            labels=[f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in table[name]],
+            padding=3,
         )
         low, high = table[name].min() / 3, table[name].max() * 6
         axis.set(xlabel=title, xscale="log", xlim=(low, high))

@@ -45,7 +45,9 @@ def _dawson_gradient(n: Array) -> Array:
 def _dawson_value(n: Array) -> Array:
     """The integral of the gradient over n from -infinity; below -80 it is under 1e-34."""
     n = np.asarray(n, float)
-    flat = [integrate.quad(_dawson_gradient, -80, end, epsabs=1e-12, limit=500)[0] for end in n.ravel()]
+    flat = [
+        integrate.quad(_dawson_gradient, -80, end, epsabs=1e-12, limit=500)[0] for end in n.ravel()
+    ]
     return np.reshape(flat, n.shape)
 
 
@@ -63,18 +65,26 @@ def _sigmoid_fit(k1: float, k2: float, k3: float, *, parts: int) -> Term:
 
 
 EXACT: Mapping[str, Term] = {
-    "complex VD": Term(lambda n: np.euler_gamma + n + special.exp1(np.exp(n)), lambda n: -np.expm1(-np.exp(n))),
+    "complex VD": Term(
+        lambda n: np.euler_gamma + n + special.exp1(np.exp(n)), lambda n: -np.expm1(-np.exp(n))
+    ),
     "complex ARD": Term(lambda n: np.logaddexp(0, n), special.expit),
     "real VD": Term(_dawson_value, _dawson_gradient),
     "real ARD": Term(lambda n: np.logaddexp(0, n) / 2, lambda n: special.expit(n) / 2),
 }
 FITS: Mapping[str, Term] = {
-    "complex VD, fit": _sigmoid_fit(0.57810, 1.45926, 1.36526, parts=2),  # cplxmodule 2022.6, CplxLinearVDApprox
-    "real VD, fit": _sigmoid_fit(0.63576, 1.87320, 1.48695, parts=1),  # Molchanov et al. (2017), equation 14
+    "complex VD, fit": _sigmoid_fit(
+        0.57810, 1.45926, 1.36526, parts=2
+    ),  # cplxmodule 2022.6, CplxLinearVDApprox
+    "real VD, fit": _sigmoid_fit(
+        0.63576, 1.87320, 1.48695, parts=1
+    ),  # Molchanov et al. (2017), equation 14
 }
 
 
-def monte_carlo(name: str, log_alpha: Array, *, draws: int = 100_000, seed: int = 0) -> tuple[Array, Array]:
+def monte_carlo(
+    name: str, log_alpha: Array, *, draws: int = 100_000, seed: int = 0
+) -> tuple[Array, Array]:
     """The KL of the term `name` of `EXACT` from its definition: the mean of log q(w) - log p(w) over draws of w from q.
 
     With mu = 1 and sigma^2 = alpha, `draws` of them at every log alpha. No special function and nothing of the
@@ -99,7 +109,9 @@ def monte_carlo(name: str, log_alpha: Array, *, draws: int = 100_000, seed: int 
     return np.array(means) - (0.0 if ard else _limit(cplx=cplx)), np.array(errors)
 
 
-def _log_ratio(rng: np.random.Generator, draws: int, alpha: float, *, cplx: bool, ard: bool) -> Array:
+def _log_ratio(
+    rng: np.random.Generator, draws: int, alpha: float, *, cplx: bool, ard: bool
+) -> Array:
     """log q(w) - log p(w) of draws w ~ q: (draws,)."""
     parts = 2 if cplx else 1
     eps = rng.standard_normal((draws, parts)) / np.sqrt(parts)  # E|eps|^2 = 1
@@ -107,7 +119,9 @@ def _log_ratio(rng: np.random.Generator, draws: int, alpha: float, *, cplx: bool
     w[:, 0] += 1.0  # mu
     distance, square = (eps**2).sum(1), (w**2).sum(1)
     log_q = _log_normal(distance, alpha, parts)
-    log_p = _log_normal(square / (1 + alpha), 1 + alpha, parts) if ard else -parts / 2 * np.log(square)
+    log_p = (
+        _log_normal(square / (1 + alpha), 1 + alpha, parts) if ard else -parts / 2 * np.log(square)
+    )
     return log_q - log_p
 
 

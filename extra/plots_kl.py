@@ -42,7 +42,13 @@ def monte_carlo_errors(log_alpha: np.ndarray, *, draws: int, seed: int = 0) -> F
     for i, (axes, (name, term)) in enumerate(zip(panels.flat, EXACT.items(), strict=True)):
         mean, error = monte_carlo(name, log_alpha, draws=draws, seed=seed + i)
         axes.errorbar(
-            log_alpha, mean - term.value(-log_alpha), 2 * error, fmt="o", ms=3, capsize=2, color=STYLES[name]["color"]
+            log_alpha,
+            mean - term.value(-log_alpha),
+            2 * error,
+            fmt="o",
+            ms=3,
+            capsize=2,
+            color=STYLES[name]["color"],
         )
         axes.axhline(0, color="0.3", lw=1)
         axes.set_title(name, loc="left", fontsize=10)
@@ -56,13 +62,23 @@ def monte_carlo_errors(log_alpha: np.ndarray, *, draws: int, seed: int = 0) -> F
 
 def approximations(log_alpha: np.ndarray, *, threshold: float = -0.5) -> Figure:
     """Fits (above) and ARD (below) less the exact VD term of the same field: KL on the left, gradients on the right."""
-    others: Mapping[str, Mapping[str, Term]] = {"fits": FITS, "ARD": {n: t for n, t in EXACT.items() if "ARD" in n}}
+    others: Mapping[str, Mapping[str, Term]] = {
+        "fits": FITS,
+        "ARD": {n: t for n, t in EXACT.items() if "ARD" in n},
+    }
     figure, panels = plt.subplots(2, 2, figsize=(10, 6), sharex=True, layout="constrained")
     for (left, right), (title, terms) in zip(panels, others.items(), strict=True):
         for name, term in terms.items():
             exact = EXACT[f"{name.split()[0]} VD"]
-            left.plot(log_alpha, term.value(-log_alpha) - exact.value(-log_alpha), label=name, **STYLES[name])
-            right.plot(log_alpha, term.gradient(-log_alpha) - exact.gradient(-log_alpha), **STYLES[name])
+            left.plot(
+                log_alpha,
+                term.value(-log_alpha) - exact.value(-log_alpha),
+                label=name,
+                **STYLES[name],
+            )
+            right.plot(
+                log_alpha, term.gradient(-log_alpha) - exact.gradient(-log_alpha), **STYLES[name]
+            )
         left.set_title(f"{title} less exact VD: KL, nats", loc="left", fontsize=10)
         right.set_title(f"{title} less exact VD: -dKL / dlog alpha, nats", loc="left", fontsize=10)
         for axes in (left, right):

@@ -58,7 +58,9 @@ def masks(model: nn.Module, *, threshold: float) -> Figure:
         mask = kept(layer, threshold)
         share = density(mask).numpy()
         norm = LogNorm(1e-4, 1, clip=True)
-        axes.imshow(np.maximum(share, 1e-4), cmap="Greys", norm=norm, aspect="auto", interpolation="nearest")
+        axes.imshow(
+            np.maximum(share, 1e-4), cmap="Greys", norm=norm, aspect="auto", interpolation="nearest"
+        )
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(" x ".join(map(str, mask.shape)), fontsize=8)
     return figure
@@ -74,8 +76,12 @@ def channels(model: nn.Module, *, threshold: float) -> Figure:
         axes.step(np.arange(1, len(share) + 1), share, where="mid", color=KEPT)
         n_dead = int((share == 0).sum())
         if n_dead:
-            axes.axvspan(len(share) - n_dead + 0.5, len(share) + 0.5, color=DROPPED, alpha=0.5, lw=0)
-        axes.set_title(f"{axes.get_title('left')}: {n_dead} of {len(share)} dead", loc="left", fontsize=9)
+            axes.axvspan(
+                len(share) - n_dead + 0.5, len(share) + 0.5, color=DROPPED, alpha=0.5, lw=0
+            )
+        axes.set_title(
+            f"{axes.get_title('left')}: {n_dead} of {len(share)} dead", loc="left", fontsize=9
+        )
         axes.set_ylim(0, max(share.max() * 1.05, 1e-6))
         axes.grid(alpha=0.25)
     figure.supxlabel("output channel, by what it keeps", fontsize=10)
@@ -90,17 +96,42 @@ def complex_plane(model: nn.Module, layer: str, *, threshold: float) -> Figure:
 
     Raises ValueError for a layer that is not there or not complex.
     """
-    layers = {name: found for name, found in weighted_layers(model).items() if found.weight.is_complex()}
+    layers = {
+        name: found for name, found in weighted_layers(model).items() if found.weight.is_complex()
+    }
     if layer not in layers:
-        raise ValueError(f"expected a complex layer of {', '.join(layers) or 'none'}, got {layer!r}")
+        raise ValueError(
+            f"expected a complex layer of {', '.join(layers) or 'none'}, got {layer!r}"
+        )
     weight, mask = layers[layer].weight.detach(), kept(layers[layer], threshold)
     figure, axes = plt.subplots(figsize=(4.5, 5), layout="constrained")
-    for name, values, colour, zorder in (("irrelevant", weight[~mask], DROPPED, 1), ("kept", weight[mask], KEPT, 2)):
+    for name, values, colour, zorder in (
+        ("irrelevant", weight[~mask], DROPPED, 1),
+        ("kept", weight[mask], KEPT, 2),
+    ):
         shown = values[:: -(-len(values) // _MOST_POINTS) or 1]
-        label = f"{name}: {len(values)}" + (f", {len(shown)} shown" if len(shown) < len(values) else "")
-        axes.plot(shown.real, shown.imag, ".", color=colour, ms=6, alpha=0.6, mew=0, label=label, zorder=zorder)
+        label = f"{name}: {len(values)}" + (
+            f", {len(shown)} shown" if len(shown) < len(values) else ""
+        )
+        axes.plot(
+            shown.real,
+            shown.imag,
+            ".",
+            color=colour,
+            ms=6,
+            alpha=0.6,
+            mew=0,
+            label=label,
+            zorder=zorder,
+        )
     side = 1.05 * float(np.quantile(weight[mask].abs().numpy(), 0.995)) if mask.any() else 1.0
-    axes.set(xlabel="real part", ylabel="imaginary part", aspect="equal", xlim=(-side, side), ylim=(-side, side))
+    axes.set(
+        xlabel="real part",
+        ylabel="imaginary part",
+        aspect="equal",
+        xlim=(-side, side),
+        ylim=(-side, side),
+    )
     axes.set_title(f"weights of {layer}", loc="left", fontsize=10)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, markerscale=2)
     axes.grid(alpha=0.25)
@@ -112,7 +143,11 @@ def _panels(names: list[str]) -> tuple[Figure, list[Axes]]:
     rows = -(-len(names) // _COLUMNS)
     columns = min(len(names), _COLUMNS)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, 2.3 * rows + 0.4), squeeze=False, layout="constrained"
+        rows,
+        columns,
+        figsize=(2.6 * columns, 2.3 * rows + 0.4),
+        squeeze=False,
+        layout="constrained",
     )
     for axes, name in zip(grid.flat, names, strict=False):
         axes.set_title(name, loc="left", fontsize=9)
@@ -137,5 +172,9 @@ def _log10(modulus: Tensor) -> np.ndarray:
 
 
 def _legend(figure: Figure, colours: dict[str, str]) -> None:
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9)
+    handles = [
+        plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in colours.items()
+    ]
+    figure.legend(
+        handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9
+    )

@@ -15,7 +15,9 @@ from cplxnet.auto.manifest.experiments import METHOD, REDUCTION, TEMPLATE, C
 from cplxnet.auto.manifest.read import Manifest, Vocabulary, parse
 
 N_EPOCHS = 200  # Trabelsi et al., of 1000 batches
-KERNEL_SIZE = 3  # of the first layer of the complex DeepConvNet in the first search; Trabelsi et al. have 6
+KERNEL_SIZE = (
+    3  # of the first layer of the complex DeepConvNet in the first search; Trabelsi et al. have 6
+)
 # which network hears what; short-time spectra are 70 frames long, too short for either convolutional network
 NETWORKS = {
     "raw": {"shallow": "ShallowConvNet", "deep": "DeepConvNet"},
@@ -39,7 +41,9 @@ def replication(*, replicates: int = 1, task: Vocabulary | None = None) -> dict[
         del raw["objective_terms"]["kl_div"]
         for seed in range(replicates):
             name = f"legacy replication {kind} {field} {depth} replicate {seed}"
-            made[f"{kind}-{field}-{depth}-r{seed}"] = parse({**raw, "name": name, "seed": seed}, task=task, source=name)
+            made[f"{kind}-{field}-{depth}-r{seed}"] = parse(
+                {**raw, "name": name, "seed": seed}, task=task, source=name
+            )
     return made
 
 
@@ -60,7 +64,10 @@ def compression(
     for field in ("complex", "real"):
         raw = _first_search("fft", field, "DeepConvNet")
         made |= _grid(
-            raw, {METHOD: [f"{field}.DeepConvNet{form}" for form in forms], C: list(values)}, replicates, task
+            raw,
+            {METHOD: [f"{field}.DeepConvNet{form}" for form in forms], C: list(values)},
+            replicates,
+            task,
         )
     return made
 
@@ -83,7 +90,9 @@ def study(
     for how, values in (("sum", sums), ("mean", means)):
         for name, manifest in experiments.demo(values, task=task, **options).items():
             heading = manifest.name.replace("demo", f"legacy study {how}", 1)
-            made[f"{how}-{name}"] = grid.edit(manifest, {"name": heading, REDUCTION: how}, task=task)
+            made[f"{how}-{name}"] = grid.edit(
+                manifest, {"name": heading, REDUCTION: how}, task=task
+            )
     return made
 
 
@@ -108,7 +117,10 @@ def _first_search(kind: str, field: str, network: str) -> dict[str, Any]:
 
 
 def _grid(
-    raw: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], replicates: int, task: Vocabulary | None
+    raw: Mapping[str, Any],
+    axes: Mapping[str, Sequence[Any]],
+    replicates: int,
+    task: Vocabulary | None,
 ) -> dict[str, Manifest]:
     def which(varied: Mapping[str, Any]) -> tuple[str, str]:
         field, _, network = varied[METHOD].partition(".")
@@ -119,6 +131,8 @@ def _grid(
         return f"{field}-{form.lower()}-{experiments.label(varied)}"
 
     def title(varied: Mapping[str, Any]) -> str:
-        return "legacy compression {} {} C={:g} replicate {}".format(*which(varied), varied[C], varied["seed"])
+        return "legacy compression {} {} C={:g} replicate {}".format(
+            *which(varied), varied[C], varied["seed"]
+        )
 
     return grid.expand(raw, axes, replicates=replicates, label=file, title=title, task=task)

@@ -22,10 +22,17 @@ from .older_models import top_model
 from .older_rows import Row, Translation
 from .older_stages import Stages
 
-_LOADER = ("pin_memory", "num_workers", "timeout", "worker_init_fn")  # how windows are fed, not which
+_LOADER = (
+    "pin_memory",
+    "num_workers",
+    "timeout",
+    "worker_init_fn",
+)  # how windows are fed, not which
 
 
-def translate(raw: Any, *, name: str = "translated", seed: int = 0, source: str | Path = "manifest") -> Translation:
+def translate(
+    raw: Any, *, name: str = "translated", seed: int = 0, source: str | Path = "manifest"
+) -> Translation:
     """The counterpart of `raw`, an old manifest as `json.load` gives it, in `.new`; in `.notes` what to know of it.
 
     name: for an old manifest without one. seed: old manifests have none; their file names tell replicates apart.
@@ -72,8 +79,12 @@ def translate_file(old: str | Path, new: str | Path | None = None) -> tuple[Mani
     old = Path(old)
     raw, faults = strict_json.parse(strict_json.read(old), source=old)
     if not is_older(raw):
-        accepted = "the keys stage-order and __name__; cplxnet.auto.load reads manifests of this system"
-        raise ManifestError(old, [*faults, Fault("", "not a manifest of the older system", accepted=accepted)])
+        accepted = (
+            "the keys stage-order and __name__; cplxnet.auto.load reads manifests of this system"
+        )
+        raise ManifestError(
+            old, [*faults, Fault("", "not a manifest of the older system", accepted=accepted)]
+        )
     replicate = re.search(r"\[(\d+)\]", old.stem)
     made = translate(raw, name=old.stem, seed=int(replicate[1]) if replicate else 0, source=old)
     if not replicate:
@@ -96,7 +107,9 @@ def translate_folder(old: str | Path, new: str | Path) -> dict[str, list[str]]:
     faults: list[Fault] = []
     paths = sorted(Path(old).glob("*.json"))
     if not paths:
-        raise ManifestNotFoundError(old, [Fault("", "no manifests", accepted="a folder of .json files")])
+        raise ManifestNotFoundError(
+            old, [Fault("", "no manifests", accepted="a folder of .json files")]
+        )
     for path in paths:
         try:
             made[re.sub(r"\[(\d+)\]", r"-\1", path.stem) + ".json"] = translate_file(path)
@@ -149,8 +162,14 @@ def _features(row: Row, is_complex: bool) -> dict[str, Any]:
     if kind == "by kind":  # the earlier form: fft-shifted is what FeedFourierFeatures calls shift
         kind, cplx = row.take("kind", "fft"), row.take("cplx", True)
         if kind not in ("raw", "fft", "fft-shifted", "stft"):
-            row.fault("kind", "cannot be translated", kind, one_of(("raw", "fft", "fft-shifted", "stft")))
-        made = {"kind": str(kind).removesuffix("-shifted"), "cplx": cplx, "shift": kind == "fft-shifted"}
+            row.fault(
+                "kind", "cannot be translated", kind, one_of(("raw", "fft", "fft-shifted", "stft"))
+            )
+        made = {
+            "kind": str(kind).removesuffix("-shifted"),
+            "cplx": cplx,
+            "shift": kind == "fft-shifted",
+        }
     elif kind == "raw":
         made = {"kind": "raw", "cplx": is_complex, "shift": False}
         row.left.clear()  # the old class takes any keyword and uses none
@@ -166,7 +185,12 @@ def _feed(row: Row) -> dict[str, Any]:
     if sampler == "one-per-recording":
         made["n_batches"] = row.take("n_batches", -1)
         if made["n_batches"] == -1:
-            row.fault("n_batches", "no limit cannot be translated", -1, "a number of batches an epoch, such as 1000")
+            row.fault(
+                "n_batches",
+                "no limit cannot be translated",
+                -1,
+                "a number of batches an epoch, such as 1000",
+            )
     else:
         row.one("n_batches", -1)
         row.one("shuffle", False)
@@ -178,7 +202,9 @@ def _feed(row: Row) -> dict[str, Any]:
 
 def _scorer(row: Row, raw: Mapping[str, Any]) -> dict[str, Any]:
     row.named(names.SCORERS)
-    row.one("threshold", raw.get("threshold", -0.5))  # here compression is counted at the manifest's threshold
+    row.one(
+        "threshold", raw.get("threshold", -0.5)
+    )  # here compression is counted at the manifest's threshold
     made = {"feed": row.need("feed"), "curves": row.take("curves", False)}
     row.close()
     return made

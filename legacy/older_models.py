@@ -23,7 +23,9 @@ def top_model(top: Row, windows: Mapping[str, Any]) -> tuple[dict[str, Any], boo
     is_complex = found is not None and found.is_complex
     length = row.take("n_seq")
     if length is not None and any(window != length for window in windows.values()):
-        row.fault("n_seq", "another length than the windows'", length, str(next(iter(windows.values()))))
+        row.fault(
+            "n_seq", "another length than the windows'", length, str(next(iter(windows.values())))
+        )
     row.one("n_outputs", 84)
     row.one("n_channels", *((1,) if is_complex else (2, 1)))
     if found is not None and found.name.startswith("complex.DeepConvNet"):
@@ -52,6 +54,10 @@ def changed_model(row: Row) -> dict[str, Any]:
 def _first_named(left: Mapping[str, Any]) -> Any:
     """The class of the first stage's model, or None."""
     stages, order = left.get("stages"), left.get("stage-order")
-    first = stages.get(order[0]) if isinstance(stages, Mapping) and isinstance(order, list) and order else None
+    first = (
+        stages.get(order[0])
+        if isinstance(stages, Mapping) and isinstance(order, list) and order
+        else None
+    )
     model = first.get("model") if isinstance(first, Mapping) else None
     return model.get("cls") if isinstance(model, Mapping) else None

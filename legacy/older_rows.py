@@ -52,7 +52,9 @@ class Row:
         """Take an object, whose keys are taken in turn; a fault where it is missing and there is no default."""
         if key not in self.left and default is None:
             self.fault(key, "missing key")
-        return Row(self.at(key), self.left.pop(key, default if default is not None else {}), self.into)
+        return Row(
+            self.at(key), self.left.pop(key, default if default is not None else {}), self.into
+        )
 
     def one(self, key: str, *accepted: Any) -> None:
         """Take a key that may have no other value than these: others have no counterpart."""

@@ -18,7 +18,12 @@ _DEFAULTS = {  # of the older system; ours are the first stage's values
     "lr_scheduler": {"cls": "<class 'musicnet.lr_scheduler.Trabelsi2017LRSchedule'>"},
     "optimizer": {"cls": "<class 'torch.optim.adam.Adam'>", "lr": 1e-3},
 }
-_ADAM = {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0, "amsgrad": False}  # torch's own, left out here
+_ADAM = {
+    "betas": [0.9, 0.999],
+    "eps": 1e-8,
+    "weight_decay": 0,
+    "amsgrad": False,
+}  # torch's own, left out here
 
 
 class Stages:
@@ -35,7 +40,9 @@ class Stages:
     def _stage(self, path: str, value: Any) -> dict[str, Any]:
         row = Row(path, {**_DEFAULTS, **value} if isinstance(value, Mapping) else value, self.into)
         if row.take("snapshot") is not None:
-            row.fault("snapshot", "a start from a file cannot be translated", value["snapshot"], "null")
+            row.fault(
+                "snapshot", "a start from a file cannot be translated", value["snapshot"], "null"
+            )
         made = {
             "feed": row.need("feed"),
             "n_epochs": row.need("n_epochs"),
@@ -54,7 +61,12 @@ class Stages:
     def _objective(self, row: Row) -> Any:
         written = row.need("objective")
         if isinstance(written, str):
-            row.fault("objective", "an expression cannot be translated", written, "an object of terms and weights")
+            row.fault(
+                "objective",
+                "an expression cannot be translated",
+                written,
+                "an object of terms and weights",
+            )
         return written
 
     def _early(self, row: Row) -> dict[str, Any] | None:
@@ -63,8 +75,13 @@ class Stages:
             return None
         early = Row(row.at("early"), value, self.into)
         early.named(names.STOPPERS, default=next(iter(names.STOPPERS)))
-        if names.class_path(early.take("raises", "StopIteration")) not in ("StopIteration", "builtins.StopIteration"):
-            early.fault("raises", "cannot be translated", value["raises"], "<class 'StopIteration'>")
+        if names.class_path(early.take("raises", "StopIteration")) not in (
+            "StopIteration",
+            "builtins.StopIteration",
+        ):
+            early.fault(
+                "raises", "cannot be translated", value["raises"], "<class 'StopIteration'>"
+            )
         if "feed" in early.left:  # the earlier form: a scorer is made for the feed
             feed = early.take("feed")
             scorer = f"early-{feed}"
@@ -72,7 +89,10 @@ class Stages:
         else:
             scorer = early.need("scorer")
         defaults = {"patience": 10, "cooldown": 1, "rtol": 1e-3, "atol": 1e-4}
-        made = {"scorer": scorer, **{key: early.take(key, default) for key, default in defaults.items()}}
+        made = {
+            "scorer": scorer,
+            **{key: early.take(key, default) for key, default in defaults.items()},
+        }
         early.close()
         return made
 

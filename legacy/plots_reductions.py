@@ -17,7 +17,12 @@ def layers(table: pd.DataFrame) -> Figure:
     """Irrelevant weights in every layer, a panel a compression: sum and mean. table: of `reductions.sparsity`."""
     pairs = sorted(_some(table)["pair"].unique())
     figure, panels = plt.subplots(
-        1, len(pairs), figsize=(1 + 3.2 * len(pairs), 3.6), sharey=True, squeeze=False, layout="constrained"
+        1,
+        len(pairs),
+        figsize=(1 + 3.2 * len(pairs), 3.6),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     for axes, pair in zip(panels.flat, pairs, strict=True):
         for how, rows in table[table["pair"] == pair].groupby("reduction", sort=False):
@@ -38,9 +43,14 @@ def scores(table: pd.DataFrame, *, scorer: str = "test") -> Figure:
         style = STYLES[how]
         left.plot(rows["pair"], rows["std"], label=how, **style)
         right.plot(rows["pair"], rows["after"], label=f"{how}, after fine-tuning", **style)
-        right.plot(rows["pair"], rows["before"], label=f"{how}, before", **style, mfc="white", alpha=0.6)
+        right.plot(
+            rows["pair"], rows["before"], label=f"{how}, before", **style, mfc="white", alpha=0.6
+        )
     right.axhline(table["dense"].mean(), color="0.3", lw=1, label="dense")
-    left.set(ylabel="spread of sparsity over layers,\nstandard deviation, percentage points", ylim=(0, None))
+    left.set(
+        ylabel="spread of sparsity over layers,\nstandard deviation, percentage points",
+        ylim=(0, None),
+    )
     right.set(ylabel=f"{PRECISION}, {scorer}")
     ticks = sorted(table["pair"].unique())
     for axes in (left, right):
@@ -55,5 +65,7 @@ def scores(table: pd.DataFrame, *, scorer: str = "test") -> Figure:
 
 def _some(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
-        raise ValueError("expected runs at equal compression, got none with scores; try to run the folder first")
+        raise ValueError(
+            "expected runs at equal compression, got none with scores; try to run the folder first"
+        )
     return table

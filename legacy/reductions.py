@@ -19,8 +19,12 @@ def sparsity(folder: str | Path, stage: str = "sparsify") -> pd.DataFrame:
     if table.empty:
         return table
     chosen = _labelled(table[table["stage"] == stage])
-    chosen = chosen[chosen.groupby("layer")["n_zero"].transform("max") > 0]  # batch norm has none to lose
-    return chosen[["run", "pair", "reduction", "C", "layer", "n_par", "n_zero", "sparsity"]].reset_index(drop=True)
+    chosen = chosen[
+        chosen.groupby("layer")["n_zero"].transform("max") > 0
+    ]  # batch norm has none to lose
+    return chosen[
+        ["run", "pair", "reduction", "C", "layer", "n_par", "n_zero", "sparsity"]
+    ].reset_index(drop=True)
 
 
 def spread(layers: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +37,9 @@ def spread(layers: pd.DataFrame) -> pd.DataFrame:
     if layers.empty:
         return layers
     grouped = layers.groupby(["pair", "reduction", "run", "C"], sort=False)["sparsity"]
-    percent = pd.DataFrame({"std": 100 * grouped.std(ddof=0), "low": 100 * grouped.min(), "high": 100 * grouped.max()})
+    percent = pd.DataFrame(
+        {"std": 100 * grouped.std(ddof=0), "low": 100 * grouped.min(), "high": 100 * grouped.max()}
+    )
     kept = 1 - grouped.max()
     percent["ratio"] = (1 - grouped.min()) / kept.where(kept > 0, np.nan)
     return percent.reset_index()

@@ -10,7 +10,9 @@ from small import quick, small
 from cplxnet.musicnet import recordings
 
 RATE_HZ = 11000
-SCALE = 48 + np.array([0, 2, 4, 5, 7, 9, 11, 12, 14, 16, 17, 19, 21, 23, 24])  # C major, MIDI 48 to 72
+SCALE = 48 + np.array(
+    [0, 2, 4, 5, 7, 9, 11, 12, 14, 16, 17, 19, 21, 23, 24]
+)  # C major, MIDI 48 to 72
 
 torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 still holds
 
@@ -21,13 +23,17 @@ def _seeds() -> None:
     np.random.seed(0)
 
 
-def _sine_recording(key: str, rng: np.random.Generator, *, seconds: float, beat: float = 0.3) -> recordings.Recording:
+def _sine_recording(
+    key: str, rng: np.random.Generator, *, seconds: float, beat: float = 0.3
+) -> recordings.Recording:
     """Chords of one to three decaying tones (a sine and its octave), a chord each `beat` seconds, one rest in eight."""
     samples, step = int(seconds * RATE_HZ), int(beat * RATE_HZ)
     data, labels = np.zeros(samples), []
     for start in range(0, samples, step):
         end = min(start + step, samples)
-        for note in rng.choice(SCALE, rng.integers(1, 4), replace=False) if rng.random() > 1 / 8 else ():
+        for note in (
+            rng.choice(SCALE, rng.integers(1, 4), replace=False) if rng.random() > 1 / 8 else ()
+        ):
             phase = 2 * np.pi * 440 * 2 ** ((note - 69) / 12) * np.arange(end - start) / RATE_HZ
             tone = np.sin(phase + rng.uniform(0, 2 * np.pi)) + 0.3 * np.sin(2 * phase)
             data[start:end] += 0.2 * tone * np.exp(-np.arange(end - start) / RATE_HZ)

@@ -64,9 +64,17 @@ def test_json_refuses_what_json_cannot_say(tmp_path, value):
 
 
 def test_tensors_come_back_bit_for_bit(tmp_path):
-    value = {"z": torch.randn(3, 2, dtype=torch.complex64), "mask": torch.tensor([True, False]), "n": 3, "s": "x"}
+    value = {
+        "z": torch.randn(3, 2, dtype=torch.complex64),
+        "mask": torch.tensor([True, False]),
+        "n": 3,
+        "s": "x",
+    }
     files.write_tensors(tmp_path / "a.pt", value)
-    for read in (files.read_tensors(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True)):
+    for read in (
+        files.read_tensors(tmp_path / "a.pt"),
+        torch.load(tmp_path / "a.pt", weights_only=True),
+    ):
         assert read.keys() == value.keys() and (read["n"], read["s"]) == (3, "x")
         assert torch.equal(read["z"], value["z"]) and torch.equal(read["mask"], value["mask"])
 
@@ -81,11 +89,15 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))]
+)
 def test_code_in_a_snapshot_is_refused_not_run(tmp_path, save):
     path, trace = tmp_path / "evil.pt", tmp_path / "executed"
     save({"model": Malicious(trace)}, path)
-    with pytest.raises(ValueError, match=r"evil\.pt: expected a snapshot of tensors and plain values"):
+    with pytest.raises(
+        ValueError, match=r"evil\.pt: expected a snapshot of tensors and plain values"
+    ):
         files.read_tensors(path)
     assert not trace.exists()
     torch.load(path, weights_only=False) if save is torch.save else pickle.loads(path.read_bytes())

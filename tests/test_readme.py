@@ -23,7 +23,9 @@ print("all true")
 
 def test_the_network_of_the_readme_trains() -> None:
     (code,) = [block for block in blocks("python") if "kl_sum" in block]
-    ran = subprocess.run([sys.executable, "-c", code + CHECKS], capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(
+        [sys.executable, "-c", code + CHECKS], capture_output=True, text=True, timeout=120
+    )
     assert ran.stdout == "all true\n", ran.stderr
 
 
@@ -32,5 +34,7 @@ def test_every_file_and_command_that_the_readme_names_exists() -> None:
     targets = set(re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.MULTILINE))
     makefile = (root / "Makefile").read_text()
     assert {"demo", "test"} <= targets and all(f"\n{target}:" in makefile for target in targets)
-    for name in re.findall(r"`([a-z_]+\.ipynb)`", README) + re.findall(r"\]\(([^)h][^)]*)\)", README):
+    for name in re.findall(r"`([a-z_]+\.ipynb)`", README) + re.findall(
+        r"\]\(([^)h][^)]*)\)", README
+    ):
         assert (root / name).exists(), name

@@ -44,18 +44,42 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cplxnet.auto", description=__doc__)
     kinds = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    one = kinds.add_parser("run", help="run one manifest, or every manifest of a folder that is not done")
+    one = kinds.add_parser(
+        "run", help="run one manifest, or every manifest of a folder that is not done"
+    )
     one.add_argument("path", type=Path, help="a manifest, or a folder of manifests")
     one.add_argument(
-        "--devices", nargs="+", default=["cpu"], metavar="DEVICE", help="cpu (default), cuda:0 cuda:1, ..."
+        "--devices",
+        nargs="+",
+        default=["cpu"],
+        metavar="DEVICE",
+        help="cpu (default), cuda:0 cuda:1, ...",
     )
-    one.add_argument("--per-device", type=int, default=1, metavar="N", help="runs at a time on each device (default 1)")
-    one.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler: its workers do it, each with --devices")
-    one.add_argument("--data", type=Path, default=Path("data"), help="folder of the data files (default: data)")
-    one.add_argument("--retry-failed", action="store_true", help="also run what failed or diverged before")
-    one.add_argument("--no-reuse", action="store_true", help="train stages that runs share once for each run")
     one.add_argument(
-        "--accept-changes", action="store_true", help="run on where a manifest has changed since its run was started"
+        "--per-device",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at a time on each device (default 1)",
+    )
+    one.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="of a Dask scheduler: its workers do it, each with --devices",
+    )
+    one.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the data files (default: data)"
+    )
+    one.add_argument(
+        "--retry-failed", action="store_true", help="also run what failed or diverged before"
+    )
+    one.add_argument(
+        "--no-reuse", action="store_true", help="train stages that runs share once for each run"
+    )
+    one.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="run on where a manifest has changed since its run was started",
     )
     one.add_argument(
         "--timeout",
@@ -77,11 +101,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     if not options.path.exists():
-        raise FileNotFoundError(f"{options.path}: expected a manifest or a folder of manifests, got nothing there")
+        raise FileNotFoundError(
+            f"{options.path}: expected a manifest or a folder of manifests, got nothing there"
+        )
     if options.path.is_dir():
         return _run_folder(options)
     if len(options.devices) > 1 or options.per_device > 1 or options.cluster:
-        raise ValueError(f"{options.path}: expected one device for one manifest; try a folder of manifests")
+        raise ValueError(
+            f"{options.path}: expected one device for one manifest; try a folder of manifests"
+        )
     folder = options.path.with_suffix("")
     run(
         load(options.path),
@@ -113,13 +141,18 @@ def _run_folder(options: argparse.Namespace) -> int:
 
 def _summary(folder: Path, outcomes: list[Outcome]) -> int:
     for outcome in outcomes:
-        print(f"{outcome.name}: {outcome.state}" + (f" ({outcome.reason})" if outcome.reason else ""))
+        print(
+            f"{outcome.name}: {outcome.state}" + (f" ({outcome.reason})" if outcome.reason else "")
+        )
     saved = savings.saved(folder, [outcome.name for outcome in outcomes])
     if saved:
         print(saved)
     bad = [outcome for outcome in outcomes if outcome.state not in ("done", "skipped")]
     if bad:
-        print(f"{len(bad)} of {len(outcomes)} runs did not finish; see traceback.txt in their folders", file=sys.stderr)
+        print(
+            f"{len(bad)} of {len(outcomes)} runs did not finish; see traceback.txt in their folders",
+            file=sys.stderr,
+        )
     if any(outcome.state in ("failed", "diverged") for outcome in bad):
         print("what failed is run again with --retry-failed only", file=sys.stderr)
     return 1 if bad else 0

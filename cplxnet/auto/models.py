@@ -48,7 +48,9 @@ def load_model(folder: str | Path, stage: str | None = None) -> tuple[nn.Module,
     path = run.snapshot(manifest.stage_order.index(name), name)
     if not path.is_file():
         there = ", ".join(sorted(found.name for found in run.path.glob("*.pt"))) or "none"
-        raise FileNotFoundError(f"expected a snapshot at {path}, got nothing there (snapshots: {there}); {_HOW_TO}")
+        raise FileNotFoundError(
+            f"expected a snapshot at {path}, got nothing there (snapshots: {there}); {_HOW_TO}"
+        )
     snapshot = files.read_tensors(path)
     model = build(manifest, manifest.stage(name))
     try:
@@ -92,7 +94,9 @@ def build(manifest: Manifest, stage: Stage) -> nn.Module:
         return task.build(stage.model.name, example, **stage.model.kwargs)
 
 
-HEARD = "cplxnet"  # the key under which a compact file's metadata has what its network hears, as JSON
+HEARD = (
+    "cplxnet"  # the key under which a compact file's metadata has what its network hears, as JSON
+)
 EXPORTS = ("compact", "compact-float16", "onnx", "onnx-compact", "cplxmodule")
 
 
@@ -112,10 +116,14 @@ def load_deployed(path: str | Path, *, stage: str | None = None) -> Deployed:
     path = Path(path)
     snapshot = re.fullmatch(r"\d+-(.+)", path.stem) if path.suffix == ".pt" else None
     if path.is_dir() or snapshot:
-        model, manifest = load_model(path.parent if snapshot else path, snapshot[1] if snapshot else stage)
+        model, manifest = load_model(
+            path.parent if snapshot else path, snapshot[1] if snapshot else stage
+        )
         return Deployed(model, {"rate_hz": TARGET_HZ, **heard(manifest)})
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a run's folder, a snapshot, a compact or an ONNX file, got nothing")
+        raise FileNotFoundError(
+            f"{path}: expected a run's folder, a snapshot, a compact or an ONNX file, got nothing"
+        )
     if path.suffix == ".onnx":
         from cplxnet.musicnet.export import OnnxNetwork
 
@@ -132,11 +140,18 @@ def _from_onnx(network: OnnxNetwork) -> Deployed:
     if not network.raw_audio:
         return Deployed(network, network.heard)
     # the graph makes its own features: it is given the raw window
-    return Deployed(lambda x: network(x[:, 0]), {**network.heard, "kind": "raw", "cplx": False, "shift": False})
+    return Deployed(
+        lambda x: network(x[:, 0]), {**network.heard, "kind": "raw", "cplx": False, "shift": False}
+    )
 
 
 def export(
-    folder: str | Path, path: str | Path, *, kind: str, stage: str | None = None, raw_audio: bool = False
+    folder: str | Path,
+    path: str | Path,
+    *,
+    kind: str,
+    stage: str | None = None,
+    raw_audio: bool = False,
 ) -> Path:
     """Write the network of a run's folder to the file `path`.
 
@@ -149,7 +164,9 @@ def export(
         As `load_model`; ValueError for another kind, and for raw_audio of a kind that is not ONNX.
     """
     if kind not in EXPORTS or (raw_audio and not kind.startswith("onnx")):
-        raise ValueError(f"expected a kind of {', '.join(EXPORTS)}, raw_audio with ONNX only, got {kind!r}")
+        raise ValueError(
+            f"expected a kind of {', '.join(EXPORTS)}, raw_audio with ONNX only, got {kind!r}"
+        )
     from cplxnet.musicnet.export import export_onnx
 
     model, manifest = load_model(folder, stage)
@@ -159,10 +176,17 @@ def export(
     elif kind == "onnx":
         export_onnx(model, path, raw_audio=raw_audio, **how)
     else:
-        small = cplx.compact(model, threshold=manifest.threshold, measure=False)  # what runs it is not in the file
+        small = cplx.compact(
+            model, threshold=manifest.threshold, measure=False
+        )  # what runs it is not in the file
         if kind == "onnx-compact":
             export_onnx(small, path, raw_audio=raw_audio, **how)
         else:
             half = kind.endswith("float16")
-            cplx.save_compact(small, path, dtype="float16" if half else "float32", metadata={HEARD: json.dumps(how)})
+            cplx.save_compact(
+                small,
+                path,
+                dtype="float16" if half else "float32",
+                metadata={HEARD: json.dumps(how)},
+            )
     return Path(path)

@@ -43,7 +43,9 @@ def say(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
 
-def ticking(shown: tqdm, items: Iterable[Item], check: Callable[[], None] = lambda: None) -> Iterator[Item]:
+def ticking(
+    shown: tqdm, items: Iterable[Item], check: Callable[[], None] = lambda: None
+) -> Iterator[Item]:
     """`items` in order, the bar `shown` one further after each; `check` is called before each and may raise."""
     for item in items:
         check()

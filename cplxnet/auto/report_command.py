@@ -42,18 +42,39 @@ def add(commands: Any) -> None:
         usage="python -m cplxnet.auto report [KIND] FOLDER [FOLDER ...] [options]",
     )
     parser.add_argument(
-        "words", nargs="+", metavar="[KIND] FOLDER", help="folders of manifests (./layers, if so named)"
+        "words",
+        nargs="+",
+        metavar="[KIND] FOLDER",
+        help="folders of manifests (./layers, if so named)",
     )
-    parser.add_argument("--csv", type=Path, help="without a kind: also write the table to this file")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the files (default: FIRST FOLDER/figures)")
-    parser.add_argument("--scorer", default="test", help="whose scores, as manifests name it (default: test)")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data files (default: data)")
-    parser.add_argument("--device", default="cpu", help="threshold: what scores and trains (default: cpu)")
-    parser.add_argument("--runs", nargs="+", metavar="RUN", help="threshold: of these alone (default: all)")
     parser.add_argument(
-        "--at", nargs="+", type=float, metavar="T", help="threshold: on log alpha (default: -6 -5 ... 6)"
+        "--csv", type=Path, help="without a kind: also write the table to this file"
     )
-    parser.add_argument("--tune", action="store_true", help="threshold: also fine-tune again at each, in DIR")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="for the files (default: FIRST FOLDER/figures)"
+    )
+    parser.add_argument(
+        "--scorer", default="test", help="whose scores, as manifests name it (default: test)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the data files (default: data)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="threshold: what scores and trains (default: cpu)"
+    )
+    parser.add_argument(
+        "--runs", nargs="+", metavar="RUN", help="threshold: of these alone (default: all)"
+    )
+    parser.add_argument(
+        "--at",
+        nargs="+",
+        type=float,
+        metavar="T",
+        help="threshold: on log alpha (default: -6 -5 ... 6)",
+    )
+    parser.add_argument(
+        "--tune", action="store_true", help="threshold: also fine-tune again at each, in DIR"
+    )
     parser.set_defaults(command=_report)
 
 
@@ -62,9 +83,13 @@ def _report(options: argparse.Namespace) -> int:
     if first in WHICH:
         return _kind(first, rest, options)
     if rest:
-        raise ValueError(f"expected a kind of report ({', '.join(WHICH)}) before several folders, got {first!r}")
+        raise ValueError(
+            f"expected a kind of report ({', '.join(WHICH)}) before several folders, got {first!r}"
+        )
     if not Path(first).exists() and "/" not in first:
-        raise ValueError(f"{first}: expected a folder of manifests, or a kind ({', '.join(WHICH)}) and folders")
+        raise ValueError(
+            f"{first}: expected a folder of manifests, or a kind ({', '.join(WHICH)}) and folders"
+        )
     table = tables.collect(first)
     print(tables.summary(table).to_string(index=False))
     print(*tables.readings(table), sep="\n")
@@ -75,9 +100,13 @@ def _report(options: argparse.Namespace) -> int:
 
 def _kind(kind: str, folders: list[str], options: argparse.Namespace) -> int:
     if not folders:
-        raise ValueError(f"expected folders of manifests after {kind!r}, got none; try report {kind} runs/demo")
+        raise ValueError(
+            f"expected folders of manifests after {kind!r}, got none; try report {kind} runs/demo"
+        )
     if options.csv:
-        raise ValueError("expected --csv without a kind only: a kind writes its data beside its figure; try --out")
+        raise ValueError(
+            "expected --csv without a kind only: a kind writes its data beside its figure; try --out"
+        )
     if kind != "threshold" and (options.tune or options.at or options.runs):
         raise ValueError(f"expected --at, --runs and --tune with the kind threshold, got {kind!r}")
     import matplotlib

@@ -36,7 +36,9 @@ class Task(Protocol):
     SAMPLERS: Mapping[str, Callable[..., Any]]
     FEATURE_KINDS: Mapping[str, Any]
 
-    def open_dataset(self, path: Any, *, window: int, stride: int, device: Any, samples: str) -> Dataset: ...
+    def open_dataset(
+        self, path: Any, *, window: int, stride: int, device: Any, samples: str
+    ) -> Dataset: ...
 
     def features(self, signal: Tensor, kind: str, *, cplx: bool, shift: bool) -> Tensor: ...
 
@@ -44,7 +46,9 @@ class Task(Protocol):
 
     def pooled_average_precision(self, target: Tensor, logit: Tensor) -> float: ...
 
-    def score_dataset(self, target: Tensor, logit: Tensor, dataset: Any, *, curves: bool) -> dict[str, Any]: ...
+    def score_dataset(
+        self, target: Tensor, logit: Tensor, dataset: Any, *, curves: bool
+    ) -> dict[str, Any]: ...
 
 
 TASKS: dict[str, Any] = {"musicnet": musicnet}
@@ -70,8 +74,14 @@ def vocabulary(task: str = "musicnet") -> Vocabulary:
         optimizers=tuple(OPTIMIZERS),
         lr_schedulers=tuple(SCHEDULES),
         options={
-            **{name: _keywords(build, given=("in_channels", "length")) for name, build in package.MODELS.items()},
-            **{name: _keywords(schedule, given=("epoch", "n_epochs")) for name, schedule in SCHEDULES.items()},
+            **{
+                name: _keywords(build, given=("in_channels", "length"))
+                for name, build in package.MODELS.items()
+            },
+            **{
+                name: _keywords(schedule, given=("epoch", "n_epochs"))
+                for name, schedule in SCHEDULES.items()
+            },
         },
     )
 

@@ -4,7 +4,9 @@ from pathlib import Path, PurePosixPath
 
 import h5py
 
-TEST = frozenset({"id_2303", "id_2382", "id_1819"})  # Trabelsi et al. 2018 and all who followed them
+TEST = frozenset(
+    {"id_2303", "id_2382", "id_1819"}
+)  # Trabelsi et al. 2018 and all who followed them
 FILE = "musicnet_11khz_test.h5"
 
 # Protocols differ (README). Nazarov and Burnaev's is a range of compressions, read off their figure.
@@ -16,7 +18,9 @@ SCORES = {
 }
 
 
-def published(file: str, *, data: str | Path = "data", older_protocol: bool = False) -> dict[str, float]:
+def published(
+    file: str, *, data: str | Path = "data", older_protocol: bool = False
+) -> dict[str, float]:
     """`SCORES` where a score was taken on MusicNet's test recordings, nothing elsewhere.
 
     The recordings in the file tell. Where the file is not there (results looked at on another machine), MusicNet is

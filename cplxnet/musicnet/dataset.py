@@ -71,11 +71,17 @@ class MusicNet:
         self._rows = self._flat.as_strided((len(flat) - self.window + 1, self.window), (1, 1))
         counts = (self.samples - self.window) // self.stride + 1
         self._n_windows = int(counts.sum())
-        self._offset = (self.samples.cumsum(0) - self.samples).to(self.device)  # flat position of each beginning
-        self._first = (counts.cumsum(0) - counts).to(self.device)  # index of each recording's first window
+        self._offset = (self.samples.cumsum(0) - self.samples).to(
+            self.device
+        )  # flat position of each beginning
+        self._first = (counts.cumsum(0) - counts).to(
+            self.device
+        )  # index of each recording's first window
         self._n_starts = (self.samples - self.window + 1).to(self.device)
 
-    def _read(self) -> tuple[np.ndarray, list[int], list[float], list[tuple[np.ndarray, np.ndarray]]]:
+    def _read(
+        self,
+    ) -> tuple[np.ndarray, list[int], list[float], list[tuple[np.ndarray, np.ndarray]]]:
         """The samples end to end, the length and scale of each recording, and the change instants at flat positions."""
         flat, offset = np.empty(recordings.n_samples(self.path), self.form.dtype), 0
         keys, samples, scales, changes = [], [], [], []
@@ -112,7 +118,9 @@ class MusicNet:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of every sample and label and of the cut into windows: the same data give the same training."""
-        digest = hashlib.blake2b(repr((self.keys, self.rate_hz, self.window, self.stride)).encode(), digest_size=16)
+        digest = hashlib.blake2b(
+            repr((self.keys, self.rate_hz, self.window, self.stride)).encode(), digest_size=16
+        )
         forms = (self._scale,) if self.form.scaled else ()
         for values in (self.samples, self._flat, *forms, self.notes.instants, self.notes.words):
             digest.update(values.cpu().numpy().data)
@@ -153,7 +161,9 @@ class MusicNet:
         """
         return next(self.draws(1, generator))
 
-    def draws(self, n: int, generator: torch.Generator | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def draws(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """`n` batches of `draw`, from the same random numbers and in less time.
 
         Starts and notes are made for some batches at once: looked up one by one they take a quarter of a batch's time.
@@ -168,10 +178,14 @@ class MusicNet:
             shape = (min(_AHEAD, n - first), self.n_recordings)
             number = torch.randint(2**_RANDOM_BITS, shape, generator=generator, device=self.device)
             position = self._offset + number % self._n_starts
-            for starts, notes in zip(position, self.notes(position + self.window // 2), strict=True):
+            for starts, notes in zip(
+                position, self.notes(position + self.window // 2), strict=True
+            ):
                 yield self._signal(starts, self._scale), notes
 
-    def _cut(self, position: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _cut(
+        self, position: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return self._signal(position, scale), self.notes(position + self.window // 2)
 
     def _signal(self, position: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -185,8 +199,15 @@ class MusicNet:
         index = torch.as_tensor(index)
         if not index.numel():
             return index.to(self.device, torch.int64).reshape(-1)
-        if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool or index.ndim != 1:
-            raise TypeError(f"expected whole numbers of shape (B,), got {index.dtype} of shape {tuple(index.shape)}")
+        if (
+            index.dtype.is_floating_point
+            or index.dtype.is_complex
+            or index.dtype == torch.bool
+            or index.ndim != 1
+        ):
+            raise TypeError(
+                f"expected whole numbers of shape (B,), got {index.dtype} of shape {tuple(index.shape)}"
+            )
         low, high = (int(value) for value in index.aminmax())
         if low < 0 or high >= len(self):
             raise IndexError(
@@ -233,7 +254,9 @@ def _float16(data: np.ndarray) -> tuple[np.ndarray, float]:
     """Off by 2**-11 of each sample at most, about 66 dB below it, whatever the recording's peak."""
     stored = data.astype(np.float16)
     if not np.isfinite(stored).all():
-        raise ValueError(f"expected samples up to 65504 for float16, got {np.abs(data).max()}; try samples int16")
+        raise ValueError(
+            f"expected samples up to 65504 for float16, got {np.abs(data).max()}; try samples int16"
+        )
     return stored, 1.0
 
 

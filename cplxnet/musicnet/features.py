@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 import torch
 
-STFT_WINDOW, STFT_HOP = 120, 60  # samples: a Hann window every 5.5 ms at 11 kHz, half of it overlapping
+STFT_WINDOW, STFT_HOP = (
+    120,
+    60,
+)  # samples: a Hann window every 5.5 ms at 11 kHz, half of it overlapping
 
 
 def _raw(signal: torch.Tensor, shift: bool) -> torch.Tensor:
@@ -34,14 +37,28 @@ def _stft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     # zeros to a whole number of hops, so that no sample is left out, and half a window on either side
     signal = torch.nn.functional.pad(signal, (0, -signal.shape[-1] % STFT_HOP))
     hann = torch.hann_window(STFT_WINDOW, device=signal.device, dtype=signal.dtype)  # periodic
-    return torch.stft(signal, STFT_WINDOW, STFT_HOP, window=hann, center=True, pad_mode="constant", return_complex=True)
+    return torch.stft(
+        signal,
+        STFT_WINDOW,
+        STFT_HOP,
+        window=hann,
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    )
 
 
 # name -> function of (signal (B, window), shift) to a complex (B, C, L)
-FEATURE_KINDS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {"raw": _raw, "fft": _fft, "stft": _stft}
+FEATURE_KINDS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {
+    "raw": _raw,
+    "fft": _fft,
+    "stft": _stft,
+}
 
 
-def features(signal: torch.Tensor, kind: str = "fft", cplx: bool = True, shift: bool = True) -> torch.Tensor:
+def features(
+    signal: torch.Tensor, kind: str = "fft", cplx: bool = True, shift: bool = True
+) -> torch.Tensor:
     """Features (B, C, L) of windows `signal` (B, window), on the signal's device and in its precision.
 
     - `raw`: the signal with imaginary part 0, (B, 1, window).
@@ -63,7 +80,9 @@ def features(signal: torch.Tensor, kind: str = "fft", cplx: bool = True, shift: 
     ValueError: an unknown kind, or a signal not of shape (B, window).
     """
     if kind not in FEATURE_KINDS:
-        raise ValueError(f"expected a feature kind of {', '.join(sorted(FEATURE_KINDS))}, got {kind!r}")
+        raise ValueError(
+            f"expected a feature kind of {', '.join(sorted(FEATURE_KINDS))}, got {kind!r}"
+        )
     if signal.ndim != 2 or not signal.is_floating_point():
         raise ValueError(
             f"expected a float signal of shape (B, window), got {signal.dtype} of shape {tuple(signal.shape)}"

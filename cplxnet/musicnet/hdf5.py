@@ -95,7 +95,9 @@ class Hdf5:
     def __enter__(self) -> "Hdf5":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
         try:
             self.root.close()
         finally:

@@ -18,7 +18,9 @@ BITS = N_NOTES // N_WORDS  # 42 bits a word, far from the sign bit
 _BEFORE_ALL = np.iinfo(np.int64).min  # instant of the empty set that every table starts with
 
 
-def note_changes(start: np.ndarray, end: np.ndarray, note_class: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def note_changes(
+    start: np.ndarray, end: np.ndarray, note_class: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The step function of sounding notes of the intervals `[start, end)` of class `note_class`.
 
     A class sounds where at least one of its intervals does: intervals of one class may overlap (they are counted) or
@@ -45,10 +47,14 @@ def note_changes(start: np.ndarray, end: np.ndarray, note_class: np.ndarray) -> 
         return np.empty(0, np.int64), np.empty((0, N_WORDS), np.int64)
     order = np.argsort(instant, kind="stable")
     instant, note, step = instant[order], note[order], step[order]
-    last = np.flatnonzero(np.append(instant[1:] != instant[:-1], True))  # of the transitions at one instant
+    last = np.flatnonzero(
+        np.append(instant[1:] != instant[:-1], True)
+    )  # of the transitions at one instant
     # each class alternates +1, -1, so the running sum of step * 2**bit is the bit set itself, exact in int64
     bit = step << (note % BITS)
-    words = np.stack([np.cumsum(np.where(note // BITS == word, bit, 0))[last] for word in range(N_WORDS)], axis=1)
+    words = np.stack(
+        [np.cumsum(np.where(note // BITS == word, bit, 0))[last] for word in range(N_WORDS)], axis=1
+    )
     return instant[last], words
 
 
@@ -73,7 +79,9 @@ def _check_intervals(start: np.ndarray, end: np.ndarray, note_class: np.ndarray)
         )
 
 
-def _transitions(start: np.ndarray, end: np.ndarray, note_class: np.ndarray) -> tuple[np.ndarray, ...]:
+def _transitions(
+    start: np.ndarray, end: np.ndarray, note_class: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Where each class begins (+1) and ceases (-1) to sound: instant, class, step, sorted by class, then instant."""
     instant = np.concatenate([start, end])
     note = np.concatenate([note_class, note_class])
@@ -103,11 +111,15 @@ class NoteLookup:
     ValueError: instants that decrease.
     """
 
-    def __init__(self, changes: Sequence[tuple[np.ndarray, np.ndarray]], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, changes: Sequence[tuple[np.ndarray, np.ndarray]], device: torch.device | str = "cpu"
+    ) -> None:
         instants = np.concatenate([np.array([_BEFORE_ALL]), *(instants for instants, _ in changes)])
         words = np.concatenate([np.zeros((1, N_WORDS), np.int64), *(words for _, words in changes)])
         if (instants[1:] < instants[:-1]).any():
-            raise ValueError("expected change instants in increasing order, got a decrease; try recordings in order")
+            raise ValueError(
+                "expected change instants in increasing order, got a decrease; try recordings in order"
+            )
         self.instants = torch.from_numpy(instants).to(device)
         self.words = torch.from_numpy(words).to(device)
         self._bits = torch.arange(BITS, device=device)

@@ -19,7 +19,12 @@ from cplxnet import nn as cplx
 from .features import as_channels
 from .labels import N_NOTES
 
-KINDS = ("", "VD", "ARD", "Masked")  # ordinary, variational dropout, automatic relevance determination, masked
+KINDS = (
+    "",
+    "VD",
+    "ARD",
+    "Masked",
+)  # ordinary, variational dropout, automatic relevance determination, masked
 
 
 class Field(NamedTuple):
@@ -94,7 +99,12 @@ class Network(nn.Sequential):
 
 
 def deep_conv_net(
-    field: str, kind: str, *, length: int = 4096, in_channels: int = 1, kernel_size: int | None = None
+    field: str,
+    kind: str,
+    *,
+    length: int = 4096,
+    in_channels: int = 1,
+    kernel_size: int | None = None,
 ) -> Network:
     """The deep convolutional network: six convolutions, then `hidden` = 2048, then 84.
 
@@ -135,7 +145,9 @@ def two_layer_dense(field: str, kind: str, *, length: int = 4096, in_channels: i
     return _with_head(FIELDS[field](kind), {}, (in_channels, length))
 
 
-def _with_head(parts: Field, layers: dict[str, nn.Module], shape: tuple[int, int], hidden: int = 2048) -> Network:
+def _with_head(
+    parts: Field, layers: dict[str, nn.Module], shape: tuple[int, int], hidden: int = 2048
+) -> Network:
     """Append flatten, the hidden layer and the logits; the width of the first is found by running the convolutions."""
     trunk = nn.Sequential(*layers.values(), nn.Flatten()).eval()
     probe = torch.zeros(1, *shape, dtype=parts.dtype)
@@ -143,12 +155,19 @@ def _with_head(parts: Field, layers: dict[str, nn.Module], shape: tuple[int, int
         with torch.no_grad():
             width = trunk(probe).shape[1]
     except RuntimeError as error:
-        raise ValueError(f"expected windows long enough for this network, got {shape[1]} samples; try 4096") from error
+        raise ValueError(
+            f"expected windows long enough for this network, got {shape[1]} samples; try 4096"
+        ) from error
     trunk.train()
     last = parts.linear(hidden, N_NOTES)
     with torch.no_grad():
         last.bias.fill_(parts.last_bias)  # type: ignore[operator]
-    layers |= {"flatten": nn.Flatten(), "fc1": parts.linear(width, hidden), "relu_fc1": parts.relu(), "fc2": last}
+    layers |= {
+        "flatten": nn.Flatten(),
+        "fc1": parts.linear(width, hidden),
+        "relu_fc1": parts.relu(),
+        "fc2": last,
+    }
     return Network(layers | {"head": parts.head()}, is_complex=parts.dtype.is_complex)
 
 

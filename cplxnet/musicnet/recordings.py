@@ -33,9 +33,7 @@ _ALIASES = {"note": "note_id"}  # some builds of MusicNet's HDF5 files call the 
 _CHUNK = 1 << 16  # samples that share a checksum: 256 KiB, read at 1.5 GB/s as if in one piece
 _BLOCK = 16 * _CHUNK  # samples that `write` has in memory at once
 _OPTIONAL = {"start_beat", "end_beat", "note_value", "instrument"}
-_HOW_TO_BUILD = (
-    "build the demo corpus by `make demo` or `python -m extra.corpora.demo`, MusicNet by extra/get_datasets.ipynb"
-)
+_HOW_TO_BUILD = "build the demo corpus by `make demo` or `python -m extra.corpora.demo`, MusicNet by extra/get_datasets.ipynb"
 
 
 class RecordingError(ValueError):
@@ -92,7 +90,9 @@ def _check_labels(table: np.ndarray, where: str) -> np.ndarray:
                 f"{where}: expected a column `{column}` in `labels`, got {', '.join(names) or 'no columns'}"
             )
     _refuse(labels["start_time"] < 0, labels, where, "expected start_time >= 0")
-    _refuse(labels["end_time"] < labels["start_time"], labels, where, "expected end_time >= start_time")
+    _refuse(
+        labels["end_time"] < labels["start_time"], labels, where, "expected end_time >= start_time"
+    )
     outside = (labels["note"] < LOWEST_NOTE) | (labels["note"] > HIGHEST_NOTE)
     _refuse(outside, labels, where, f"expected notes in {LOWEST_NOTE}..{HIGHEST_NOTE}")
     return labels
@@ -102,13 +102,17 @@ def _refuse(bad: np.ndarray, labels: np.ndarray, where: str, expected: str) -> N
     if bad.any():
         row = int(np.argmax(bad))
         start, end, note = (int(labels[c][row]) for c in ("start_time", "end_time", "note"))
-        raise RecordingError(f"{where}: {expected}, got note {note} on [{start}, {end}) in row {row} of `labels`")
+        raise RecordingError(
+            f"{where}: {expected}, got note {note} on [{start}, {end}) in row {row} of `labels`"
+        )
 
 
 def _open(path: str | os.PathLike[str]) -> h5py.File:
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"expected a recordings file at {path}, got nothing there; {_HOW_TO_BUILD}")
+        raise FileNotFoundError(
+            f"expected a recordings file at {path}, got nothing there; {_HOW_TO_BUILD}"
+        )
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -121,15 +125,23 @@ def _read(group: h5py.Group, where: str) -> Recording:
     for name in ("data", "labels"):
         if not isinstance(group.get(name), h5py.Dataset):
             there = ", ".join(group) or "nothing"
-            raise RecordingError(f"{where}: expected datasets `data` and `labels`, got no `{name}` (there: {there})")
+            raise RecordingError(
+                f"{where}: expected datasets `data` and `labels`, got no `{name}` (there: {there})"
+            )
     if group["labels"].ndim != 1:
-        raise RecordingError(f"{where}: expected `labels` of shape (notes,), got {group['labels'].shape}")
+        raise RecordingError(
+            f"{where}: expected `labels` of shape (notes,), got {group['labels'].shape}"
+        )
     texts = {name: str(group.attrs.get(name, "")) for name in _TEXTS}
     try:
         samples, table = group["data"][()], group["labels"][()]
     except OSError as error:  # a checksum, or a file cut short
-        raise RecordingError(f"{where}: expected the values that were written, got {error}; build it again") from None
-    return Recording(group.name.lstrip("/"), _check_data(samples, where), _check_labels(table, where), **texts)
+        raise RecordingError(
+            f"{where}: expected the values that were written, got {error}; build it again"
+        ) from None
+    return Recording(
+        group.name.lstrip("/"), _check_data(samples, where), _check_labels(table, where), **texts
+    )
 
 
 def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
@@ -144,7 +156,9 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
     with _open(path) as file:
         keys = sorted(key for key in file if isinstance(file[key], h5py.Group))
         if not keys:
-            raise RecordingError(f"{path}: expected groups id_NNNN, a recording each, got none; {_HOW_TO_BUILD}")
+            raise RecordingError(
+                f"{path}: expected groups id_NNNN, a recording each, got none; {_HOW_TO_BUILD}"
+            )
         for key in keys:
             yield _read(file[key], f"{path}, recording {key}")
 
@@ -153,7 +167,9 @@ def n_samples(path: str | os.PathLike[str]) -> int:
     """Samples of all recordings together, from the shapes alone; what has no samples counts 0."""
     with _open(path) as file:
         data = [file[key].get("data") for key in file if isinstance(file[key], h5py.Group)]
-        return sum(values.shape[0] for values in data if isinstance(values, h5py.Dataset) and values.ndim)
+        return sum(
+            values.shape[0] for values in data if isinstance(values, h5py.Dataset) and values.ndim
+        )
 
 
 def rate_hz(path: str | os.PathLike[str], *, default: int = 11000) -> int:
@@ -207,7 +223,9 @@ def _write(file: Hdf5, recording: Recording, rate_hz: int, where: str) -> None:
     group = file.root.create_group(recording.key, track_times=False)
     dataset = _create(group, "data", recording.data, np.dtype("<f4"))
     for begin in range(0, len(recording.data), _BLOCK):
-        file.append(dataset, begin, _check_data(recording.data[begin : begin + _BLOCK], where, begin=begin))
+        file.append(
+            dataset, begin, _check_data(recording.data[begin : begin + _BLOCK], where, begin=begin)
+        )
     file.append(_create(group, "labels", labels, LABELS), 0, labels)
     for name in _TEXTS:
         group.attrs[name] = getattr(recording, name)

@@ -24,8 +24,14 @@ class OnePerRecording:
     ValueError: n_batches below 1.
     """
 
-    def __init__(self, dataset: MusicNet, generator: torch.Generator | None = None, n_batches: int = 1000) -> None:
-        self.dataset, self.generator, self.n_batches = dataset, generator, _at_least_one("n_batches", n_batches)
+    def __init__(
+        self, dataset: MusicNet, generator: torch.Generator | None = None, n_batches: int = 1000
+    ) -> None:
+        self.dataset, self.generator, self.n_batches = (
+            dataset,
+            generator,
+            _at_least_one("n_batches", n_batches),
+        )
 
     def __len__(self) -> int:
         return self.n_batches
@@ -50,7 +56,9 @@ class InOrder:
 
     def __iter__(self) -> Iterator[Batch]:
         for first in range(0, len(self.dataset), self.batch_size):
-            yield self.dataset.windows(torch.arange(first, min(first + self.batch_size, len(self.dataset))))
+            yield self.dataset.windows(
+                torch.arange(first, min(first + self.batch_size, len(self.dataset)))
+            )
 
 
 def _at_least_one(name: str, value: int) -> int:

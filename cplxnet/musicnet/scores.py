@@ -12,7 +12,9 @@ import torch
 from .dataset import MusicNet
 
 AVERAGE_PRECISION = "average_precision"  # every window given
-AVERAGE_PRECISION_TRABELSI2018 = "average_precision_trabelsi2018"  # the older protocol, see `trabelsi2018_windows`
+AVERAGE_PRECISION_TRABELSI2018 = (
+    "average_precision_trabelsi2018"  # the older protocol, see `trabelsi2018_windows`
+)
 TRABELSI2018_WINDOWS, TRABELSI2018_STRIDE = 7500, 128  # a recording; samples
 CURVE_POINTS = 500
 
@@ -51,21 +53,31 @@ def ranking(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor, 
 
 def _sorted(values: torch.Tensor) -> torch.Tensor:
     # numpy sorts floats alone, with vector instructions: 5 million in 0.04 s on one core, torch.sort 0.6 s on two
-    return torch.from_numpy(np.sort(values.numpy())) if values.device.type == "cpu" else values.sort().values
+    return (
+        torch.from_numpy(np.sort(values.numpy()))
+        if values.device.type == "cpu"
+        else values.sort().values
+    )
 
 
 def _checked(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor]:
     target, logit = torch.as_tensor(target), torch.as_tensor(logit).detach()
     if target.shape != logit.shape:
-        raise ValueError(f"expected target and logit of one shape, got {tuple(target.shape)} and {tuple(logit.shape)}")
+        raise ValueError(
+            f"expected target and logit of one shape, got {tuple(target.shape)} and {tuple(logit.shape)}"
+        )
     if logit.is_complex() or target.is_complex():
         raise ValueError("expected real targets and logits, got complex ones; try logit.real")
     logit = logit if logit.dtype in (torch.float32, torch.float64) else logit.float()
     if logit.isnan().any():
-        raise ValueError(f"expected logits to rank, got {int(logit.isnan().sum())} NaN of {logit.numel()}")
+        raise ValueError(
+            f"expected logits to rank, got {int(logit.isnan().sum())} NaN of {logit.numel()}"
+        )
     mask = target.bool()
     if target.dtype != torch.bool and (mask != target).any():
-        raise ValueError("expected targets of 0 and 1, got others; try (target, logit), in this order")
+        raise ValueError(
+            "expected targets of 0 and 1, got others; try (target, logit), in this order"
+        )
     return mask, logit
 
 
@@ -91,7 +103,11 @@ def per_note(target: Values, logit: Values, *, threshold: float = 0.0) -> dict[s
     ap = [pooled_average_precision(m, x) if there else math.nan for there, m, x in columns]
     precision = hits / reported.sum(0).clamp(min=1)
     precision[positives == 0] = math.nan
-    return {"ap": np.array(ap), "precision": precision.cpu().numpy(), "recall": (hits / positives).cpu().numpy()}
+    return {
+        "ap": np.array(ap),
+        "precision": precision.cpu().numpy(),
+        "recall": (hits / positives).cpu().numpy(),
+    }
 
 
 def curve(target: Values, logit: Values, *, n_points: int = CURVE_POINTS) -> dict[str, list[float]]:
@@ -114,9 +130,14 @@ def curve(target: Values, logit: Values, *, n_points: int = CURVE_POINTS) -> dic
     positive, hits, total = ranking(target, logit)
     distinct = torch.ones_like(positive, dtype=torch.bool)
     distinct[1:] = positive[1:] != positive[:-1]
-    hits, total = hits[distinct].flip(0), total[distinct].flip(0)  # thresholds falling, recall rising
+    hits, total = (
+        hits[distinct].flip(0),
+        total[distinct].flip(0),
+    )  # thresholds falling, recall rising
     recall = hits / len(positive)
-    wanted = torch.linspace(float(recall[0]), 1.0, n_points, dtype=recall.dtype, device=recall.device)
+    wanted = torch.linspace(
+        float(recall[0]), 1.0, n_points, dtype=recall.dtype, device=recall.device
+    )
     keep = torch.searchsorted(recall, wanted).clamp(max=len(recall) - 1).unique()
     return {"precision": (hits / total)[keep].tolist(), "recall": recall[keep].tolist()}
 
@@ -149,7 +170,12 @@ def trabelsi2018_windows(recording: Values, start: Values, rate_hz: int) -> torc
 
 
 def score(
-    target: Values, logit: Values, recording: Values, start: Values, rate_hz: int, curves: bool = False
+    target: Values,
+    logit: Values,
+    recording: Values,
+    start: Values,
+    rate_hz: int,
+    curves: bool = False,
 ) -> dict[str, Any]:
     """All scores of the windows given, as plain numbers and lists for scores.json; what is undefined is None.
 
@@ -178,10 +204,15 @@ def score(
     older = trabelsi2018_windows(recording, start, rate_hz)
     older = None if older is None else older.to(target.device)
     has_older = older is not None and bool(target[older].any())
-    notes = {name: [_number(value) for value in values] for name, values in per_note(target, logit).items()}
+    notes = {
+        name: [_number(value) for value in values]
+        for name, values in per_note(target, logit).items()
+    }
     result = {
         AVERAGE_PRECISION: pooled_average_precision(target, logit),
-        AVERAGE_PRECISION_TRABELSI2018: pooled_average_precision(target[older], logit[older]) if has_older else None,
+        AVERAGE_PRECISION_TRABELSI2018: pooled_average_precision(target[older], logit[older])
+        if has_older
+        else None,
         "n_windows": len(target),
         "positive_share": float(target.double().mean()),
         "notes": notes,
@@ -189,7 +220,9 @@ def score(
     return {**result, "curve": curve(target, logit)} if curves else result
 
 
-def score_dataset(target: Values, logit: Values, dataset: MusicNet, *, curves: bool = False) -> dict[str, Any]:
+def score_dataset(
+    target: Values, logit: Values, dataset: MusicNet, *, curves: bool = False
+) -> dict[str, Any]:
     """`score` of all windows of `dataset` in order, as the feed `in-order` gives them: target and logit (len, 84).
 
     Raises
@@ -197,9 +230,13 @@ def score_dataset(target: Values, logit: Values, dataset: MusicNet, *, curves: b
     ValueError: as `score`, or fewer or more windows than the dataset has.
     """
     if len(target) != len(dataset):
-        raise ValueError(f"expected the {len(dataset)} windows of {dataset.path}, got {len(target)}; feed it in order")
+        raise ValueError(
+            f"expected the {len(dataset)} windows of {dataset.path}, got {len(target)}; feed it in order"
+        )
     index = torch.arange(len(dataset))
-    return score(target, logit, dataset.recording_of(index), dataset.starts(index), dataset.rate_hz, curves)
+    return score(
+        target, logit, dataset.recording_of(index), dataset.starts(index), dataset.rate_hz, curves
+    )
 
 
 def _number(value: float) -> float | None:

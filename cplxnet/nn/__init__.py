@@ -1,6 +1,14 @@
 """What a network is made of: complex layers, their variational and masked forms, KL terms, masks and counts."""
 
-from .activation import CplxDropout, CplxFlatten, CplxModReLU, CplxModulus, CplxToReal, RealToCplx, Split
+from .activation import (
+    CplxDropout,
+    CplxFlatten,
+    CplxModReLU,
+    CplxModulus,
+    CplxToReal,
+    RealToCplx,
+    Split,
+)
 from .batchnorm import CplxBatchNorm1d
 from .compaction.file import CompactFileError, load_compact, save_compact
 from .compaction.network import Compact, compact
@@ -23,7 +31,15 @@ from .masked import (
     LinearMasked,
 )
 from .sequential import through
-from .sparsity import compression, deploy_masks, kl_backward, kl_sum, named_penalties, relevance_masks, sparsity
+from .sparsity import (
+    compression,
+    deploy_masks,
+    kl_backward,
+    kl_sum,
+    named_penalties,
+    relevance_masks,
+    sparsity,
+)
 from .variational import (
     Conv1dARD,
     Conv1dVD,

@@ -50,7 +50,9 @@ def _average(image: Tensor, pool: nn.AvgPool1d) -> Tensor:
     (size,), (stride,), (padding,) = (
         nn.modules.utils._single(v) for v in (pool.kernel_size, pool.stride, pool.padding)
     )
-    return F.avg_pool2d(image, (1, size), (1, stride), (0, padding), pool.ceil_mode, pool.count_include_pad)
+    return F.avg_pool2d(
+        image, (1, size), (1, stride), (0, padding), pool.ceil_mode, pool.count_include_pad
+    )
 
 
 class CplxModReLU(nn.Module):
@@ -70,7 +72,11 @@ class CplxModReLU(nn.Module):
         squared = re * re + im * im
         tiny = torch.finfo(squared.dtype).tiny  # keeps the gradient of the root finite at z = 0
         modulus = squared.clamp(min=tiny).sqrt()
-        bias = self.threshold if self.threshold.dim() == 0 else self.threshold.view(-1, *[1] * (z.dim() - 2))
+        bias = (
+            self.threshold
+            if self.threshold.dim() == 0
+            else self.threshold.view(-1, *[1] * (z.dim() - 2))
+        )
         # relu(m + b)/m blows up where b > 0 and m -> 0: at 0 itself value and gradient are taken as 0
         return z * torch.where(squared < tiny, 0.0, torch.relu(modulus + bias) / modulus)
 
@@ -100,7 +106,9 @@ class RealToCplx(nn.Module):
         if not self.halves:
             return torch.complex(x, torch.zeros_like(x))
         if x.shape[1] % 2:
-            raise ValueError(f"expected an even number of channels, half real and half imaginary, got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected an even number of channels, half real and half imaginary, got {tuple(x.shape)}"
+            )
         return torch.complex(*x.chunk(2, 1))
 
     def extra_repr(self) -> str:

@@ -47,9 +47,15 @@ class CplxBatchNorm1d(nn.Module):
         self.weight = nn.Parameter(torch.empty(2, 2, num_features, **options)) if affine else None
         self.bias = nn.Parameter(torch.empty(2, num_features, **options)) if affine else None
         tracked = track_running_stats
-        self.register_buffer("running_mean", torch.empty(2, num_features, **options) if tracked else None)
-        self.register_buffer("running_var", torch.empty(2, 2, num_features, **options) if tracked else None)
-        self.register_buffer("num_batches_tracked", torch.tensor(0, device=device) if tracked else None)
+        self.register_buffer(
+            "running_mean", torch.empty(2, num_features, **options) if tracked else None
+        )
+        self.register_buffer(
+            "running_var", torch.empty(2, 2, num_features, **options) if tracked else None
+        )
+        self.register_buffer(
+            "num_batches_tracked", torch.tensor(0, device=device) if tracked else None
+        )
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
@@ -82,14 +88,20 @@ class CplxBatchNorm1d(nn.Module):
         if self.training or not self.track_running_stats:
             y = self._by_batch(flat, tail)
         else:
-            y = normalise_by(flat, self.running_mean, self.running_var, self.weight, self.bias, self.eps, tail)
+            y = normalise_by(
+                flat, self.running_mean, self.running_var, self.weight, self.bias, self.eps, tail
+            )
         length = (tail.length // 2,) if tail.pool else rows.shape[1:-1]
-        return torch.view_as_complex(y.view(len(rows), *length, self.num_features, 2)).movedim(-1, 1)
+        return torch.view_as_complex(y.view(len(rows), *length, self.num_features, 2)).movedim(
+            -1, 1
+        )
 
     def _by_batch(self, flat: Tensor, tail: Tail) -> Tensor:
         n = flat.shape[0]
         if n < 2:
-            raise ValueError(f"expected more than one value per channel in training, got input rows {n}")
+            raise ValueError(
+                f"expected more than one value per channel in training, got input rows {n}"
+            )
         y, mean, cov = normalise(flat, self.weight, self.bias, self.eps, tail)
         if self.training and self.track_running_stats:
             with torch.no_grad():
@@ -108,7 +120,9 @@ class CplxBatchNorm1d(nn.Module):
         return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+        )
 
 
 def _eye(like: Tensor) -> Tensor:

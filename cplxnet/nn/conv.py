@@ -20,7 +20,9 @@ def block_weight(weight_ri: Tensor) -> Tensor:
     Each complex weight w becomes [[Re w, -Im w], [Im w, Re w]].
     """
     re, im = weight_ri.unbind(-1)
-    rows = torch.stack((torch.stack((re, -im), 2), torch.stack((im, re), 2)), 1)  # (out, 2, in, 2, *k)
+    rows = torch.stack(
+        (torch.stack((re, -im), 2), torch.stack((im, re), 2)), 1
+    )  # (out, 2, in, 2, *k)
     return rows.flatten(2, 3).flatten(0, 1)
 
 
@@ -42,7 +44,9 @@ def cplx_conv2d(
     weight = block_weight(weight_ri).contiguous(memory_format=torch.channels_last)
     image = to_image(x)
     out = conv2d(image, weight, bias, stride, padding, dilation, groups)
-    return from_image(out.to(image.dtype), x.dim())  # autocast may have made it bfloat16, which has no complex type
+    return from_image(
+        out.to(image.dtype), x.dim()
+    )  # autocast may have made it bfloat16, which has no complex type
 
 
 def cplx_conv1d(
@@ -89,15 +93,25 @@ class _CplxConv(ComplexParameters):
                 f"expected channels divisible by groups={groups}, got {in_channels} in, {out_channels} out"
             )
         if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
-            raise ValueError(f"expected padding_mode zeros, reflect, replicate or circular, got {padding_mode!r}")
+            raise ValueError(
+                f"expected padding_mode zeros, reflect, replicate or circular, got {padding_mode!r}"
+            )
         if padding_mode != "zeros" and isinstance(padding, str):
-            raise ValueError(f"padding {padding!r} goes with padding_mode 'zeros' only; give the number of samples")
+            raise ValueError(
+                f"padding {padding!r} goes with padding_mode 'zeros' only; give the number of samples"
+            )
         ntuple = _single if self.dims == 1 else _pair
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.dilation = ntuple(kernel_size), ntuple(stride), ntuple(dilation)
+        self.kernel_size, self.stride, self.dilation = (
+            ntuple(kernel_size),
+            ntuple(stride),
+            ntuple(dilation),
+        )
         self.padding: Padding = padding if isinstance(padding, str) else ntuple(padding)
         self.padding_mode = padding_mode
-        self.weight_ri = empty_ri(out_channels, in_channels // groups, *self.kernel_size, device=device, dtype=dtype)
+        self.weight_ri = empty_ri(
+            out_channels, in_channels // groups, *self.kernel_size, device=device, dtype=dtype
+        )
         self.bias_ri = empty_ri(out_channels, device=device, dtype=dtype) if bias else None
         self.reset_parameters()
 
@@ -115,7 +129,9 @@ class _CplxConv(ComplexParameters):
             return x, self.padding
         amounts = [n for n in reversed(_single(self.padding)) for _ in range(2)]
         if x.is_complex():
-            x = torch.complex(*(F.pad(part, amounts, mode=self.padding_mode) for part in (x.real, x.imag)))
+            x = torch.complex(
+                *(F.pad(part, amounts, mode=self.padding_mode) for part in (x.real, x.imag))
+            )
         else:
             x = F.pad(x, amounts, mode=self.padding_mode)
         return x, 0
@@ -134,7 +150,9 @@ class CplxConv1d(_CplxConv):
 
     def forward(self, x: Tensor) -> Tensor:
         x, padding = self.padded(x)
-        return cplx_conv1d(x, self.weight_ri, self.bias_ri, self.stride, padding, self.dilation, self.groups)
+        return cplx_conv1d(
+            x, self.weight_ri, self.bias_ri, self.stride, padding, self.dilation, self.groups
+        )
 
 
 class CplxConv2d(_CplxConv):
@@ -144,4 +162,6 @@ class CplxConv2d(_CplxConv):
 
     def forward(self, x: Tensor) -> Tensor:
         x, padding = self.padded(x)
-        return cplx_conv2d(x, self.weight_ri, self.bias_ri, self.stride, padding, self.dilation, self.groups)
+        return cplx_conv2d(
+            x, self.weight_ri, self.bias_ri, self.stride, padding, self.dilation, self.groups
+        )

@@ -27,7 +27,9 @@ State = Mapping[str, Tensor]
 
 
 @torch.no_grad()
-def load_cplxmodule(model: nn.Module, state: State, *, names: Mapping[str, str] | None = None) -> None:
+def load_cplxmodule(
+    model: nn.Module, state: State, *, names: Mapping[str, str] | None = None
+) -> None:
     """Copy the parameters and buffers of a cplxmodule network into `model`, which then gives the same outputs.
 
     Args:
@@ -53,14 +55,18 @@ def load_cplxmodule(model: nn.Module, state: State, *, names: Mapping[str, str] 
                 taken[path] = _taken(layer, key, path, renamed, held)
             except ValueError as error:
                 faults.append(str(error))
-    faults += [f"{key}: not in {type(model).__name__}" for key in renamed]  # `_taken` took out what has a place
+    faults += [
+        f"{key}: not in {type(model).__name__}" for key in renamed
+    ]  # `_taken` took out what has a place
     if faults:
         raise ValueError("the weights do not fit the network; " + "; ".join(faults))
     model.load_state_dict(taken)
 
 
 @torch.no_grad()
-def cplxmodule_state(model: nn.Module, *, names: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+def cplxmodule_state(
+    model: nn.Module, *, names: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
     """The state dict of `model` as cplxmodule lays it out: its network of the same layers loads it, and gives the same.
 
     names: our layer -> their layer, for layers that are named otherwise there. The tensors are copies.
@@ -73,7 +79,9 @@ def cplxmodule_state(model: nn.Module, *, names: Mapping[str, str] | None = None
             path = _renamed(f"{name}.{key}".strip("."), names or {})
             if isinstance(layer, ComplexParameters) and key.endswith("_ri"):
                 path = path.removesuffix("_ri")
-                state[f"{path}.real"], state[f"{path}.imag"] = (part.clone() for part in value.detach().unbind(-1))
+                state[f"{path}.real"], state[f"{path}.imag"] = (
+                    part.clone() for part in value.detach().unbind(-1)
+                )
             elif isinstance(layer, Masked) and key == "mask":
                 weight: Any = layer.weight
                 state[path] = value.to(weight.real.dtype if weight.is_complex() else weight.dtype)
@@ -119,7 +127,9 @@ def _taken(layer: nn.Module, key: str, path: str, state: dict[str, Tensor], held
         real, imag = (state.pop(f"{stem}.{part}", None) for part in ("real", "imag"))
         path = f"{stem}.real and {stem}.imag"
         if real is not None and imag is not None and real.shape != imag.shape:
-            raise ValueError(f"{path}: parts of different shape, {tuple(real.shape)} and {tuple(imag.shape)}")
+            raise ValueError(
+                f"{path}: parts of different shape, {tuple(real.shape)} and {tuple(imag.shape)}"
+            )
         value = None if real is None or imag is None else torch.stack((real, imag), -1)
     else:
         value = state.pop(path, None)
@@ -127,9 +137,19 @@ def _taken(layer: nn.Module, key: str, path: str, state: dict[str, Tensor], held
         raise ValueError(f"{path}: missing")
     if value.shape != held.shape:
         raise ValueError(f"{path}: expected shape {tuple(held.shape)}, got {tuple(value.shape)}")
-    if isinstance(layer, Masked) and key == "mask" and not bool(((value == 0) | (value == 1)).all()):
-        raise ValueError(f"{path}: expected zeros and ones, got others; try binarize_masks of cplxmodule")
-    return value - _ridge(layer) if isinstance(layer, CplxBatchNorm1d) and key == "running_var" else value
+    if (
+        isinstance(layer, Masked)
+        and key == "mask"
+        and not bool(((value == 0) | (value == 1)).all())
+    ):
+        raise ValueError(
+            f"{path}: expected zeros and ones, got others; try binarize_masks of cplxmodule"
+        )
+    return (
+        value - _ridge(layer)
+        if isinstance(layer, CplxBatchNorm1d) and key == "running_var"
+        else value
+    )
 
 
 def _ridge(layer: CplxBatchNorm1d) -> Tensor:

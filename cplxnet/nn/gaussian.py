@@ -26,10 +26,14 @@ class GaussianWeight(nn.Module):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()  # type: ignore[misc]
-        if "log_sigma2" not in self._parameters:  # the first call comes from the mean layer's constructor
+        if (
+            "log_sigma2" not in self._parameters
+        ):  # the first call comes from the mean layer's constructor
             stored = self.stored_weight
             shape = stored.shape[:-1] if self.term.cplx else stored.shape
-            self.log_sigma2 = nn.Parameter(torch.empty(shape, device=stored.device, dtype=stored.dtype))
+            self.log_sigma2 = nn.Parameter(
+                torch.empty(shape, device=stored.device, dtype=stored.dtype)
+            )
         nn.init.constant_(self.log_sigma2, -10.0)
 
     @property
@@ -77,7 +81,9 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
         return torch.addcmul(mean, deviation, _normal_like(mean))
     parts = torch.view_as_real(mean)
     eps = _normal_like(parts)
-    return torch.view_as_complex(torch.addcmul(parts, deviation.unsqueeze(-1), eps, value=math.sqrt(0.5)))
+    return torch.view_as_complex(
+        torch.addcmul(parts, deviation.unsqueeze(-1), eps, value=math.sqrt(0.5))
+    )
 
 
 class _PairNoise(torch.autograd.Function):
@@ -85,9 +91,13 @@ class _PairNoise(torch.autograd.Function):
 
     @staticmethod
     def forward(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        key = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32)  # from torch's generator, so seeds hold
+        key = torch.randint(
+            -(2**31), 2**31, (2,), dtype=torch.int32
+        )  # from torch's generator, so seeds hold
         out, slope = torch.empty_like(mean), torch.empty_like(mean)
-        native.call("noise_pairs", variance.numel(), mean, variance, _VARIANCE_FLOOR, key, out, slope)
+        native.call(
+            "noise_pairs", variance.numel(), mean, variance, _VARIANCE_FLOOR, key, out, slope
+        )
         return out, slope
 
     @staticmethod

@@ -8,7 +8,9 @@ from torch import Generator, Tensor
 
 def _fans(weight: Tensor) -> tuple[int, int]:
     if weight.dim() < 2 or not weight.is_complex():
-        raise ValueError(f"expected a complex weight of two or more axes, got {weight.dtype} {tuple(weight.shape)}")
+        raise ValueError(
+            f"expected a complex weight of two or more axes, got {weight.dtype} {tuple(weight.shape)}"
+        )
     receptive = weight[0, 0].numel()
     return weight.shape[1] * receptive, weight.shape[0] * receptive
 
@@ -23,7 +25,9 @@ def _scale(weight: Tensor, criterion: str) -> float:
 
 
 @torch.no_grad()
-def trabelsi_standard_(weight: Tensor, criterion: str = "glorot", *, generator: Generator | None = None) -> Tensor:
+def trabelsi_standard_(
+    weight: Tensor, criterion: str = "glorot", *, generator: Generator | None = None
+) -> Tensor:
     """Fill a complex tensor in place: modulus ~ Rayleigh(sigma), phase ~ uniform, so E|w|^2 = 2 sigma^2.
 
     weight: complex (out, in, *kernel). A Rayleigh modulus with a uniform phase is a circular Gaussian, so the two parts
@@ -35,7 +39,9 @@ def trabelsi_standard_(weight: Tensor, criterion: str = "glorot", *, generator: 
 
 
 @torch.no_grad()
-def trabelsi_independent_(weight: Tensor, criterion: str = "glorot", *, generator: Generator | None = None) -> Tensor:
+def trabelsi_independent_(
+    weight: Tensor, criterion: str = "glorot", *, generator: Generator | None = None
+) -> Tensor:
     """Fill a complex tensor in place with (semi-)unitary filters of the variance that `criterion` asks for.
 
     The weight, read as a matrix (out, in * kernel), becomes U V^H of a random complex matrix, its rows (or columns,
@@ -43,7 +49,9 @@ def trabelsi_independent_(weight: Tensor, criterion: str = "glorot", *, generato
     """
     sigma = _scale(weight, criterion)
     rows, cols = weight.shape[0], weight[0].numel()
-    parts = torch.randn(rows, cols, 2, dtype=torch.float64, device=weight.device, generator=generator)
+    parts = torch.randn(
+        rows, cols, 2, dtype=torch.float64, device=weight.device, generator=generator
+    )
     u, _, vh = torch.linalg.svd(torch.view_as_complex(parts), full_matrices=False)
     unitary = u @ vh  # mean of |entry|^2 is 1 / max(rows, cols)
     weight.copy_((unitary * sigma * math.sqrt(2 * max(rows, cols))).reshape(weight.shape))

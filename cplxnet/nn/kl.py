@@ -117,7 +117,9 @@ class _Penalty(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, log_sigma2 = ctx.saved_tensors
-        factor, by_log_sigma2 = _slopes(squared_modulus(weight, ctx.term.cplx), log_sigma2, grad, ctx.term)
+        factor, by_log_sigma2 = _slopes(
+            squared_modulus(weight, ctx.term.cplx), log_sigma2, grad, ctx.term
+        )
         return weight * (factor.unsqueeze(-1) if ctx.term.cplx else factor), by_log_sigma2, None
 
 
@@ -130,7 +132,9 @@ class _PenaltySum(torch.autograd.Function):
         ctx.term = term
         if native.usable(weight, log_sigma2):
             partial = torch.empty(-(-log_sigma2.numel() // native.BLOCK), dtype=torch.float64)
-            native.call("kl_value", TERMS.index(term), log_sigma2.numel(), weight, log_sigma2, partial)
+            native.call(
+                "kl_value", TERMS.index(term), log_sigma2.numel(), weight, log_sigma2, partial
+            )
             return partial.sum().to(log_sigma2.dtype)
         parts = [fused(_sum, w, s, term) for w, s in _chunks(term, (weight,), (log_sigma2,))]
         return torch.stack(parts).sum().to(log_sigma2.dtype)
@@ -148,14 +152,20 @@ class _PenaltySum(torch.autograd.Function):
         for w, dw, s, ds in _chunks(ctx.term, (weight, by_weight), (log_sigma2, by_log_sigma2)):
             factor, slope = fused(_slopes, squared_modulus(w, ctx.term.cplx), s, grad, ctx.term)
             ds.copy_(slope)
-            for part, out in zip(w.unbind(-1), dw.unbind(-1), strict=True) if ctx.term.cplx else [(w, dw)]:
+            for part, out in (
+                zip(w.unbind(-1), dw.unbind(-1), strict=True) if ctx.term.cplx else [(w, dw)]
+            ):
                 torch.mul(part, factor, out=out)  # twice as fast as a broadcast over pairs
         return by_weight, by_log_sigma2, None
 
 
 @torch.no_grad()
 def penalty_backward(
-    weight: nn.Parameter, log_sigma2: nn.Parameter, term: Term, scale: Tensor, squares: Squares | None = None
+    weight: nn.Parameter,
+    log_sigma2: nn.Parameter,
+    term: Term,
+    scale: Tensor,
+    squares: Squares | None = None,
 ) -> Tensor:
     """`(scale * penalty_sum(weight, log_sigma2, term)).backward()` and the sum, in one pass over the weights.
 
@@ -170,14 +180,25 @@ def penalty_backward(
         value.backward(scale)
         return value.detach()
     partial = torch.empty(-(-log_sigma2.numel() // native.BLOCK), 3, dtype=torch.float64)
-    native.call("kl_value_grad", TERMS.index(term), log_sigma2.numel(), weight, log_sigma2, scale, *places, partial)
+    native.call(
+        "kl_value_grad",
+        TERMS.index(term),
+        log_sigma2.numel(),
+        weight,
+        log_sigma2,
+        scale,
+        *places,
+        partial,
+    )
     value, by_weight, by_log_sigma2 = partial.sum(0)
     if squares is not None:
         squares.update({weight: by_weight, log_sigma2: by_log_sigma2})
     return value.to(log_sigma2.dtype)
 
 
-def _chunks(term: Term, weights: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+def _chunks(
+    term: Term, weights: tuple[Tensor, ...], others: tuple[Tensor, ...]
+) -> Iterator[tuple[Tensor, ...]]:
     """Views of all the tensors, flattened to one axis (two for pairs) and cut alike: on the CPU to fit the cache."""
     size = _FUSED_CHUNK if kernels_compiled() else _CHUNK
     size = size if others[0].device.type == "cpu" else max(others[0].numel(), 1)

@@ -54,7 +54,9 @@ def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> 
     re, im = as_ri(x).unbind(-1)
     rows = torch.stack((torch.stack((re, -im), -1), torch.stack((im, re), -1)))  # (2, ..., in, 2)
     parts = product(rows.flatten(-2).flatten(0, -2), weight_ri.flatten(-2))
-    parts = parts.to(rows.dtype).contiguous()  # autocast may have made it bfloat16, which has no complex type
+    parts = parts.to(
+        rows.dtype
+    ).contiguous()  # autocast may have made it bfloat16, which has no complex type
     y_re, y_im = parts.unflatten(0, rows.shape[:-2])  # each (..., out)
     y = torch.complex(y_re, y_im)
     return y if bias_ri is None else y + torch.view_as_complex(bias_ri)

@@ -28,7 +28,9 @@ class Masked(nn.Module):
         super().reset_parameters()  # type: ignore[misc]
         if "mask" not in self._buffers:  # the first call comes from the dense layer's constructor
             weight: Any = self.weight
-            self.register_buffer("mask", torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
+            self.register_buffer(
+                "mask", torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+            )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "mask":
@@ -40,7 +42,9 @@ class Masked(nn.Module):
     def _set_mask(self, value: Any) -> None:
         value = torch.as_tensor(value)
         if value.shape != self.mask.shape:
-            raise ValueError(f"expected a mask of shape {tuple(self.mask.shape)}, got {tuple(value.shape)}")
+            raise ValueError(
+                f"expected a mask of shape {tuple(self.mask.shape)}, got {tuple(value.shape)}"
+            )
         if value.dtype != torch.bool and not bool(((value == 0) | (value == 1)).all()):
             raise ValueError(
                 f"expected a mask of zeros and ones, got other {value.dtype} values; try weight.abs() > limit"
@@ -67,7 +71,9 @@ class CplxConv1dMasked(Masked, CplxConv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         x, padding = self.padded(x)
-        return cplx_conv1d(x, self.masked_weight, self.bias_ri, self.stride, padding, self.dilation, self.groups)
+        return cplx_conv1d(
+            x, self.masked_weight, self.bias_ri, self.stride, padding, self.dilation, self.groups
+        )
 
 
 class CplxConv2dMasked(Masked, CplxConv2d):
@@ -75,7 +81,9 @@ class CplxConv2dMasked(Masked, CplxConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         x, padding = self.padded(x)
-        return cplx_conv2d(x, self.masked_weight, self.bias_ri, self.stride, padding, self.dilation, self.groups)
+        return cplx_conv2d(
+            x, self.masked_weight, self.bias_ri, self.stride, padding, self.dilation, self.groups
+        )
 
 
 class LinearMasked(Masked, nn.Linear):

@@ -36,7 +36,9 @@ def as_ri(z: Tensor) -> Tensor:
 def refuse_complex(fn: Callable[[Tensor], Tensor], stored: Tensor) -> None:
     """Raise TypeError if `fn`, what `Module.to` does to every tensor, would make stored real numbers complex."""
     if fn(stored.detach()[:0].flatten()).is_complex():
-        raise TypeError("expected a float type to cast complex layers to, got a complex one; try .to(torch.float64)")
+        raise TypeError(
+            "expected a float type to cast complex layers to, got a complex one; try .to(torch.float64)"
+        )
 
 
 def empty_ri(*shape: int, device: Any = None, dtype: torch.dtype | None = None) -> nn.Parameter:
@@ -74,11 +76,15 @@ class ComplexParameters(nn.Module):
         target = getattr(self, name)
         if target is None or value is None:
             if target is not None or value is not None:
-                raise ValueError(f"cannot set {name} to {value!r}: whether a layer has one is fixed by its constructor")
+                raise ValueError(
+                    f"cannot set {name} to {value!r}: whether a layer has one is fixed by its constructor"
+                )
             return
         value = torch.as_tensor(value)
         if value.shape != target.shape:
-            raise ValueError(f"expected {name} of shape {tuple(target.shape)}, got {tuple(value.shape)}")
+            raise ValueError(
+                f"expected {name} of shape {tuple(target.shape)}, got {tuple(value.shape)}"
+            )
         with torch.no_grad():
             target.copy_(value)
 
@@ -96,7 +102,9 @@ def to_image(z: Tensor) -> Tensor:
         raise ValueError(
             f"expected (batch, channels, length) or (batch, channels, height, width), got {tuple(z.shape)}"
         )
-    rows = z.permute(0, 2, 3, 1).contiguous()  # (B, H, W, C); copies only what is not channels last already
+    rows = z.permute(
+        0, 2, 3, 1
+    ).contiguous()  # (B, H, W, C); copies only what is not channels last already
     return as_ri(rows).flatten(-2).permute(0, 3, 1, 2)
 
 

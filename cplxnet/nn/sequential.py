@@ -42,16 +42,28 @@ def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 def _n_folded(layers: Sequence[nn.Module], x: Tensor) -> int:
     """How many of `layers`, the next ones, run as one: 3 (batch norm, ReLU, pooling), 2 (no pooling) or 0 (none do)."""
-    if len(layers) < 2 or type(layers[0]) is not CplxBatchNorm1d or not _is_split(layers[1], nn.ReLU):
+    if (
+        len(layers) < 2
+        or type(layers[0]) is not CplxBatchNorm1d
+        or not _is_split(layers[1], nn.ReLU)
+    ):
         return 0
     norm = layers[0]
-    if x.dim() != 3 or x.dtype != torch.complex64 or not native.usable(as_ri(x.movedim(1, -1)), *_numbers(norm)):
+    if (
+        x.dim() != 3
+        or x.dtype != torch.complex64
+        or not native.usable(as_ri(x.movedim(1, -1)), *_numbers(norm))
+    ):
         return 0
     if not norm.training and torch.is_grad_enabled():
         return 0  # a gradient through running statistics is rare: left to autograd
     if _any_hook(layers[:2]):
         return 0
-    return 3 if len(layers) == 3 and x.shape[2] > 1 and _halves(layers[2]) and not _any_hook(layers[2:]) else 2
+    return (
+        3
+        if len(layers) == 3 and x.shape[2] > 1 and _halves(layers[2]) and not _any_hook(layers[2:])
+        else 2
+    )
 
 
 def _numbers(norm: CplxBatchNorm1d) -> list[Tensor]:
@@ -69,7 +81,12 @@ def _halves(layer: nn.Module) -> bool:
     if not _is_split(layer, nn.AvgPool1d):
         return False
     pool: Any = layer.module
-    return (*map(_single, (pool.kernel_size, pool.stride, pool.padding)), pool.ceil_mode) == ((2,), (2,), (0,), False)
+    return (*map(_single, (pool.kernel_size, pool.stride, pool.padding)), pool.ceil_mode) == (
+        (2,),
+        (2,),
+        (0,),
+        False,
+    )
 
 
 def _any_hook(layers: Iterable[nn.Module]) -> bool:

@@ -19,7 +19,9 @@ Reduction = Literal["sum", "mean"]
 
 def variational_layers(module: nn.Module) -> dict[str, GaussianWeight]:
     """{name: layer} of every layer with a Gaussian posterior. Raises ValueError if there is none."""
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, GaussianWeight)}
+    layers = {
+        name: layer for name, layer in module.named_modules() if isinstance(layer, GaussianWeight)
+    }
     if not layers:
         raise ValueError(
             f"expected variational layers (CplxLinearVD, Conv1dARD, ...) in {type(module).__name__}, got none; "
@@ -65,7 +67,10 @@ def named_penalties(module: nn.Module, reduction: Reduction | None = None) -> di
 
 def _reduced(module: nn.Module, reduction: str) -> dict[str, Tensor]:
     layers = _layers(module, reduction)
-    return {n: x.kl() if reduction == "sum" else x.kl() / x.log_sigma2.numel() for n, x in layers.items()}
+    return {
+        n: x.kl() if reduction == "sum" else x.kl() / x.log_sigma2.numel()
+        for n, x in layers.items()
+    }
 
 
 def _layers(module: nn.Module, reduction: str) -> dict[str, GaussianWeight]:
@@ -88,7 +93,9 @@ def deploy_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Masked)}
     kinds = {name: type(layer).__name__ for name, layer in module.named_modules()}
-    faults = [f"{n}: a mask, but the layer is {kinds.get(n, 'missing')}" for n in masks if n not in layers]
+    faults = [
+        f"{n}: a mask, but the layer is {kinds.get(n, 'missing')}" for n in masks if n not in layers
+    ]
     faults += [f"{n}: {kinds[n]} without a mask" for n in layers if n not in masks]
     faults += [
         f"{n}: expected a mask of shape {tuple(layer.mask.shape)}, got {tuple(masks[n].shape)}"
@@ -135,5 +142,7 @@ def compression(module: nn.Module, threshold: float) -> float:
     counts = sparsity(module, threshold).values()
     n_zero, n_par = sum(zeros for zeros, _ in counts), sum(total for _, total in counts)
     if n_par == 0:
-        raise ValueError(f"expected a module with parameters, got {type(module).__name__} without any")
+        raise ValueError(
+            f"expected a module with parameters, got {type(module).__name__} without any"
+        )
     return n_par / (n_par - n_zero) if n_zero < n_par else float("inf")

@@ -58,7 +58,12 @@ class _SquaredPairs(torch.autograd.Function):
         (pairs,) = ctx.saved_tensors
         by_pairs = torch.empty_like(pairs)
         native.call(
-            "square_pairs_grad", by_square.numel(), by_same.contiguous(), by_square.contiguous(), pairs, by_pairs
+            "square_pairs_grad",
+            by_square.numel(),
+            by_same.contiguous(),
+            by_square.contiguous(),
+            pairs,
+            by_pairs,
         )
         return by_pairs
 
@@ -78,7 +83,9 @@ class _LinearInLog(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         by_x, by_s = ctx.needs_input_grad
         grad = grad.to(x.dtype)  # under autocast the product may have come out in another type
-        return product(grad, weight.T) if by_x else None, (grad.T @ x).mul_(weight) if by_s else None
+        return product(grad, weight.T) if by_x else None, (grad.T @ x).mul_(
+            weight
+        ) if by_s else None
 
 
 class _Noisy(GaussianWeight):
@@ -121,8 +128,14 @@ class _NoisyConv(_Noisy):
         # the complex layer works channels last as an image of height 1 (see `parameters`); so does its variance
         pad = padding if isinstance(padding, str) else (0, *_single(padding))
         stride, dilation = (1, *_single(self.stride)), (1, *_single(self.dilation))
-        image, weight = (t.unsqueeze(-2).contiguous(memory_format=torch.channels_last) for t in (energy, weight))
-        return conv2d(image, weight, None, stride, pad, dilation, self.groups).squeeze(-2).to(energy.dtype)
+        image, weight = (
+            t.unsqueeze(-2).contiguous(memory_format=torch.channels_last) for t in (energy, weight)
+        )
+        return (
+            conv2d(image, weight, None, stride, pad, dilation, self.groups)
+            .squeeze(-2)
+            .to(energy.dtype)
+        )
 
 
 def _bordered(layer: Any, x: Tensor) -> tuple[Tensor, Any]:

@@ -23,7 +23,9 @@ from torch.autograd.function import once_differentiable
 from .fast import batchnorm, native
 from .fast.batchnorm import NO_TAIL, Tail
 
-_BLOCK = 1 << 16  # complex numbers in a block of rows on the CPU: half a megabyte, which a core's cache holds
+_BLOCK = (
+    1 << 16
+)  # complex numbers in a block of rows on the CPU: half a megabyte, which a core's cache holds
 
 
 def inverse_root(cov: Tensor, eps: float) -> Tensor:
@@ -138,7 +140,9 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+    def backward(
+        ctx: Any, grad: Tensor, *_: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         x_ri, mean, cov, weight = ctx.saved_tensors
         grad, n, passes = grad.contiguous(), len(x_ri), _Blocked(x_ri)
         total, by_matrix = passes.gradient_sums(grad, mean)
@@ -163,10 +167,16 @@ class _Blocked:
             cross += centred.prod(-1).sum(0)
             power += centred.square_().sum(0)
         (rr, ii), ri = (power / len(z)).unbind(-1), cross / len(z)
-        return torch.view_as_real(mean).t().contiguous(), torch.stack((torch.stack((rr, ri)), torch.stack((ri, ii))))
+        return torch.view_as_real(mean).t().contiguous(), torch.stack(
+            (torch.stack((rr, ri)), torch.stack((ri, ii)))
+        )
 
     def affine(self, matrix: Tensor, shift: Tensor) -> Tensor:
-        (p, q), s, y = _as_complex(matrix), torch.complex(shift[0], shift[1]), torch.empty_like(self.z)
+        (p, q), s, y = (
+            _as_complex(matrix),
+            torch.complex(shift[0], shift[1]),
+            torch.empty_like(self.z),
+        )
         for rows, out in _blocks(self.z, y):
             torch.addcmul(s, rows, p, out=out)
             out.addcmul_(rows.conj().resolve_conj(), q)
@@ -188,11 +198,17 @@ class _Blocked:
 
     def affine_two(self, grad: Tensor, matrix: Tensor, around: Tensor, shift: Tensor) -> Tensor:
         """matrix g + around x + shift."""
-        (p, q), (a, b), s = _as_complex(matrix), _as_complex(around), torch.complex(shift[0], shift[1])
+        (p, q), (a, b), s = (
+            _as_complex(matrix),
+            _as_complex(around),
+            torch.complex(shift[0], shift[1]),
+        )
         g, dx = torch.view_as_complex(grad), torch.empty_like(self.z)
         for rows, up, out in _blocks(self.z, g, dx):
             torch.addcmul(s, up, p, out=out)
-            out.addcmul_(up.conj().resolve_conj(), q).addcmul_(rows, a).addcmul_(rows.conj().resolve_conj(), b)
+            out.addcmul_(up.conj().resolve_conj(), q).addcmul_(rows, a).addcmul_(
+                rows.conj().resolve_conj(), b
+            )
         return torch.view_as_real(dx)
 
 

@@ -95,8 +95,14 @@ def heading(limits: machine.Limits, taken: float, load: float, quick: bool) -> l
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m extra.benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="batch 32 only, few rounds, no memory: about two minutes")
-    parser.add_argument("--no-write", action="store_true", help="print, and leave README.md as it is")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="batch 32 only, few rounds, no memory: about two minutes",
+    )
+    parser.add_argument(
+        "--no-write", action="store_true", help="print, and leave README.md as it is"
+    )
     arguments = parser.parse_args()
     start, load = time.perf_counter(), os.getloadavg()[0]
     agreed = agreement.check()

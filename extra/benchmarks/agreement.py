@@ -38,7 +38,9 @@ def check(batch: int = 8) -> list[Row]:
     rows += [row for kind in ("VD", "ARD") for row in _penalties(kind)]
     wrong = [row for row in rows if not row[2] <= (KINK if row[1] == THROUGH_RELU else TOLERANCE)]
     if wrong:
-        raise Disagreement(f"expected relative differences up to {TOLERANCE} (gradients {KINK}), got {wrong}")
+        raise Disagreement(
+            f"expected relative differences up to {TOLERANCE} (gradients {KINK}), got {wrong}"
+        )
     return rows
 
 
@@ -73,7 +75,9 @@ def _penalties(kind: str) -> list[Row]:
     rows: list[Row] = []
     with torch.no_grad():
         for layer in model:
-            if isinstance(layer, cplx.GaussianWeight):  # log_alpha from about -12 to 4, not only the start's -6
+            if isinstance(
+                layer, cplx.GaussianWeight
+            ):  # log_alpha from about -12 to 4, not only the start's -6
                 layer.log_sigma2.uniform_(-16, 0)
     value = cplx.kl_sum(model)
     value.backward()

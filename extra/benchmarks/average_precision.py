@@ -18,7 +18,11 @@ def example(n_windows: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tenso
     """Labels (N, 84), one in twenty positive, and logits float32 that know about them (an AP of about 0.7)."""
     rng = np.random.default_rng(seed)
     target = rng.random((n_windows, N_NOTES), dtype=np.float32) < 0.05
-    logit = rng.standard_normal((n_windows, N_NOTES), dtype=np.float32) + np.float32(2.7) * target - np.float32(4)
+    logit = (
+        rng.standard_normal((n_windows, N_NOTES), dtype=np.float32)
+        + np.float32(2.7) * target
+        - np.float32(4)
+    )
     return torch.from_numpy(target.astype(np.float32)), torch.from_numpy(logit)
 
 

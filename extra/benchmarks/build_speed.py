@@ -30,8 +30,14 @@ IDS = (2303, 2131)  # so that test and valid have one each
 def _labels(rng: np.random.Generator, samples: int, notes: int, rate_hz: int) -> np.ndarray:
     labels = np.zeros(notes, recordings.LABELS)
     labels["start_time"] = np.sort(rng.integers(0, samples - rate_hz, notes))
-    labels["end_time"] = labels["start_time"] + 1 + np.minimum(rng.exponential(0.4, notes), 0.9) * rate_hz
-    labels["instrument"], labels["note"], labels["note_value"] = 1, rng.integers(21, 105, notes), b"Quarter"
+    labels["end_time"] = (
+        labels["start_time"] + 1 + np.minimum(rng.exponential(0.4, notes), 0.9) * rate_hz
+    )
+    labels["instrument"], labels["note"], labels["note_value"] = (
+        1,
+        rng.integers(21, 105, notes),
+        b"Quarter",
+    )
     return labels
 
 
@@ -119,10 +125,18 @@ def time_opening(folder: Path, gigabytes: float, notes: int = 1_100_000) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m extra.benchmarks.build_speed", description=__doc__)
-    parser.add_argument("--hours", type=float, default=3.0, help="of sound in the archive; 0: no build")
-    parser.add_argument("--longest", type=int, default=MINUTES[0], help="minutes of the first recording")
-    parser.add_argument("--open-gb", type=float, default=5.0, help="size of the train file; 0: not opened")
+    parser = argparse.ArgumentParser(
+        prog="python -m extra.benchmarks.build_speed", description=__doc__
+    )
+    parser.add_argument(
+        "--hours", type=float, default=3.0, help="of sound in the archive; 0: no build"
+    )
+    parser.add_argument(
+        "--longest", type=int, default=MINUTES[0], help="minutes of the first recording"
+    )
+    parser.add_argument(
+        "--open-gb", type=float, default=5.0, help="size of the train file; 0: not opened"
+    )
     parser.add_argument("--folder", help="where the temporary folder lies (default: the system's)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))

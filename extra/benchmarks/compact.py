@@ -35,7 +35,11 @@ from .machine import description
 from .report import WRITERS, table, write
 
 NAME = "complex.DeepConvNet"
-WINDOW, HOP, RATE_HZ = 4096, 128, 11_000  # samples a window, from one transcribed frame to the next, a second
+WINDOW, HOP, RATE_HZ = (
+    4096,
+    128,
+    11_000,
+)  # samples a window, from one transcribed frame to the next, a second
 TOLERANCE = 1e-5  # of the largest logit
 
 
@@ -57,7 +61,9 @@ def magnitude_masks(net: nn.Module, rate: float) -> dict[str, Tensor]:
     others = total - parts * sum(w.numel() for w in size.values())
     n_kept = int((total / rate - others) / parts)
     if n_kept < 1:
-        raise ValueError(f"expected a compression below {total / others:.0f}, got {rate:g}: the rest is not masked")
+        raise ValueError(
+            f"expected a compression below {total / others:.0f}, got {rate:g}: the rest is not masked"
+        )
     limit = torch.cat([w.flatten() for w in size.values()]).topk(n_kept).values[-1]
     return {name: w >= limit for name, w in size.items()}
 
@@ -87,23 +93,36 @@ def example(batch: int) -> Tensor:
 
 
 @torch.inference_mode()
-def measure(case: Case, batches: list[int], rounds: int, clock: Callable[[], float]) -> Iterator[list[str]]:
+def measure(
+    case: Case, batches: list[int], rounds: int, clock: Callable[[], float]
+) -> Iterator[list[str]]:
     """A row of the table for each batch size. Raises RuntimeError where the networks disagree."""
     made = cplx.compact(case.net, batch_sizes=batches)
     rate, difference = cplx.compression(case.net, -0.5), disagreement(case.net, made)
     if not difference <= TOLERANCE:
-        raise RuntimeError(f"{case.source}: expected the same logits within {TOLERANCE}, got {difference:.1e}")
+        raise RuntimeError(
+            f"{case.source}: expected the same logits within {TOLERANCE}, got {difference:.1e}"
+        )
     dense = MODELS[NAME]().eval()
-    dense.load_state_dict({k: v for k, v in case.net.state_dict().items() if not k.endswith(".mask")})
+    dense.load_state_dict(
+        {k: v for k, v in case.net.state_dict().items() if not k.endswith(".mask")}
+    )
     sizes = [n_bytes(made, dtype) for dtype in ("float32", "float16")]
     checkpoint = 4 * sum(p.numel() for p in dense.parameters())
     nets = {"dense": dense, "masked": case.net, "compact": made}
     for batch in batches:
         x, signal = example(batch), torch.randn(batch, WINDOW)
-        calls: dict[str, Callable[[], object]] = {name: functools.partial(net, x) for name, net in nets.items()}
+        calls: dict[str, Callable[[], object]] = {
+            name: functools.partial(net, x) for name, net in nets.items()
+        }
         calls["features"] = functools.partial(features, signal, kind="fft")
-        found = {name: statistics.median(values) for name, values in in_turn(calls, rounds, clock).items()}
-        speed = batch * HOP / RATE_HZ / (found["compact"] + found["features"])  # seconds of music a second
+        found = {
+            name: statistics.median(values)
+            for name, values in in_turn(calls, rounds, clock).items()
+        }
+        speed = (
+            batch * HOP / RATE_HZ / (found["compact"] + found["features"])
+        )  # seconds of music a second
         yield [
             case.source, f"{rate:.3g}", *(f"{checkpoint / size:.0f}" for size in sizes), str(batch),
             *(f"{1000 * found[name]:.3g}" for name in nets), f"{found['dense'] / found['compact']:.2f}",
@@ -123,7 +142,9 @@ def n_bytes(made: cplx.Compact, dtype: Any) -> int:
         return (Path(folder) / "net").stat().st_size
 
 
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+def in_turn(
+    calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Seconds of `rounds` calls of each by `clock`, one after the other; a first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
@@ -142,7 +163,10 @@ HEAD = ["masks", "compression", "file, times smaller", "float16", "batch", "dens
 def run(arguments: argparse.Namespace) -> None:
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     kind = "seconds of the processor" if arguments.cpu_time else "wall clock"
-    print(f"\n{description()}; load average {os.getloadavg()[0]:.1f}; {kind}\n\n{table(HEAD, [])}", flush=True)
+    print(
+        f"\n{description()}; load average {os.getloadavg()[0]:.1f}; {kind}\n\n{table(HEAD, [])}",
+        flush=True,
+    )
     for case in cases(arguments.rates, arguments.runs):
         for row in measure(case, arguments.batches, arguments.rounds, clock):
             print("| " + " | ".join(row) + " |", flush=True)
@@ -156,7 +180,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--runs", type=Path, default=Path("runs/demo"))
     parser.add_argument("--cpu-time", action="store_true")
-    parser.add_argument("--no-write", action="store_true", help="print, and leave README.md as it is")
+    parser.add_argument(
+        "--no-write", action="store_true", help="print, and leave README.md as it is"
+    )
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:
@@ -167,7 +193,9 @@ def main() -> None:
     for threads in arguments.threads:
         command = [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--here"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
             for line in process.stdout or ():
                 print(line, end="", flush=True)
                 said.append(line)

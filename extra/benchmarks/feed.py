@@ -54,10 +54,14 @@ def write_corpus(
             labels = np.zeros(n_notes, layout.LABELS)
             labels["start_time"] = np.sort(rng.integers(0, n_samples, n_notes))
             labels["end_time"] = (
-                labels["start_time"] + 1 + rng.exponential(note_seconds * RATE_HZ, n_notes).astype(np.int64)
+                labels["start_time"]
+                + 1
+                + rng.exponential(note_seconds * RATE_HZ, n_notes).astype(np.int64)
             )
             labels["note"] = rng.integers(LOWEST_NOTE, LOWEST_NOTE + N_NOTES, n_notes)
-            yield layout.Recording(f"id_{number:04d}", rng.standard_normal(n_samples, dtype=np.float32), labels)
+            yield layout.Recording(
+                f"id_{number:04d}", rng.standard_normal(n_samples, dtype=np.float32), labels
+            )
 
     layout.write(path, recordings(), rate_hz=RATE_HZ)
 
@@ -84,7 +88,9 @@ class OriginalFeed(Dataset[tuple[np.ndarray, np.ndarray]]):
         """Batches of one random item of every recording, without end."""
         while True:
             limits = itertools.pairwise(self.first)
-            yield from zip(*(torch.randint(*limit, (AHEAD,)).tolist() for limit in limits), strict=True)
+            yield from zip(
+                *(torch.randint(*limit, (AHEAD,)).tolist() for limit in limits), strict=True
+            )
 
     def loader(self, *, transform: bool) -> Iterator[list[torch.Tensor]]:
         """Through torch's DataLoader in this process, as the original has it."""
@@ -100,7 +106,9 @@ def _collated(items: list[tuple[np.ndarray, np.ndarray]], *, transform: bool) ->
     signal, notes = (np.stack(parts) for parts in zip(*items, strict=True))
     if transform:
         z = fftshift(fft(signal[:, None], axis=-1), axes=-1)
-        signal = np.concatenate([z.real, z.imag], axis=-2)  # two channels: its networks take real tensors
+        signal = np.concatenate(
+            [z.real, z.imag], axis=-2
+        )  # two channels: its networks take real tensors
     return [torch.from_numpy(signal), torch.from_numpy(notes)]
 
 
@@ -115,8 +123,12 @@ def check(ours: MusicNet, original: OriginalFeed, *, n: int = 2000, seed: int = 
     signal, notes = ours.windows(index)
     items = [original[k] for k in index.tolist()]  # at stride 1 both number the windows alike
     expected = [np.stack(parts) for parts in zip(*items, strict=True)]
-    if not (np.array_equal(signal.numpy(), expected[0]) and np.array_equal(notes.numpy(), expected[1])):
-        raise RuntimeError("expected the same windows and notes from both feeds, got others; times would say nothing")
+    if not (
+        np.array_equal(signal.numpy(), expected[0]) and np.array_equal(notes.numpy(), expected[1])
+    ):
+        raise RuntimeError(
+            "expected the same windows and notes from both feeds, got others; times would say nothing"
+        )
 
 
 def run(rounds: int, *, seconds: float) -> dict[str, dict[str, Times]]:
@@ -149,4 +161,6 @@ def _timed(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict
         return lambda: [call() for _ in range(BATCHES_A_CALL)]
 
     found = alternate({name: many(call) for name, call in contestants.items()}, rounds)
-    return {name: Times(*(value / BATCHES_A_CALL for value in times)) for name, times in found.items()}
+    return {
+        name: Times(*(value / BATCHES_A_CALL for value in times)) for name, times in found.items()
+    }

@@ -55,11 +55,18 @@ def by_batch(rounds: int) -> Growth:
         x, target = example(size)
         for kind, times in zip(("", "VD"), seconds.values(), strict=True):
             net = entrant("cplxnet", kind, x)
-            times.append(median(functools.partial(with_memory_kept, functools.partial(train, net, target)), rounds))
+            times.append(
+                median(
+                    functools.partial(with_memory_kept, functools.partial(train, net, target)),
+                    rounds,
+                )
+            )
     return Growth("windows a batch", BATCHES, seconds)
 
 
-def _by_corpus(variable: str, sizes: Sequence[int], rounds: int, shape: Callable[[int], dict[str, float]]) -> Growth:
+def _by_corpus(
+    variable: str, sizes: Sequence[int], rounds: int, shape: Callable[[int], dict[str, float]]
+) -> Growth:
     """Opening, the feed and the label lookup on corpora of `shape(size)`, the arguments of `write_corpus`.
 
     The last two in turn over the sizes, on one thread: what they grow by is less than what the machine drifts by.
@@ -72,7 +79,9 @@ def _by_corpus(variable: str, sizes: Sequence[int], rounds: int, shape: Callable
             opening.append(median(functools.partial(MusicNet, path, WINDOW, 1), min(rounds, 3)))
             corpus = MusicNet(path, WINDOW, 1)
         batches = corpus.draws(10**9, torch.Generator().manual_seed(0))
-        positions = torch.randint(int(corpus.samples.sum()), (LOOKUPS,), generator=torch.Generator().manual_seed(1))
+        positions = torch.randint(
+            int(corpus.samples.sum()), (LOOKUPS,), generator=torch.Generator().manual_seed(1)
+        )
         feeds[str(size)] = functools.partial(_batches, batches)
         lookups[str(size)] = functools.partial(corpus.notes, positions)
     n_threads = torch.get_num_threads()
@@ -82,7 +91,11 @@ def _by_corpus(variable: str, sizes: Sequence[int], rounds: int, shape: Callable
         looked = [times.median for times in alternate(lookups, 10 * rounds, turn=0.01).values()]
     finally:
         torch.set_num_threads(n_threads)
-    return Growth(variable, sizes, {"opening": opening, "feed, a batch": fed, f"{LOOKUPS} label lookups": looked})
+    return Growth(
+        variable,
+        sizes,
+        {"opening": opening, "feed, a batch": fed, f"{LOOKUPS} label lookups": looked},
+    )
 
 
 def _batches(batches: Iterator[object]) -> None:
@@ -91,17 +104,26 @@ def _batches(batches: Iterator[object]) -> None:
 
 
 def by_recordings(rounds: int) -> Growth:
-    return _by_corpus("recordings", RECORDINGS, rounds, lambda n: {"n_recordings": n, "seconds": 60})
+    return _by_corpus(
+        "recordings", RECORDINGS, rounds, lambda n: {"n_recordings": n, "seconds": 60}
+    )
 
 
 def by_length(rounds: int) -> Growth:
-    return _by_corpus("seconds a recording", SECONDS, rounds, lambda s: {"n_recordings": 30, "seconds": s})
+    return _by_corpus(
+        "seconds a recording", SECONDS, rounds, lambda s: {"n_recordings": 30, "seconds": s}
+    )
 
 
 def by_notes(rounds: int) -> Growth:
     def shape(n: int) -> dict[str, float]:
         # so short that a class rests most of the time: notes that run into each other are one change, not two
-        return {"n_recordings": 10, "seconds": 60, "notes_per_second": n / 60, "note_seconds": min(0.4, 1000 / n)}
+        return {
+            "n_recordings": 10,
+            "seconds": 60,
+            "notes_per_second": n / 60,
+            "note_seconds": min(0.4, 1000 / n),
+        }
 
     return _by_corpus("notes a recording", NOTES, rounds, shape)
 
@@ -151,8 +173,12 @@ def text(found: Sequence[Growth]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m extra.benchmarks.growth", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="of each measurement, the median counts")
-    parser.add_argument("--no-write", action="store_true", help="print, and leave the files as they are")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="of each measurement, the median counts"
+    )
+    parser.add_argument(
+        "--no-write", action="store_true", help="print, and leave the files as they are"
+    )
     arguments = parser.parse_args()
     found = []
     for measured in (by_batch, by_recordings, by_length, by_notes):

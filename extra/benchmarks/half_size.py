@@ -34,7 +34,9 @@ def network(folder: Path, snapshot: str, data: MusicNet) -> tuple[torch.nn.Modul
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m extra.benchmarks.half_size", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m extra.benchmarks.half_size", description=__doc__
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/demo/c5e-03-r0"))
     parser.add_argument("--snapshot", default="0-dense.pt")
     parser.add_argument("--file", default="data/demo/musicnet_11khz_test.h5")
@@ -56,8 +58,13 @@ def main() -> None:
             spectra[form].append(z[:, :, ::16])  # one in 16, for memory's sake
         targets.append(notes)
     target = torch.cat(targets)
-    print(f"{options.run}/{options.snapshot} on {options.file}: {len(target)} windows at stride {options.stride}")
-    exact = {name: torch.cat(values["float32"]) for name, values in (("s", kept), ("z", spectra), ("l", logits))}
+    print(
+        f"{options.run}/{options.snapshot} on {options.file}: {len(target)} windows at stride {options.stride}"
+    )
+    exact = {
+        name: torch.cat(values["float32"])
+        for name, values in (("s", kept), ("z", spectra), ("l", logits))
+    }
     for form in FORMS:
         signal, z, logit = (torch.cat(values[form]) for values in (kept, spectra, logits))
         told = f"{form}: average precision {pooled_average_precision(target, logit):.6f}"

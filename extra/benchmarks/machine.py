@@ -45,7 +45,9 @@ def complex_macs() -> int:
     model, counts = ours("").eval(), []
 
     def count(layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        counts.append(output.numel() * layer.weight[0].numel())  # a window's outputs times what each is a sum of
+        counts.append(
+            output.numel() * layer.weight[0].numel()
+        )  # a window's outputs times what each is a sum of
 
     for layer in model:
         if isinstance(layer, (cplx.CplxConv1d, cplx.CplxLinear)):
@@ -72,7 +74,9 @@ def description() -> str:
     """Processor, cores, threads and system."""
     try:
         with open("/proc/cpuinfo") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+            names = [
+                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+            ]
     except OSError:
         names = []
     name = names[0] if names else platform.processor()

@@ -58,8 +58,12 @@ class Peer(NamedTuple):
     flatten: Callable[[], nn.Module]
     head: Callable[[], nn.Module]
     inputs: Callable[[Tensor], Any]
-    penalties: Callable[[nn.Module], Iterable[Tensor]]  # the KL of each layer, summed over its weights
-    parts: Callable[[nn.Module, str], tuple[Tensor, Tensor]]  # real and imaginary part of `weight` or `bias`
+    penalties: Callable[
+        [nn.Module], Iterable[Tensor]
+    ]  # the KL of each layer, summed over its weights
+    parts: Callable[
+        [nn.Module, str], tuple[Tensor, Tensor]
+    ]  # real and imaginary part of `weight` or `bias`
     eps_in_running_var: float  # what its running covariance holds beyond the covariance
 
 
@@ -109,7 +113,9 @@ def ours(kind: str, *, length: int = 4096, seed: int = 0) -> nn.Sequential:
 @torch.no_grad()
 def theirs(name: str, kind: str, model: nn.Sequential) -> nn.Sequential:
     """The network of library `name` and layers `kind` that computes what `model`, one of ours, computes."""
-    return nn.Sequential(*(_counterpart(PEERS[name], kind, layer) for layer in model)).train(model.training)
+    return nn.Sequential(*(_counterpart(PEERS[name], kind, layer) for layer in model)).train(
+        model.training
+    )
 
 
 def _counterpart(peer: Peer, kind: str, layer: Any) -> nn.Module:
@@ -132,7 +138,9 @@ def _counterpart(peer: Peer, kind: str, layer: Any) -> nn.Module:
             return peer.flatten()
         case cplx.CplxToReal():
             return peer.head()
-    raise TypeError(f"expected a layer of the complex DeepConvNet, got {type(layer).__name__}; add its counterpart")
+    raise TypeError(
+        f"expected a layer of the complex DeepConvNet, got {type(layer).__name__}; add its counterpart"
+    )
 
 
 def _with_weights(peer: Peer, made: Any, layer: Any) -> nn.Module:

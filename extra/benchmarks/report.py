@@ -30,9 +30,15 @@ def text(measured: Measured, agreement: Sequence[Row], heading: Sequence[str]) -
     parts += ["### Times", _TIMES, table(_TIME_HEAD, _time_rows(measured))]
     if measured.memory:
         rows = [[name, f"{mib:.0f}"] for name, mib in measured.memory.items()]
-        parts += ["### Peak memory of a VD step, MiB beyond the imports", table(["library", "MiB"], rows)]
+        parts += [
+            "### Peak memory of a VD step, MiB beyond the imports",
+            table(["library", "MiB"], rows),
+        ]
     rows = [[name, what, f"{delta:.1e}"] for name, what, delta in agreement]
-    parts += ["### Agreement", table(["against cplxnet", "what", "largest relative difference"], rows)]
+    parts += [
+        "### Agreement",
+        table(["against cplxnet", "what", "largest relative difference"], rows),
+    ]
     return "\n\n".join(parts)
 
 
@@ -60,5 +66,8 @@ def _ms(seconds: float) -> str:
 
 def write(text: str, path: Path = README, *, section: str = "measured") -> None:
     """Put `text` between the markers of `section` in the file at `path`. Raises ValueError where they are not."""
-    begin, end = f"<!-- {section}: begin ({WRITERS[section]} writes what is between) -->", f"<!-- {section}: end -->"
+    begin, end = (
+        f"<!-- {section}: begin ({WRITERS[section]} writes what is between) -->",
+        f"<!-- {section}: end -->",
+    )
     page.put(path, begin, end, text)

@@ -80,7 +80,10 @@ def corpus(folder: Path) -> None:
     """Noise with labels: recordings of 2 s for training, one of 10 s for each scoring, which then takes seconds."""
     rng = np.random.default_rng(0)
     for split, count, seconds in (("train", RECORDINGS, 2), ("valid", 1, 10), ("test", 1, 10)):
-        notes = [(k * 550, (k + 1) * 550, 1, 40 + k % 60, 0.0, 1.0, b"Quarter") for k in range(20 * seconds)]
+        notes = [
+            (k * 550, (k + 1) * 550, 1, 40 + k % 60, 0.0, 1.0, b"Quarter")
+            for k in range(20 * seconds)
+        ]
         rows = [
             recordings.Recording(
                 f"id_{1000 + k}",
@@ -95,7 +98,10 @@ def corpus(folder: Path) -> None:
 def manifest_of(n_epochs: int, n_batches: int) -> Manifest:
     """Experiment-1's first manifest with short epochs and scores of seconds."""
     first = next(iter(experiments.experiment_1().values())).resolved()
-    changes = {f"datasets.{split}.file": f"musicnet_11khz_{split}.h5" for split in ("train", "valid", "test")}
+    changes = {
+        f"datasets.{split}.file": f"musicnet_11khz_{split}.h5"
+        for split in ("train", "valid", "test")
+    }
     changes |= {f"stages.{name}.n_epochs": n_epochs for name in first.stage_order}
     changes |= {f"stages.{name}.early": None for name in first.stage_order}
     return grid.edit(first, changes | {"feeds.train.n_batches": n_batches})
@@ -112,7 +118,9 @@ def bare(manifest: Manifest, folder: Path, data: Path, timed: Timed) -> None:
         if previous is not None and stages.inherit(model, previous, threshold=manifest.threshold):
             scored(manifest, materials, model)
         watch = Watch(None, model, lambda name: 0.0)
-        seeds = {purpose: stages.seed_of(manifest, name, purpose) for purpose in ("windows", "noise")}
+        seeds = {
+            purpose: stages.seed_of(manifest, name, purpose) for purpose in ("windows", "noise")
+        }
         training = Training(stage, model, watch, device="cpu", seeds=seeds)
         if not stage.restart:
             training.inherit(state)
@@ -121,7 +129,14 @@ def bare(manifest: Manifest, folder: Path, data: Path, timed: Timed) -> None:
         for epoch in range(stage.n_epochs):
             training.n_epochs = epoch
             training.set_rate()
-            timed(model, feed, materials.inputs, objective, training.optimizer, grad_clip=stage.grad_clip)
+            timed(
+                model,
+                feed,
+                materials.inputs,
+                objective,
+                training.optimizer,
+                grad_clip=stage.grad_clip,
+            )
         scored(manifest, materials, model)
         state = training.optimizer_state()
         torch.save({"model": model.state_dict(), "optimizer": state}, folder / f"{name}.pt")
@@ -198,15 +213,25 @@ def fill(folder: Path, count: int) -> None:
     grid.write(folder, {"r0": manifest})
     files = RunFolder(folder / "r0")
     files.start(manifest, "cpu")
-    files.update(state="done", stage="fine-tune", epoch=50, n_epochs=50, stages={"dense": {"key": "k", "seconds": 1.0}})
+    files.update(
+        state="done",
+        stage="fine-tune",
+        epoch=50,
+        n_epochs=50,
+        stages={"dense": {"key": "k", "seconds": 1.0}},
+    )
     for number in range(1, count):
         shutil.copy(folder / "r0.json", folder / f"r{number}.json")
         shutil.copytree(folder / "r0", folder / f"r{number}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m extra.benchmarks.runner_cost", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured (default: temporary)")
+    parser = argparse.ArgumentParser(
+        prog="python -m extra.benchmarks.runner_cost", description=__doc__
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="on the disk to be measured (default: temporary)"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4, help="of a stage")
     parser.add_argument("--batches", type=int, default=10, help="of an epoch")

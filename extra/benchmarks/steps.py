@@ -28,7 +28,11 @@ CONTESTANTS: dict[str, dict[str, tuple[str, str]]] = {
         "cplxmodule": ("cplxmodule", "VD"),
         BOGUS: ("cplxmodule", "bogus"),
     },
-    "ARD": {OURS: ("cplxnet", "ARD"), PLAIN: ("cplxnet", "ARD"), "cplxmodule": ("cplxmodule", "ARD")},
+    "ARD": {
+        OURS: ("cplxnet", "ARD"),
+        PLAIN: ("cplxnet", "ARD"),
+        "cplxmodule": ("cplxmodule", "ARD"),
+    },
 }
 for _kind, _entrants in CONTESTANTS.items():
     _entrants["complextorch"] = ("complextorch", _kind)
@@ -61,13 +65,18 @@ def entrant(library: str, kind: str, x: Tensor) -> Entrant:
     else:
         net = theirs(library, kind, net)
         kl_backward = functools.partial(_backward_of_penalties, library, net)
-        inputs, fused = PEERS[library].inputs(x), None  # fused Adam refuses complex parameters; None is torch's default
+        inputs, fused = (
+            PEERS[library].inputs(x),
+            None,
+        )  # fused Adam refuses complex parameters; None is torch's default
     parameters = list(net.parameters())
     adam = torch.optim.Adam(parameters, lr=1e-3, fused=fused)
     return Entrant(net, inputs, kl_backward if own_kind else None, adam, parameters)
 
 
-def _backward_of_penalties(library: str, net: nn.Module, scale: float, squares: object = None) -> None:
+def _backward_of_penalties(
+    library: str, net: nn.Module, scale: float, squares: object = None
+) -> None:
     (scale * torch.stack(list(PEERS[library].penalties(net))).sum()).backward()
 
 

@@ -55,7 +55,9 @@ def verdicts(measured: Measured) -> list[Verdict]:
     if measured.memory:
         own, rival = measured.memory[OURS], measured.memory["cplxmodule"]
         found = f"{own:.0f} against {rival:.0f} MiB"
-        rows.append(Verdict("peak memory of a VD step", "at most cplxmodule's", found, own <= rival))
+        rows.append(
+            Verdict("peak memory of a VD step", "at most cplxmodule's", found, own <= rival)
+        )
     return rows
 
 
@@ -70,4 +72,6 @@ def _of_dense(measured: Measured, work: str) -> Verdict:
     times = measured.times[work, BATCH]
     ratio = times[OURS].median / times[DENSE].median
     claim = f"{work}, against own dense step"
-    return Verdict(claim, f"at most {MOST_OF_DENSE:g} times as long", f"{ratio:.2f}", ratio <= MOST_OF_DENSE)
+    return Verdict(
+        claim, f"at most {MOST_OF_DENSE:g} times as long", f"{ratio:.2f}", ratio <= MOST_OF_DENSE
+    )

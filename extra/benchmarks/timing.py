@@ -16,7 +16,11 @@ class Times(NamedTuple):
 
 
 def alternate(
-    contestants: Mapping[str, Callable[[], object]], rounds: int, *, turn: float = 0.3, most: int = 5
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    turn: float = 0.3,
+    most: int = 5,
 ) -> dict[str, Times]:
     """Median seconds of a call of each contestant.
 

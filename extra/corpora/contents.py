@@ -23,7 +23,16 @@ def summary(files: Mapping[str, Path]) -> pd.DataFrame:
         for item in recordings.recordings(path):
             texts = (item.composer, item.composition, item.movement, item.ensemble)
             rows.append((split, item.key, *texts, len(item.data) / rate_hz, len(item.labels)))
-    columns = ["split", "key", "composer", "composition", "movement", "ensemble", "seconds", "notes"]
+    columns = [
+        "split",
+        "key",
+        "composer",
+        "composition",
+        "movement",
+        "ensemble",
+        "seconds",
+        "notes",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -48,15 +57,26 @@ def polyphony(path: Path) -> np.ndarray:
 
 
 def spectrogram(
-    axes: Axes, item: recordings.Recording, *, rate_hz: int, begin_s: float = 0.0, seconds: float = 10.0
+    axes: Axes,
+    item: recordings.Recording,
+    *,
+    rate_hz: int,
+    begin_s: float = 0.0,
+    seconds: float = 10.0,
 ) -> None:
     """The spectrum over time of `seconds` of `item` from `begin_s` on, in dB, each note a line at its pitch."""
     first, last = int(begin_s * rate_hz), int((begin_s + seconds) * rate_hz)
     signal = item.data[first:last].astype(np.float64)
     size = min(_SPECTRUM_WINDOW, len(signal))
-    hz, s, power = scipy.signal.spectrogram(signal, rate_hz, nperseg=size, noverlap=max(0, size - _SPECTRUM_HOP))
-    axes.pcolormesh(begin_s + s, hz, 10 * np.log10(power + 1e-12), cmap="Greys", shading="auto", rasterized=True)
-    for label in item.labels[(item.labels["start_time"] < last) & (item.labels["end_time"] > first)]:
+    hz, s, power = scipy.signal.spectrogram(
+        signal, rate_hz, nperseg=size, noverlap=max(0, size - _SPECTRUM_HOP)
+    )
+    axes.pcolormesh(
+        begin_s + s, hz, 10 * np.log10(power + 1e-12), cmap="Greys", shading="auto", rasterized=True
+    )
+    for label in item.labels[
+        (item.labels["start_time"] < last) & (item.labels["end_time"] > first)
+    ]:
         pitch = 440 * 2 ** ((label["note"] - 69) / 12)
         span = np.clip([label["start_time"], label["end_time"]], first, last) / rate_hz
         axes.plot(span, [pitch, pitch], color="tab:red", linewidth=1.5, alpha=0.8)

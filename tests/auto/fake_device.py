@@ -60,7 +60,10 @@ class Recorder(TorchDispatchMode):
 def _devices(value: Any) -> str:
     """Where the tensors in `value` are; "scalar" for one number on the host, which goes along with a kernel's call."""
     leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
-    kinds = {"scalar" if leaf.device.type == "cpu" and leaf.dim() == 0 else leaf.device.type for leaf in leaves}
+    kinds = {
+        "scalar" if leaf.device.type == "cpu" and leaf.dim() == 0 else leaf.device.type
+        for leaf in leaves
+    }
     return "+".join(sorted(kinds)) or "none"
 
 
@@ -70,7 +73,10 @@ def corpus(folder: Path, n_recordings: int) -> Path:
     labels = np.array([(10, 900, 1, 60, 0.0, 1.0, b"Quarter")], layout.LABELS)
     about = {"composer": "Noise", "composition": "Noise", "movement": "", "ensemble": "None"}
     signals = [rng.standard_normal(WINDOW + k).astype(np.float32) for k in range(n_recordings)]
-    recordings = [layout.Recording(f"id_{1000 + k}", signal, labels, **about) for k, signal in enumerate(signals)]
+    recordings = [
+        layout.Recording(f"id_{1000 + k}", signal, labels, **about)
+        for k, signal in enumerate(signals)
+    ]
     layout.write(path, recordings, rate_hz=11000)
     return path
 
@@ -98,7 +104,12 @@ def placed(model: str, example: Tensor) -> nn.Module:
 
 
 def trained(
-    path: Path, model: str, kind: str = "fft", *, n_steps: int = 1, wrap: Callable[[Any], Any] = lambda inputs: inputs
+    path: Path,
+    model: str,
+    kind: str = "fft",
+    *,
+    n_steps: int = 1,
+    wrap: Callable[[Any], Any] = lambda inputs: inputs,
 ) -> dict[str, Any]:
     """An epoch of `n_steps` by the trainer itself; `wrap` changes what turns a signal into the network's input."""
     dataset = MusicNet(path, window=WINDOW)  # opening may read values; a step may not
@@ -112,11 +123,20 @@ def trained(
         network = placed(model, inputs(torch.empty(1, WINDOW, device=DEVICE)))
         variational = model.endswith(("VD", "ARD"))
         objective = Objective(TERMS, {"loss": 1.0} | ({"kl": 0.1} if variational else {}))
-        optimizer = make_optimizer(network, "adam", lr=1e-3, lr_log_sigma2=1e-2 if variational else None)
+        optimizer = make_optimizer(
+            network, "adam", lr=1e-3, lr_log_sigma2=1e-2 if variational else None
+        )
         feed, recorder = SAMPLERS["one-per-recording"](dataset, n_batches=n_steps), Recorder()
         try:
             with recorder:
-                train_epoch(network, recorder.marking(feed), wrap(inputs), objective, optimizer, grad_clip=0.05)
+                train_epoch(
+                    network,
+                    recorder.marking(feed),
+                    wrap(inputs),
+                    objective,
+                    optimizer,
+                    grad_clip=0.05,
+                )
             raised = ""
         except Exception as error:  # reported, not hidden: the test says which is right
             raised = f"{type(error).__name__}: {error}"
@@ -130,7 +150,9 @@ def reading(inputs: Any) -> Any:
 
 def uploading(inputs: Any) -> Any:
     """A fault on purpose: a table made on the host in the step."""
-    return lambda signal: inputs(signal * torch.hann_window(signal.shape[-1], device="cpu").to(signal.device))
+    return lambda signal: inputs(
+        signal * torch.hann_window(signal.shape[-1], device="cpu").to(signal.device)
+    )
 
 
 def counting(inputs: Any) -> Any:
@@ -146,7 +168,9 @@ def main(models: list[str]) -> dict[str, Any]:
         results = {m: {"few": trained(few, m, n_steps=2), "many": trained(many, m)} for m in models}
         small = "complex.TwoLayerDense"
         results |= {kind: {"few": trained(few, small, kind)} for kind in ("raw", "stft")}
-        results |= {f.__name__: {"few": trained(few, small, wrap=f)} for f in (reading, uploading, counting)}
+        results |= {
+            f.__name__: {"few": trained(few, small, wrap=f)} for f in (reading, uploading, counting)
+        }
     return results
 
 

@@ -51,12 +51,18 @@ def until(what, found, seconds=WITHIN_S, command=None):
     """Wait until `found()` is true, and return it; TimeoutError with `what`, at once where `command` ends before."""
     end, ended = time.monotonic() + seconds, False
     while time.monotonic() < end and not ended:
-        ended = command is not None and command.poll() is not None  # before looking for what it may have done last
+        ended = (
+            command is not None and command.poll() is not None
+        )  # before looking for what it may have done last
         value = found()
         if value:
             return value
         time.sleep(0.02)
-    said = f": the command has ended\n{command.log.read_text(errors='replace')[-3000:]}" if ended else ""
+    said = (
+        f": the command has ended\n{command.log.read_text(errors='replace')[-3000:]}"
+        if ended
+        else ""
+    )
     raise TimeoutError(what + said)
 
 
@@ -65,7 +71,11 @@ def under_way(folder, n_epochs=2, command=None):
 
     def owner():
         status = RunFolder(folder).status
-        return status["state"] == "running" and status.get("epoch", 0) >= n_epochs and status["owner"]["pid"]
+        return (
+            status["state"] == "running"
+            and status.get("epoch", 0) >= n_epochs
+            and status["owner"]["pid"]
+        )
 
     return until(f"{folder}: expected a run under way", owner, command=command)
 
@@ -96,12 +106,32 @@ class Started:
 
     def scheduler(self, port, *, host="127.0.0.1", wrap=()):
         options = ["--host", host, "--port", port, "--no-dashboard"]
-        return self(sys.executable, "-m", "dask", "scheduler", *options, name="scheduler", wrap=wrap)
+        return self(
+            sys.executable, "-m", "dask", "scheduler", *options, name="scheduler", wrap=wrap
+        )
 
     def workers(self, address, *options, wrap=()):
         """A worker that is started again when it has ended, as README says."""
-        options = ["--nworkers", "1", "--nthreads", "1", "--memory-limit", "0", "--no-dashboard", *options]
-        worker = [sys.executable, "-m", "dask", "worker", address, *options, "--preload", "cplxnet.auto.sweep.worker"]
+        options = [
+            "--nworkers",
+            "1",
+            "--nthreads",
+            "1",
+            "--memory-limit",
+            "0",
+            "--no-dashboard",
+            *options,
+        ]
+        worker = [
+            sys.executable,
+            "-m",
+            "dask",
+            "worker",
+            address,
+            *options,
+            "--preload",
+            "cplxnet.auto.sweep.worker",
+        ]
         loop = f"while true; do {shlex.join(map(str, worker))}; sleep 1; done"
         return self("bash", "-c", loop, name="workers", wrap=wrap)
 
@@ -112,7 +142,8 @@ class Started:
     def logs(self):
         """The ends of all logs, to be shown where a test fails."""
         return "\n".join(
-            f"== {process.log.name}\n{process.log.read_text(errors='replace')[-3000:]}" for process in self.processes
+            f"== {process.log.name}\n{process.log.read_text(errors='replace')[-3000:]}"
+            for process in self.processes
         )
 
     def end(self):
@@ -124,7 +155,9 @@ class Started:
 
 def kill(process, number=signal.SIGKILL):
     """Send the signal to a process and those of its session."""
-    sessions = [session for session in Path("/proc").glob("[0-9]*/stat") if _session(session) == process.pid]
+    sessions = [
+        session for session in Path("/proc").glob("[0-9]*/stat") if _session(session) == process.pid
+    ]
     for path in sessions:
         try:
             os.kill(int(path.parent.name), number)

@@ -19,10 +19,15 @@ SNAPSHOTS = ("0-dense.pt", "1-sparsify.pt", "2-fine-tune.pt")
 
 
 def small(
-    changes: dict[str, Any] | None = None, *, model: str = "complex.TwoLayerDense", window: int = 256
+    changes: dict[str, Any] | None = None,
+    *,
+    model: str = "complex.TwoLayerDense",
+    window: int = 256,
 ) -> Manifest:
     """Two epochs of three batches a stage, never stopped early; `changes`: dotted path -> value."""
-    base = {f"datasets.{split}.window": window for split in SPLITS} | {"stages.dense.early.atol": 1.0}
+    base = {f"datasets.{split}.window": window for split in SPLITS} | {
+        "stages.dense.early.atol": 1.0
+    }
     return grid.edit(experiments.tiny(folder=".", model=model), base | (changes or {}))
 
 
@@ -33,7 +38,9 @@ def quick(manifest: Manifest, folder: Path, data: Path, **options: Any) -> dict[
 
 def timeless(scores: dict[str, Any]) -> dict[str, Any]:
     """scores.json without what may differ between two equal runs: seconds and names."""
-    scores = copy.deepcopy({key: value for key, value in scores.items() if key not in ("name", "manifest")})
+    scores = copy.deepcopy(
+        {key: value for key, value in scores.items() if key not in ("name", "manifest")}
+    )
     for stage in scores["stages"].values():
         del stage["seconds"], stage["reused_from"]
     return scores
@@ -75,11 +82,17 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
         n_unequal = int((a != b).sum())
         return (
-            [f"{where}: {n_unequal} of {a.numel()} by up to {(a.double() - b.double()).abs().max():.3g}"]
+            [
+                f"{where}: {n_unequal} of {a.numel()} by up to {(a.double() - b.double()).abs().max():.3g}"
+            ]
             if n_unequal
             else []
         )
-    return [] if a is b or (not isinstance(a, torch.Tensor) and a == b) else [f"{where}: {a!r} against {b!r}"]
+    return (
+        []
+        if a is b or (not isinstance(a, torch.Tensor) and a == b)
+        else [f"{where}: {a!r} against {b!r}"]
+    )
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -90,5 +103,8 @@ def equal(a: Any, b: Any) -> bool:
 def assert_same_results(one: Path, other: Path) -> None:
     """Equal scores and equal snapshots, to the bit."""
     assert timeless(read(one)) == timeless(read(other))
-    found = {name: differences(timeless_snapshot(one, name), timeless_snapshot(other, name)) for name in SNAPSHOTS}
+    found = {
+        name: differences(timeless_snapshot(one, name), timeless_snapshot(other, name))
+        for name in SNAPSHOTS
+    }
     assert not any(found.values()), found

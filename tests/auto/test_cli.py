@@ -30,9 +30,21 @@ def test_the_names_that_the_parsers_offer_without_heavy_imports_are_those_that_t
 
 def test_a_folder_as_people_run_it(tiny_corpus, tmp_path):
     grid.write(tmp_path, {"one": small({C: 0.1})})
-    command = [sys.executable, "-W", "error", "-m", "cplxnet.auto", "run", str(tmp_path), "--data", str(tiny_corpus)]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "cplxnet.auto",
+        "run",
+        str(tmp_path),
+        "--data",
+        str(tiny_corpus),
+    ]
     environment = os.environ | {"CPLXNET_PROGRESS": "text"}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert (result.returncode, result.stdout) == (0, "one: done\n"), result.stderr
     assert "fine-tune: 100%" in result.stderr
     assert RunFolder(tmp_path / "one").status["state"] == "done"
@@ -46,10 +58,14 @@ def test_one_manifest_in_the_folder_of_its_name(tiny_corpus, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("options", "source"), [((), "a"), (("--no-reuse",), None)])
-def test_one_manifest_takes_what_its_neighbours_have_trained(tiny_corpus, tmp_path, options, source):
+def test_one_manifest_takes_what_its_neighbours_have_trained(
+    tiny_corpus, tmp_path, options, source
+):
     grid.write(tmp_path, {"a": small({C: 0.1}), "b": small({C: 0.2})})
     for name in "ab":
-        assert main(["run", str(tmp_path / f"{name}.json"), "--data", str(tiny_corpus), *options]) == 0
+        assert (
+            main(["run", str(tmp_path / f"{name}.json"), "--data", str(tiny_corpus), *options]) == 0
+        )
     stages = read(tmp_path / "b")["stages"]
     assert [stage["reused_from"] for stage in stages.values()] == [source, None, None]
 
@@ -69,7 +85,9 @@ def test_a_failed_run_is_told_by_the_exit_code(folder, tiny_corpus, capsys):
     assert folder[1] == 1
     assert main(["run", str(folder[0]), "--data", str(tiny_corpus)]) == 1
     shown = capsys.readouterr()
-    assert shown.out.startswith("bad: failed (FileNotFoundError: ") and shown.out.endswith("good: skipped\n")
+    assert shown.out.startswith("bad: failed (FileNotFoundError: ") and shown.out.endswith(
+        "good: skipped\n"
+    )
     assert "1 of 2 runs did not finish; see traceback.txt" in shown.err
 
 
@@ -90,8 +108,12 @@ def test_report_prints_a_row_a_stage_and_writes_the_whole_table(folder, tmp_path
     assert [line.split()[0] for line in out.splitlines()[4:]] == ["Dense:", "C"]  # the readings
     table = pd.read_csv(tmp_path / "table.csv")
     assert len(table) == 3 * 2 and set(table["scorer"]) == {"validation", "test"}
-    end = RunFolder(folder[0] / "good").scores["stages"]["dense"]["scores"]["test"]["end"]["average_precision"]
-    assert table.query("stage == 'dense' and scorer == 'test'")["average_precision"].item() == pytest.approx(end)
+    end = RunFolder(folder[0] / "good").scores["stages"]["dense"]["scores"]["test"]["end"][
+        "average_precision"
+    ]
+    assert table.query("stage == 'dense' and scorer == 'test'")[
+        "average_precision"
+    ].item() == pytest.approx(end)
 
 
 @pytest.mark.parametrize("command", ["run", "status", "report"])

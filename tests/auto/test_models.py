@@ -15,7 +15,9 @@ from cplxnet.musicnet import pooled_average_precision
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_loaded_network_scores_what_scores_json_says(done: Path, tiny_corpus: Path, stage: str) -> None:
+def test_a_loaded_network_scores_what_scores_json_says(
+    done: Path, tiny_corpus: Path, stage: str
+) -> None:
     model, manifest = auto.load_model(done, stage)
     materials = Materials(manifest, device="cpu", data=tiny_corpus)
     found = pooled_average_precision(*predict(model, materials.feed("test"), materials.inputs))
@@ -48,13 +50,19 @@ def test_what_is_heard_is_what_the_manifest_says() -> None:
 
 
 def test_what_is_not_there_is_named(done: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected a stage of dense, sparsify, fine-tune, got 'tuned'"):
+    with pytest.raises(
+        ValueError, match="expected a stage of dense, sparsify, fine-tune, got 'tuned'"
+    ):
         auto.load_model(done, "tuned")
-    with pytest.raises(FileNotFoundError, match=r"expected a run's folder with config\.json at .*got none; try"):
+    with pytest.raises(
+        FileNotFoundError, match=r"expected a run's folder with config\.json at .*got none; try"
+    ):
         auto.load_model(tmp_path)
     half = shutil.copytree(done, tmp_path / "half")
     (half / "2-fine-tune.pt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"2-fine-tune\.pt.*\(snapshots: 0-dense\.pt, 1-sparsify\.pt\); try"):
+    with pytest.raises(
+        FileNotFoundError, match=r"2-fine-tune\.pt.*\(snapshots: 0-dense\.pt, 1-sparsify\.pt\); try"
+    ):
         auto.load_model(half)
 
 
@@ -62,9 +70,12 @@ def test_a_snapshot_that_does_not_fit_is_refused(done: Path, tmp_path: Path) -> 
     other = shutil.copytree(done, tmp_path / "other")
     shutil.copy(done / "0-dense.pt", other / "2-fine-tune.pt")
     with pytest.raises(
-        ValueError, match=r"(?s)expected the weights of complex\.TwoLayerDenseMasked, got others.*fc1\.mask"
+        ValueError,
+        match=r"(?s)expected the weights of complex\.TwoLayerDenseMasked, got others.*fc1\.mask",
     ):
         auto.load_model(other)
     (other / "2-fine-tune.pt").write_bytes((done / "2-fine-tune.pt").read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"2-fine-tune\.pt: expected a snapshot of tensors and plain values"):
+    with pytest.raises(
+        ValueError, match=r"2-fine-tune\.pt: expected a snapshot of tensors and plain values"
+    ):
         auto.load_model(other)

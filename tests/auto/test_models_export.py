@@ -31,7 +31,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
 def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of three chords, stereo, at 44.1 kHz and 16 bits."""
     path, t = tmp_path_factory.mktemp("wav") / "chords.wav", np.arange(88_200) / 44_100
-    tone = sum(0.2 * np.sin(2 * np.pi * f * t) for f in (261.6, 329.6, 392.0)) * (np.floor(1.5 * t) != 1)
+    tone = sum(0.2 * np.sin(2 * np.pi * f * t) for f in (261.6, 329.6, 392.0)) * (
+        np.floor(1.5 * t) != 1
+    )
     wavfile.write(path, 44_100, np.stack((tone, tone), 1).__mul__(32_767).astype(np.int16))
     return path
 
@@ -45,7 +47,8 @@ def test_every_form_of_a_network_transcribes_alike(run: Path, wav: Path, tmp_pat
     times, want = transcribe(model, samples, hop=HOP, progress=False, **how)
     threshold = float(np.median(want))
     files = {
-        kind: tmp_path / f"net.{kind}.onnx" if "onnx" in kind else tmp_path / f"net.{kind}" for kind in models.EXPORTS
+        kind: tmp_path / f"net.{kind}.onnx" if "onnx" in kind else tmp_path / f"net.{kind}"
+        for kind in models.EXPORTS
     }
     for kind, path in list(files.items())[:-1]:
         models.export(run, path, kind=kind)
@@ -54,7 +57,18 @@ def test_every_form_of_a_network_transcribes_alike(run: Path, wav: Path, tmp_pat
     del files["cplxmodule"]
     for kind, path in files.items():
         out = tmp_path / kind
-        arguments = ["transcribe", wav, "--model", path, "--out", out, "--hop", HOP, "--threshold", threshold]
+        arguments = [
+            "transcribe",
+            wav,
+            "--model",
+            path,
+            "--out",
+            out,
+            "--hop",
+            HOP,
+            "--threshold",
+            threshold,
+        ]
         assert command.main(list(map(str, arguments))) == 0
         table = np.loadtxt(out.with_name(f"{out.name}.csv"), delimiter=",", skiprows=1)
         np.testing.assert_allclose(table[:, 0], times, atol=1e-4)
@@ -71,7 +85,9 @@ def test_every_form_of_a_network_transcribes_alike(run: Path, wav: Path, tmp_pat
 def test_a_stage_can_be_chosen(run: Path) -> None:
     x = torch.randn(2, 1, 256, dtype=torch.complex64)
     with torch.no_grad():
-        dense, tuned = (models.load_deployed(run, stage=stage).network(x) for stage in ("dense", None))
+        dense, tuned = (
+            models.load_deployed(run, stage=stage).network(x) for stage in ("dense", None)
+        )
         snapshot = models.load_deployed(run / "0-dense.pt").network(x)
     torch.testing.assert_close(snapshot, dense)
     assert (dense - tuned).abs().max() > 1e-3
@@ -101,17 +117,27 @@ def test_silence_is_a_transcription_without_notes(
 
 FAULTS = {
     "no wav": (["none.wav"], "none.wav"),
-    "no model": (["chords.wav", "--model", "none.onnx"], "none.onnx: expected a run's folder, a snapshot"),
+    "no model": (
+        ["chords.wav", "--model", "none.onnx"],
+        "none.onnx: expected a run's folder, a snapshot",
+    ),
     "not a model": (["chords.wav", "--model", "chords.wav"], "chords.wav"),
     "threshold": (["chords.wav", "--threshold", "0"], "expected a threshold of probability in"),
     "hop": (["chords.wav", "--hop", "0"], "expected hop >= 1, got 0"),
-    "stage": (["chords.wav", "--stage", "dance"], "expected a stage of dense, sparsify, fine-tune, got 'dance'"),
+    "stage": (
+        ["chords.wav", "--stage", "dance"],
+        "expected a stage of dense, sparsify, fine-tune, got 'dance'",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_are_told_in_a_line(
-    run: Path, wav: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    wav: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(wav.parent)
     arguments, told = FAULTS[name]
@@ -127,8 +153,12 @@ def test_a_compact_file_that_does_not_say_what_it_hears(run: Path, tmp_path: Pat
         models.load_deployed(tmp_path / "bare.safetensors")
 
 
-def test_the_commands_know_every_kind(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands._EXPORTS == models.EXPORTS  # written twice, so that no other command loads onnxruntime
+def test_the_commands_know_every_kind(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        commands._EXPORTS == models.EXPORTS
+    )  # written twice, so that no other command loads onnxruntime
     assert command.main(["export", str(run), str(tmp_path / "net.onnx"), "--as", "onnx"]) == 0
     assert "net.onnx" in capsys.readouterr().out
     with pytest.raises(ValueError, match="raw_audio with ONNX only, got 'compact'"):

@@ -40,21 +40,40 @@ def net() -> torch.nn.Module:
 
 def test_layer_table(net: torch.nn.Module) -> None:
     table = anatomy.layer_table(net, -0.5)
-    assert table.index.tolist() == ["conv", "vd", "plain"]  # batch norm has no weights between channels
+    assert table.index.tolist() == [
+        "conv",
+        "vd",
+        "plain",
+    ]  # batch norm has no weights between channels
     assert table["kind"].tolist() == ["CplxConv1dMasked", "LinearVD", "Linear"]
     assert table["weights"].tolist() == [24, 30, 12] and table["kept"].tolist() == [12, 19, 12]
     assert table["kept_percent"].tolist() == pytest.approx([50, 100 * 19 / 30, 100])
-    assert table["dead_outputs"].tolist() == [1, 2, 0] and table["unread_inputs"].tolist() == [1, 0, 0]
-    kept = sorted(abs(net.conv.weight[o, i, t].item()) for o in (0, 2, 3) for i in (0, 1) for t in (0, 1))
-    assert table.loc["conv", "median"] == pytest.approx(kept[5])  # of 12, torch takes the lower middle
+    assert table["dead_outputs"].tolist() == [1, 2, 0] and table["unread_inputs"].tolist() == [
+        1,
+        0,
+        0,
+    ]
+    kept = sorted(
+        abs(net.conv.weight[o, i, t].item()) for o in (0, 2, 3) for i in (0, 1) for t in (0, 1)
+    )
+    assert table.loc["conv", "median"] == pytest.approx(
+        kept[5]
+    )  # of 12, torch takes the lower middle
     assert table.loc["vd", "median"] == 1 and table.loc["conv", "shape"] == (4, 3, 2)
 
 
 def test_a_layer_with_nothing_left_and_a_network_without_layers(net: torch.nn.Module) -> None:
     net.conv.mask = torch.zeros(4, 3, 2)
     row = anatomy.layer_table(net, -0.5).loc["conv"]
-    assert row["kept"] == 0 and np.isnan(row["median"]) and row["dead_outputs"] == 4 and row["unread_inputs"] == 3
-    with pytest.raises(ValueError, match="expected linear or convolutional layers in BatchNorm1d, got none"):
+    assert (
+        row["kept"] == 0
+        and np.isnan(row["median"])
+        and row["dead_outputs"] == 4
+        and row["unread_inputs"] == 3
+    )
+    with pytest.raises(
+        ValueError, match="expected linear or convolutional layers in BatchNorm1d, got none"
+    ):
         anatomy.layer_table(torch.nn.BatchNorm1d(3), -0.5)
 
 
@@ -62,9 +81,15 @@ def test_contents_lists_every_tensor(done: Path, tmp_path: Path) -> None:
     table = anatomy.contents(done / "1-sparsify.pt")
     saved = torch.load(done / "1-sparsify.pt", weights_only=True)["model"]
     assert table.index.tolist() == list(saved)
-    assert table.loc["fc1.weight_ri"].tolist() == ["float32", (2048, 256, 2), 2048 * 256 * 2 * 4 / 1e6]
+    assert table.loc["fc1.weight_ri"].tolist() == [
+        "float32",
+        (2048, 256, 2),
+        2048 * 256 * 2 * 4 / 1e6,
+    ]
     torch.save({"weights": 1}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"a\.pt: expected a snapshot with a model, got keys weights"):
+    with pytest.raises(
+        ValueError, match=r"a\.pt: expected a snapshot with a model, got keys weights"
+    ):
         anatomy.contents(tmp_path / "a.pt")
 
 
@@ -78,14 +103,23 @@ def test_density_is_the_share_kept_in_blocks() -> None:
 
 
 def heights(axes: matplotlib.axes.Axes, colour: str) -> float:
-    return sum(patch.get_height() for patch in axes.patches if to_hex(patch.get_facecolor()) == colour.lower())
+    return sum(
+        patch.get_height()
+        for patch in axes.patches
+        if to_hex(patch.get_facecolor()) == colour.lower()
+    )
 
 
 def test_histograms_count_every_weight_once(net: torch.nn.Module) -> None:
     conv, vd, plain = plots_model.weights(net, threshold=-0.5).axes[:3]
     with_zero = int((net.conv.weight.abs() > 0).sum())
-    assert heights(conv, plots_model.KEPT) == 12 and heights(conv, plots_model.DROPPED) == with_zero - 12
-    assert heights(vd, plots_model.KEPT) == 19 and heights(vd, plots_model.DROPPED) == 10  # the zero has no logarithm
+    assert (
+        heights(conv, plots_model.KEPT) == 12
+        and heights(conv, plots_model.DROPPED) == with_zero - 12
+    )
+    assert (
+        heights(vd, plots_model.KEPT) == 19 and heights(vd, plots_model.DROPPED) == 10
+    )  # the zero has no logarithm
     assert heights(plain, plots_model.KEPT) == 12 and plain.get_title("left") == "plain"
     (axes,) = plots_model.log_alphas(net, threshold=-0.5).axes
     assert heights(axes, plots_model.KEPT) == 19 and heights(axes, plots_model.DROPPED) == 10
@@ -102,7 +136,9 @@ def test_masks_and_channels_are_drawn_as_they_are(net: torch.nn.Module) -> None:
     np.testing.assert_allclose(colours, expected)
     conv, vd, _ = plots_model.channels(net, threshold=-0.5).axes[:3]
     assert conv.get_lines()[0].get_ydata() == pytest.approx([200 / 3, 200 / 3, 200 / 3, 0])
-    assert conv.get_title("left") == "conv: 1 of 4 dead" and vd.get_title("left") == "vd: 2 of 6 dead"
+    assert (
+        conv.get_title("left") == "conv: 1 of 4 dead" and vd.get_title("left") == "vd: 2 of 6 dead"
+    )
 
 
 def test_the_plane_shows_the_weights_of_a_complex_layer(net: torch.nn.Module) -> None:

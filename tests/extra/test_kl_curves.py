@@ -35,7 +35,9 @@ def test_ard_is_the_least_kl_over_priors(name: str, parts: int) -> None:
     for log_alpha in (-3.0, 0.0, 2.0):
         alpha = np.exp(log_alpha)
 
-        def kl(log_tau2: float, alpha: float = alpha) -> float:  # of N(1, alpha) from N(0, tau^2), textbook form
+        def kl(
+            log_tau2: float, alpha: float = alpha
+        ) -> float:  # of N(1, alpha) from N(0, tau^2), textbook form
             tau2 = np.exp(log_tau2)
             return parts / 2 * (log_tau2 - np.log(alpha) + (alpha + 1) / tau2 - 1)
 
@@ -57,7 +59,9 @@ def test_monte_carlo_agrees_within_its_errors_and_would_see_another_constant(nam
 
 
 def test_monte_carlo_refuses_what_it_cannot_draw() -> None:
-    with pytest.raises(ValueError, match="expected a term of complex VD, complex ARD, real VD, real ARD, got 'VD'"):
+    with pytest.raises(
+        ValueError, match="expected a term of complex VD, complex ARD, real VD, real ARD, got 'VD'"
+    ):
         kl_curves.monte_carlo("VD", LOG_ALPHA)
     with pytest.raises(ValueError, match="expected 2 draws at least, got 1"):
         kl_curves.monte_carlo("real VD", LOG_ALPHA, draws=1)
@@ -82,7 +86,9 @@ def test_layers_have_these_curves(kind: type, name: str) -> None:
 def test_fits_as_published_and_their_slopes() -> None:
     n = -LOG_ALPHA
     sigmoid = 1 / (1 + np.exp(-(1.87320 - 1.48695 * n)))  # of k2 + k3 log alpha
-    published = 0.63576 * sigmoid - 0.5 * np.log1p(np.exp(n)) - 0.63576  # minus KL, Molchanov et al. (2017), eq. 14
+    published = (
+        0.63576 * sigmoid - 0.5 * np.log1p(np.exp(n)) - 0.63576
+    )  # minus KL, Molchanov et al. (2017), eq. 14
     np.testing.assert_allclose(FITS["real VD, fit"].value(n), -published, rtol=1e-12, atol=1e-14)
     for term in FITS.values():
         slope = (term.value(n + 1e-5) - term.value(n - 1e-5)) / 2e-5
@@ -102,16 +108,24 @@ def test_figures_show_the_curves_and_the_errors() -> None:
     left, right = plots_kl.values_and_gradients(grid).axes
     curves = {line.get_label(): line.get_ydata() for line in left.get_lines()}
     np.testing.assert_allclose(curves["real VD"], EXACT["real VD"].value(-grid))
-    np.testing.assert_allclose(right.get_lines()[1].get_ydata(), EXACT["complex ARD"].gradient(-grid))
+    np.testing.assert_allclose(
+        right.get_lines()[1].get_ydata(), EXACT["complex ARD"].gradient(-grid)
+    )
     assert "nats" in left.get_ylabel() and left.get_xlabel() == "log alpha"
 
     panels = plots_kl.monte_carlo_errors(grid, draws=500, seed=3).axes
     (dots, *_), (bars,) = panels[2].containers[0][0:1], panels[2].containers[0][2]
-    mean, error = kl_curves.monte_carlo("real VD", grid, draws=500, seed=5)  # the third term: seed 3 + 2
+    mean, error = kl_curves.monte_carlo(
+        "real VD", grid, draws=500, seed=5
+    )  # the third term: seed 3 + 2
     np.testing.assert_allclose(dots.get_ydata(), mean - EXACT["real VD"].value(-grid))
     ends = np.array([segment[:, 1] for segment in bars.get_segments()])
     np.testing.assert_allclose(ends[:, 1] - ends[:, 0], 4 * error)
 
     top = plots_kl.approximations(grid).axes[0]
-    gap = next(line for line in top.get_lines() if line.get_label() == "complex VD, fit").get_ydata()
-    np.testing.assert_allclose(gap, FITS["complex VD, fit"].value(-grid) - EXACT["complex VD"].value(-grid))
+    gap = next(
+        line for line in top.get_lines() if line.get_label() == "complex VD, fit"
+    ).get_ydata()
+    np.testing.assert_allclose(
+        gap, FITS["complex VD, fit"].value(-grid) - EXACT["complex VD"].value(-grid)
+    )

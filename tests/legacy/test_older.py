@@ -29,13 +29,21 @@ def cls(path: str, **rest: object) -> dict:
 
 
 def split(name: str, stride: int) -> dict:
-    return cls(f"{ROOT}.dataset.MusicNetRAM", filename=f"/data/{name}.h5", window=4096, stride=stride)
+    return cls(
+        f"{ROOT}.dataset.MusicNetRAM", filename=f"/data/{name}.h5", window=4096, stride=stride
+    )
 
 
 def old_stage(kind: str, n_epochs: int, **rest: object) -> dict:
     schedule = cls(f"{ROOT}.lr_scheduler.Trabelsi2017LRSchedule")
     model = cls(f"{ROOT}.models.complex.DeepConvNet{kind}") if kind else {}
-    common = {"snapshot": None, "feed": "train", "reset": False, "n_epochs": n_epochs, "grad_clip": 0.05}
+    common = {
+        "snapshot": None,
+        "feed": "train",
+        "reset": False,
+        "n_epochs": n_epochs,
+        "grad_clip": 0.05,
+    }
     return {**common, "model": model, "lr_scheduler": schedule, "optimizer": ADAM, **rest}
 
 
@@ -51,25 +59,53 @@ def old() -> dict:
             "valid": split("musicnet_11khz_valid", 128),
             "test": split("musicnet_11khz_test", 128),
         },
-        "features": cls("cplxpaper.auto.feeds.FeedFourierFeatures", signal_ndim=1, cplx=True, shift=True),
+        "features": cls(
+            "cplxpaper.auto.feeds.FeedFourierFeatures", signal_ndim=1, cplx=True, shift=True
+        ),
         "feeds": {
-            "train": cls(f"{ROOT}.dataset.MusicNetDataLoader", dataset="train", pin_memory=False, n_batches=1000),
-            "valid": cls(loader, dataset="valid", batch_size=768, shuffle=False, pin_memory=True, n_batches=-1),
+            "train": cls(
+                f"{ROOT}.dataset.MusicNetDataLoader",
+                dataset="train",
+                pin_memory=False,
+                n_batches=1000,
+            ),
+            "valid": cls(
+                loader,
+                dataset="valid",
+                batch_size=768,
+                shuffle=False,
+                pin_memory=True,
+                n_batches=-1,
+            ),
             "test": cls(loader, dataset="test", batch_size=256, shuffle=False, n_batches=-1),
         },
         "scorers": {
-            "validation": cls(f"{ROOT}.performance.MusicNetBasePerformance", feed="valid", threshold=-0.5),
+            "validation": cls(
+                f"{ROOT}.performance.MusicNetBasePerformance", feed="valid", threshold=-0.5
+            ),
             "test": cls(f"{ROOT}.performance.MusicNetBasePerformance", feed="test", curves=True),
         },
         "objective_terms": {
-            "loss": cls("torch.nn.modules.loss.BCEWithLogitsLoss", reduction="mean", pos_weight=None),
-            "kl_div": cls("cplxpaper.auto.objective.ARDPenaltyObjective", reduction="sum", coef=1e-5),
+            "loss": cls(
+                "torch.nn.modules.loss.BCEWithLogitsLoss", reduction="mean", pos_weight=None
+            ),
+            "kl_div": cls(
+                "cplxpaper.auto.objective.ARDPenaltyObjective", reduction="sum", coef=1e-5
+            ),
         },
-        "model": cls(f"{ROOT}.models.complex.DeepConvNet", n_seq=4096, n_channels=1, n_outputs=84, legacy=False),
+        "model": cls(
+            f"{ROOT}.models.complex.DeepConvNet",
+            n_seq=4096,
+            n_channels=1,
+            n_outputs=84,
+            legacy=False,
+        ),
         "stages": {
             "dense": old_stage("", 50, restart=True, objective={"loss": 1.0}, early=EARLY),
             "sparsify": old_stage("VD", 75, objective={"loss": 1.0, "kl_div": 2.5e-3}, early=None),
-            "fine-tune": old_stage("Masked", 50, restart=True, objective={"loss": 1.0}, early=EARLY),
+            "fine-tune": old_stage(
+                "Masked", 50, restart=True, objective={"loss": 1.0}, early=EARLY
+            ),
         },
         "stage-order": ["dense", "sparsify", "fine-tune"],
     }
@@ -107,7 +143,10 @@ def test_defaults_are_those_of_the_older_system(tmp_path: Path) -> None:
     assert made.model.kwargs == {"kernel_size": 3}  # "legacy": the kernel that was 3 by mistake
     assert sparsify.model.kwargs == {"kernel_size": 3} and made.seed == 0
     assert made.datasets["test"].stride == 512 and made.features.shift is False
-    assert made.objective_terms["kl_div"].reduction == "sum" and made.objective_terms["kl_div"].coef == 1.0
+    assert (
+        made.objective_terms["kl_div"].reduction == "sum"
+        and made.objective_terms["kl_div"].coef == 1.0
+    )
 
 
 def test_the_earlier_form(tmp_path: Path) -> None:
@@ -117,19 +156,26 @@ def test_the_earlier_form(tmp_path: Path) -> None:
     raw["dataset_sources"] = {name: {**row} for name, row in raw.pop("datasets").items()}
     for row in raw["dataset_sources"].values():
         del row["cls"]
-    raw["features"] = cls("musicnet.dataset.MusicNetWaveformCollation", kind="fft-shifted", cplx=True)
+    raw["features"] = cls(
+        "musicnet.dataset.MusicNetWaveformCollation", kind="fft-shifted", cplx=True
+    )
     del raw["scorers"], raw["model"]["cls"], raw["model"]["legacy"]
     for name, kind in (("dense", ""), ("sparsify", "ARD"), ("fine-tune", "Masked")):
         raw["stages"][name]["model"] = cls(f"musicnet.complex.extensions.CplxDeepConvNet{kind}")
         raw["stages"][name]["early"] = {"feed": "valid", "patience": 200}
     made, notes = older.translate_file(write(tmp_path, raw))
-    assert [stage.model.name.removeprefix("complex.DeepConvNet") for stage in made.all_stages()] == [
+    assert [
+        stage.model.name.removeprefix("complex.DeepConvNet") for stage in made.all_stages()
+    ] == [
         "",
         "ARD",
         "Masked",
     ]
     assert made.features.model_dump() == {"kind": "fft", "cplx": True, "shift": True}
-    assert made.scorers["early-valid"].feed == "valid" and made.stage("dense").early.scorer == "early-valid"
+    assert (
+        made.scorers["early-valid"].feed == "valid"
+        and made.stage("dense").early.scorer == "early-valid"
+    )
     assert any("no batch norm" in note for note in notes)
 
 
@@ -168,7 +214,9 @@ def test_all_that_has_no_counterpart_is_named_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "new.json").exists()
 
 
-@pytest.mark.parametrize("path", ["datasets", "features", "feeds", "model", "stages", "stage-order", "stages.dense"])
+@pytest.mark.parametrize(
+    "path", ["datasets", "features", "feeds", "model", "stages", "stage-order", "stages.dense"]
+)
 @pytest.mark.parametrize("value", [None, 7, "text", []])
 def test_parts_of_another_type_are_faults(tmp_path: Path, path: str, value: object) -> None:
     raw, (*parents, last) = old(), path.split(".")
@@ -181,7 +229,9 @@ def test_parts_of_another_type_are_faults(tmp_path: Path, path: str, value: obje
 
 
 def test_load_names_the_translator(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"older complex_paper system; .* -m cplxnet.auto translate OLD NEW"):
+    with pytest.raises(
+        ManifestError, match=r"older complex_paper system; .* -m cplxnet.auto translate OLD NEW"
+    ):
         load(write(tmp_path, old()))
 
 
@@ -192,7 +242,9 @@ def test_a_manifest_of_this_system_is_not_translated(tmp_path: Path) -> None:
         older.translate_file(path)
 
 
-def test_the_command_translates_a_file_and_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_translates_a_file_and_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "old"
     source.mkdir()
     for name in ("musicnet[003]-101.json", "musicnet[004]-102.json"):

@@ -13,7 +13,11 @@ from cplxnet.nn.fast import native
 from cplxnet.nn.masked import Masked
 
 LENGTH = 740  # a window that every network takes, if barely
-NAMES = [f"{f}.{n}" for f in ("complex", "real") for n in ("DeepConvNet", "ShallowConvNet", "TwoLayerDense")]
+NAMES = [
+    f"{f}.{n}"
+    for f in ("complex", "real")
+    for n in ("DeepConvNet", "ShallowConvNet", "TwoLayerDense")
+]
 
 
 def example(name: str, batch: int = 9, channels: int = 1) -> Tensor:
@@ -81,7 +85,10 @@ def test_the_masked_network_itself(name: str, keep: float) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["complex.ShallowConvNet", "real.ShallowConvNet"])
 def test_variational_networks_by_their_threshold(name: str) -> None:
-    net, plain = MODELS[f"{name}VD"](length=LENGTH).eval(), MODELS[f"{name}Masked"](length=LENGTH).eval()
+    net, plain = (
+        MODELS[f"{name}VD"](length=LENGTH).eval(),
+        MODELS[f"{name}Masked"](length=LENGTH).eval(),
+    )
     for layer in net.modules():
         if hasattr(layer, "log_sigma2"):
             layer.log_sigma2.uniform_(-16, 4)
@@ -119,7 +126,9 @@ def test_a_fully_masked_layer_makes_a_constant(field: str, layer: str) -> None:
     expected = net(x)
     assert float((expected - expected[:1]).abs().max()) < 1e-5  # rows may differ in their last bits
     assert_same(made(x), expected)
-    assert sum(stage.weight.numel() for stage in made.stages) < 100_000  # nothing that leads into it stays
+    assert (
+        sum(stage.weight.numel() for stage in made.stages) < 100_000
+    )  # nothing that leads into it stays
 
 
 @torch.no_grad()

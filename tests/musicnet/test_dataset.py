@@ -9,7 +9,9 @@ from cplxnet.musicnet import recordings as layout
 from cplxnet.musicnet.dataset import MusicNet
 
 
-def recording(key: str, samples: int, notes: list[tuple[int, int, int]], *, ramp: int = 0) -> layout.Recording:
+def recording(
+    key: str, samples: int, notes: list[tuple[int, int, int]], *, ramp: int = 0
+) -> layout.Recording:
     """Data that counts up from `ramp`, so that a sample tells where it is from; notes of (start, end, MIDI note)."""
     labels = np.array([(s, e, 1, n, 0.0, 0.0, b"") for s, e, n in notes], layout.LABELS)
     return layout.Recording(key, ramp + np.arange(samples, dtype=np.float32), labels)
@@ -53,7 +55,9 @@ def test_windows_against_slices(three, window, stride):
     index = torch.arange(len(data))
     assert len(data) == len(signal) == sum((n - window) // stride + 1 for n in (30, 12, 41))
     got_signal, got_notes = data.windows(index)
-    assert torch.equal(got_signal, torch.from_numpy(signal)) and torch.equal(got_notes, torch.from_numpy(notes))
+    assert torch.equal(got_signal, torch.from_numpy(signal)) and torch.equal(
+        got_notes, torch.from_numpy(notes)
+    )
     assert data.recording_of(index).tolist() == number.tolist()
     assert data.starts(index).tolist() == start.tolist()
 
@@ -63,7 +67,9 @@ def test_real_window_and_stride_against_slices(tiny_corpus):
     data = MusicNet(path)
     signal, notes, *_ = expected_windows(path, 4096, 128)
     got_signal, got_notes = data.windows(torch.arange(len(data)))
-    assert torch.equal(got_signal, torch.from_numpy(signal)) and torch.equal(got_notes, torch.from_numpy(notes))
+    assert torch.equal(got_signal, torch.from_numpy(signal)) and torch.equal(
+        got_notes, torch.from_numpy(notes)
+    )
     assert got_notes.sum() > 100
     assert data.rate_hz == 11000 and data.seconds == pytest.approx(7.0)
 
@@ -86,7 +92,9 @@ def test_what_a_window_returns_is_a_copy(three):
 def test_no_window_and_no_label_crosses_recordings(tmp_path):
     # the first one's note runs past its end: it must be silent from the second one's first sample on
     path = write(
-        tmp_path / "two.h5", recording("id_1", 10, [(7, 500, 60)]), recording("id_2", 10, [(0, 1, 70)], ramp=1000)
+        tmp_path / "two.h5",
+        recording("id_1", 10, [(7, 500, 60)]),
+        recording("id_2", 10, [(0, 1, 70)], ramp=1000),
     )
     data = MusicNet(path, window=2, stride=1)
     signal, notes = data.windows(torch.arange(len(data)))
@@ -151,7 +159,9 @@ def test_keys_and_repr(three):
 
 def test_fingerprint_is_of_samples_notes_and_windows(tmp_path):
     def of(*recordings: layout.Recording, **options) -> str:
-        return MusicNet(write(tmp_path / "some.h5", *recordings), **{"window": 5, **options}).fingerprint
+        return MusicNet(
+            write(tmp_path / "some.h5", *recordings), **{"window": 5, **options}
+        ).fingerprint
 
     one = recording("id_1", 20, [(2, 9, 60)])
     assert of(one) == of(one)
@@ -198,7 +208,10 @@ def test_generator_on_another_device(three):
     class Elsewhere:
         device = torch.device("cuda")
 
-    with pytest.raises(ValueError, match=r"expected a generator on cpu, got one on cuda; try torch.Generator\('cpu'\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected a generator on cpu, got one on cuda; try torch.Generator\('cpu'\)",
+    ):
         MusicNet(three, window=5).draw(Elsewhere())
 
 
@@ -210,7 +223,10 @@ def test_missing_file(tmp_path):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda_as_on_the_cpu_and_without_a_wait(three):
-    here, there = MusicNet(three, window=5, stride=4), MusicNet(three, window=5, stride=4, device="cuda")
+    here, there = (
+        MusicNet(three, window=5, stride=4),
+        MusicNet(three, window=5, stride=4, device="cuda"),
+    )
     for a, b in zip(here.windows(torch.arange(19)), there.windows(torch.arange(19)), strict=True):
         assert b.is_cuda and torch.equal(a, b.cpu())
     generator = torch.Generator("cuda").manual_seed(0)

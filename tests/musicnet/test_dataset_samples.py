@@ -40,7 +40,10 @@ def test_int16_uses_its_whole_range_for_quiet_and_for_loud_recordings():
 def test_unknown_forms_and_samples_beyond_float16_are_refused(tiny_corpus):
     with pytest.raises(ValueError, match="expected samples of float32, float16, int16, got 'int8'"):
         MusicNet(tiny_corpus / "musicnet_11khz_test.h5", samples="int8")
-    with pytest.raises(ValueError, match=r"up to 65504 for float16, got 100000\.0"), np.errstate(over="ignore"):
+    with (
+        pytest.raises(ValueError, match=r"up to 65504 for float16, got 100000\.0"),
+        np.errstate(over="ignore"),
+    ):
         dataset.form("float16").store(np.array([1e5], np.float32))
 
 

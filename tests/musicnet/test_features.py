@@ -35,7 +35,16 @@ def test_fft_in_float32_is_as_exact_as_float32_allows(signal):
 
 def test_shift_puts_frequency_zero_in_the_middle():
     assert features(torch.ones(1, 8), "fft").abs().flatten().tolist() == [0, 0, 0, 0, 8, 0, 0, 0]
-    assert features(torch.ones(1, 8), "fft", shift=False).abs().flatten().tolist() == [8, 0, 0, 0, 0, 0, 0, 0]
+    assert features(torch.ones(1, 8), "fft", shift=False).abs().flatten().tolist() == [
+        8,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("n", [4096, 600, 121])
@@ -45,12 +54,16 @@ def test_stft_against_scipy(n):
     got = features(x, "stft")
     assert got.shape == (3, 61, -(-n // 60) + 1)
     np.testing.assert_allclose(got.numpy(), 60 * expected, rtol=0, atol=1e-11)
-    np.testing.assert_allclose(features(x, "stft", cplx=False).numpy(), 60 * np.abs(expected), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        features(x, "stft", cplx=False).numpy(), 60 * np.abs(expected), rtol=0, atol=1e-11
+    )
 
 
 def test_stft_of_a_tone_is_loudest_in_its_channel():
     t = torch.arange(4096) / 11000
-    loudest = features(torch.sin(2 * torch.pi * 917 * t)[None], "stft", cplx=False)[0, :, 1:-2].argmax(0)
+    loudest = features(torch.sin(2 * torch.pi * 917 * t)[None], "stft", cplx=False)[
+        0, :, 1:-2
+    ].argmax(0)
     assert (loudest == 10).all()  # 917 Hz of 11 000 / 120 = 91.7 Hz a channel
 
 
@@ -78,7 +91,9 @@ def test_as_channels(signal):
 def test_faults_are_named(signal):
     with pytest.raises(ValueError, match="expected a feature kind of fft, raw, stft, got 'cqt'"):
         features(signal, "cqt")
-    with pytest.raises(ValueError, match=r"shape \(B, window\), got torch.float64 of shape \(4096,\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(B, window\), got torch.float64 of shape \(4096,\)"
+    ):
         features(signal[0])
     with pytest.raises(ValueError, match=r"expected a float signal of shape .* got torch\.int64"):
         features(signal.long())

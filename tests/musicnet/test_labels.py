@@ -44,7 +44,9 @@ def test_random_intervals_against_a_loop(seed, n_classes):
 def test_instants_increase_and_every_one_changes_the_set():
     rng = np.random.default_rng(1)
     start = rng.integers(0, 300, 200)
-    instants, words = note_changes(start, start + rng.integers(0, 20, 200), rng.integers(0, 84, 200))
+    instants, words = note_changes(
+        start, start + rng.integers(0, 20, 200), rng.integers(0, 84, 200)
+    )
     assert (np.diff(instants) > 0).all()
     assert (np.diff(words, axis=0, prepend=0) != 0).any(axis=1).all()
     assert not words[-1].any()
@@ -113,7 +115,9 @@ def test_a_million_notes_fit_in_100_mb():
     del changes
     resident, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(table.instants) > 1_900_000  # of 2.2 million starts and ends; overlaps of one class drop some
+    assert (
+        len(table.instants) > 1_900_000
+    )  # of 2.2 million starts and ends; overlaps of one class drop some
     assert table.nbytes == 24 * len(table.instants) <= 100e6
     assert resident <= 100e6 and peak <= 200e6
 

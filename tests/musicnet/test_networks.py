@@ -35,7 +35,9 @@ def deep(field: str, length: int, first: int, channels: int = 1) -> int:
     """Real numbers of the deep network: weights and biases count twice if complex, batch norm 2x2 + 2 a channel."""
     cplx = field == "complex"
     widths, strides = (
-        ([16, 32, 64, 64, 128, 128], [2, 2, 1, 1, 1, 1]) if cplx else ([64, 64, 128, 128, 256, 256], [3, 2, 1, 1, 1, 1])
+        ([16, 32, 64, 64, 128, 128], [2, 2, 1, 1, 1, 1])
+        if cplx
+        else ([64, 64, 128, 128, 256, 256], [3, 2, 1, 1, 1, 1])
     )
     parts, norm, total = (2, 6, 0) if cplx else (1, 2, 0)
     for layer, (out, stride) in enumerate(zip(widths, strides, strict=True)):
@@ -119,7 +121,8 @@ def test_every_name_builds_and_counts(name: str) -> None:
 def test_names_and_unknown_names() -> None:
     assert sorted(MODELS) == sorted(NAMES) and len(NAMES) == 24
     with pytest.raises(
-        ValueError, match=r"expected a network of complex\.DeepConvNet, .*, got 'complex\.DeepConvNetv2'"
+        ValueError,
+        match=r"expected a network of complex\.DeepConvNet, .*, got 'complex\.DeepConvNetv2'",
     ):
         build("complex.DeepConvNetv2", torch.zeros(1, 1, 4096))
 
@@ -145,7 +148,10 @@ def whiten(norm: Any, x: Tensor) -> Tensor:
     covs = norm.running_var.permute(2, 0, 1).numpy() + norm.eps * np.eye(2)
     roots = torch.from_numpy(np.stack([linalg.inv(linalg.sqrtm(v)) for v in covs]))
     matrix = norm.weight.permute(2, 0, 1) @ roots  # (C, 2, 2)
-    parts = torch.einsum("cij,bcjl->ibcl", matrix, torch.stack((z.real, z.imag), 2)) + norm.bias[:, None, :, None]
+    parts = (
+        torch.einsum("cij,bcjl->ibcl", matrix, torch.stack((z.real, z.imag), 2))
+        + norm.bias[:, None, :, None]
+    )
     return torch.complex(parts[0], parts[1])
 
 
@@ -154,7 +160,9 @@ def test_complex_deep_network_by_native_operations() -> None:
     net = MODELS["complex.DeepConvNet"](length=500).double()
     x = torch.randn(6, 1, 500, dtype=torch.complex128)
     for parameter in net.parameters():
-        parameter.add_(0.02 * torch.randn_like(parameter))  # biases and batch-norm weights that are not at their start
+        parameter.add_(
+            0.02 * torch.randn_like(parameter)
+        )  # biases and batch-norm weights that are not at their start
     net(x), net(x)  # running statistics of their own
     net.eval()
     torch.testing.assert_close(net(x), native_forward(net, x), rtol=1e-9, atol=1e-9)
@@ -170,7 +178,9 @@ def test_real_deep_network_by_torch_operations() -> None:
         y = y if i == 5 else y / (1 + 1e-5) ** 0.5  # batch norm at its start: mean 0, variance 1
         y = y.clamp(min=0)
         y = y if i == 5 else F.max_pool1d(y, 2)
-    wanted = F.linear(F.linear(y.flatten(1), net.fc1.weight, net.fc1.bias).relu(), net.fc2.weight, net.fc2.bias)
+    wanted = F.linear(
+        F.linear(y.flatten(1), net.fc1.weight, net.fc1.bias).relu(), net.fc2.weight, net.fc2.bias
+    )
     torch.testing.assert_close(net(x), wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -218,14 +228,21 @@ def test_first_kernel_may_be_three(field: str) -> None:
     net: Any = MODELS[f"{field}.DeepConvNet"](length=LENGTH, kernel_size=3)
     assert net.conv1.weight.shape == ((16, 1, 3) if field == "complex" else (64, 1, 3))
     assert size(net) == deep(field, LENGTH, 3)
-    assert build(f"{field}.DeepConvNet", torch.zeros(1, 1, LENGTH), kernel_size=3).conv2.weight.shape[2] == 3
+    assert (
+        build(f"{field}.DeepConvNet", torch.zeros(1, 1, LENGTH), kernel_size=3).conv2.weight.shape[
+            2
+        ]
+        == 3
+    )
 
 
 def test_complex_features_enter_a_real_network_as_two_channels() -> None:
     signal = torch.randn(3, LENGTH)
     z = features(signal, "fft")
     net: Any = build("real.ShallowConvNet", z)
-    assert net.conv1.weight.shape == (64, 2, 512) and size(net) == by_hand("real.ShallowConvNet", LENGTH, channels=2)
+    assert net.conv1.weight.shape == (64, 2, 512) and size(net) == by_hand(
+        "real.ShallowConvNet", LENGTH, channels=2
+    )
     wanted = net(torch.stack((z.real[:, 0], z.imag[:, 0]), 1))
     assert torch.equal(net(z), wanted)
     assert (net(z.conj()) - wanted).abs().max() > 1e-3  # the imaginary part is heard
@@ -257,14 +274,18 @@ def test_short_time_features_enter_as_channels() -> None:
     ],
 )
 def test_too_short_windows(name: str, shortest: int) -> None:
-    with pytest.raises(ValueError, match=f"expected windows long enough .* got {shortest - 1} samples; try 4096"):
+    with pytest.raises(
+        ValueError, match=f"expected windows long enough .* got {shortest - 1} samples; try 4096"
+    ):
         MODELS[name](length=shortest - 1)
     assert size(MODELS[name](length=shortest)) == by_hand(name, shortest)
 
 
 def pair(name: str, kind: str) -> tuple[Any, Any, Tensor]:
     """A dense network that has seen data, the same weights in a network of another kind, and an input."""
-    x = torch.randn(4, 1, LENGTH, dtype=torch.complex64 if name.startswith("complex") else torch.float32)
+    x = torch.randn(
+        4, 1, LENGTH, dtype=torch.complex64 if name.startswith("complex") else torch.float32
+    )
     one, two = build(name, x), build(name + kind, x)
     one(x)
     missing, unexpected = two.load_state_dict(one.state_dict(), strict=False)

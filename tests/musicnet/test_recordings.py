@@ -10,11 +10,19 @@ from cplxnet.musicnet import recordings
 def recording(key="id_1001", samples=1000, notes=((0, 500, 60), (400, 900, 64))):
     generator = np.random.default_rng(int(key[-4:]))
     labels = np.zeros(len(notes), recordings.LABELS)
-    for column, values in zip(("start_time", "end_time", "note"), zip(*notes, strict=True), strict=True):
+    for column, values in zip(
+        ("start_time", "end_time", "note"), zip(*notes, strict=True), strict=True
+    ):
         labels[column] = values
     labels["instrument"], labels["note_value"] = 41, b"Dotted Eighth"
     return recordings.Recording(
-        key, generator.standard_normal(samples, dtype=np.float32), labels, "Haydn", "Op. 1", "1. Presto", "Quartet"
+        key,
+        generator.standard_normal(samples, dtype=np.float32),
+        labels,
+        "Haydn",
+        "Op. 1",
+        "1. Presto",
+        "Quartet",
     )
 
 
@@ -34,10 +42,18 @@ def test_what_is_written_is_read_back(tmp_path):
     for got, want in zip(read, written[::-1], strict=True):
         np.testing.assert_array_equal(got.data, want.data)
         np.testing.assert_array_equal(got.labels, want.labels)
-        assert (got.composer, got.composition, got.movement, got.ensemble) == ("Haydn", "Op. 1", "1. Presto", "Quartet")
+        assert (got.composer, got.composition, got.movement, got.ensemble) == (
+            "Haydn",
+            "Op. 1",
+            "1. Presto",
+            "Quartet",
+        )
     assert recordings.rate_hz(path) == 11000 and recordings.attributes(path)["recipe"] == "abc"
     with h5py.File(path) as file:  # the file as plain h5py sees it
-        assert file["id_1001/data"].dtype == np.float32 and file["id_1001"].attrs["seconds"] == 1000 / 11000
+        assert (
+            file["id_1001/data"].dtype == np.float32
+            and file["id_1001"].attrs["seconds"] == 1000 / 11000
+        )
         assert file["id_1001/labels"]["note"].tolist() == [60, 64]
 
 
@@ -87,13 +103,28 @@ def drop_column(file):
     ("edit", "text"),
     [
         (lambda file: file.clear(), r"a\.h5: expected groups id_NNNN"),
-        (lambda file: file["id_1001"].pop("data"), r"a\.h5, recording id_1001: expected datasets .* no `data`"),
-        (lambda file: file["id_1001"].pop("labels"), r"a\.h5, recording id_1001: expected datasets .* no `labels`"),
+        (
+            lambda file: file["id_1001"].pop("data"),
+            r"a\.h5, recording id_1001: expected datasets .* no `data`",
+        ),
+        (
+            lambda file: file["id_1001"].pop("labels"),
+            r"a\.h5, recording id_1001: expected datasets .* no `labels`",
+        ),
         (drop_column, r"id_1001: expected a column `end_time` in `labels`, got start_time, note"),
-        (set_label("note", 20), r"id_1001: expected notes in 21\.\.104, got note 20 on \[400, 900\) in row 1"),
+        (
+            set_label("note", 20),
+            r"id_1001: expected notes in 21\.\.104, got note 20 on \[400, 900\) in row 1",
+        ),
         (set_label("note", 105), r"id_1001: expected notes in 21\.\.104, got note 105"),
-        (set_label("end_time", 399), r"id_1001: expected end_time >= start_time, got note 64 on \[400, 399\) in row 1"),
-        (set_label("start_time", -1), r"id_1001: expected start_time >= 0, got note 64 on \[-1, 900\)"),
+        (
+            set_label("end_time", 399),
+            r"id_1001: expected end_time >= start_time, got note 64 on \[400, 399\) in row 1",
+        ),
+        (
+            set_label("start_time", -1),
+            r"id_1001: expected start_time >= 0, got note 64 on \[-1, 900\)",
+        ),
         (set_sample(np.nan), r"id_1001: expected finite samples, got nan at sample 77"),
         (set_sample(-np.inf), r"id_1001: expected finite samples, got -inf at sample 77"),
     ],
@@ -104,7 +135,9 @@ def test_a_fault_names_file_recording_and_value(tmp_path, edit, text):
 
 
 def test_missing_file_says_how_to_build_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"gone\.h5.*make demo.*extra\.corpora\.demo.*get_datasets"):
+    with pytest.raises(
+        FileNotFoundError, match=r"gone\.h5.*make demo.*extra\.corpora\.demo.*get_datasets"
+    ):
         list(recordings.recordings(tmp_path / "gone.h5"))
 
 

@@ -3,7 +3,14 @@ import pytest
 import soxr
 
 from cplxnet.musicnet import recordings
-from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, downsample, resample, resample_blocks, rescale
+from cplxnet.musicnet.resample import (
+    SOURCE_HZ,
+    TARGET_HZ,
+    downsample,
+    resample,
+    resample_blocks,
+    rescale,
+)
 
 
 def tone(hz, seconds, rate_hz):
@@ -31,7 +38,9 @@ def test_label_times_are_floored():
     times = np.array([0, 1, 4, 5, 44_099, 44_100, 10**12 + 7])
     assert rescale(times).tolist() == [int(t) * 110 // 441 for t in times]
     small = np.random.default_rng(0).integers(0, 2 * 10**7, 1000)
-    assert rescale(small).tolist() == [int(t * (11000 / 44100) + 1e-9) for t in small]  # the formula, less its rounding
+    assert rescale(small).tolist() == [
+        int(t * (11000 / 44100) + 1e-9) for t in small
+    ]  # the formula, less its rounding
 
 
 def test_downsample_moves_samples_and_labels_and_leaves_its_input():

@@ -28,7 +28,9 @@ def test_in_order_gives_every_window_once(data, batch_size):
 
 
 def test_one_per_recording_follows_draw_and_goes_on(data):
-    feed = SAMPLERS["one-per-recording"](data, generator=torch.Generator().manual_seed(3), n_batches=4)
+    feed = SAMPLERS["one-per-recording"](
+        data, generator=torch.Generator().manual_seed(3), n_batches=4
+    )
     got = [signal for _ in range(2) for signal, _ in feed]
     generator = torch.Generator().manual_seed(3)
     expected = [data.draw(generator)[0] for _ in range(8)]
@@ -40,5 +42,7 @@ def test_one_per_recording_follows_draw_and_goes_on(data):
 def test_counts_are_whole_numbers_from_one(data, value):
     with pytest.raises(ValueError, match=f"expected n_batches as a whole number >= 1, got {value}"):
         SAMPLERS["one-per-recording"](data, n_batches=value)
-    with pytest.raises(ValueError, match=f"expected batch_size as a whole number >= 1, got {value}"):
+    with pytest.raises(
+        ValueError, match=f"expected batch_size as a whole number >= 1, got {value}"
+    ):
         SAMPLERS["in-order"](data, batch_size=value)

@@ -31,8 +31,14 @@ def by_parts(module: nn.Module, z: Tensor) -> Tensor:
 @pytest.mark.parametrize("module", [*ELEMENTWISE, nn.Mish, nn.Softshrink], ids=lambda m: m.__name__)
 def test_split_elementwise(module: Any) -> None:
     for name, z in layouts(torch.randn(2, 3, 10, dtype=torch.complex128)).items():
-        torch.testing.assert_close(Split(module())(z), by_parts(module(), z), msg=lambda m, name=name: f"{name}: {m}")
-    for z in (torch.randn((), dtype=torch.complex64), torch.randn(5, dtype=torch.complex64), torch.zeros(0, 2) + 0j):
+        torch.testing.assert_close(
+            Split(module())(z), by_parts(module(), z), msg=lambda m, name=name: f"{name}: {m}"
+        )
+    for z in (
+        torch.randn((), dtype=torch.complex64),
+        torch.randn(5, dtype=torch.complex64),
+        torch.zeros(0, 2) + 0j,
+    ):
         torch.testing.assert_close(Split(module())(z), by_parts(module(), z))
 
 
@@ -55,7 +61,9 @@ POOLS = [
 def test_split_average_pooling(options: dict[str, Any]) -> None:
     pool = nn.AvgPool1d(**options)
     for name, z in layouts(torch.randn(2, 3, 10, dtype=torch.complex128)).items():
-        torch.testing.assert_close(Split(pool)(z), by_parts(pool, z), msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            Split(pool)(z), by_parts(pool, z), msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 def test_split_average_pooling_by_scipy_and_unbatched() -> None:
@@ -82,7 +90,14 @@ def test_split_pooling_stays_channels_last() -> None:
     assert Split(nn.AvgPool1d(2))(Split(nn.ReLU())(z)).transpose(1, 2).is_contiguous()
 
 
-SMOOTH = [nn.ReLU(), nn.GELU(), nn.Tanh(), nn.AvgPool1d(3, 2, 1, ceil_mode=True), nn.AvgPool1d(2), nn.MaxPool1d(2)]
+SMOOTH = [
+    nn.ReLU(),
+    nn.GELU(),
+    nn.Tanh(),
+    nn.AvgPool1d(3, 2, 1, ceil_mode=True),
+    nn.AvgPool1d(2),
+    nn.MaxPool1d(2),
+]
 
 
 @pytest.mark.parametrize("module", SMOOTH, ids=str)
@@ -134,7 +149,9 @@ def test_modrelu_gradcheck(threshold: float, channels: int | None) -> None:
 
 def test_to_real_and_modulus() -> None:
     z = torch.tensor([[3 + 4j, -5 + 12j, 0]], dtype=torch.complex128, requires_grad=True)
-    assert CplxToReal()(z).tolist() == [[3, -5, 0]] and CplxToReal()(z.conj()).tolist() == [[3, -5, 0]]
+    assert CplxToReal()(z).tolist() == [[3, -5, 0]] and CplxToReal()(z.conj()).tolist() == [
+        [3, -5, 0]
+    ]
     modulus = CplxModulus()(z)
     assert modulus.tolist() == [[5, 13, 0]]
     (grad,) = torch.autograd.grad(modulus.sum(), z)
@@ -151,7 +168,9 @@ def test_real_to_complex() -> None:
     plain, halves = RealToCplx()(x), RealToCplx(halves=True)(x)
     assert torch.equal(plain.real, x) and not plain.imag.any() and plain.dtype == torch.complex64
     assert torch.equal(halves, x[:, :2] + 1j * x[:, 2:])
-    with pytest.raises(ValueError, match=r"expected an even number of channels, .* got \(2, 3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"expected an even number of channels, .* got \(2, 3, 3\)"
+    ):
         RealToCplx(halves=True)(x[:, :3])
     assert repr(RealToCplx(True)) == "RealToCplx(halves=True)"
 

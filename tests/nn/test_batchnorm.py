@@ -20,7 +20,9 @@ EPS = 1e-5
 def mixed(shape: tuple[int, ...], dtype: torch.dtype = torch.complex128) -> Tensor:
     """Channels (axis 1) of different means, scales and correlations, up to 0.99, of the two parts."""
     noise = torch.randn(*shape, 2, dtype=torch.float64).movedim(1, -2)  # (B, ..., C, 2)
-    mixing = torch.tensor([[[1.0, 0.0], [0.99, 0.14]], [[3.0, -1.0], [0.0, 0.2]], [[0.1, 0.0], [0.0, 20.0]]])
+    mixing = torch.tensor(
+        [[[1.0, 0.0], [0.99, 0.14]], [[3.0, -1.0], [0.0, 0.2]], [[0.1, 0.0], [0.0, 20.0]]]
+    )
     shift = torch.tensor([[0.0, 0.0], [5.0, -3.0], [-100.0, 0.5]])
     parts = torch.einsum("...ci,cji->...cj", noise, mixing.double()) + shift
     return torch.view_as_complex(parts.contiguous()).movedim(-1, 1).to(dtype)
@@ -54,7 +56,10 @@ SHAPES = pytest.mark.parametrize("shape", [(400, 3), (40, 3, 11)], ids=str)
 @SHAPES
 @pytest.mark.parametrize(
     ("dtype", "eps", "tolerance"),
-    [(torch.complex64, EPS, 1e-3), (torch.complex128, 1e-12, 1e-9)],  # 1/2 less eps over the smallest eigenvalue, 0.01
+    [
+        (torch.complex64, EPS, 1e-3),
+        (torch.complex128, 1e-12, 1e-9),
+    ],  # 1/2 less eps over the smallest eigenvalue, 0.01
 )
 def test_output_covariance_is_half_the_identity(
     shape: tuple[int, ...], dtype: torch.dtype, eps: float, tolerance: float
@@ -76,7 +81,9 @@ def test_against_numpy_whitening(shape: tuple[int, ...], affine: bool) -> None:
     for c in range(3):
         weight = layer.weight[..., c].detach().numpy() if affine else np.eye(2) / np.sqrt(2)
         bias = layer.bias[:, c].detach().numpy() if affine else np.zeros(2)
-        np.testing.assert_allclose(parts_of(y, c), whitened(x, c, weight, bias), rtol=1e-10, atol=1e-9)
+        np.testing.assert_allclose(
+            parts_of(y, c), whitened(x, c, weight, bias), rtol=1e-10, atol=1e-9
+        )
 
 
 def test_memory_layouts_and_conjugates() -> None:
@@ -85,7 +92,9 @@ def test_memory_layouts_and_conjugates() -> None:
     assert x.transpose(1, 2).is_contiguous()  # channels last in memory
     torch.testing.assert_close(layer(x.contiguous()), wanted, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(layer(x.repeat(1, 1, 2)[:, :, :7]), wanted, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(layer(x.conj().resolve_conj().conj()), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        layer(x.conj().resolve_conj().conj()), wanted, rtol=1e-12, atol=1e-12
+    )
     assert wanted.transpose(1, 2).is_contiguous()  # what convolutions take without a copy
 
 
@@ -93,14 +102,18 @@ def test_memory_layouts_and_conjugates() -> None:
 def test_running_statistics_are_those_of_torch(momentum: float | None) -> None:
     # torch's real batch norm keeps the means and the (unbiased) variances of the parts; the covariance is polarised
     ours = CplxBatchNorm1d(3, momentum=momentum, dtype=torch.float64)
-    re, im, both = (torch.nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64) for _ in range(3))
+    re, im, both = (
+        torch.nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64) for _ in range(3)
+    )
     for k in range(4):
         x = mixed((6 + k, 3, 5))
         ours(x), re(x.real), im(x.imag), both(x.real + x.imag)
     torch.testing.assert_close(
         ours.running_mean, torch.stack((re.running_mean, im.running_mean)), rtol=1e-7, atol=1e-12
     )
-    start = {0.1: 0.9**4, 0.7: 0.3**4, None: 0.0}[momentum]  # what is left of the initial I/2, of torch's of 1
+    start = {0.1: 0.9**4, 0.7: 0.3**4, None: 0.0}[
+        momentum
+    ]  # what is left of the initial I/2, of torch's of 1
     rr, ii, sums = (m.running_var - start for m in (re, im, both))
     cov = (sums - rr - ii) / 2
     wanted = torch.stack((torch.stack((rr + start / 2, cov)), torch.stack((cov, ii + start / 2))))
@@ -109,7 +122,10 @@ def test_running_statistics_are_those_of_torch(momentum: float | None) -> None:
 
 
 def test_cumulative_average_is_the_mean_of_the_batches() -> None:
-    layer, batches = CplxBatchNorm1d(3, momentum=None, dtype=torch.float64), [mixed((9, 3)) for _ in range(3)]
+    layer, batches = (
+        CplxBatchNorm1d(3, momentum=None, dtype=torch.float64),
+        [mixed((9, 3)) for _ in range(3)],
+    )
     for x in batches:
         layer(x)
     for c in range(3):
@@ -123,7 +139,9 @@ def test_running_statistics_converge_to_the_true_ones_and_eval_uses_them() -> No
     layer = CplxBatchNorm1d(3, momentum=None)
     for _ in range(200):
         layer(mixed((100, 3, 5), torch.complex64))
-    true = torch.tensor([[[1.0, 0.99], [0.99, 0.9997]], [[10.0, -0.2], [-0.2, 0.04]], [[0.01, 0.0], [0.0, 400.0]]])
+    true = torch.tensor(
+        [[[1.0, 0.99], [0.99, 0.9997]], [[10.0, -0.2], [-0.2, 0.04]], [[0.01, 0.0], [0.0, 400.0]]]
+    )
     means = torch.tensor([[0.0, 5.0, -100.0], [0.0, -3.0, 0.5]])
     spread = true.diagonal(dim1=1, dim2=2).sqrt()
     scale = spread[:, :, None] * spread[:, None, :]
@@ -134,7 +152,9 @@ def test_running_statistics_converge_to_the_true_ones_and_eval_uses_them() -> No
     y = layer.eval()(fresh)
     for c in range(3):
         assert np.cov(parts_of(y, c)) == pytest.approx(np.eye(2) / 2, abs=0.02)
-    torch.testing.assert_close(layer(fresh[:1]), y[:1], rtol=1e-4, atol=1e-4)  # whatever else is in the batch
+    torch.testing.assert_close(
+        layer(fresh[:1]), y[:1], rtol=1e-4, atol=1e-4
+    )  # whatever else is in the batch
     assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
 
 
@@ -148,33 +168,52 @@ def test_eval_formula() -> None:
     for c in range(3):
         root = linalg.inv(linalg.sqrtm(cov[c] + EPS * np.eye(2)))
         centred = parts_of(x, c) - layer.running_mean[:, c].numpy()[:, None]
-        wanted = layer.weight[..., c].detach().numpy() @ root @ centred + layer.bias[:, c].detach().numpy()[:, None]
+        wanted = (
+            layer.weight[..., c].detach().numpy() @ root @ centred
+            + layer.bias[:, c].detach().numpy()[:, None]
+        )
         np.testing.assert_allclose(parts_of(y, c), wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_without_running_statistics_eval_uses_the_batch() -> None:
     layer, x = random_layer(track_running_stats=False), mixed((9, 3))
-    assert torch.equal(layer.eval()(x), layer.train()(x)) and list(layer.state_dict()) == ["weight", "bias"]
+    assert torch.equal(layer.eval()(x), layer.train()(x)) and list(layer.state_dict()) == [
+        "weight",
+        "bias",
+    ]
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", [(5, 3), (3, 3, 2)], ids=str)
 def test_gradcheck(shape: tuple[int, ...], affine: bool, training: bool) -> None:
-    layer, x = random_layer(affine=affine).train(training), torch.randn(shape, dtype=torch.complex128)
+    layer, x = (
+        random_layer(affine=affine).train(training),
+        torch.randn(shape, dtype=torch.complex128),
+    )
     names = [n for n, _ in layer.named_parameters()]
     call: Any = lambda x, *p: functional_call(layer, dict(zip(names, p, strict=True)), (x,))  # noqa: E731
     assert torch.autograd.gradcheck(call, (x.requires_grad_(), *layer.parameters()))
 
 
-@pytest.mark.parametrize("block", [7, 1 << 16])  # numbers in a block: several blocks with a rest, and one
+@pytest.mark.parametrize(
+    "block", [7, 1 << 16]
+)  # numbers in a block: several blocks with a rest, and one
 @pytest.mark.parametrize("affine", [True, False])
-def test_closed_form_equals_plain(block: int, affine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_form_equals_plain(
+    block: int, affine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(whitening, "_BLOCK", block)
     x = torch.view_as_real(mixed((11, 3)).contiguous()).requires_grad_()
-    affine_part = [torch.randn(2, 2, 3).double().requires_grad_(), torch.randn(2, 3).double().requires_grad_()]
+    affine_part = [
+        torch.randn(2, 2, 3).double().requires_grad_(),
+        torch.randn(2, 3).double().requires_grad_(),
+    ]
     weight, bias = affine_part if affine else (None, None)
-    upstream, inputs = torch.randn(11, 3, 2, dtype=torch.float64), [x, *(affine_part if affine else [])]
+    upstream, inputs = (
+        torch.randn(11, 3, 2, dtype=torch.float64),
+        [x, *(affine_part if affine else [])],
+    )
     results = [f(x, weight, bias, EPS) for f in (whitening.normalise, whitening.normalise_plain)]
     grads = [torch.autograd.grad(y, inputs, upstream) for y, _, _ in results]
     torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
@@ -211,7 +250,9 @@ def test_degenerate_inputs_stay_finite(case: str, dtype: torch.dtype) -> None:
     layer = CplxBatchNorm1d(3, dtype=dtype)
     y = layer(x)
     grads = torch.autograd.grad((y * torch.randn_like(y)).real.sum(), [x, *layer.parameters()])
-    assert all(g.isfinite().all() for g in grads) and all(v.isfinite().all() for v in layer.state_dict().values())
+    assert all(g.isfinite().all() for g in grads) and all(
+        v.isfinite().all() for v in layer.state_dict().values()
+    )
     power = y.abs().square().mean(0)  # one direction of variance 1/2, or none
     wanted = 0.0 if case in ("constant", "zero", "tiny") else 0.5
     torch.testing.assert_close(power, torch.full_like(power, wanted), rtol=2e-2, atol=1e-6)
@@ -239,7 +280,9 @@ def test_no_graph_is_kept_alive() -> None:
 
 def test_errors() -> None:
     layer = CplxBatchNorm1d(3)
-    with pytest.raises(ValueError, match="expected more than one value per channel in training, got input rows 1"):
+    with pytest.raises(
+        ValueError, match="expected more than one value per channel in training, got input rows 1"
+    ):
         layer(torch.zeros(1, 3, dtype=torch.complex64))
     assert layer.eval()(torch.zeros(1, 3, dtype=torch.complex64)).shape == (1, 3)
     for shape in ((2, 4), (3,), (2, 3, 4, 5)):
@@ -261,7 +304,11 @@ def test_start_and_state() -> None:
     assert torch.equal(twin.eval()(x), layer.eval()(x))
     layer.reset_parameters()
     half = torch.eye(2, dtype=torch.float64)[..., None].expand(2, 2, 3)
-    assert torch.equal(layer.running_var, half / 2) and not layer.running_mean.any() and not layer.bias.any()
+    assert (
+        torch.equal(layer.running_var, half / 2)
+        and not layer.running_mean.any()
+        and not layer.bias.any()
+    )
     torch.testing.assert_close(layer.weight.detach(), half * 2**-0.5)
     assert layer.num_batches_tracked.item() == 0
 

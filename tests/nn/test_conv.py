@@ -33,7 +33,9 @@ NUMPY_PADS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 def layer_of(dims: int, dtype: torch.dtype, **geometry: Any) -> Any:
     """4 -> 8 channels, kernel 3 or (3, 2), with a bias that is not zero."""
-    layer = (CplxConv1d(4, 8, 3, **geometry) if dims == 1 else CplxConv2d(4, 8, (3, 2), **geometry)).to(dtype.to_real())
+    layer = (
+        CplxConv1d(4, 8, 3, **geometry) if dims == 1 else CplxConv2d(4, 8, (3, 2), **geometry)
+    ).to(dtype.to_real())
     if layer.bias is not None:
         layer.bias = torch.randn(8, dtype=dtype)
     return layer
@@ -75,12 +77,20 @@ def test_against_native_and_four_real(
 
 @every_dtype
 @pytest.mark.parametrize("dims", [1, 2])
-def test_any_memory_layout_and_lazy_conjugates(dims: int, dtype: torch.dtype, tolerance: float) -> None:
+def test_any_memory_layout_and_lazy_conjugates(
+    dims: int, dtype: torch.dtype, tolerance: float
+) -> None:
     layer = layer_of(dims, dtype, stride=2, padding=1)
     x = torch.randn(3, 4, *(11, 8)[:dims], dtype=dtype)
     last = x.movedim(1, -1).contiguous().movedim(-1, 1)  # channels last in memory
     wide = torch.randn(3, 8, *(11, 8)[:dims], dtype=dtype)
-    views = [last, last.conj(), x.conj(), wide[:, ::2], x.flip(0).transpose(0, 1)[:, :1].expand(4, 4, *x.shape[2:])]
+    views = [
+        last,
+        last.conj(),
+        x.conj(),
+        wide[:, ::2],
+        x.flip(0).transpose(0, 1)[:, :1].expand(4, 4, *x.shape[2:]),
+    ]
     for view in views:
         torch.testing.assert_close(layer(view), native(layer, view), rtol=tolerance, atol=tolerance)
 
@@ -98,11 +108,17 @@ def test_block_form(dims: int) -> None:
     layer = layer_of(dims, torch.complex128)
     x = torch.randn(2, 4, *(7, 6)[:dims], dtype=torch.complex128)
     re, im = layer.weight.real, layer.weight.imag
-    planar = torch.cat((torch.cat((re, -im), 1), torch.cat((im, re), 1)))  # all real parts, then all imaginary ones
+    planar = torch.cat(
+        (torch.cat((re, -im), 1), torch.cat((im, re), 1))
+    )  # all real parts, then all imaginary ones
     conv = F.conv1d if dims == 1 else F.conv2d
-    parts = conv(torch.cat((x.real, x.imag), 1), planar, torch.cat((layer.bias.real, layer.bias.imag)))
+    parts = conv(
+        torch.cat((x.real, x.imag), 1), planar, torch.cat((layer.bias.real, layer.bias.imag))
+    )
     torch.testing.assert_close(layer(x), torch.complex(*parts.chunk(2, 1)), rtol=1e-13, atol=1e-13)
-    outs, ins = (torch.cat((torch.arange(0, n, 2), torch.arange(1, n, 2))) for n in (16, 8))  # interleaved -> planar
+    outs, ins = (
+        torch.cat((torch.arange(0, n, 2), torch.arange(1, n, 2))) for n in (16, 8)
+    )  # interleaved -> planar
     assert torch.equal(block_weight(layer.weight_ri)[outs][:, ins], planar)
 
 
@@ -114,17 +130,26 @@ def test_against_scipy_correlation() -> None:
         layer.bias.detach().numpy(),
     )
     # convolution with the flipped kernel: scipy's own correlate would conjugate it
-    wanted = [sum(signal.convolve(x[i], w[o, i, ::-1], "valid") for i in range(4)) + b[o] for o in range(8)]
-    np.testing.assert_allclose(layer(torch.from_numpy(x)[None])[0].detach().numpy(), wanted, rtol=1e-12)
+    wanted = [
+        sum(signal.convolve(x[i], w[o, i, ::-1], "valid") for i in range(4)) + b[o]
+        for o in range(8)
+    ]
+    np.testing.assert_allclose(
+        layer(torch.from_numpy(x)[None])[0].detach().numpy(), wanted, rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("mode", NUMPY_PADS)
 @pytest.mark.parametrize("dims", [1, 2])
 def test_padding_modes_against_numpy(mode: str, dims: int) -> None:
     amounts = (2, 1)[:dims]
-    layer = layer_of(dims, torch.complex128, padding=amounts if dims == 2 else 2, padding_mode=mode, stride=2)
+    layer = layer_of(
+        dims, torch.complex128, padding=amounts if dims == 2 else 2, padding_mode=mode, stride=2
+    )
     x = torch.randn(2, 4, *(7, 6)[:dims], dtype=torch.complex128)
-    bordered = np.pad(x.numpy(), [(0, 0), (0, 0), *((n, n) for n in amounts)], mode=NUMPY_PADS[mode])
+    bordered = np.pad(
+        x.numpy(), [(0, 0), (0, 0), *((n, n) for n in amounts)], mode=NUMPY_PADS[mode]
+    )
     conv = F.conv1d if dims == 1 else F.conv2d
     wanted = conv(torch.from_numpy(bordered), layer.weight, layer.bias, layer.stride)
     torch.testing.assert_close(layer(x), wanted, rtol=1e-13, atol=1e-13)
@@ -142,7 +167,9 @@ def test_padding_modes_against_numpy(mode: str, dims: int) -> None:
     ids=str,
 )
 def test_gradcheck(dims: int, geometry: dict[str, Any]) -> None:
-    layer = (CplxConv1d if dims == 1 else CplxConv2d)(2, 2, 3 if dims == 1 else (3, 2), **geometry, dtype=torch.float64)
+    layer = (CplxConv1d if dims == 1 else CplxConv2d)(
+        2, 2, 3 if dims == 1 else (3, 2), **geometry, dtype=torch.float64
+    )
     x = torch.randn(2, 2, *(5, 4)[:dims], dtype=torch.complex128, requires_grad=True)
     names, values = zip(*layer.named_parameters(), strict=True)
     call: Any = lambda x, *p: functional_call(layer, dict(zip(names, p, strict=True)), (x,))  # noqa: E731
@@ -150,19 +177,37 @@ def test_gradcheck(dims: int, geometry: dict[str, Any]) -> None:
 
 
 def test_functional_forms_take_the_stored_weight() -> None:
-    x, w = torch.randn(2, 4, 9, dtype=torch.complex128), torch.randn(6, 2, 3, 2, dtype=torch.float64)
+    x, w = (
+        torch.randn(2, 4, 9, dtype=torch.complex128),
+        torch.randn(6, 2, 3, 2, dtype=torch.float64),
+    )
     wanted = F.conv1d(x, torch.complex(w[..., 0], w[..., 1]), None, 2, 1, 1, 2)
     torch.testing.assert_close(cplx_conv1d(x, w, None, 2, 1, 1, 2), wanted)
-    x, w = torch.randn(2, 3, 5, 6, dtype=torch.complex128), torch.randn(2, 3, 2, 3, 2, dtype=torch.float64)
+    x, w = (
+        torch.randn(2, 3, 5, 6, dtype=torch.complex128),
+        torch.randn(2, 3, 2, 3, 2, dtype=torch.float64),
+    )
     b = torch.randn(2, 2, dtype=torch.float64)
-    wanted = F.conv2d(x, torch.complex(w[..., 0], w[..., 1]), torch.complex(b[:, 0], b[:, 1]), (1, 2), (0, 1), (2, 1))
+    wanted = F.conv2d(
+        x,
+        torch.complex(w[..., 0], w[..., 1]),
+        torch.complex(b[:, 0], b[:, 1]),
+        (1, 2),
+        (0, 1),
+        (2, 1),
+    )
     torch.testing.assert_close(cplx_conv2d(x, w, b, (1, 2), (0, 1), (2, 1)), wanted)
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="expected channels divisible by groups=2, got 3 in, 4 out"):
+    with pytest.raises(
+        ValueError, match="expected channels divisible by groups=2, got 3 in, 4 out"
+    ):
         CplxConv1d(3, 4, 3, groups=2)
-    with pytest.raises(ValueError, match="expected padding_mode zeros, reflect, replicate or circular, got 'mirror'"):
+    with pytest.raises(
+        ValueError,
+        match="expected padding_mode zeros, reflect, replicate or circular, got 'mirror'",
+    ):
         CplxConv2d(3, 4, 3, padding_mode="mirror")
     with pytest.raises(ValueError, match="padding 'same' goes with padding_mode 'zeros' only"):
         CplxConv1d(3, 4, 3, padding="same", padding_mode="reflect")
@@ -170,7 +215,9 @@ def test_errors() -> None:
         CplxConv1d(3, 4, 3)(torch.zeros(2, 3, 5, 5, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"expected \(batch, 3, height, width\), got \(3, 3, 5\)"):
         CplxConv2d(3, 4, 3)(torch.zeros(3, 3, 5, dtype=torch.complex64))
-    with pytest.raises(ValueError, match=r"expected \(batch, channels, length\) or .* got \(3, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"expected \(batch, channels, length\) or .* got \(3, 5\)"
+    ):
         cplx_conv1d(torch.zeros(3, 5, dtype=torch.complex64), torch.zeros(2, 3, 2, 2))
     with pytest.raises(TypeError, match=r"expected a complex tensor, got torch\.float32"):
         CplxConv1d(3, 4, 3)(torch.zeros(2, 3, 5))

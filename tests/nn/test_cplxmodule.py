@@ -65,7 +65,9 @@ def made(kind: str) -> torch.nn.Sequential:
         for layer in network:
             if hasattr(layer, "mask_"):
                 layer.mask = (torch.rand(layer.weight.shape) < 0.5).float()
-        network(cplx(torch.randn(16, 2, LENGTH, dtype=torch.complex64) * 3 + (1 + 2j)))  # batch norm's statistics
+        network(
+            cplx(torch.randn(16, 2, LENGTH, dtype=torch.complex64) * 3 + (1 + 2j))
+        )  # batch norm's statistics
     return network.eval()
 
 
@@ -100,23 +102,36 @@ def test_batch_norm_counts_its_eps_once() -> None:
     torch.testing.assert_close(ours[1].running_var[0, 0], torch.full((6,), 1e-5))
     x = torch.randn(5, 6, 7, dtype=torch.complex64)
     want = network[1](cplx(x))
-    torch.testing.assert_close(ours[1](x), torch.complex(want.real, want.imag), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        ours[1](x), torch.complex(want.real, want.imag), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_the_deep_network_under_the_older_systems_names() -> None:
     """A state dict with the layers of complex_paper's DeepConvNet, bk00.conv to lin2, by names_in_order."""
     ours = deep_conv_net("complex", "Masked", length=512, kernel_size=3).eval()
-    names = [f"bk{k:02d}.{part}" for k in range(6) for part in (("conv",) if k == 4 else ("conv", "btch"))]
+    names = [
+        f"bk{k:02d}.{part}"
+        for k in range(6)
+        for part in (("conv",) if k == 4 else ("conv", "btch"))
+    ]
     layers = dict.fromkeys(key.rpartition(".")[0] for key in ours.state_dict())
     old = dict(zip(layers, [*names, "lin1", "lin2"], strict=True))
     state = nn.cplxmodule_state(ours, names=old)
-    assert {"bk00.conv.weight.imag", "bk05.btch.running_var", "bk04.conv.bias.real", "lin1.mask"} <= state.keys()
+    assert {
+        "bk00.conv.weight.imag",
+        "bk05.btch.running_var",
+        "bk04.conv.bias.real",
+        "lin1.mask",
+    } <= state.keys()
     other = deep_conv_net("complex", "Masked", length=512, kernel_size=3).eval()
     nn.load_cplxmodule(other, state, names=nn.names_in_order(other, state))
     x = torch.randn(2, 1, 512, dtype=torch.complex64)
     torch.testing.assert_close(other(x), ours(x))
     with pytest.raises(ValueError, match=r"13 .conv1, norm1, .*got 12 .bk00.btch, "):
-        nn.names_in_order(other, {key: value for key, value in state.items() if "bk00.conv" not in key})
+        nn.names_in_order(
+            other, {key: value for key, value in state.items() if "bk00.conv" not in key}
+        )
 
 
 def test_every_fault_is_named_and_nothing_changed() -> None:
@@ -145,5 +160,7 @@ def test_every_fault_is_named_and_nothing_changed() -> None:
 def test_two_parts_of_different_shape_are_a_fault() -> None:
     state = dict(made("").state_dict())
     state["6.weight.real"] = state["6.weight.real"][:, :3]
-    with pytest.raises(ValueError, match=r"6.weight.real and 6.weight.imag: parts of different shape"):
+    with pytest.raises(
+        ValueError, match=r"6.weight.real and 6.weight.imag: parts of different shape"
+    ):
         nn.load_cplxmodule(our_network(""), state)

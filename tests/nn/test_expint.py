@@ -33,7 +33,9 @@ def test_relative_error_against_mpmath(dtype: torch.dtype, tolerance: float) -> 
 def test_reference_is_the_integral() -> None:
     integral = mpmath.quad(lambda t: -mpmath.expm1(-t) / t, [0, 1, 3, 25])
     assert float(reference(mpmath.mpf(25))) == pytest.approx(float(integral), rel=1e-14)
-    assert float(reference(mpmath.mpf(3))) == pytest.approx(float(mpmath.quad(lambda t: -mpmath.expm1(-t) / t, [0, 3])))
+    assert float(reference(mpmath.mpf(3))) == pytest.approx(
+        float(mpmath.quad(lambda t: -mpmath.expm1(-t) / t, [0, 3]))
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -42,18 +44,24 @@ def test_ends(dtype: torch.dtype) -> None:
     assert ein(torch.tensor([0.0, inf], dtype=dtype)).tolist() == [0.0, inf]
     assert ein_exp(torch.tensor([-inf, inf], dtype=dtype)).tolist() == [0.0, inf]
     # e^1000 overflows in either precision; the value is gamma + 1000
-    assert ein_exp(torch.tensor(1000.0, dtype=dtype)).item() == pytest.approx(1000.5772156649, rel=1e-7)
+    assert ein_exp(torch.tensor(1000.0, dtype=dtype)).item() == pytest.approx(
+        1000.5772156649, rel=1e-7
+    )
     tiny = torch.tensor(1e-30, dtype=dtype)
     assert ein(tiny).item() == pytest.approx(tiny.item(), rel=1e-7)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-7), (torch.float64, 1e-15)])
 @pytest.mark.parametrize("compiling", [False, True])
-def test_slope(dtype: torch.dtype, tolerance: float, compiling: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slope(
+    dtype: torch.dtype, tolerance: float, compiling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     q = torch.linspace(-40, 40, 801, dtype=dtype).exp()
     wanted = [float(-mpmath.expm1(-mpmath.mpf(float(v))) / mpmath.mpf(float(v))) for v in q]
-    torch.testing.assert_close(ein_slope(q).double(), torch.tensor(wanted, dtype=torch.float64), rtol=tolerance, atol=0)
+    torch.testing.assert_close(
+        ein_slope(q).double(), torch.tensor(wanted, dtype=torch.float64), rtol=tolerance, atol=0
+    )
 
 
 def test_no_step_where_the_two_forms_meet() -> None:

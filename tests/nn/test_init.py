@@ -11,7 +11,11 @@ from torch import Tensor
 from cplxnet.nn import CplxConv1d, CplxConv2d, CplxLinear, trabelsi_independent_, trabelsi_standard_
 
 SHAPES = {"linear": (300, 200), "conv1d": (64, 40, 5), "conv2d": (32, 24, 5, 3)}
-FANS = {"linear": (200, 300), "conv1d": (200, 320), "conv2d": (360, 480)}  # in channels * taps, out channels * taps
+FANS = {
+    "linear": (200, 300),
+    "conv1d": (200, 320),
+    "conv2d": (360, 480),
+}  # in channels * taps, out channels * taps
 
 
 def filled(fill: Any, shape: tuple[int, ...], criterion: str, seed: int = 1) -> Tensor:
@@ -72,12 +76,19 @@ def test_generator_decides(fill: Any) -> None:
         (CplxLinear, (200, 300), {}, (200, 300)),
         (CplxConv1d, (40, 64, 5), {}, (200, 320)),
         (CplxConv2d, (24, 32, (5, 3)), {}, (360, 480)),
-        (CplxConv1d, (40, 60, 10), {"groups": 2}, (200, 600)),  # 20 channels reach each filter; out as in torch
+        (
+            CplxConv1d,
+            (40, 60, 10),
+            {"groups": 2},
+            (200, 600),
+        ),  # 20 channels reach each filter; out as in torch
     ],
 )
 def test_layers_start_by_glorot(cls: Any, args: Any, options: Any, fans: tuple[int, int]) -> None:
     weight = cls(*args, **options).weight
-    assert weight.abs().square().mean().item() == pytest.approx(2 / sum(fans), rel=5 / weight.numel() ** 0.5)
+    assert weight.abs().square().mean().item() == pytest.approx(
+        2 / sum(fans), rel=5 / weight.numel() ** 0.5
+    )
 
 
 @pytest.mark.parametrize("fill", [trabelsi_standard_, trabelsi_independent_])
@@ -85,14 +96,21 @@ def test_layers_can_be_filled_in_place(fill: Any) -> None:
     layer = CplxConv1d(3, 4, 2, dtype=torch.float64)
     before = layer.weight_ri.detach().clone()
     fill(layer.weight, "he")
-    assert (layer.weight_ri != before).all() and layer.weight_ri.is_leaf and layer.weight_ri.grad_fn is None
+    assert (
+        (layer.weight_ri != before).all()
+        and layer.weight_ri.is_leaf
+        and layer.weight_ri.grad_fn is None
+    )
 
 
 @pytest.mark.parametrize("fill", [trabelsi_standard_, trabelsi_independent_])
 def test_errors(fill: Any) -> None:
     with pytest.raises(ValueError, match="expected criterion 'glorot' or 'he', got 'lecun'"):
         fill(torch.zeros(2, 3, dtype=torch.complex64), "lecun")
-    with pytest.raises(ValueError, match=r"expected a complex weight of two or more axes, got torch\.float32 \(2, 3\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected a complex weight of two or more axes, got torch\.float32 \(2, 3\)",
+    ):
         fill(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"two or more axes, got torch\.complex64 \(3,\)"):
         fill(torch.zeros(3, dtype=torch.complex64))

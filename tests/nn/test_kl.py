@@ -19,7 +19,12 @@ from cplxnet.nn import kl
 from cplxnet.nn.fast import fusing, native
 from cplxnet.nn.kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, penalty, penalty_sum
 
-TERMS = {"complex-vd": COMPLEX_VD, "complex-ard": COMPLEX_ARD, "real-vd": REAL_VD, "real-ard": REAL_ARD}
+TERMS = {
+    "complex-vd": COMPLEX_VD,
+    "complex-ard": COMPLEX_ARD,
+    "real-vd": REAL_VD,
+    "real-ard": REAL_ARD,
+}
 every_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
 
 
@@ -47,7 +52,8 @@ def log_fraction(q: mpmath.mpf, name: str) -> mpmath.mpf:
         )
     if name == "real-vd":
         fit = mpmath.mpf("0.63576") * (
-            1 - 1 / (1 + mpmath.exp(-(mpmath.mpf("1.87320") - mpmath.mpf("1.48695") * mpmath.log(q))))
+            1
+            - 1 / (1 + mpmath.exp(-(mpmath.mpf("1.87320") - mpmath.mpf("1.48695") * mpmath.log(q))))
         )
         return fit + mpmath.log1p(q) / 2
     return mpmath.log1p(q) / (1 if name == "complex-ard" else 2)
@@ -59,9 +65,14 @@ def test_value_against_mpmath(name: str, dtype: torch.dtype, tolerance: float) -
     mpmath.mp.dps = 40
     weight, log_sigma2 = at(torch.linspace(-30, 30, 121, dtype=dtype), TERMS[name], -20.0)
     square = weight.double().square()
-    q = [mpmath.mpf(float(m)) * mpmath.exp(20) for m in (square.sum(-1) if TERMS[name].cplx else square)]
+    q = [
+        mpmath.mpf(float(m)) * mpmath.exp(20)
+        for m in (square.sum(-1) if TERMS[name].cplx else square)
+    ]
     wanted = torch.tensor([float(log_fraction(v, name)) for v in q], dtype=torch.float64)
-    torch.testing.assert_close(penalty(weight, log_sigma2, TERMS[name]).double(), wanted, rtol=tolerance, atol=0)
+    torch.testing.assert_close(
+        penalty(weight, log_sigma2, TERMS[name]).double(), wanted, rtol=tolerance, atol=0
+    )
 
 
 def test_complex_vd_is_the_elbo_integral_up_to_a_constant() -> None:
@@ -80,7 +91,10 @@ def test_real_vd_fit_is_close_to_the_elbo_integral() -> None:
     def exact(n: float) -> float:
         m = math.exp(n / 2)
         f = lambda z: math.log(abs(m + z)) * stats.norm.pdf(z) if m + z else 0.0  # noqa: E731
-        return integrate.quad(f, -m - 10, 10, points=[-m], limit=200)[0] - (special.digamma(0.5) + math.log(2)) / 2
+        return (
+            integrate.quad(f, -m - 10, 10, points=[-m], limit=200)[0]
+            - (special.digamma(0.5) + math.log(2)) / 2
+        )
 
     n = torch.linspace(-8, 6, 15, dtype=torch.float64)
     fit = penalty(*at(n, REAL_VD), REAL_VD).numpy()
@@ -107,7 +121,9 @@ def test_ard_is_the_kl_at_the_best_prior_variance(name: str) -> None:
     log_tau2 = torch.linspace(-8, 4, 200_001, dtype=torch.float64)
     prior = log_tau2.exp()
     grid = 0.5 * parts * (log_tau2 - math.log(share) + (share + energy[:, None]) / prior - 1)
-    torch.testing.assert_close(penalty(weight, log_sigma2, term), grid.min(1).values, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        penalty(weight, log_sigma2, term), grid.min(1).values, rtol=1e-6, atol=1e-8
+    )
 
 
 @every_term
@@ -149,7 +165,9 @@ def test_memory_order_does_not_matter(term: Term) -> None:
 @every_term
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("log_sigma2", [-1000.0, -60.0, 0.0, 30.0, 1000.0])
-def test_weight_zero_has_no_penalty_and_no_gradient(term: Term, dtype: torch.dtype, log_sigma2: float) -> None:
+def test_weight_zero_has_no_penalty_and_no_gradient(
+    term: Term, dtype: torch.dtype, log_sigma2: float
+) -> None:
     weight = torch.zeros((1, 2) if term.cplx else (1,), dtype=dtype, requires_grad=True)
     spread = torch.full((1,), log_sigma2, dtype=dtype, requires_grad=True)
     for value in (penalty(weight, spread, term).sum(), penalty_sum(weight, spread, term)):
@@ -162,9 +180,16 @@ def test_weight_zero_has_no_penalty_and_no_gradient(term: Term, dtype: torch.dty
 @every_term
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("log_sigma2", [-60.0, -100.0, -2000.0])
-def test_far_beyond_overflow_the_penalty_is_logarithmic(term: Term, dtype: torch.dtype, log_sigma2: float) -> None:
-    parts = torch.tensor([[3.0, 4.0]], dtype=dtype) if term.cplx else torch.tensor([5.0], dtype=dtype)
-    weight, spread = parts.requires_grad_(), torch.full((1,), log_sigma2, dtype=dtype, requires_grad=True)
+def test_far_beyond_overflow_the_penalty_is_logarithmic(
+    term: Term, dtype: torch.dtype, log_sigma2: float
+) -> None:
+    parts = (
+        torch.tensor([[3.0, 4.0]], dtype=dtype) if term.cplx else torch.tensor([5.0], dtype=dtype)
+    )
+    weight, spread = (
+        parts.requires_grad_(),
+        torch.full((1,), log_sigma2, dtype=dtype, requires_grad=True),
+    )
     n = math.log(25) - log_sigma2
     constant = {COMPLEX_VD: 0.5772156649, REAL_VD: 0.63576}.get(term, 0.0)
     value = penalty(weight, spread, term)
@@ -178,7 +203,9 @@ def test_sum_of_many_small_terms_is_accurate() -> None:
     # 2^21 equal terms of about 1e-3: a plain float32 running sum is off in the third digit
     weight, log_sigma2 = at(torch.full((1 << 21,), -7.0), COMPLEX_VD)
     one = penalty(weight[:1].double(), log_sigma2[:1].double(), COMPLEX_VD).item()
-    assert penalty_sum(weight, log_sigma2, COMPLEX_VD).item() == pytest.approx(one * 2**21, rel=2e-6)
+    assert penalty_sum(weight, log_sigma2, COMPLEX_VD).item() == pytest.approx(
+        one * 2**21, rel=2e-6
+    )
 
 
 def test_compiling_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +217,10 @@ def test_compiling_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) ->
     plain = penalty_sum(weight, log_sigma2, COMPLEX_VD)
     fusing.compile_kernels()
     try:
-        with pytest.warns(RuntimeWarning, match="compiling _sum failed, going on without: no C\\+\\+ compiler here"):
+        with pytest.warns(
+            RuntimeWarning,
+            match="compiling _sum failed, going on without: no C\\+\\+ compiler here",
+        ):
             assert torch.equal(penalty_sum(weight, log_sigma2, COMPLEX_VD), plain)
         assert not fusing.kernels_compiled()
         with warnings.catch_warnings():
@@ -204,7 +234,9 @@ def test_compiling_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_compiled_kernels_give_the_same_numbers(dtype: torch.dtype) -> None:
     # far down to q = e^-30: a compiled expm1 has no correct digit there
-    weight, log_sigma2 = (t.requires_grad_() for t in at(torch.linspace(-30, 30, 3003, dtype=dtype), COMPLEX_VD))
+    weight, log_sigma2 = (
+        t.requires_grad_() for t in at(torch.linspace(-30, 30, 3003, dtype=dtype), COMPLEX_VD)
+    )
 
     def both() -> tuple[Tensor, ...]:
         value = penalty_sum(weight, log_sigma2, COMPLEX_VD)

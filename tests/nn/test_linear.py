@@ -11,19 +11,25 @@ from torch.nn import functional as F
 from cplxnet.nn import CplxLinear
 from cplxnet.nn.linear import FEW_ROWS, MANY_ROWS, cplx_linear, product
 
-DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.complex64, 1e-5), (torch.complex128, 1e-13)])
+DTYPES = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.complex64, 1e-5), (torch.complex128, 1e-13)]
+)
 
 
 @DTYPES
 @pytest.mark.parametrize("lead", [(), (4,), (2, 3), (0,)], ids=str)
 @pytest.mark.parametrize("bias", [True, False])
-def test_against_native_and_block_form(lead: tuple[int, ...], bias: bool, dtype: torch.dtype, tolerance: float) -> None:
+def test_against_native_and_block_form(
+    lead: tuple[int, ...], bias: bool, dtype: torch.dtype, tolerance: float
+) -> None:
     layer = CplxLinear(5, 3, bias=bias, dtype=dtype)
     if bias:
         layer.bias = torch.randn(3, dtype=dtype)
     x = torch.randn(*lead, 5, dtype=dtype)
     y = layer(x)
-    torch.testing.assert_close(y, F.linear(x, layer.weight, layer.bias), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        y, F.linear(x, layer.weight, layer.bias), rtol=tolerance, atol=tolerance
+    )
     w = layer.weight.detach().numpy()
     block = np.block([[w.real, -w.imag], [w.imag, w.real]])  # planar: real parts first
     parts = np.concatenate((x.real.numpy(), x.imag.numpy()), -1) @ block.T
@@ -34,7 +40,13 @@ def test_against_native_and_block_form(lead: tuple[int, ...], bias: bool, dtype:
 @DTYPES
 def test_memory_and_lazy_conjugates(dtype: torch.dtype, tolerance: float) -> None:
     layer, x = CplxLinear(5, 3, dtype=dtype), torch.randn(4, 5, 2, dtype=dtype)
-    for view in (x.transpose(1, 2), x[:, :, 0].conj(), x.mH, x[::2, :, 1], x[0, :, :1].t().expand(3, 5)):
+    for view in (
+        x.transpose(1, 2),
+        x[:, :, 0].conj(),
+        x.mH,
+        x[::2, :, 1],
+        x[0, :, :1].t().expand(3, 5),
+    ):
         wanted = F.linear(view.resolve_conj().clone(), layer.weight, layer.bias)
         torch.testing.assert_close(layer(view), wanted, rtol=tolerance, atol=tolerance)
 
@@ -66,7 +78,9 @@ def test_gradients_are_the_native_ones() -> None:
 def test_bias_starts_at_zero_and_a_real_input_is_refused() -> None:
     layer = CplxLinear(3, 2)
     assert not layer.bias.any() and layer.weight.real.all() and layer.weight.imag.all()
-    with pytest.raises(TypeError, match=r"expected a complex tensor, got torch.float32 of shape \(4, 3\)"):
+    with pytest.raises(
+        TypeError, match=r"expected a complex tensor, got torch.float32 of shape \(4, 3\)"
+    ):
         layer(torch.zeros(4, 3))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         layer(torch.zeros(4, 5, dtype=torch.complex64))
@@ -82,5 +96,8 @@ def test_functional_form_takes_the_stored_weight() -> None:
 def test_the_product_is_that_of_torch_for_any_number_of_rows(rows: int) -> None:
     x, weight = (torch.randn(n, 37, dtype=torch.float64, requires_grad=True) for n in (rows, 23))
     upstream = torch.randn(rows, 23, dtype=torch.float64)
-    results = [(y, *torch.autograd.grad(y, (x, weight), upstream)) for y in (product(x, weight), F.linear(x, weight))]
+    results = [
+        (y, *torch.autograd.grad(y, (x, weight), upstream))
+        for y in (product(x, weight), F.linear(x, weight))
+    ]
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)

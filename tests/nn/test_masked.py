@@ -18,7 +18,11 @@ def make(family: Family, keep: float = 0.6) -> nn.Module:
 @every_family
 def test_starts_as_the_dense_layer(family: Family) -> None:
     layer, dense, x = family.make(family.masked), family.make(family.dense), family.input()
-    assert layer.mask.dtype == torch.bool and layer.mask.shape == layer.weight.shape and layer.mask.all()
+    assert (
+        layer.mask.dtype == torch.bool
+        and layer.mask.shape == layer.weight.shape
+        and layer.mask.all()
+    )
     dense.load_state_dict(layer.state_dict(), strict=False)
     assert torch.equal(layer(x), dense(x))
 

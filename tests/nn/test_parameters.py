@@ -12,8 +12,14 @@ from torch import Tensor, nn
 from cplxnet.nn import CplxConv1d, CplxConv2d, CplxLinear
 from cplxnet.nn.parameters import as_ri, empty_ri
 
-LAYERS = [(CplxLinear, (3, 2), (4, 3)), (CplxConv1d, (3, 2, 2), (4, 3, 5)), (CplxConv2d, (3, 2, (2, 1)), (4, 3, 5, 4))]
-every_layer = pytest.mark.parametrize(("cls", "args", "shape"), LAYERS, ids=lambda v: getattr(v, "__name__", None))
+LAYERS = [
+    (CplxLinear, (3, 2), (4, 3)),
+    (CplxConv1d, (3, 2, 2), (4, 3, 5)),
+    (CplxConv2d, (3, 2, (2, 1)), (4, 3, 5, 4)),
+]
+every_layer = pytest.mark.parametrize(
+    ("cls", "args", "shape"), LAYERS, ids=lambda v: getattr(v, "__name__", None)
+)
 
 
 def values(layer: Any) -> Tensor:
@@ -29,7 +35,10 @@ def test_weight_is_a_view_of_one_real_parameter(cls: Any, args: Any, shape: Any)
         "bias_ri": (torch.float32, 2),
     }
     assert layer.weight.dtype == layer.bias.dtype == torch.complex64
-    assert layer.weight.data_ptr() == layer.weight_ri.data_ptr() and layer.bias.data_ptr() == layer.bias_ri.data_ptr()
+    assert (
+        layer.weight.data_ptr() == layer.weight_ri.data_ptr()
+        and layer.bias.data_ptr() == layer.bias_ri.data_ptr()
+    )
     assert layer.weight.shape == layer.weight_ri.shape[:-1]
 
 
@@ -55,7 +64,9 @@ def write_imag(w: Tensor, v: Tensor) -> None:
 
 @every_layer
 @pytest.mark.parametrize("write", [write_whole, write_slice, write_data, write_real, write_imag])
-def test_in_place_writes_reach_parameter_and_output(write: Any, cls: Any, args: Any, shape: Any) -> None:
+def test_in_place_writes_reach_parameter_and_output(
+    write: Any, cls: Any, args: Any, shape: Any
+) -> None:
     layer, twin = cls(*args), cls(*args)
     wanted, value = layer.weight.detach().clone(), values(layer)
     write(wanted, value)
@@ -69,7 +80,10 @@ def test_in_place_writes_reach_parameter_and_output(write: Any, cls: Any, args: 
 
 def test_an_in_place_write_with_gradients_on_is_refused() -> None:
     layer = CplxLinear(3, 2)
-    with pytest.raises(RuntimeError, match="leaf Variable that requires grad is being used in an in-place operation"):
+    with pytest.raises(
+        RuntimeError,
+        match="leaf Variable that requires grad is being used in an in-place operation",
+    ):
         layer.weight.mul_(2)
 
 
@@ -77,7 +91,13 @@ def test_an_in_place_write_with_gradients_on_is_refused() -> None:
 def test_assignment_copies_values_in(cls: Any, args: Any, shape: Any) -> None:
     layer = cls(*args)
     stored, value = layer.weight_ri, values(layer)
-    for given in (value, value.numpy(), nn.Parameter(value), value.to(torch.complex128), value.conj().conj()):
+    for given in (
+        value,
+        value.numpy(),
+        nn.Parameter(value),
+        value.to(torch.complex128),
+        value.conj().conj(),
+    ):
         layer.weight = torch.zeros(value.shape)
         layer.weight = given
         assert torch.equal(layer.weight, value)
@@ -98,7 +118,9 @@ def test_assignment_errors() -> None:
         layer.weight = torch.zeros(3, 2)
     with pytest.raises(ValueError, match=r"expected bias of shape \(2,\), got \(1,\)"):
         layer.bias = torch.zeros(1)
-    with pytest.raises(ValueError, match="cannot set bias to None: whether a layer has one is fixed"):
+    with pytest.raises(
+        ValueError, match="cannot set bias to None: whether a layer has one is fixed"
+    ):
         layer.bias = None
     with pytest.raises(ValueError, match="cannot set bias to tensor"):
         bare.bias = torch.zeros(2)
@@ -112,7 +134,11 @@ def test_assignment_errors() -> None:
 def test_casts_keep_imaginary_parts(cls: Any, args: Any, shape: Any) -> None:
     layer = cls(*args)
     wanted = layer.weight.detach().clone()
-    for cast in (lambda m: m.double(), lambda m: m.to(torch.float64), lambda m: m.type(torch.float64)):
+    for cast in (
+        lambda m: m.double(),
+        lambda m: m.to(torch.float64),
+        lambda m: m.type(torch.float64),
+    ):
         wide = cast(copy.deepcopy(layer))
         assert wide.weight.dtype == wide.bias.dtype == torch.complex128
         assert torch.equal(wide.weight, wanted.to(torch.complex128))
@@ -136,10 +162,15 @@ def test_moves_without_a_cast_keep_shape_and_memory(cls: Any, args: Any, shape: 
     layer = cls(*args)
     wanted, shape = layer.weight.detach().clone(), layer.weight_ri.shape
     layer(torch.zeros(2, *[3] * len(shape[1:-1]), dtype=torch.complex64)).abs().sum().backward()
-    assert layer.double().weight_ri.grad.dtype == torch.float64 and layer.weight_ri.grad.shape == shape
+    assert (
+        layer.double().weight_ri.grad.dtype == torch.float64 and layer.weight_ri.grad.shape == shape
+    )
     layer.float().share_memory()
     assert layer.weight_ri.is_shared() and torch.equal(layer.weight, wanted)
-    assert layer.to("meta").weight.shape == shape[:-1] and layer.to_empty(device="cpu").weight_ri.shape == shape
+    assert (
+        layer.to("meta").weight.shape == shape[:-1]
+        and layer.to_empty(device="cpu").weight_ri.shape == shape
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
@@ -162,7 +193,9 @@ def test_as_ri_is_a_view_and_refuses_real_tensors() -> None:
     as_ri(z.t())[1, 2, 1] = 7.0
     assert z[2, 1].imag == 7.0
     assert torch.equal(as_ri(z.conj())[..., 1], -z.imag)
-    with pytest.raises(TypeError, match=r"expected a complex tensor, got torch.float32 of shape \(2, 3\); try x.to"):
+    with pytest.raises(
+        TypeError, match=r"expected a complex tensor, got torch.float32 of shape \(2, 3\); try x.to"
+    ):
         as_ri(torch.zeros(2, 3))
 
 
@@ -200,18 +233,27 @@ def test_fused_adam_equals_adam_on_two_real_tensors_and_on_native_complex_ones()
     start = layer.weight.detach().clone()
     re, im = (nn.Parameter(part.clone()) for part in (start.real, start.imag))
     re_b, im_b = (nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
-    whole, whole_b = nn.Parameter(start.clone()), nn.Parameter(torch.zeros(2, dtype=torch.complex128))
+    whole, whole_b = (
+        nn.Parameter(start.clone()),
+        nn.Parameter(torch.zeros(2, dtype=torch.complex128)),
+    )
 
     def error(out: Tensor) -> Tensor:
         return (out - y).abs().square().sum()
 
     def planar() -> Tensor:
-        out_re, out_im = x.real @ re.t() - x.imag @ im.t() + re_b, x.real @ im.t() + x.imag @ re.t() + im_b
+        out_re, out_im = (
+            x.real @ re.t() - x.imag @ im.t() + re_b,
+            x.real @ im.t() + x.imag @ re.t() + im_b,
+        )
         return error(torch.complex(out_re, out_im))
 
     ours = _train(lambda: error(layer(x)), torch.optim.Adam(layer.parameters(), 0.05, fused=True))
     two = _train(planar, torch.optim.Adam([re, im, re_b, im_b], 0.05, foreach=False))
-    native = _train(lambda: error(x @ whole.t() + whole_b), torch.optim.Adam([whole, whole_b], 0.05, foreach=False))
+    native = _train(
+        lambda: error(x @ whole.t() + whole_b),
+        torch.optim.Adam([whole, whole_b], 0.05, foreach=False),
+    )
     assert ours == pytest.approx(two, rel=1e-12) and ours == pytest.approx(native, rel=1e-12)
     torch.testing.assert_close(layer.weight, torch.complex(re, im), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(layer.weight, whole, rtol=1e-12, atol=1e-12)

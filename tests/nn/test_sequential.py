@@ -11,7 +11,14 @@ from cplxnet.nn.whitening import normalise_plain
 
 CASES = pytest.mark.parametrize(
     ("channels", "length", "pooled"),
-    [(16, 100, True), (16, 101, True), (5, 8, False), (130, 9, True), (300, 2, True), (3, 1, False)],
+    [
+        (16, 100, True),
+        (16, 101, True),
+        (5, 8, False),
+        (130, 9, True),
+        (300, 2, True),
+        (3, 1, False),
+    ],
     ids=str,
 )
 
@@ -61,7 +68,8 @@ def test_value_and_gradients_are_those_of_the_formula(
     assert folded == [pooled]
 
     exact, weight, bias = (
-        t.detach().to(torch.complex128 if t.is_complex() else torch.float64) for t in (x, *norm.parameters())
+        t.detach().to(torch.complex128 if t.is_complex() else torch.float64)
+        for t in (x, *norm.parameters())
     )
     inputs = [t.requires_grad_() for t in (exact, weight, bias)]
     rows = torch.view_as_real(exact.movedim(1, -1)).reshape(-1, channels, 2)
@@ -78,7 +86,9 @@ def test_value_and_gradients_are_those_of_the_formula(
 
 @in_c
 @CASES
-def test_same_as_the_layers_one_by_one(channels: int, length: int, pooled: bool, folded: list[bool]) -> None:
+def test_same_as_the_layers_one_by_one(
+    channels: int, length: int, pooled: bool, folded: list[bool]
+) -> None:
     layers, x = block(channels, pooled), activations(channels, length)
     norm = layers[0]
     assert isinstance(norm, cplx.CplxBatchNorm1d)
@@ -95,7 +105,9 @@ def test_same_as_the_layers_one_by_one(channels: int, length: int, pooled: bool,
         assert (
             y.stride() == evaluated.stride() == (y[0].numel(), 1, channels)
         )  # the next convolution wants channels last
-        results.append([y, evaluated, *gradients, norm.running_mean.clone(), norm.running_var.clone()])
+        results.append(
+            [y, evaluated, *gradients, norm.running_mean.clone(), norm.running_var.clone()]
+        )
     assert folded == [pooled, pooled]  # in training and in evaluation, and not in the Sequential
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
 
@@ -128,8 +140,12 @@ def test_what_cannot_be_folded_runs_layer_by_layer(folded: list[bool]) -> None:
 
 
 @in_c
-@pytest.mark.parametrize(("name", "expected"), [("0", []), ("1", []), ("1.module", []), ("2", [False])])
-def test_a_layer_with_a_hook_runs_by_itself(name: str, expected: list[bool], folded: list[bool]) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"), [("0", []), ("1", []), ("1.module", []), ("2", [False])]
+)
+def test_a_layer_with_a_hook_runs_by_itself(
+    name: str, expected: list[bool], folded: list[bool]
+) -> None:
     layers, x, seen = block(4), activations(4, 12), []
     nn.Sequential(*layers).get_submodule(name).register_forward_hook(lambda *_: seen.append(name))
     cplx.through(layers, x)

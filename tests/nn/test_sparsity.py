@@ -9,7 +9,14 @@ from torch import nn
 from cplxnet.nn.batchnorm import CplxBatchNorm1d
 from cplxnet.nn.linear import CplxLinear
 from cplxnet.nn.masked import Conv1dMasked, CplxConv1dMasked, CplxLinearMasked, LinearMasked
-from cplxnet.nn.sparsity import compression, deploy_masks, kl_sum, named_penalties, relevance_masks, sparsity
+from cplxnet.nn.sparsity import (
+    compression,
+    deploy_masks,
+    kl_sum,
+    named_penalties,
+    relevance_masks,
+    sparsity,
+)
 from cplxnet.nn.variational import Conv1dVD, CplxConv1dVD, CplxLinearARD, LinearARD
 
 THRESHOLD = -0.5
@@ -19,7 +26,11 @@ def variational() -> nn.Sequential:
     torch.manual_seed(7)
     inner = nn.Sequential(CplxLinearARD(5, 4), nn.Identity())
     net = nn.Sequential(
-        CplxConv1dVD(2, 3, 3), CplxBatchNorm1d(3), inner, Conv1dVD(4, 2, 2, bias=False), LinearARD(3, 2)
+        CplxConv1dVD(2, 3, 3),
+        CplxBatchNorm1d(3),
+        inner,
+        Conv1dVD(4, 2, 2, bias=False),
+        LinearARD(3, 2),
     )
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -54,20 +65,28 @@ def test_mean_reduction_averages_within_layers_and_adds_the_layers() -> None:
     net = variational()
     means = {name: float(p.detach().numpy().mean()) for name, p in named_penalties(net).items()}
     assert kl_sum(net, reduction="mean").item() == pytest.approx(sum(means.values()), rel=1e-6)
-    assert {n: v.item() for n, v in named_penalties(net, "mean").items()} == pytest.approx(means, rel=1e-6)
+    assert {n: v.item() for n, v in named_penalties(net, "mean").items()} == pytest.approx(
+        means, rel=1e-6
+    )
 
 
 def test_kl_sum_gradient_is_that_of_the_penalties() -> None:
     net = variational()
-    parameters = [p for n, p in net.named_parameters() if "bias" not in n and not n.startswith("1.")]
+    parameters = [
+        p for n, p in net.named_parameters() if "bias" not in n and not n.startswith("1.")
+    ]
     fast = torch.autograd.grad(0.3 * kl_sum(net), parameters)
-    slow = torch.autograd.grad(0.3 * sum(p.sum() for p in named_penalties(net).values()), parameters)
+    slow = torch.autograd.grad(
+        0.3 * sum(p.sum() for p in named_penalties(net).values()), parameters
+    )
     torch.testing.assert_close(fast, slow)
 
 
 def test_a_network_without_variational_layers_is_an_error() -> None:
     for call in (kl_sum, named_penalties, lambda net: relevance_masks(net, THRESHOLD)):
-        with pytest.raises(ValueError, match=r"expected variational layers .* in Sequential, got none; try"):
+        with pytest.raises(
+            ValueError, match=r"expected variational layers .* in Sequential, got none; try"
+        ):
             call(nn.Sequential(CplxLinear(2, 2)))
     with pytest.raises(ValueError, match="expected reduction 'sum' or 'mean', got 'max'"):
         kl_sum(variational(), reduction="max")
@@ -78,8 +97,12 @@ def test_masks_travel_to_the_masked_network() -> None:
     masks = relevance_masks(source, THRESHOLD)
     for name, layer in source.named_modules():
         if name in masks:  # by the definition, one weight at a time
-            pairs = zip(layer.log_sigma2.flatten().tolist(), layer.weight.flatten().tolist(), strict=True)
-            assert masks[name].flatten().tolist() == [s - 2 * math.log(abs(w)) <= THRESHOLD for s, w in pairs]
+            pairs = zip(
+                layer.log_sigma2.flatten().tolist(), layer.weight.flatten().tolist(), strict=True
+            )
+            assert masks[name].flatten().tolist() == [
+                s - 2 * math.log(abs(w)) <= THRESHOLD for s, w in pairs
+            ]
     target.load_state_dict(source.state_dict(), strict=False)
     deploy_masks(target, masks)
     for name, mask in masks.items():
@@ -118,7 +141,9 @@ def test_sparsity_and_compression_by_brute_force() -> None:
     # deployed weights are zero where masked and nowhere else, so zeros can be counted in the numbers themselves
     brute = {
         name: (
-            int((p == 0).sum()) if name.split(".")[-1].startswith("weight") and not name.startswith("1.") else 0,
+            int((p == 0).sum())
+            if name.split(".")[-1].startswith("weight") and not name.startswith("1.")
+            else 0,
             p.numel(),
         )
         for name, p in target.named_parameters()
@@ -145,7 +170,10 @@ def test_compression_at_the_ends() -> None:
 
 def test_a_shared_layer_counts_once() -> None:
     layer = CplxLinear(3, 3)
-    assert sum(total for _, total in sparsity(nn.Sequential(layer, layer), THRESHOLD).values()) == 3 * 3 * 2 + 3 * 2
+    assert (
+        sum(total for _, total in sparsity(nn.Sequential(layer, layer), THRESHOLD).values())
+        == 3 * 3 * 2 + 3 * 2
+    )
 
 
 def test_thresholds_at_infinity_and_weights_at_zero() -> None:

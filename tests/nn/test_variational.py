@@ -17,7 +17,9 @@ every_form = pytest.mark.parametrize(
 )
 
 
-def make(family: Family, form: str, log_sigma2: float | None = None, dtype: torch.dtype = torch.float64) -> nn.Module:
+def make(
+    family: Family, form: str, log_sigma2: float | None = None, dtype: torch.dtype = torch.float64
+) -> nn.Module:
     torch.manual_seed(5)
     layer = family.make(getattr(family, form), dtype)
     if log_sigma2 is not None:
@@ -125,7 +127,9 @@ def test_relevance_keeps_up_to_and_including_the_threshold(family: Family, form:
         layer.log_sigma2.fill_(1.0)
         layer.log_sigma2.flatten()[:3] = torch.tensor([-0.5, -0.4999, -7.0], dtype=torch.float64)
     kept = layer.relevance(-0.5).flatten()
-    assert kept.dtype == torch.bool and kept[:3].tolist() == [True, False, True] and not kept[3:].any()
+    assert (
+        kept.dtype == torch.bool and kept[:3].tolist() == [True, False, True] and not kept[3:].any()
+    )
 
 
 @every_form
@@ -135,7 +139,9 @@ def test_casting_keeps_values(family: Family, form: str) -> None:
     layer.float()
     torch.testing.assert_close(layer.weight.detach().to(before.dtype), before, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(layer.log_sigma2.detach().double(), log_sigma2, rtol=1e-6, atol=1e-6)
-    assert layer(family.input(dtype=torch.float32)).dtype == (torch.complex64 if family.cplx else torch.float32)
+    assert layer(family.input(dtype=torch.float32)).dtype == (
+        torch.complex64 if family.cplx else torch.float32
+    )
 
 
 @every_form

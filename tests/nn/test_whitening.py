@@ -12,9 +12,14 @@ from cplxnet.nn import CplxBatchNorm1d, whitening
 from cplxnet.nn.fast import batchnorm, native
 
 EPS = 1e-5
-has_compiler = shutil.which(os.environ.get("CC", "cc")) is not None and os.environ.get("CPLXNET_NATIVE") != "0"
+has_compiler = (
+    shutil.which(os.environ.get("CC", "cc")) is not None and os.environ.get("CPLXNET_NATIVE") != "0"
+)
 PASSES = [
-    pytest.param("native", marks=pytest.mark.skipif(not has_compiler, reason="no C compiler, or CPLXNET_NATIVE=0")),
+    pytest.param(
+        "native",
+        marks=pytest.mark.skipif(not has_compiler, reason="no C compiler, or CPLXNET_NATIVE=0"),
+    ),
     "blocked",
 ]
 
@@ -23,7 +28,9 @@ PASSES = [
 def passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The kind of passes that `normalise` takes; the other kind raises."""
     native.use(request.param == "native")
-    monkeypatch.setattr(whitening, *{"native": ("_Blocked", None), "blocked": ("batchnorm", None)}[request.param])
+    monkeypatch.setattr(
+        whitening, *{"native": ("_Blocked", None), "blocked": ("batchnorm", None)}[request.param]
+    )
     yield request.param
     native.use(os.environ.get("CPLXNET_NATIVE", "1") != "0")
 
@@ -35,7 +42,9 @@ def activations(n: int, c: int, offset: float = 0.0) -> Tensor:
     return skew * torch.linspace(0.5, 2, c)[:, None] + offset * torch.tensor([1.0, -0.5])
 
 
-def results(function: object, x: Tensor, affine: tuple[Tensor, ...], upstream: Tensor) -> tuple[Tensor, ...]:
+def results(
+    function: object, x: Tensor, affine: tuple[Tensor, ...], upstream: Tensor
+) -> tuple[Tensor, ...]:
     """y, mean, covariance, and the gradients by x, weight and bias."""
     leaves = [t.detach().clone().requires_grad_() for t in (x, *affine)]
     weight, bias = leaves[1:] if affine else (None, None)
@@ -49,27 +58,37 @@ def compare(x: Tensor, *, affine: bool, offset: float) -> None:
     scales = (torch.randn(2, 2, c), torch.randn(2, c)) if affine else ()
     upstream = torch.randn(n, c, 2)
     got = results(whitening.normalise, x, scales, upstream)
-    double = results(whitening.normalise_plain, x.double(), tuple(t.double() for t in scales), upstream.double())
+    double = results(
+        whitening.normalise_plain, x.double(), tuple(t.double() for t in scales), upstream.double()
+    )
     rounding = 1e-6 * (1 + offset)  # of x itself, in units of its deviation
     names = ("y", "mean", "covariance", "dx", "dweight", "dbias")
     for name, one, exact in zip(names, got, double, strict=False):
         assert one.dtype == torch.float32 and one.shape == exact.shape
         # deviations of x and whitened values are near 1; the determinant loses a digit to the correlation
-        error = (one.double() - exact).abs().max().item() / max(exact.abs().max().item(), 1e-3 if name == "dx" else 1.0)
+        error = (one.double() - exact).abs().max().item() / max(
+            exact.abs().max().item(), 1e-3 if name == "dx" else 1.0
+        )
         limit = 2 * offset * 6e-8 + 1e-5 if name in ("mean", "covariance") else 20 * rounding
         assert error < limit, f"{name}: {error:.1e}"
 
 
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("offset", [0.0, 1e3])
-@pytest.mark.parametrize("shape", [(30, 2), (1001, 1), (20011, 3), (5000, 16), (601, 128), (37, 1000)], ids=str)
-def test_against_the_formula_in_double(passes: str, shape: tuple[int, int], offset: float, affine: bool) -> None:
+@pytest.mark.parametrize(
+    "shape", [(30, 2), (1001, 1), (20011, 3), (5000, 16), (601, 128), (37, 1000)], ids=str
+)
+def test_against_the_formula_in_double(
+    passes: str, shape: tuple[int, int], offset: float, affine: bool
+) -> None:
     compare(activations(*shape, offset), affine=affine, offset=offset)
 
 
 @pytest.mark.parametrize("block", [1, 64, 1000])  # complex numbers; rows do not divide
 @pytest.mark.parametrize("n", [2, 63, 64, 65, 1009])
-def test_any_cut_into_blocks(passes: str, block: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_cut_into_blocks(
+    passes: str, block: int, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, upstream = activations(n, 5), torch.randn(n, 5, 2)
     scales = torch.randn(2, 2, 5), torch.randn(2, 5)
     whole = results(whitening.normalise, x, scales, upstream)
@@ -78,20 +97,34 @@ def test_any_cut_into_blocks(passes: str, block: int, n: int, monkeypatch: pytes
     cut = results(whitening.normalise, x, scales, upstream)
     if n > 2:  # two points lie on a line, whose covariance has no inverse but for eps
         torch.testing.assert_close(cut, whole, rtol=1e-4, atol=2e-4)
-    double = results(whitening.normalise_plain, x.double(), tuple(t.double() for t in scales), upstream.double())
-    torch.testing.assert_close([t.double() for t in cut[1:3]], list(double[1:3]), rtol=1e-5, atol=1e-5)
+    double = results(
+        whitening.normalise_plain, x.double(), tuple(t.double() for t in scales), upstream.double()
+    )
+    torch.testing.assert_close(
+        [t.double() for t in cut[1:3]], list(double[1:3]), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("passes", PASSES[:1], indirect=True)
 @pytest.mark.parametrize("affine", [True, False])
-def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(passes: str, affine: bool) -> None:
+def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(
+    passes: str, affine: bool
+) -> None:
     re_re, im_im = torch.tensor([1.0, 2.0, 1.0, 2.0]), torch.tensor([2.0, 1.2, 1.0, 0.5])
-    re_im = torch.tensor([0.3, -0.5, 1 + 2e-5, -1.001])  # in the last two the determinant would be below 0
+    re_im = torch.tensor(
+        [0.3, -0.5, 1 + 2e-5, -1.001]
+    )  # in the last two the determinant would be below 0
     cov, n = torch.stack((re_re, re_im, re_im, im_im)).view(2, 2, 4), 1000
     mean, sums = torch.randn(4, 2), torch.randn(3, 4, 2, dtype=torch.float64)
     weight, bias = (torch.randn(2, 2, 4), torch.randn(2, 4)) if affine else (None, None)
     matrix, shift = batchnorm._map(mean, cov, weight, bias, EPS)
-    outputs = [torch.empty(2, 2, 4), torch.empty(2, 4), torch.empty(2, 4, 2), torch.empty(2, 4, 2), torch.empty(4, 2)]
+    outputs = [
+        torch.empty(2, 2, 4),
+        torch.empty(2, 4),
+        torch.empty(2, 4, 2),
+        torch.empty(2, 4, 2),
+        torch.empty(4, 2),
+    ]
     given = (sums, mean, cov, 0 if weight is None else weight, EPS)
     native.call("whitening_gradient", 4, n, *given, *outputs)
     by_weight, by_bias, back, around, t = outputs
@@ -112,9 +145,13 @@ def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(passes: st
     torch.testing.assert_close(around.double(), pairs(a), rtol=1e-6, atol=0)
     torch.testing.assert_close(by_bias.double(), sums[0].T, rtol=1e-6, atol=0)
     expected = -(m.transpose(0, 1) * sums[0].T).sum(1) / n - (a * mean.T).sum(1)
-    torch.testing.assert_close(t.double(), expected.T, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+    torch.testing.assert_close(
+        t.double(), expected.T, rtol=1e-5, atol=1e-5 * expected.abs().max().item()
+    )
     if by_wide is not None:
-        torch.testing.assert_close(by_weight.double(), by_wide, rtol=1e-6, atol=1e-6 * by_wide.abs().max().item())
+        torch.testing.assert_close(
+            by_weight.double(), by_wide, rtol=1e-6, atol=1e-6 * by_wide.abs().max().item()
+        )
 
 
 def test_output_is_white_whatever_the_mean(passes: str) -> None:
@@ -162,7 +199,9 @@ def test_layer_takes_any_layout(passes: str, layout: str) -> None:
     torch.testing.assert_close(layer.running_mean.double(), 0.1 * mean, rtol=1e-4, atol=1e-6)
     n = 6 * 31
     half = torch.eye(2, dtype=torch.float64)[..., None] / 2
-    torch.testing.assert_close(layer.running_var.double(), 0.9 * half + 0.1 * cov * n / (n - 1), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        layer.running_var.double(), 0.9 * half + 0.1 * cov * n / (n - 1), rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (0, 3, 7), (2, 3, 0), (1, 3), (1, 3, 1)], ids=str)
@@ -170,7 +209,8 @@ def test_too_few_values_are_an_error(passes: str, shape: tuple[int, ...]) -> Non
     layer = CplxBatchNorm1d(3)
     rows = 1 if 0 not in shape else 0
     with pytest.raises(
-        ValueError, match=f"expected more than one value per channel in training, got input rows {rows}"
+        ValueError,
+        match=f"expected more than one value per channel in training, got input rows {rows}",
     ):
         layer(torch.zeros(shape, dtype=torch.complex64))
     assert layer.num_batches_tracked == 0
@@ -181,7 +221,9 @@ def test_second_backward_and_no_grad(passes: str) -> None:
     x = activations(200, 3)
     leaf = x.clone().requires_grad_()
     y, *_ = whitening.normalise(leaf, None, None, EPS)
-    first, second = (torch.autograd.grad(y.square().sum(), leaf, retain_graph=True)[0] for _ in range(2))
+    first, second = (
+        torch.autograd.grad(y.square().sum(), leaf, retain_graph=True)[0] for _ in range(2)
+    )
     assert torch.equal(first, second)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def execute(name: str, into: Path, *, root: Path = ROOT, **parameters: object) -> dict:
     """Run a notebook of the repository with other parameters, in its own folder as Jupyter does; its output as JSON."""
     path, out = root / name, into / Path(name).name
-    papermill.execute_notebook(path, out, parameters, kernel_name="python3", cwd=path.parent, progress_bar=False)
+    papermill.execute_notebook(
+        path, out, parameters, kernel_name="python3", cwd=path.parent, progress_bar=False
+    )
     return json.loads(out.read_text())
 
 
@@ -52,7 +54,11 @@ def texts(notebook: dict) -> str:
 
 
 def images(notebook: dict) -> int:
-    return sum("image/png" in o.get("data", {}) for cell in notebook["cells"] for o in cell.get("outputs", []))
+    return sum(
+        "image/png" in o.get("data", {})
+        for cell in notebook["cells"]
+        for o in cell.get("outputs", [])
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -63,17 +69,27 @@ def text_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_generator_writes_the_committed_grids(tmp_path: Path) -> None:
     printed = texts(execute("experiment_generator.ipynb", tmp_path, runs=str(tmp_path / "runs")))
     assert "85 manifests, 85 of them new or changed" in printed
-    for name, count in {"experiment-1": 85, "experiment-2": 30, "reference": len(experiments.reference())}.items():
+    for name, count in {
+        "experiment-1": 85,
+        "experiment-2": 30,
+        "reference": len(experiments.reference()),
+    }.items():
         made = sorted((tmp_path / "runs" / name).glob("*.json"))
         assert len(made) == count
-        assert all(path.read_bytes() == (ROOT / "runs" / name / path.name).read_bytes() for path in made)
+        assert all(
+            path.read_bytes() == (ROOT / "runs" / name / path.name).read_bytes() for path in made
+        )
     assert len(list((tmp_path / "runs" / "demo").glob("*.json"))) == len(experiments.demo())
 
 
 def test_experiment_and_analysis(tmp_path: Path, tiny_corpus: Path) -> None:
     folder = tmp_path / "runs"
     grid.write(folder, grid.expand(compressing(tiny_corpus.name), {C: [1.0, 1e4]}))
-    options = {"folder": str(folder), "data": str(tiny_corpus.parent), "changes": {"stages.fine-tune.n_epochs": 1}}
+    options = {
+        "folder": str(folder),
+        "data": str(tiny_corpus.parent),
+        "changes": {"stages.fine-tune.n_epochs": 1},
+    }
     ran = execute("auto_experiment.ipynb", tmp_path, **options)
     assert images(ran) == 1
     names = {path.stem for path in folder.glob("*.json")}
@@ -84,7 +100,9 @@ def test_experiment_and_analysis(tmp_path: Path, tiny_corpus: Path) -> None:
     analysed = execute("experiment_analysis.ipynb", tmp_path, **options)
     drawn = set(report.KINDS) - {"compare"}  # the edited run shares no compression with the others
     assert images(analysed) == len(drawn) and "share no range of compression" in texts(analysed)
-    assert {path.stem for path in (folder / "figures").glob("*.png") if path.stat().st_size > 10_000} == drawn
+    assert {
+        path.stem for path in (folder / "figures").glob("*.png") if path.stat().st_size > 10_000
+    } == drawn
     table = auto.report.collect(folder)
     best = table[(table["stage"] == "fine-tune") & (table["scorer"] == "test")]["compression"].max()
     assert f"{best:.4f}"[:5] in texts(analysed)

@@ -46,7 +46,13 @@ TEMPLATE: dict[str, Any] = {
             "objective": {"loss": 1.0},
             "optimizer": {"name": "adam", "lr": 1e-3},
             "lr_scheduler": {"name": "trabelsi2017"},
-            "early": {"scorer": "validation", "patience": 20, "cooldown": 0, "rtol": 0.0, "atol": 0.02},
+            "early": {
+                "scorer": "validation",
+                "patience": 20,
+                "cooldown": 0,
+                "rtol": 0.0,
+                "atol": 0.02,
+            },
         },
         "sparsify": {
             "model": {"name": "complex.DeepConvNetVD"},
@@ -116,7 +122,9 @@ def demo(
         folder: of the corpus in the data folder. model: its dense form.
         task: as in `manifest.load`.
     """
-    raw = _short(folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size)
+    raw = _short(
+        folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size
+    )
     dense, sparsify = raw["stages"]["dense"], raw["stages"]["sparsify"]
     dense["optimizer"] = {"name": "adam", "lr": lr}
     dense["lr_scheduler"] = dict(lr_scheduler or {"name": "cosine", "final": 0.01})
@@ -149,10 +157,18 @@ def reference(
     Arguments as of `demo`; forms: of the network while sparsifying; lr_log_sigma2: ten times the weights', as 500 steps
     of Adam at 1e-3 cannot carry log_sigma2 from -10 to where weights die; lr_fine_tune: of the last stage.
     """
-    raw = _short(folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size)
+    raw = _short(
+        folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size
+    )
     dense = raw["stages"]["dense"]
     dense["lr_scheduler"] = {"name": "cosine", "final": 0.01}
-    dense["early"] = {"scorer": "validation", "patience": 100, "cooldown": 1, "rtol": 0.0, "atol": 0.1}
+    dense["early"] = {
+        "scorer": "validation",
+        "patience": 100,
+        "cooldown": 1,
+        "rtol": 0.0,
+        "atol": 0.1,
+    }
     raw["stages"]["sparsify"]["optimizer"] = {**dense["optimizer"], "lr_log_sigma2": lr_log_sigma2}
     raw["stages"]["fine-tune"]["optimizer"] = {**dense["optimizer"], "lr": lr_fine_tune}
 
@@ -168,33 +184,60 @@ def reference(
     return grid.expand(raw, axes, replicates=replicates, label=file, title=name, task=task)
 
 
-def tiny(*, folder: str = "tiny", model: str = "complex.TwoLayerDense", task: Vocabulary | None = None) -> Manifest:
+def tiny(
+    *, folder: str = "tiny", model: str = "complex.TwoLayerDense", task: Vocabulary | None = None
+) -> Manifest:
     """A manifest of three stages of two epochs of three batches, for tests."""
     raw = _short(folder, model, n_batches=3, n_epochs=(2, 2, 2), stride=4096, batch_size=16)
     return parse({**raw, "name": "tiny"}, task=task, source="tiny")
 
 
 def _short(
-    folder: str, model: str, *, n_batches: int, n_epochs: Sequence[int], stride: int, batch_size: int
+    folder: str,
+    model: str,
+    *,
+    n_batches: int,
+    n_epochs: Sequence[int],
+    stride: int,
+    batch_size: int,
 ) -> dict[str, Any]:
     """TEMPLATE on the files in `folder` with another model, fewer steps and fewer scored windows."""
     datasets = {
         name: {**row, "file": f"{folder}/{row['file']}", "stride": 1 if name == "train" else stride}
         for name, row in TEMPLATE["datasets"].items()
     }
-    sizes = {"train": {"n_batches": n_batches}, "valid": {"batch_size": batch_size}, "test": {"batch_size": batch_size}}
+    sizes = {
+        "train": {"n_batches": n_batches},
+        "valid": {"batch_size": batch_size},
+        "test": {"batch_size": batch_size},
+    }
     feeds = {name: {**row, **sizes[name]} for name, row in TEMPLATE["feeds"].items()}
     forms: tuple[dict[str, str], ...] = ({}, {"name": f"{model}VD"}, {"name": f"{model}Masked"})
     rows = zip(TEMPLATE["stages"].items(), n_epochs, forms, strict=True)
-    stages = {name: {**row, "n_epochs": epochs, "model": form} for (name, row), epochs, form in rows}
-    return {**TEMPLATE, "datasets": datasets, "feeds": feeds, "model": {"name": model}, "stages": stages}
+    stages = {
+        name: {**row, "n_epochs": epochs, "model": form} for (name, row), epochs, form in rows
+    }
+    return {
+        **TEMPLATE,
+        "datasets": datasets,
+        "feeds": feeds,
+        "model": {"name": model},
+        "stages": stages,
+    }
 
 
 def _grid(
-    raw: Mapping[str, Any], values: Sequence[float], *, title: str, replicates: int, task: Vocabulary | None
+    raw: Mapping[str, Any],
+    values: Sequence[float],
+    *,
+    title: str,
+    replicates: int,
+    task: Vocabulary | None,
 ) -> dict[str, Manifest]:
     def name(varied: Mapping[str, Any]) -> str:
         mantissa, _, exponent = grid.short(varied[C]).partition("e")
         return f"{title} C={mantissa}e{int(exponent)} replicate {varied['seed']}"
 
-    return grid.expand(raw, {C: list(values)}, replicates=replicates, label=label, title=name, task=task)
+    return grid.expand(
+        raw, {C: list(values)}, replicates=replicates, label=label, title=name, task=task
+    )

@@ -61,7 +61,11 @@ def expand(
         ManifestError: the template, a path of the grid, or any resulting manifest is wrong; all faults at once.
         ValueError: two combinations have one label, or a label is no file name.
     """
-    base = template if isinstance(template, Manifest) else parse(dict(template), task=task, source="template")
+    base = (
+        template
+        if isinstance(template, Manifest)
+        else parse(dict(template), task=task, source="template")
+    )
     axes = dict(grid) if replicates is None else {**grid, "seed": range(replicates)}
     faults = list(_grid_faults(base.to_dict(), axes))
     if faults:
@@ -72,7 +76,9 @@ def expand(
         name = label(values)
         if name in manifests or not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*", name):
             why = "a second time" if name in manifests else "which is no file name"
-            raise ValueError(f"expected a label of its own for {values}, got {name!r} {why}; try another `label`")
+            raise ValueError(
+                f"expected a label of its own for {values}, got {name!r} {why}; try another `label`"
+            )
         heading = title(values) if title else f"{base.name} {name}"
         try:
             manifests[name] = edit(base, {"name": heading, **values}, task=task)
@@ -104,7 +110,13 @@ def edit(manifest: Manifest, changes: Values, *, task: Vocabulary | None = None)
 
 
 def _no_path(raw: Mapping[str, Any], path: str) -> Fault:
-    return Fault(path, "no such path in the template", path, "a path written there", nearest(path, _paths(raw)))
+    return Fault(
+        path,
+        "no such path in the template",
+        path,
+        "a path written there",
+        nearest(path, _paths(raw)),
+    )
 
 
 def _grid_faults(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> Iterator[Fault]:
@@ -112,11 +124,15 @@ def _grid_faults(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> I
     for path, values in grid.items():
         if path not in known:
             yield _no_path(raw, path)
-        elif isinstance(values, (str, bytes)) or not isinstance(values, Sequence) or not len(values):
+        elif (
+            isinstance(values, (str, bytes)) or not isinstance(values, Sequence) or not len(values)
+        ):
             yield Fault(path, "no values to take", accepted="a list of values")
         for other in grid:
             if path.startswith(other + "."):
-                yield Fault(path, "lies inside another path of the grid", path, f"either it or {other}")
+                yield Fault(
+                    path, "lies inside another path of the grid", path, f"either it or {other}"
+                )
 
 
 def _paths(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -141,7 +157,9 @@ def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
         if len(written) > 1:
             column = pd.Series(values, index=list(rows), dtype=object)
             numbers = all(isinstance(value, (bool, int, float)) for value in values)
-            columns[path] = column.infer_objects() if numbers else column  # inferring makes None a NaN
+            columns[path] = (
+                column.infer_objects() if numbers else column
+            )  # inferring makes None a NaN
     return pd.DataFrame(columns, index=pd.Index(list(rows), name="name", dtype=object))
 
 
@@ -158,7 +176,9 @@ def _leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, tuple(value) if isinstance(value, list) else value
 
 
-def write(folder: str | Path, manifests: Mapping[str, Manifest], *, overwrite: bool = False) -> list[Path]:
+def write(
+    folder: str | Path, manifests: Mapping[str, Manifest], *, overwrite: bool = False
+) -> list[Path]:
     """Save each manifest as `folder`/<name>.json; equal files are left alone, others in the folder stay.
 
     Returns:
@@ -167,11 +187,19 @@ def write(folder: str | Path, manifests: Mapping[str, Manifest], *, overwrite: b
     Raises:
         FileExistsError: a file holds something else and `overwrite` is False; nothing is written then.
     """
-    texts = {Path(folder) / f"{name}.json": manifest.to_json() for name, manifest in manifests.items()}
-    changed = {path: text for path, text in texts.items() if not path.exists() or path.read_bytes() != text.encode()}
+    texts = {
+        Path(folder) / f"{name}.json": manifest.to_json() for name, manifest in manifests.items()
+    }
+    changed = {
+        path: text
+        for path, text in texts.items()
+        if not path.exists() or path.read_bytes() != text.encode()
+    }
     different = sorted(path.name for path in changed if path.exists())
     if different and not overwrite:
-        raise FileExistsError(f"expected no other manifests in {folder}, got {different}; try overwrite=True")
+        raise FileExistsError(
+            f"expected no other manifests in {folder}, got {different}; try overwrite=True"
+        )
     for path, text in changed.items():
         files.write_text(path, text)
     return list(changed)
@@ -193,7 +221,13 @@ def read(folder: str | Path, *, task: Vocabulary | None = None) -> dict[str, Man
             manifests[path.stem] = load(path, task=task)
         except ManifestError as error:
             faults += [
-                Fault(f"{path.name}: {f.path}".removesuffix(": "), f.problem, f.value, f.accepted, f.nearest)
+                Fault(
+                    f"{path.name}: {f.path}".removesuffix(": "),
+                    f.problem,
+                    f.value,
+                    f.accepted,
+                    f.nearest,
+                )
                 for f in error.faults
             ]
     if not manifests and not faults:

@@ -32,10 +32,23 @@ from .schema import (
 )
 from .type_errors import type_faults
 
-__all__ = ["Manifest", "ManifestError", "ManifestNotFoundError", "Stage", "Vocabulary", "load", "parse"]
+__all__ = [
+    "Manifest",
+    "ManifestError",
+    "ManifestNotFoundError",
+    "Stage",
+    "Vocabulary",
+    "load",
+    "parse",
+]
 
-_TRANSLATED = "one of this system; try `python -m cplxnet.auto translate OLD NEW`, which makes one of it"
-LATER = {"products": "float32", "compile": False}  # keys added to schema 1: at their default fingerprints lack them
+_TRANSLATED = (
+    "one of this system; try `python -m cplxnet.auto translate OLD NEW`, which makes one of it"
+)
+LATER = {
+    "products": "float32",
+    "compile": False,
+}  # keys added to schema 1: at their default fingerprints lack them
 SCHEMA = 1  # of the manifests that this version reads and writes
 
 
@@ -109,7 +122,9 @@ class Manifest(Part):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threshold: Annotated[float, Field(allow_inf_nan=False)] = -0.5  # log_alpha above it: irrelevant
     samples: Literal["float32", "float16", "int16"] = "float32"  # how recordings are held in memory
-    products: Literal["float32", "tf32", "bfloat16"] = "float32"  # what matrix products and convolutions multiply
+    products: Literal["float32", "tf32", "bfloat16"] = (
+        "float32"  # what matrix products and convolutions multiply
+    )
     compile: bool = False  # the forward pass by torch.compile
     datasets: Table[Dataset] = Field(description="an object of datasets")
     features: Features = Field(description="an object with the key kind")
@@ -143,7 +158,9 @@ class Manifest(Part):
         spec, first = self.stages[name], self.stages[self.stage_order[0]]
         source = {key: spec if key in spec.model_fields_set else first for key in INHERITED}
         inherited: dict[str, Any] = {key: getattr(part, key) for key, part in source.items()}
-        own: dict[str, Any] = {key: getattr(spec, key) for key in ("n_epochs", "restart", "reset", "objective")}
+        own: dict[str, Any] = {
+            key: getattr(spec, key) for key in ("n_epochs", "restart", "reset", "objective")
+        }
         model = {**self.model.model_dump(), **spec.model.model_dump(exclude_unset=True)}
         return Stage(name=name, model=Component(**model), **own, **inherited)
 
@@ -192,7 +209,11 @@ def load(path: str | Path, *, task: Vocabulary | None = None) -> Manifest:
 
 
 def parse(
-    raw: Any, *, task: Vocabulary | None = None, source: str | Path = "manifest", faults: list[Fault] | None = None
+    raw: Any,
+    *,
+    task: Vocabulary | None = None,
+    source: str | Path = "manifest",
+    faults: list[Fault] | None = None,
 ) -> Manifest:
     """A manifest from JSON values.
 
@@ -208,9 +229,14 @@ def parse(
     faults = list(faults or [])
     manifest = None
     if not isinstance(raw, Mapping):
-        raise ManifestError(source, [*faults, Fault("", "not an object", raw, 'an object with the key "schema"')])
+        raise ManifestError(
+            source, [*faults, Fault("", "not an object", raw, 'an object with the key "schema"')]
+        )
     if is_older(raw):
-        raise ManifestError(source, [Fault("", "a manifest of the older complex_paper system", accepted=_TRANSLATED)])
+        raise ManifestError(
+            source,
+            [Fault("", "a manifest of the older complex_paper system", accepted=_TRANSLATED)],
+        )
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:

@@ -7,7 +7,14 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -27,7 +34,13 @@ class FrozenDict(dict[K, V]):
 
 def _relative(file: str) -> str:
     posix, windows = PurePosixPath(file), PureWindowsPath(file)
-    if posix.is_absolute() or windows.anchor or ".." in windows.parts or not posix.name or "\x00" in file:
+    if (
+        posix.is_absolute()
+        or windows.anchor
+        or ".." in windows.parts
+        or not posix.name
+        or "\x00" in file
+    ):
         raise ValueError("a path relative to the data folder, without '..'")
     return file
 
@@ -47,7 +60,9 @@ def _scalar(value: Any) -> Any:
     raise ValueError("null, true, false, a finite number, a string, or a list of those")
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]  # a key of a table: also part of file names
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")
+]  # a key of a table: also part of file names
 Keyword = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f]+$")]  # on one line
 File = Annotated[str, AfterValidator(_relative)]
@@ -92,8 +107,12 @@ class Features(Part):
 class Feed(Part):
     dataset: str = Field(description="the name of a dataset")
     sampler: str = Field(description="the name of a sampler")
-    n_batches: Count | None = Field(default=None, description="batches an epoch, for a sampler without an end")
-    batch_size: Count | None = Field(default=None, description="windows a batch, for a sampler that takes each once")
+    n_batches: Count | None = Field(
+        default=None, description="batches an epoch, for a sampler without an end"
+    )
+    batch_size: Count | None = Field(
+        default=None, description="windows a batch, for a sampler that takes each once"
+    )
 
     @model_validator(mode="after")
     def _one_size(self) -> Feed:
@@ -109,7 +128,9 @@ class Scorer(Part):
 
 class Term(Part):
     name: str = Field(description='the name of a loss, or "kl"')
-    reduction: Literal["sum", "mean"] | None = Field(default=None, description="null: the loss's own")
+    reduction: Literal["sum", "mean"] | None = Field(
+        default=None, description="null: the loss's own"
+    )
     coef: NotNegative = Field(default=1.0, description="multiplies the term in every stage")
 
 
@@ -132,10 +153,14 @@ class Early(Part):
 
     scorer: str = Field(description="the name of a scorer")
     patience: Count = Field(default=20, description="scores in a row without a new best")
-    cooldown: Annotated[int, Field(ge=0)] = Field(default=0, description="epochs skipped between two scorings")
+    cooldown: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="epochs skipped between two scorings"
+    )
     rtol: NotNegative = 0.0
     atol: NotNegative = 0.02
-    restore_best: bool = Field(default=False, description="end with the best weights; false: with the last")
+    restore_best: bool = Field(
+        default=False, description="end with the best weights; false: with the last"
+    )
 
 
 class StageSpec(Part):
@@ -143,13 +168,17 @@ class StageSpec(Part):
 
     feed: str = Field(default="", description="the name of a feed")
     n_epochs: Annotated[int, Field(ge=0)] = Field(description="epochs at most")
-    model: ModelChange = Field(default_factory=ModelChange, description="what differs from the manifest's model")
-    restart: bool = Field(default=True, description="a fresh optimizer; false: the last stage's state goes on")
+    model: ModelChange = Field(
+        default_factory=ModelChange, description="what differs from the manifest's model"
+    )
+    restart: bool = Field(
+        default=True, description="a fresh optimizer; false: the last stage's state goes on"
+    )
     reset: bool = Field(default=False, description="fresh weights; false: the last stage's")
     grad_clip: Positive | None = Field(default=None, description="largest gradient norm; null: any")
-    objective: Annotated[dict[Name, NotNegative], Field(min_length=1), AfterValidator(FrozenDict)] = Field(
-        description="an object of objective terms and their weights"
-    )
+    objective: Annotated[
+        dict[Name, NotNegative], Field(min_length=1), AfterValidator(FrozenDict)
+    ] = Field(description="an object of objective terms and their weights")
     optimizer: Optimizer = Field(default_factory=Optimizer)
     lr_scheduler: Component | None = Field(default=None, description="null: constant")
     early: Early | None = Field(default=None, description="null: off")

@@ -26,8 +26,14 @@ def read(path: str | Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        there = sorted(p.name for p in path.parent.glob("*.json"))[:5] if path.parent.is_dir() else []
-        hint = "one of " + ", ".join(there) if there else "a file: experiment_generator.ipynb writes the manifests"
+        there = (
+            sorted(p.name for p in path.parent.glob("*.json"))[:5] if path.parent.is_dir() else []
+        )
+        hint = (
+            "one of " + ", ".join(there)
+            if there
+            else "a file: experiment_generator.ipynb writes the manifests"
+        )
         raise ManifestNotFoundError(path, [Fault("", "no such file", accepted=hint)]) from None
     except OSError as error:
         fault = Fault("", f"cannot be read ({error.strerror})", accepted="a readable .json file")
@@ -49,7 +55,9 @@ def parse(text: str | bytes, *, source: str | Path) -> tuple[Any, list[Fault]]:
         fault = Fault("", f"not UTF-8 text at byte {error.start}", accepted="a JSON file in UTF-8")
     except json.JSONDecodeError as error:
         fault = Fault(
-            "", f"not JSON at line {error.lineno} column {error.colno}: {error.msg}", accepted="a JSON object"
+            "",
+            f"not JSON at line {error.lineno} column {error.colno}: {error.msg}",
+            accepted="a JSON object",
         )
     except RecursionError:
         fault = Fault("", "nested too deeply", accepted=f"at most {MAX_DEPTH} levels")
@@ -63,12 +71,20 @@ def parse(text: str | bytes, *, source: str | Path) -> tuple[Any, list[Fault]]:
 
 def _plain(value: Any, path: tuple[str, ...], faults: list[Fault], source: str | Path) -> Any:
     if len(path) > MAX_DEPTH:
-        fault = Fault(".".join(path[:4]), "nested too deeply", accepted=f"at most {MAX_DEPTH} levels")
+        fault = Fault(
+            ".".join(path[:4]), "nested too deeply", accepted=f"at most {MAX_DEPTH} levels"
+        )
         raise ManifestError(source, [fault])
     if isinstance(value, _Pairs):
-        faults += [Fault(".".join((*path, key)), "key given twice", key, "each key once") for key in value.twice]
+        faults += [
+            Fault(".".join((*path, key)), "key given twice", key, "each key once")
+            for key in value.twice
+        ]
         names = {key: _utf8(key, (*path, key), faults) for key in value}
-        return {names[key]: _plain(item, (*path, names[key]), faults, source) for key, item in value.items()}
+        return {
+            names[key]: _plain(item, (*path, names[key]), faults, source)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_plain(item, (*path, str(k)), faults, source) for k, item in enumerate(value)]
     return _utf8(value, path, faults) if isinstance(value, str) else value

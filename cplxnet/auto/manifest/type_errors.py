@@ -38,16 +38,27 @@ def _fault(kind: str, where: tuple[Any, ...], item: Any, root: type[BaseModel]) 
     if kind == "extra_forbidden":
         known = _keys(_model(root, where[:-1]))
         return Fault(path, "unknown key", item["input"], one_of(known), nearest(where[-1], known))
-    marked = item["loc"][-1:] == ("[key]",)  # a table's key; an open part's keyword has no mark of its own
+    marked = item["loc"][-1:] == (
+        "[key]",
+    )  # a table's key; an open part's keyword has no mark of its own
     keyword = not marked and kind == "string_pattern_mismatch" and item["input"] == where[-1]
     if marked or keyword:
-        return Fault(path, "unusable key", item["input"], "letters, digits and _" + ("" if keyword else " or -"))
+        return Fault(
+            path,
+            "unusable key",
+            item["input"],
+            "letters, digits and _" + ("" if keyword else " or -"),
+        )
     return Fault(path, "unusable value", item["input"], _accepted(kind, item))
 
 
 def _accepted(kind: str, item: Any) -> str:
     context = item.get("ctx", {})
-    bounds = {"greater_than": "more than", "greater_than_equal": "at least", "less_than": "less than"}
+    bounds = {
+        "greater_than": "more than",
+        "greater_than_equal": "at least",
+        "less_than": "less than",
+    }
     if kind in bounds:
         return f"{bounds[kind]} {next(iter(context.values()))}"
     if kind == "value_error":
@@ -67,7 +78,9 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 def _description(root: type[BaseModel], where: tuple[Any, ...]) -> str:
     fields = _model(root, where[:-1]).model_fields.items()
-    return next((field.description or "" for name, field in fields if where[-1] in (name, field.alias)), "")
+    return next(
+        (field.description or "" for name, field in fields if where[-1] in (name, field.alias)), ""
+    )
 
 
 def _model(root: type[BaseModel], where: tuple[Any, ...]) -> type[BaseModel]:

@@ -8,7 +8,19 @@ from typing import Any
 
 from . import page, plots
 from .folders import gather, methods, missing
-from .tables import STATUS, aggregate, collect, form, history, layers, of_run, readings, runs, status, summary
+from .tables import (
+    STATUS,
+    aggregate,
+    collect,
+    form,
+    history,
+    layers,
+    of_run,
+    readings,
+    runs,
+    status,
+    summary,
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -20,17 +20,25 @@ def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
 
     Raises ValueError where no run is through with the stage.
     """
-    manifests = {f"{folder}/{name}": one for folder in folders for name, one in grid.read(folder).items()}
+    manifests = {
+        f"{folder}/{name}": one for folder in folders for name, one in grid.read(folder).items()
+    }
     labels, found = methods(manifests), []
     for folder in dict.fromkeys(map(str, folders)):
         for row in tables.layers(folder).to_dict("records"):
             if row["stage"] == stage:
                 run = f"{folder}/{row['run']}"
-                own = {"method": labels[run], C: grid.value(manifests[run], C), "seed": manifests[run].seed}
+                own = {
+                    "method": labels[run],
+                    C: grid.value(manifests[run], C),
+                    "seed": manifests[run].seed,
+                }
                 counts = {key: row[key] for key in ("layer", "n_par", "n_zero", "sparsity")}
                 found.append({"folder": folder, "run": row["run"], **own, **counts})
     if not found:
-        raise Lacking(f"expected runs through with {stage!r}, got none; try again when one is, or run the folder")
+        raise Lacking(
+            f"expected runs through with {stage!r}, got none; try again when one is, or run the folder"
+        )
     return pd.DataFrame(found)
 
 
@@ -45,7 +53,12 @@ def figure(found: pd.DataFrame, *, label: str = "C") -> Figure:
         raise Lacking("expected runs with irrelevant weights, got none; try a larger C")
     panels, norm = by_method(found), plots.log_norm(found[C])
     drawn, axes = plt.subplots(
-        len(panels), 1, figsize=(7, 1 + 3.5 * len(panels)), sharex=True, squeeze=False, layout="constrained"
+        len(panels),
+        1,
+        figsize=(7, 1 + 3.5 * len(panels)),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
     )
     for one, (method, group) in zip(axes.flat, panels, strict=True):
         _lines(one, group, norm, label)
@@ -60,4 +73,10 @@ def _lines(axes: Axes, group: pd.DataFrame, norm: LogNorm, label: str) -> None:
     names = list(dict.fromkeys(group["layer"]))
     for value, replicates in group.groupby(C):
         means = 100 * replicates.groupby("layer")["sparsity"].mean().reindex(names)
-        axes.plot(names, means, "o-", color=plt.get_cmap(plots.COLOURS)(norm(value)), label=f"{label} = {value:g}")
+        axes.plot(
+            names,
+            means,
+            "o-",
+            color=plt.get_cmap(plots.COLOURS)(norm(value)),
+            label=f"{label} = {value:g}",
+        )

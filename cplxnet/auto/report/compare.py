@@ -38,7 +38,9 @@ def rows(table: pd.DataFrame, *, scorer: str = "test", seed: int = 0) -> pd.Data
         shared = _shared([curves[method][s] for method in (first, second) for s in seeds])
         if shared is None:
             continue
-        deltas = np.array([_at(curves[first][s], shared) - _at(curves[second][s], shared) for s in seeds])
+        deltas = np.array(
+            [_at(curves[first][s], shared) - _at(curves[second][s], shared) for s in seeds]
+        )
         low, high = _bootstrap(deltas, seed)
         overall = deltas.mean(axis=1, keepdims=True)
         whole = (float(overall.mean()), *(float(limit[0]) for limit in _bootstrap(overall, seed)))
@@ -52,7 +54,11 @@ def rows(table: pd.DataFrame, *, scorer: str = "test", seed: int = 0) -> pd.Data
 
 def _curves(table: pd.DataFrame, scorer: str) -> dict[str, dict[int, pd.Series]]:
     """method -> seed -> score by rising compression."""
-    tuned = chosen(table, scorer, "fine-tune").astype({"compression": float}).dropna(subset=["compression"])
+    tuned = (
+        chosen(table, scorer, "fine-tune")
+        .astype({"compression": float})
+        .dropna(subset=["compression"])
+    )
     found = {
         method: {
             int(seed): replicate.groupby("compression")["average_precision"].mean()
@@ -72,12 +78,17 @@ def _shared(curves: list[pd.Series]) -> np.ndarray | None:
     """The range of compression that all curves span; None where there is none."""
     if not curves:
         return None
-    low, high = max(curve.index.min() for curve in curves), min(curve.index.max() for curve in curves)
+    low, high = (
+        max(curve.index.min() for curve in curves),
+        min(curve.index.max() for curve in curves),
+    )
     return np.geomspace(low, high, N_POINTS) if low < high else None
 
 
 def _at(curve: pd.Series, compression: np.ndarray) -> np.ndarray:
-    return np.interp(np.log(compression), np.log(curve.index.to_numpy(float)), curve.to_numpy(float))
+    return np.interp(
+        np.log(compression), np.log(curve.index.to_numpy(float)), curve.to_numpy(float)
+    )
 
 
 def _bootstrap(deltas: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +119,8 @@ def sentences(table: pd.DataFrame, found: pd.DataFrame, *, scorer: str = "test")
 
 def _said(rows: pd.DataFrame) -> Iterator[str]:
     first, second, n, overall, low, high = (
-        rows.iloc[0][name] for name in ("first", "second", "n", "overall", "overall_low", "overall_high")
+        rows.iloc[0][name]
+        for name in ("first", "second", "n", "overall", "overall_low", "overall_high")
     )
     better, worse = (first, second) if overall >= 0 else (second, first)
     span = f"from {rows['compression'].min():.3g} to {rows['compression'].max():.3g} times fewer"
@@ -159,10 +171,18 @@ def figure(found: pd.DataFrame, *, scorer: str = "test") -> Figure:
     drawn, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for index, ((first, second), rows) in enumerate(found.groupby(["first", "second"], sort=False)):
         colour, _ = style.of(index)
-        axes.plot(rows["compression"], rows["difference"], color=colour, label=f"{first} - {second}")
-        axes.fill_between(rows["compression"], rows["low"], rows["high"], color=colour, alpha=0.2, lw=0)
+        axes.plot(
+            rows["compression"], rows["difference"], color=colour, label=f"{first} - {second}"
+        )
+        axes.fill_between(
+            rows["compression"], rows["low"], rows["high"], color=colour, alpha=0.2, lw=0
+        )
     axes.axhline(0, color="0.3", lw=1)
-    axes.set(xscale="log", xlabel="compression, times fewer real numbers", ylabel=f"difference of AP, {scorer}")
+    axes.set(
+        xscale="log",
+        xlabel="compression, times fewer real numbers",
+        ylabel=f"difference of AP, {scorer}",
+    )
     plots.plain_log(axes)
     if len(found):
         axes.legend(frameon=False, fontsize=9)

@@ -15,7 +15,11 @@ from cplxnet.auto.manifest.experiments import C
 from . import plots, tables
 from .folders import Lacking, methods
 
-NOTE = {"ap": "average precision", "precision": "precision at logit > 0", "recall": "recall at logit > 0"}
+NOTE = {
+    "ap": "average precision",
+    "precision": "precision at logit > 0",
+    "recall": "recall at logit > 0",
+}
 LINES = ("-", "--", "-.", ":")
 
 
@@ -27,18 +31,27 @@ def rows(*folders: str | Path, scorer: str = "test") -> tuple[pd.DataFrame, pd.D
 
     Raises ValueError where no run has such scores.
     """
-    manifests = {f"{folder}/{name}": one for folder in folders for name, one in grid.read(folder).items()}
+    manifests = {
+        f"{folder}/{name}": one for folder in folders for name, one in grid.read(folder).items()
+    }
     labels, pooled, notes = methods(manifests), [], []
     for folder in dict.fromkeys(map(str, folders)):
         for about, results in tables.runs(folder):
             one = manifests[f"{folder}/{about['run']}"]
             lowest = getattr(tasks.TASKS[one.task], "LOWEST_NOTE", 0)
-            own = {"folder": folder, "run": about["run"], "method": labels[f"{folder}/{about['run']}"]}
+            own = {
+                "folder": folder,
+                "run": about["run"],
+                "method": labels[f"{folder}/{about['run']}"],
+            }
             own |= {C: grid.value(one, C), "seed": one.seed}
             for stage in ("dense", "fine-tune"):
                 end = results.get(stage, {}).get("scores", {}).get(scorer, {}).get("end") or {}
                 pooled += [own | {"stage": stage, **point} for point in _points(end.get("curve"))]
-                notes += [own | {"stage": stage, "note": lowest + point.pop("index"), **point} for point in _notes(end)]
+                notes += [
+                    own | {"stage": stage, "note": lowest + point.pop("index"), **point}
+                    for point in _notes(end)
+                ]
     if not pooled and not notes:
         raise Lacking(
             f"expected precision-recall curves by {scorer!r}, got none; try a scorer with curves: true in its manifest"
@@ -48,12 +61,18 @@ def rows(*folders: str | Path, scorer: str = "test") -> tuple[pd.DataFrame, pd.D
 
 def _points(curve: dict[str, list[float]] | None) -> list[dict[str, float]]:
     curve = curve or {"recall": [], "precision": []}
-    return [{"recall": r, "precision": p} for r, p in zip(curve["recall"], curve["precision"], strict=True)]
+    return [
+        {"recall": r, "precision": p}
+        for r, p in zip(curve["recall"], curve["precision"], strict=True)
+    ]
 
 
 def _notes(end: dict[str, Any]) -> list[dict[str, Any]]:
     lists = [end.get("notes", {}).get(name, []) for name in NOTE]
-    found = [{"index": k, **dict(zip(NOTE, values, strict=True))} for k, values in enumerate(zip(*lists, strict=True))]
+    found = [
+        {"index": k, **dict(zip(NOTE, values, strict=True))}
+        for k, values in enumerate(zip(*lists, strict=True))
+    ]
     return [point for point in found if point["ap"] is not None]
 
 
@@ -71,7 +90,12 @@ def figure(pooled: pd.DataFrame, notes: pd.DataFrame, *, scorer: str = "test") -
         if len(notes):
             _by_note(axes, notes, name, norm)
         axes.set(xlabel="note, MIDI number", ylabel=title, ylim=(-0.03, 1.03))
-    first.set(xlabel="recall", ylabel="precision, all notes pooled", ylim=(-0.03, 1.03), xlim=(-0.03, 1.03))
+    first.set(
+        xlabel="recall",
+        ylabel="precision, all notes pooled",
+        ylim=(-0.03, 1.03),
+        xlim=(-0.03, 1.03),
+    )
     first.set_title(f"scored on {scorer}", fontsize=10)
     for axes in panels.flat:
         axes.grid(alpha=0.25)
@@ -84,7 +108,13 @@ def _pooled(axes: Axes, pooled: pd.DataFrame, norm: Any) -> None:
     for (stage, method, c, _, _), points in pooled.groupby(["stage", "method", C, "folder", "run"]):
         look = _look(pooled, stage, method, c, norm)
         label = look.pop("label")
-        axes.step(points["recall"], points["precision"], where="pre", label=None if label in said else label, **look)
+        axes.step(
+            points["recall"],
+            points["precision"],
+            where="pre",
+            label=None if label in said else label,
+            **look,
+        )
         said.add(label)
 
 

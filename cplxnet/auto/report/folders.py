@@ -32,7 +32,9 @@ def gather(*folders: str | Path) -> pd.DataFrame:
     """
     if not folders:
         raise ValueError("expected a folder of manifests at least, got none; try runs/demo")
-    manifests = {f"{folder}/{name}": one for folder in folders for name, one in grid.read(folder).items()}
+    manifests = {
+        f"{folder}/{name}": one for folder in folders for name, one in grid.read(folder).items()
+    }
     labels, rows = methods(manifests), []
     for folder in dict.fromkeys(map(str, folders)):
         for row in tables.collect(folder).to_dict("records"):
@@ -40,7 +42,10 @@ def gather(*folders: str | Path) -> pd.DataFrame:
             one = manifests[run]
             feed = one.feeds[one.scorers[row["scorer"]].feed]
             own = {"folder": folder, "method": labels[run], "seed": one.seed, C: grid.value(one, C)}
-            own |= {"n_epochs": one.stage(row["stage"]).n_epochs, "file": one.datasets[feed.dataset].file}
+            own |= {
+                "n_epochs": one.stage(row["stage"]).n_epochs,
+                "file": one.datasets[feed.dataset].file,
+            }
             rows.append({str(key): value for key, value in row.items()} | own)
     return pd.DataFrame(rows)
 
@@ -50,10 +55,18 @@ def methods(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     varied = grid.varied(manifests)
     others = [path for path in varied if not path.startswith(_IN_MODEL) and path not in _NO_METHOD]
     others = [path for path in others if ".model." not in path]
-    traits = {name: _network(one) | {path: varied[path][name] for path in others} for name, one in manifests.items()}
+    traits = {
+        name: _network(one) | {path: varied[path][name] for path in others}
+        for name, one in manifests.items()
+    }
     names = dict.fromkeys(name for found in traits.values() for name in found)
-    shown = [name for name in names if len({repr(found.get(name)) for found in traits.values()}) > 1]
-    return {run: " ".join(_said(name, found.get(name)) for name in shown).strip() for run, found in traits.items()}
+    shown = [
+        name for name in names if len({repr(found.get(name)) for found in traits.values()}) > 1
+    ]
+    return {
+        run: " ".join(_said(name, found.get(name)) for name in shown).strip()
+        for run, found in traits.items()
+    }
 
 
 def _network(manifest: Manifest) -> dict[str, Any]:
@@ -108,10 +121,16 @@ def missing(folders: Iterable[str | Path]) -> list[str]:
         if len(left):
             named = ", ".join(_how_far(str(run), row) for run, row in left.head(8).iterrows())
             more = f" and {len(left) - 8} more" if len(left) > 8 else ""
-            sentences.append(f"{folder}: {len(left)} of {len(states)} runs are not done: {named}{more}.")
+            sentences.append(
+                f"{folder}: {len(left)} of {len(states)} runs are not done: {named}{more}."
+            )
     return sentences
 
 
 def _how_far(run: str, row: pd.Series) -> str:
-    where = f" in {row['stage']}, epoch {row['epoch']:.0f} of {row['n_epochs']:.0f}" if pd.notna(row["stage"]) else ""
+    where = (
+        f" in {row['stage']}, epoch {row['epoch']:.0f} of {row['n_epochs']:.0f}"
+        if pd.notna(row["stage"])
+        else ""
+    )
     return f"{run} ({row['state']}{where if pd.notna(row['epoch']) and pd.notna(row['n_epochs']) else ''})"

@@ -44,14 +44,20 @@ class _Parts:
     figure: Figure | None
     rows: pd.DataFrame
     sentences: list[str] = field(default_factory=list)
-    beside: dict[str, pd.DataFrame] = field(default_factory=dict)  # further tables, by what their file is called
+    beside: dict[str, pd.DataFrame] = field(
+        default_factory=dict
+    )  # further tables, by what their file is called
 
 
 def _trade_off(asked: Asked) -> _Parts:
     table = gather(*asked.folders)
     rows = trade_off.rows(table, scorer=asked.scorer)
     known = _published(table, asked)
-    return _Parts(trade_off.figure(rows, scorer=asked.scorer, published=known), rows, trade_off.sentences(rows))
+    return _Parts(
+        trade_off.figure(rows, scorer=asked.scorer, published=known),
+        rows,
+        trade_off.sentences(rows),
+    )
 
 
 def _published(table: pd.DataFrame, asked: Asked) -> dict[str, float]:
@@ -61,7 +67,11 @@ def _published(table: pd.DataFrame, asked: Asked) -> dict[str, float]:
     task = tasks.TASKS[next(iter(grid.read(asked.folders[0]).values())).task]
     for file, rows in scored.groupby("file"):
         older = bool(rows["average_precision_trabelsi2018"].notna().any())
-        known = task.published(str(file), data=asked.data, older_protocol=older) if hasattr(task, "published") else {}
+        known = (
+            task.published(str(file), data=asked.data, older_protocol=older)
+            if hasattr(task, "published")
+            else {}
+        )
         if not known:
             return {}
         found |= known
@@ -69,7 +79,13 @@ def _published(table: pd.DataFrame, asked: Asked) -> dict[str, float]:
 
 
 def _threshold(asked: Asked) -> _Parts:
-    options = {"runs": asked.runs, "at": asked.at, "scorer": asked.scorer, "data": asked.data, "device": asked.device}
+    options = {
+        "runs": asked.runs,
+        "at": asked.at,
+        "scorer": asked.scorer,
+        "data": asked.data,
+        "device": asked.device,
+    }
     rows = threshold.scan(asked.folders, **options)  # type: ignore[arg-type]
     if asked.tune:
         again = threshold.tune(asked.folders, asked.out / "threshold-runs", **options)  # type: ignore[arg-type]
@@ -86,7 +102,9 @@ def _layers(asked: Asked) -> _Parts:
 def _profile(asked: Asked) -> _Parts:
     rows = profile.rows(gather(*asked.folders), scorer=asked.scorer)
     alone = int((rows["n"] < 2).sum())
-    said = [f"{alone} of {len(rows)} values of C have one replicate, hence no band."] if alone else []
+    said = (
+        [f"{alone} of {len(rows)} values of C have one replicate, hence no band."] if alone else []
+    )
     return _Parts(profile.figure(rows, scorer=asked.scorer), rows, said)
 
 
@@ -97,8 +115,14 @@ def _stopping(asked: Asked) -> _Parts:
 
 def _curves(asked: Asked) -> _Parts:
     pooled, notes = curves.rows(*asked.folders, scorer=asked.scorer)
-    said = [] if len(pooled) else [f"No pooled curves: scorer {asked.scorer!r} does not keep them (curves: true)."]
-    return _Parts(curves.figure(pooled, notes, scorer=asked.scorer), pooled, said, {"by-note": notes})
+    said = (
+        []
+        if len(pooled)
+        else [f"No pooled curves: scorer {asked.scorer!r} does not keep them (curves: true)."]
+    )
+    return _Parts(
+        curves.figure(pooled, notes, scorer=asked.scorer), pooled, said, {"by-note": notes}
+    )
 
 
 def _compare(asked: Asked) -> _Parts:
@@ -149,7 +173,9 @@ def make(
     """
     if kind not in KINDS:
         raise ValueError(f"expected a kind of report ({', '.join(KINDS)}), got {kind!r}")
-    places = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    places = (
+        [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    )
     for place in places:
         _check(place)
     asked = Asked(
@@ -176,6 +202,10 @@ def make(
 
 def _check(place: Path) -> None:
     if place.is_dir() and not list(place.glob("*.json")):
-        raise ValueError(f"{place}: expected a folder of manifests, got no manifests in this folder (*.json)")
+        raise ValueError(
+            f"{place}: expected a folder of manifests, got no manifests in this folder (*.json)"
+        )
     if place.is_dir() and RunFolder(place).config:
-        raise ValueError(f"{place}: expected a folder of manifests, got the folder of one run; try {place.parent}")
+        raise ValueError(
+            f"{place}: expected a folder of manifests, got the folder of one run; try {place.parent}"
+        )

@@ -14,7 +14,18 @@ from cplxnet.auto.manifest.experiments import C
 from . import tables
 
 LEVELS = (50.0, 200.0)  # times fewer real numbers, of which the readings say what they cost
-COLUMNS = ["form", "C", "n", "compression", "kept", "before", "after", "loss", "loss_low", "loss_high"]
+COLUMNS = [
+    "form",
+    "C",
+    "n",
+    "compression",
+    "kept",
+    "before",
+    "after",
+    "loss",
+    "loss_low",
+    "loss_high",
+]
 HEADS = "form | C | replicates | times fewer | real numbers kept | AP before fine-tuning | AP | below dense | of each"
 BEGIN, END = "<!-- begin: python -m cplxnet.auto page {folder} --into FILE -->", "<!-- end -->"
 
@@ -66,9 +77,20 @@ def _table(found: pd.DataFrame) -> Iterator[str]:
     yield f"| {HEADS} |"
     yield "|---|" + "---:|" * HEADS.count("|")
     for _, row in found.iterrows():
-        numbers = f"{row['C']:g}", f"{row['n']:d}", f"{row['compression']:.3g}", f"{row['kept']:,.0f}"
-        scores = f"{row['before']:.4f}", f"{row['after']:.4f}", f"{row['loss']:z.4f}"  # z: 0.0000, never -0.0000
-        spread = f"{row['loss_low']:z.4f} to {row['loss_high']:z.4f}" if row["n"] > 1 else "one only"
+        numbers = (
+            f"{row['C']:g}",
+            f"{row['n']:d}",
+            f"{row['compression']:.3g}",
+            f"{row['kept']:,.0f}",
+        )
+        scores = (
+            f"{row['before']:.4f}",
+            f"{row['after']:.4f}",
+            f"{row['loss']:z.4f}",
+        )  # z: 0.0000, never -0.0000
+        spread = (
+            f"{row['loss_low']:z.4f} to {row['loss_high']:z.4f}" if row["n"] > 1 else "one only"
+        )
         yield "| " + " | ".join((row["form"], *numbers, *scores, spread)) + " |"
 
 
@@ -80,8 +102,13 @@ def _readings(table: pd.DataFrame, found: pd.DataFrame, scorer: str) -> Iterator
     n_par, chance = int(chosen["n_par"].iloc[0]), chosen["positive_share"].iloc[0]
     spread = float(dense.max() - dense.min()) if len(dense) > 1 else None
     scores = " and ".join(f"{value:.4f}" for value in sorted(dense))
-    yield f"Dense: {n_par:,} real numbers, average precision {scores} on {scorer} ({chance:.3f} would be chance), " + (
-        "one replicate." if spread is None else f"so {len(dense)} replicates differ by {spread:.4f}."
+    yield (
+        f"Dense: {n_par:,} real numbers, average precision {scores} on {scorer} ({chance:.3f} would be chance), "
+        + (
+            "one replicate."
+            if spread is None
+            else f"so {len(dense)} replicates differ by {spread:.4f}."
+        )
     )
     for _, row in found.iterrows():
         yield (
@@ -123,5 +150,7 @@ def put(page: str | Path, begin: str, end: str, text: str) -> None:
     head, found, rest = page.read_text(encoding="utf-8").partition(begin + "\n")
     _, ended, tail = rest.partition(end)
     if not found or not ended or begin in rest:
-        raise ValueError(f"{page}: expected the lines {begin!r} and {end!r} once, got others; write them where it goes")
+        raise ValueError(
+            f"{page}: expected the lines {begin!r} and {end!r} once, got others; write them where it goes"
+        )
     files.write_text(page, f"{head}{begin}\n\n{text.rstrip()}\n\n{end}{tail}")

@@ -18,7 +18,11 @@ COLOURS = "viridis"  # readable without colour vision and in grey
 def learning_curves(history: pd.DataFrame) -> Figure:
     """Loss, validation score and KL of one run (`report.history`) against the epoch, its stages one after another."""
     figure, panels = plt.subplots(3, 1, figsize=(7, 6.5), sharex=True, layout="constrained")
-    titles = {"loss": "loss, nats per label", "validation": f"{PRECISION},\nvalidation", "kl": "KL sum, nats"}
+    titles = {
+        "loss": "loss, nats per label",
+        "validation": f"{PRECISION},\nvalidation",
+        "kl": "KL sum, nats",
+    }
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         for i, (stage, group) in enumerate(history.groupby("stage", sort=False)):
             values = pd.to_numeric(group[column])
@@ -43,7 +47,9 @@ def dense_band(axes: Axes, scores: pd.Series, colour: str, label: str) -> None:
     """The dense networks' scores: a line at their mean, a band from the least to the greatest."""
     mean, low, high = scores.mean(), scores.min(), scores.max()
     spread = f" to {high:.3f}" if high - low > 5e-4 else ""
-    axes.axhspan(low - 1e-3, high + 1e-3, color=colour, alpha=0.3, lw=0, label=f"{label}, {low:.3f}{spread}")
+    axes.axhspan(
+        low - 1e-3, high + 1e-3, color=colour, alpha=0.3, lw=0, label=f"{label}, {low:.3f}{spread}"
+    )
     axes.axhline(mean, color=colour, lw=1)
 
 
@@ -53,7 +59,9 @@ def log_norm(values: pd.Series) -> LogNorm:
     if values.empty:  # C is not written, or 0
         return LogNorm(1.0, 10.0)
     low, high = values.min(), values.max()
-    return LogNorm(low / 1.001, high * 1.6)  # the palest end of the palette is left out: it does not print
+    return LogNorm(
+        low / 1.001, high * 1.6
+    )  # the palest end of the palette is left out: it does not print
 
 
 def plain_log(axes: Axes, *, axis: str = "x") -> None:

@@ -39,7 +39,9 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     dense, dense_low, dense_high: the dense networks' mean, least and greatest score.
     """
     tuned = chosen(table, scorer, "fine-tune")
-    dense = table[(table["scorer"] == scorer) & (table["stage"] == "dense")]["average_precision"].astype(float)
+    dense = table[(table["scorer"] == scorer) & (table["stage"] == "dense")][
+        "average_precision"
+    ].astype(float)
     numbers = {
         "before": tuned["average_precision_start"].astype(float),
         "after": tuned["average_precision"].astype(float),
@@ -47,12 +49,16 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
         "compression": tuned["compression"].astype(float),
     }
     found = []
-    for (method, c), group in tuned[["method", C]].assign(**numbers).groupby(["method", C], sort=True):
+    for (method, c), group in (
+        tuned[["method", C]].assign(**numbers).groupby(["method", C], sort=True)
+    ):
         row = {"method": method, C: c, "n": len(group)}
         for name in QUANTITIES:
             limits = interval(group[name], log=name == "compression")
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), limits, strict=True))
-        found.append(row | {"dense": dense.mean(), "dense_low": dense.min(), "dense_high": dense.max()})
+        found.append(
+            row | {"dense": dense.mean(), "dense_low": dense.min(), "dense_high": dense.max()}
+        )
     return pd.DataFrame(found)
 
 
@@ -66,28 +72,53 @@ def figure(found: pd.DataFrame, *, scorer: str = "test", label: str = "C") -> Fi
     plots.dense_band(upper, found[["dense", "dense_low", "dense_high"]].iloc[0], "0.5", "dense")
     for index, (method, group) in enumerate(by_method(found)):
         colour, marker = style.of(index)
-        _band(upper, group, "before", colour, f"{marker}--", f"{method} before fine-tuning".strip(), hollow=True)
+        _band(
+            upper,
+            group,
+            "before",
+            colour,
+            f"{marker}--",
+            f"{method} before fine-tuning".strip(),
+            hollow=True,
+        )
         _band(upper, group, "after", colour, f"{marker}-", f"{method} after fine-tuning".strip())
         _band(lower, group, "compression", colour, f"{marker}-", method)
     upper.set(ylabel=f"{plots.PRECISION}, {scorer}")
     upper.legend(frameon=False, fontsize=9)
-    lower.set(xscale="log", yscale="log", xlabel=f"{label}, weight of the KL term", ylabel="compression, times")
+    lower.set(
+        xscale="log",
+        yscale="log",
+        xlabel=f"{label}, weight of the KL term",
+        ylabel="compression, times",
+    )
     plots.plain_log(lower, axis="y")
     plots.plain_log(lower)
     right = lower.secondary_yaxis("right", functions=(lambda x: x, lambda x: x))
     right.set_ylabel("zeros, percent of all numbers")
     right.yaxis.set_major_locator(lower.yaxis.get_major_locator())
-    right.yaxis.set_major_formatter(lambda times, _: f"{100 - 100 / times:.3g}" if times >= 1 else "")
+    right.yaxis.set_major_formatter(
+        lambda times, _: f"{100 - 100 / times:.3g}" if times >= 1 else ""
+    )
     right.yaxis.set_minor_locator(plt.NullLocator())
     for axes in (upper, lower):
         axes.grid(alpha=0.25)
     return drawn
 
 
-def _band(axes: Axes, group: pd.DataFrame, name: str, colour: str, fmt: str, label: str, hollow: bool = False) -> None:
+def _band(
+    axes: Axes,
+    group: pd.DataFrame,
+    name: str,
+    colour: str,
+    fmt: str,
+    label: str,
+    hollow: bool = False,
+) -> None:
     face = "white" if hollow else colour
     axes.plot(group[C], group[name], fmt, color=colour, mfc=face, label=label)
     # no part in the axis limits: those are of the means
     limits = axes.dataLim.frozen()
-    axes.fill_between(group[C], group[f"{name}_low"], group[f"{name}_high"], color=colour, alpha=0.15, lw=0)
+    axes.fill_between(
+        group[C], group[f"{name}_low"], group[f"{name}_high"], color=colour, alpha=0.15, lw=0
+    )
     axes.dataLim.set(limits)

@@ -47,12 +47,19 @@ def threshold_for(model: nn.Module, compression: float) -> float:
     n_kept = math.ceil((n_par / compression - fixed) / parts) if compression > 1 else 0
     if not 0 < n_kept < len(ranked):
         most = n_par / (fixed + parts)
-        raise ValueError(f"expected a compression between 1 and {most:.4g}, got {compression:g}; try one in between")
+        raise ValueError(
+            f"expected a compression between 1 and {most:.4g}, got {compression:g}; try one in between"
+        )
     return float(ranked[n_kept - 1])
 
 
 def remask(
-    source: str | Path, manifest: Manifest, into: str | Path, *, data: str | Path = "data", device: str = "cpu"
+    source: str | Path,
+    manifest: Manifest,
+    into: str | Path,
+    *,
+    data: str | Path = "data",
+    device: str = "cpu",
 ) -> list[str]:
     """Put into the folder `into`, under the keys of `manifest`, the stages of the run `source` that have no masks.
 
@@ -65,7 +72,9 @@ def remask(
     before, after = read_manifest(source).resolved(), manifest.resolved()
     like = grid.edit(before, {"name": after.name, "threshold": after.threshold})
     if like.fingerprint() != after.fingerprint():
-        raise ValueError(f"{source}: expected a manifest that differs in name and threshold only, got another")
+        raise ValueError(
+            f"{source}: expected a manifest that differs in name and threshold only, got another"
+        )
     old, new = RunFolder(source), RunFolder(into)
     fingerprints = Materials(after, device=device, data=Path(data)).fingerprints
     keys: dict[str, str | None] = {"old": None, "new": None}
@@ -78,12 +87,24 @@ def remask(
         }
         result = (old.scores or {"stages": {}})["stages"].get(name, {})
         if result.get("key") != keys["old"]:
-            raise ValueError(f"{source}: expected stage {name} trained on the data in {data}, got none; try to run it")
+            raise ValueError(
+                f"{source}: expected stage {name} trained on the data in {data}, got none; try to run it"
+            )
         snapshot = files.read_tensors(old.snapshot(number, name)) | {"key": keys["new"]}
         files.write_tensors(new.snapshot(number, name), snapshot)
         counts = stages.counts(load_model(source, name)[0], after.threshold)
-        results[name] = result | counts | {"key": keys["new"], "reused_from": result["reused_from"] or old.path.name}
-    scores = {"schema": 1, "name": after.name, "seed": after.seed, "manifest": after.to_dict(), "stages": results}
+        results[name] = (
+            result
+            | counts
+            | {"key": keys["new"], "reused_from": result["reused_from"] or old.path.name}
+        )
+    scores = {
+        "schema": 1,
+        "name": after.name,
+        "seed": after.seed,
+        "manifest": after.to_dict(),
+        "stages": results,
+    }
     new.write_history([line for line in old.history if line["stage"] in results])
     new.write_scores(scores)
     return list(results)
@@ -99,7 +120,12 @@ def _unmasked(manifest: Manifest) -> Iterator[str]:
 
 
 def score_at(
-    model: nn.Module, manifest: Manifest, materials: Materials, *, threshold: float, scorer: str = "validation"
+    model: nn.Module,
+    manifest: Manifest,
+    materials: Materials,
+    *,
+    threshold: float,
+    scorer: str = "validation",
 ) -> float:
     """Pooled average precision of a variational network, what is irrelevant at `threshold` masked, nothing retrained.
 
@@ -128,26 +154,38 @@ def equalise(
     Returns the manifests that are written to `into`, and as `remask` the runs begun beside them.
     """
     made: dict[str, Manifest] = {}
-    found = [(compression, how, names) for compression in at for how, names in _by_reduction(folder).items()]
+    found = [
+        (compression, how, names)
+        for compression in at
+        for how, names in _by_reduction(folder).items()
+    ]
     with bar(total=len(found), desc="equal compression", unit="run") as shown:
         for compression, how, names in found:
-            source, threshold = _best(Path(folder), names, compression, data=Path(data), device=device)
+            source, threshold = _best(
+                Path(folder), names, compression, data=Path(data), device=device
+            )
             manifest, label = read_manifest(source), f"{how}-x{compression:g}"
-            made[label] = grid.edit(manifest, {"name": f"{manifest.name} x{compression:g}", "threshold": threshold})
+            made[label] = grid.edit(
+                manifest, {"name": f"{manifest.name} x{compression:g}", "threshold": threshold}
+            )
             remask(source, made[label], Path(into) / label, data=data, device=device)
             shown.update()
     grid.write(into, made, overwrite=True)
     return made
 
 
-def _best(folder: Path, names: Iterable[str], compression: float, *, data: Path, device: str) -> tuple[Path, float]:
+def _best(
+    folder: Path, names: Iterable[str], compression: float, *, data: Path, device: str
+) -> tuple[Path, float]:
     """The run that scores best on validation at this compression, and its threshold there."""
     tried = []
     for name in names:
         model, manifest = load_model(folder / name, SPARSIFY)
         threshold = threshold_for(model, compression)
         materials = Materials(manifest, device=device, data=data)
-        tried.append((score_at(model.to(device), manifest, materials, threshold=threshold), name, threshold))
+        tried.append(
+            (score_at(model.to(device), manifest, materials, threshold=threshold), name, threshold)
+        )
     _, name, threshold = max(tried)
     return folder / name, threshold
 
@@ -155,7 +193,12 @@ def _best(folder: Path, names: Iterable[str], compression: float, *, data: Path,
 def _by_reduction(folder: str | Path) -> Mapping[str, list[str]]:
     """The names of the runs under "sum" and of those under "mean"."""
     runs = grid.read(folder)
-    found = {how: [name for name, one in runs.items() if grid.value(one, REDUCTION) == how] for how in ("sum", "mean")}
+    found = {
+        how: [name for name, one in runs.items() if grid.value(one, REDUCTION) == how]
+        for how in ("sum", "mean")
+    }
     if not all(found.values()):
-        raise ValueError(f"{folder}: expected runs under sum and under mean, got {found}; try legacy.study")
+        raise ValueError(
+            f"{folder}: expected runs under sum and under mean, got {found}; try legacy.study"
+        )
     return found

@@ -17,7 +17,17 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     table: of `gather`.
     """
     tuned = chosen(table, scorer, "fine-tune")
-    columns = ["folder", "run", "method", C, "seed", "compression", "epochs", "n_epochs", "stopped_early"]
+    columns = [
+        "folder",
+        "run",
+        "method",
+        C,
+        "seed",
+        "compression",
+        "epochs",
+        "n_epochs",
+        "stopped_early",
+    ]
     return tuned[columns].astype({"compression": float})
 
 
@@ -31,8 +41,12 @@ def figure(found: pd.DataFrame) -> Figure:
         for stopped, runs in group.groupby("stopped_early"):
             face, said = (colour, "stopped early") if stopped else ("white", "whole schedule")
             label = f"{method}, {said}".removeprefix(", ")
-            axes.plot(runs["compression"], runs["epochs"], marker, mfc=face, mec=colour, label=label)
-    axes.set(xscale="log", xlabel="compression, times fewer real numbers", ylabel="epochs of fine-tuning")
+            axes.plot(
+                runs["compression"], runs["epochs"], marker, mfc=face, mec=colour, label=label
+            )
+    axes.set(
+        xscale="log", xlabel="compression, times fewer real numbers", ylabel="epochs of fine-tuning"
+    )
     axes.set_ylim(0, 1.1 * max(found["n_epochs"]))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.1)
@@ -46,4 +60,8 @@ def sentences(found: pd.DataFrame) -> list[str]:
     """How many stopped early, and when."""
     early = found[found["stopped_early"].astype(bool)]
     text = f"{len(early)} of {len(found)} runs stopped fine-tuning early"
-    return [f"{text}, after {early['epochs'].min()} to {early['epochs'].max()} epochs." if len(early) else f"{text}."]
+    return [
+        f"{text}, after {early['epochs'].min()} to {early['epochs'].max()} epochs."
+        if len(early)
+        else f"{text}."
+    ]

@@ -25,7 +25,9 @@ def write(path: str | Path, figure: Figure | None, rows: pd.DataFrame) -> list[P
     if figure is not None:
         pdf = path.with_name(f"{path.name}.pdf")
         # no date inside: the same figure is the same file
-        files.write(pdf, lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}))
+        files.write(
+            pdf, lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None})
+        )
         written += [pdf, plots.save(figure, path.with_name(f"{path.name}.png"))]
     table = path.with_name(f"{path.name}.csv")
     files.write_text(table, rows.to_csv(index=False))

@@ -20,7 +20,10 @@ def status(folder: str | Path) -> pd.DataFrame:
     Columns: state (a run whose process is known to be gone counts as interrupted, one whose status cannot be read as
     damaged), stage, epoch, n_epochs, validation (the last score), left (at the pace of the last epoch), owner, reason.
     """
-    rows = {path.stem: _status_row(path.with_suffix("")) for path in sorted(_existing(folder).glob("*.json"))}
+    rows = {
+        path.stem: _status_row(path.with_suffix(""))
+        for path in sorted(_existing(folder).glob("*.json"))
+    }
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(STATUS)).rename_axis("run")
 
 
@@ -30,7 +33,11 @@ STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", 
 def _status_row(path: Path) -> dict[str, Any]:
     try:
         return _row_of(path, RunFolder(path).status)
-    except (ValueError, TypeError, KeyError) as error:  # of one run; the others are shown all the same
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+    ) as error:  # of one run; the others are shown all the same
         return {"state": "damaged", "reason": f"{type(error).__name__}: {error}"}
 
 
@@ -40,7 +47,11 @@ def _row_of(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     row["owner"] = f"{owner['host']}:{owner['pid']}" if running and owner else None
     row["left"] = duration(found["left_s"]) if running and found.get("left_s") is not None else None
     if running and _gone(path):
-        row |= {"state": "interrupted", "left": None, "reason": "its process is gone; the same command goes on with it"}
+        row |= {
+            "state": "interrupted",
+            "left": None,
+            "reason": "its process is gone; the same command goes on with it",
+        }
     return row
 
 
@@ -65,7 +76,9 @@ def collect(folder: str | Path) -> pd.DataFrame:
         state = RunFolder(Path(folder) / about["run"]).status["state"]
         for stage, result in results.items():
             row = {"run": about["run"], "state": state, **about, "stage": stage}
-            rows += [row | _row(result, scorer, scored) for scorer, scored in result["scores"].items()]
+            rows += [
+                row | _row(result, scorer, scored) for scorer, scored in result["scores"].items()
+            ]
     return pd.DataFrame(rows)
 
 
@@ -80,8 +93,15 @@ def runs(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         varied[C] = [grid.value(manifest, C) for manifest in manifests.values()]
     for run, parameters in varied.iterrows():
         scores = RunFolder(Path(folder) / str(run)).scores
-        if scores and Manifest.model_validate(scores["manifest"]).fingerprint() == manifests[str(run)].fingerprint():
-            yield {"run": str(run), **{str(path): value for path, value in parameters.items()}}, scores["stages"]
+        if (
+            scores
+            and Manifest.model_validate(scores["manifest"]).fingerprint()
+            == manifests[str(run)].fingerprint()
+        ):
+            yield (
+                {"run": str(run), **{str(path): value for path, value in parameters.items()}},
+                scores["stages"],
+            )
 
 
 def _row(result: dict[str, Any], scorer: str, scored: dict[str, Any]) -> dict[str, Any]:
@@ -152,8 +172,20 @@ def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     if table.empty:
         return table
     chosen = table[table["scorer"] == scorer]
-    columns = ["run", "stage", "average_precision", "average_precision_start", "compression", "epochs", "seconds"]
-    return chosen[columns].rename(columns={"average_precision": "AP", "average_precision_start": "AP before"}).round(4)
+    columns = [
+        "run",
+        "stage",
+        "average_precision",
+        "average_precision_start",
+        "compression",
+        "epochs",
+        "seconds",
+    ]
+    return (
+        chosen[columns]
+        .rename(columns={"average_precision": "AP", "average_precision_start": "AP before"})
+        .round(4)
+    )
 
 
 def form(rows: pd.DataFrame) -> pd.Series:
@@ -176,7 +208,10 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
     ]
     tuned = chosen[chosen["stage"] == "fine-tune"]
     for _, row in aggregate(tuned.assign(form=form(tuned)), by=["form", C]).iterrows():
-        gain, said = row["average_precision"] - reference, f"{row['form']}, " if METHOD in tuned else ""
+        gain, said = (
+            row["average_precision"] - reference,
+            f"{row['form']}, " if METHOD in tuned else "",
+        )
         sentences.append(
             f"{said}C = {row[C]:g}: {row['compression']:.3g} times fewer real numbers, average precision "
             f"{row['average_precision_start']:.3f} before and {row['average_precision']:.3f} after fine-tuning, "

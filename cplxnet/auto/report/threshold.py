@@ -50,18 +50,28 @@ def scan(
         for (folder, run), manifest in found.items():
             model = load_model(Path(folder) / run, SPARSIFY)[0].to(device)
             materials = Materials(manifest, device=device, data=Path(data))
-            own: dict[str, object] = {"folder": folder, "run": run, "method": labels[f"{folder}/{run}"]}
+            own: dict[str, object] = {
+                "folder": folder,
+                "run": run,
+                "method": labels[f"{folder}/{run}"],
+            }
             own |= {C: grid.value(manifest, C), "seed": manifest.seed}
             for threshold in at:
                 score = score_at(model, manifest, materials, threshold=threshold, scorer=scorer)
                 compression = cplx.compression(model, threshold)
-                row = {"threshold": float(threshold), "compression": compression, "average_precision": score}
+                row = {
+                    "threshold": float(threshold),
+                    "compression": compression,
+                    "average_precision": score,
+                }
                 rows.append(own | row | {"tuned": False})
                 shown.update()
     return pd.DataFrame(rows)
 
 
-def snapshots(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> dict[tuple[str, str], Manifest]:
+def snapshots(
+    folders: Iterable[str | Path], runs: Sequence[str] | None = None
+) -> dict[tuple[str, str], Manifest]:
     """(folder, run) -> manifest, of the runs with a snapshot of the stage before the masks.
 
     Raises ValueError, naming what is looked for, where there is none.
@@ -71,7 +81,10 @@ def snapshots(folders: Iterable[str | Path], runs: Sequence[str] | None = None) 
         for run, manifest in _asked(folder, runs).items():
             order = manifest.stage_order
             snapshot = SPARSIFY in order and TUNE in order and order.index(SPARSIFY)
-            if snapshot is not False and RunFolder(Path(folder) / run).snapshot(snapshot, SPARSIFY).is_file():
+            if (
+                snapshot is not False
+                and RunFolder(Path(folder) / run).snapshot(snapshot, SPARSIFY).is_file()
+            ):
                 found[folder, run] = manifest
     if not found:
         raise Lacking(
@@ -91,9 +104,14 @@ def without_snapshot(folders: Iterable[str | Path], runs: Sequence[str] | None =
     """A sentence that names the runs whose snapshots are not there."""
     there = {(folder, run) for folder, run in snapshots(folders, runs)}
     lacking = [
-        f"{folder}/{run}" for folder in map(str, folders) for run in _asked(folder, runs) if (folder, run) not in there
+        f"{folder}/{run}"
+        for folder in map(str, folders)
+        for run in _asked(folder, runs)
+        if (folder, run) not in there
     ]
-    return [f"No snapshot of {SPARSIFY}, so not re-masked: {', '.join(lacking)}."] if lacking else []
+    return (
+        [f"No snapshot of {SPARSIFY}, so not re-masked: {', '.join(lacking)}."] if lacking else []
+    )
 
 
 def tune(
@@ -118,18 +136,32 @@ def tune(
     for (folder, run), manifest in found.items():
         for threshold in at:
             label = f"{Path(folder).name}-{run}-t{threshold:g}"
-            changes = {"name": f"{manifest.name} threshold {threshold:g}", "threshold": float(threshold)}
+            changes = {
+                "name": f"{manifest.name} threshold {threshold:g}",
+                "threshold": float(threshold),
+            }
             made[label] = grid.edit(manifest, changes)
-            own = {"folder": folder, "run": run, "method": labels[f"{folder}/{run}"], C: grid.value(manifest, C)}
+            own = {
+                "folder": folder,
+                "run": run,
+                "method": labels[f"{folder}/{run}"],
+                C: grid.value(manifest, C),
+            }
             about[label] = own | {"seed": manifest.seed, "threshold": float(threshold)}
             if RunFolder(Path(into) / label).scores is None:
-                remask(Path(folder) / run, made[label], Path(into) / label, data=data, device=device)
+                remask(
+                    Path(folder) / run, made[label], Path(into) / label, data=data, device=device
+                )
     grid.write(into, made, overwrite=True)
     run_many(into, device=device, data=data)
     table = tables.collect(into)
-    table = table[(table["scorer"] == scorer) & (table["stage"] == TUNE) & table["run"].isin(list(made))]
+    table = table[
+        (table["scorer"] == scorer) & (table["stage"] == TUNE) & table["run"].isin(list(made))
+    ]
     values = table.set_index("run")[["compression", "average_precision"]].to_dict("index")
-    return pd.DataFrame([about[label] | values[label] | {"tuned": True} for label in made if label in values])
+    return pd.DataFrame(
+        [about[label] | values[label] | {"tuned": True} for label in made if label in values]
+    )
 
 
 def figure(found: pd.DataFrame, *, scorer: str = "test") -> Figure:

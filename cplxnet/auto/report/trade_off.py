@@ -22,9 +22,18 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     Raises ValueError where no run has a score by `scorer`.
     """
     scored = chosen(table, scorer)
-    dense, tuned = (scored[scored["stage"] == stage].set_index(["folder", "run"]) for stage in ("dense", "fine-tune"))
-    about = scored.drop_duplicates(["folder", "run"]).set_index(["folder", "run"])[["method", C, "seed"]]
-    columns = {"compression": "compression", "average_precision_start": "before", "average_precision": "after"}
+    dense, tuned = (
+        scored[scored["stage"] == stage].set_index(["folder", "run"])
+        for stage in ("dense", "fine-tune")
+    )
+    about = scored.drop_duplicates(["folder", "run"]).set_index(["folder", "run"])[
+        ["method", C, "seed"]
+    ]
+    columns = {
+        "compression": "compression",
+        "average_precision_start": "before",
+        "average_precision": "after",
+    }
     found = about.join(tuned[list(columns)].rename(columns=columns).astype(float))
     found["dense"] = dense["average_precision"].astype(float).reindex(found.index)
     found["pareto"] = _front(found)
@@ -33,13 +42,17 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
 
 def _front(found: pd.DataFrame) -> pd.Series:
     best, on = float("-inf"), pd.Series(False, index=found.index)
-    for index, row in found.dropna(subset=["compression"]).sort_values(["compression", "after"])[::-1].iterrows():
+    for index, row in (
+        found.dropna(subset=["compression"]).sort_values(["compression", "after"])[::-1].iterrows()
+    ):
         if row["after"] > best:
             best, on[index] = row["after"], True
     return on
 
 
-def figure(found: pd.DataFrame, *, scorer: str = "test", published: Mapping[str, float] | None = None) -> Figure:
+def figure(
+    found: pd.DataFrame, *, scorer: str = "test", published: Mapping[str, float] | None = None
+) -> Figure:
     """Every run hollow before and filled after fine-tuning, with its C; dense as a band; the Pareto front dashed.
 
     found: of `rows`. The band is the dense scores' mean and their spread over replicates (least to greatest), one for
@@ -52,7 +65,9 @@ def figure(found: pd.DataFrame, *, scorer: str = "test", published: Mapping[str,
     for index, (method, runs) in enumerate(by_method(found.dropna(subset=["compression"]))):
         colour, marker = style.of(index)
         for _, run in runs.sort_values("compression").iterrows():
-            _run(axes, run, colour if several else plt.get_cmap(plots.COLOURS)(norm(run[C])), marker)
+            _run(
+                axes, run, colour if several else plt.get_cmap(plots.COLOURS)(norm(run[C])), marker
+            )
         _name_values(axes, runs, below=bool(index % 2))  # methods' points may be close
         if several:
             axes.plot([], [], marker, color=colour, label=method)
@@ -70,7 +85,11 @@ def figure(found: pd.DataFrame, *, scorer: str = "test", published: Mapping[str,
             size=6,
             ha="right",
         )
-    axes.set(xscale="log", xlabel="compression, times fewer real numbers", ylabel=f"{plots.PRECISION}, {scorer}")
+    axes.set(
+        xscale="log",
+        xlabel="compression, times fewer real numbers",
+        ylabel=f"{plots.PRECISION}, {scorer}",
+    )
     plots.plain_log(axes)
     axes.margins(x=0.08, y=0.1)
     axes.legend(loc="best", frameon=False, fontsize=9)
@@ -92,13 +111,17 @@ def _name_values(axes: Axes, runs: pd.DataFrame, *, below: bool = False) -> None
     ends = runs.assign(end=scores.min(axis="columns") if below else scores.max(axis="columns"))
     for _, run in ends.sort_values("end", ascending=not below).groupby(C).tail(1).iterrows():
         at, shift = (run["compression"], run["end"]), (0, -13 if below else 6)
-        axes.annotate(f"{run[C]:g}", at, shift, textcoords="offset points", ha="center", size=7, bbox=box)
+        axes.annotate(
+            f"{run[C]:g}", at, shift, textcoords="offset points", ha="center", size=7, bbox=box
+        )
 
 
 def _bands(axes: Axes, found: pd.DataFrame) -> None:
     dense = {method: runs["dense"].dropna() for method, runs in by_method(found)}
     every = set(found["dense"].dropna())
-    if any(set(scores) == every for scores in dense.values()):  # methods begin from the same networks, if trained yet
+    if any(
+        set(scores) == every for scores in dense.values()
+    ):  # methods begin from the same networks, if trained yet
         return plots.dense_band(axes, found["dense"].dropna(), "0.5", "dense")
     for index, (method, scores) in enumerate(dense.items()):
         if len(scores):
@@ -108,7 +131,15 @@ def _bands(axes: Axes, found: pd.DataFrame) -> None:
 def _front_line(axes: Axes, found: pd.DataFrame) -> None:
     front = found[found["pareto"]].sort_values("compression")
     if len(front) > 1:
-        axes.plot(front["compression"], front["after"], "--", color="0.3", lw=1, zorder=1, label="Pareto front")
+        axes.plot(
+            front["compression"],
+            front["after"],
+            "--",
+            color="0.3",
+            lw=1,
+            zorder=1,
+            label="Pareto front",
+        )
 
 
 def sentences(found: pd.DataFrame) -> list[str]:

@@ -19,7 +19,11 @@ def unchanged(files: RunFolder, manifest: Manifest) -> bool:
     Defaults are written out first, so that a default spelt out, or one that a newer version has added, is no change.
     """
     config = files.config
-    return not config or config.get("fingerprint") == manifest.fingerprint() or _started(config) == _flat(manifest)
+    return (
+        not config
+        or config.get("fingerprint") == manifest.fingerprint()
+        or _started(config) == _flat(manifest)
+    )
 
 
 def refuse_changes(files: RunFolder, manifest: Manifest) -> None:
@@ -29,7 +33,14 @@ def refuse_changes(files: RunFolder, manifest: Manifest) -> None:
     config = files.config
     versions = str(config.get("fingerprint")), manifest.fingerprint()
     raise ManifestChanged(
-        _both(files, "this run was started with", "when it was started", versions, _started(config) or {}, manifest)
+        _both(
+            files,
+            "this run was started with",
+            "when it was started",
+            versions,
+            _started(config) or {},
+            manifest,
+        )
         + "\ntry the manifest as it was, another folder, or --accept-changes (accept_changes=True), which keeps the "
         "stages that the change does not touch"
     )
@@ -41,13 +52,25 @@ def refuse_edits(files: RunFolder, manifest: Manifest, read: Manifest) -> None:
         return  # one that is started is held to what it was started with
     versions = read.fingerprint(), manifest.fingerprint()
     raise ManifestChanged(
-        _both(files, "this command has read", "when the command was started", versions, _flat(read), manifest)
+        _both(
+            files,
+            "this command has read",
+            "when the command was started",
+            versions,
+            _flat(read),
+            manifest,
+        )
         + "\ntry the same command again: it runs the manifest as it is now"
     )
 
 
 def _both(
-    files: RunFolder, which: str, when: str, versions: tuple[str, str], before: dict[str, Any], manifest: Manifest
+    files: RunFolder,
+    which: str,
+    when: str,
+    versions: tuple[str, str],
+    before: dict[str, Any],
+    manifest: Manifest,
 ) -> str:
     """Two versions of a manifest: their fingerprints, and the values that differ."""
     now = _flat(manifest)
@@ -72,7 +95,11 @@ def _flat(manifest: Manifest) -> dict[str, Any]:
     def leaves(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         flat: dict[str, Any] = {}
         for key, value in raw.items():
-            flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            flat |= (
+                leaves(value, f"{prefix}{key}.")
+                if isinstance(value, dict)
+                else {prefix + key: value}
+            )
         return flat
 
     return leaves(manifest.resolved().to_dict())

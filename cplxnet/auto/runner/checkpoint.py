@@ -43,7 +43,9 @@ class Checkpoints:
             atomic.write_tensors(path, value, check=self.files.check)
             for older in self._there()[KEPT:]:
                 older.unlink(missing_ok=True)
-        except BaseException as error:  # raised again by the next save or wait, in the thread of the training
+        except (
+            BaseException
+        ) as error:  # raised again by the next save or wait, in the thread of the training
             self._error = error
 
     def wait(self) -> None:
@@ -80,7 +82,9 @@ class Checkpoints:
 
     def write(self, path: Path, epoch: int, state: dict[str, Any]) -> None:
         """Write `state` as a checkpoint of this epoch to `path`, here and now."""
-        atomic.write_tensors(path, {"schema": SCHEMA, "epoch": epoch, **state}, check=self.files.check)
+        atomic.write_tensors(
+            path, {"schema": SCHEMA, "epoch": epoch, **state}, check=self.files.check
+        )
 
     def clear(self) -> None:
         """Remove every checkpoint: the stage has its snapshot now."""

@@ -25,7 +25,11 @@ class Materials:
         self.task = tasks.TASKS[manifest.task]
         self.datasets = {
             name: self.task.open_dataset(
-                data / spec.file, window=spec.window, stride=spec.stride, device=device, samples=manifest.samples
+                data / spec.file,
+                window=spec.window,
+                stride=spec.stride,
+                device=device,
+                samples=manifest.samples,
             )
             for name, spec in manifest.datasets.items()
         }
@@ -45,7 +49,11 @@ class Materials:
         """The batches of a feed; `generator` is for those that draw, which have a number of batches."""
         spec = self.manifest.feeds[name]
         draws = spec.batch_size is None
-        options = {"n_batches": spec.n_batches, "generator": generator} if draws else {"batch_size": spec.batch_size}
+        options = (
+            {"n_batches": spec.n_batches, "generator": generator}
+            if draws
+            else {"batch_size": spec.batch_size}
+        )
         try:
             return self.task.SAMPLERS[spec.sampler](self.datasets[spec.dataset], **options)
         except TypeError as error:
@@ -70,5 +78,7 @@ class Materials:
         example = self.inputs(dataset.windows(torch.arange(1))[0]).cpu()
         model = self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
         chosen = self.manifest
-        precision.prepare(model, device=self.device, products=chosen.products, compiled=chosen.compile)
+        precision.prepare(
+            model, device=self.device, products=chosen.products, compiled=chosen.compile
+        )
         return model

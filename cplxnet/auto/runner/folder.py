@@ -60,8 +60,16 @@ class RunFolder:
         files.write_json(self.path / "config.json", config, check=self.check)
         owner = {"pid": os.getpid(), "host": socket.gethostname()}
         now = time.time()
-        status = {"state": "running", "owner": owner, "started": now, "updated": now, "reason": None}
-        self._write_status(status | {key: before[key] for key in ("stages", "notes") if key in before})
+        status = {
+            "state": "running",
+            "owner": owner,
+            "started": now,
+            "updated": now,
+            "reason": None,
+        }
+        self._write_status(
+            status | {key: before[key] for key in ("stages", "notes") if key in before}
+        )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -195,10 +203,19 @@ def _git_commit() -> str | None:
     here = Path(__file__).parents[1]  # cplxnet/auto
     try:
         commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+            ["git", "rev-parse", "HEAD"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
         dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, timeout=10
+            ["git", "status", "--porcelain", "--", "."],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None

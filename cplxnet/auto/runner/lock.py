@@ -57,11 +57,15 @@ class Claim:
     def check(self) -> None:
         """Raise ClaimLost if a heartbeat has found that the claim is another's by now; costs nothing."""
         if self._lost:
-            raise ClaimLost(f"{self.path}: taken over by another process; this one leaves the work to it")
+            raise ClaimLost(
+                f"{self.path}: taken over by another process; this one leaves the work to it"
+            )
 
     def verify(self) -> None:
         """The same, looking at the files now: before every write."""
-        self._lost = self._lost or not self.path.exists() or _file(self.place, self.generation + 1).exists()
+        self._lost = (
+            self._lost or not self.path.exists() or _file(self.place, self.generation + 1).exists()
+        )
         self.check()
 
     def finish(self) -> None:
@@ -95,7 +99,12 @@ def hold(place: str | Path, timeout_s: float = TIMEOUT_S) -> Claim:
     if there is not None and not there.free():
         raise Held(f"{place.parent}: held by {there.owner}")
     generation = 1 if there is None else there.generation + 1
-    about = {"owner": Owner.me()._asdict(), "timeout_s": timeout_s, "token": uuid.uuid4().hex, "released": False}
+    about = {
+        "owner": Owner.me()._asdict(),
+        "timeout_s": timeout_s,
+        "token": uuid.uuid4().hex,
+        "released": False,
+    }
     try:
         _publish(_file(place, generation), about)
     except FileExistsError:
@@ -139,8 +148,19 @@ def _read(path: Path, generation: int) -> Found:
     try:
         about = json.loads(path.read_bytes())
         owner = Owner(**about["owner"]) if "owner" in about else None
-        return Found(path, generation, owner, float(about.get("timeout_s", TIMEOUT_S)), bool(about["released"]))
-    except (ValueError, KeyError, TypeError, AttributeError):  # not written by us, or damaged: only silence tells
+        return Found(
+            path,
+            generation,
+            owner,
+            float(about.get("timeout_s", TIMEOUT_S)),
+            bool(about["released"]),
+        )
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # not written by us, or damaged: only silence tells
         return Found(path, generation, None, TIMEOUT_S, False)
 
 
@@ -148,7 +168,9 @@ class _Watched:
     """How long this process has watched each claim without seeing it touched."""
 
     def __init__(self) -> None:
-        self._seen: dict[Path, tuple[int, float, float]] = {}  # touched, looked (monotonic), silence
+        self._seen: dict[
+            Path, tuple[int, float, float]
+        ] = {}  # touched, looked (monotonic), silence
 
     def silence(self, path: Path) -> float:
         """Seconds of silence of a claim, counted over the calls of this method."""
@@ -170,7 +192,9 @@ def _file(place: Path, generation: int) -> Path:
 
 
 def _generations(place: Path) -> list[int]:
-    endings = (name.name.removeprefix(f"{place.name}.") for name in place.parent.glob(f"{place.name}.*"))
+    endings = (
+        name.name.removeprefix(f"{place.name}.") for name in place.parent.glob(f"{place.name}.*")
+    )
     return [int(ending) for ending in endings if ending.isdecimal()]
 
 
@@ -191,8 +215,12 @@ def _link(draft: Path, path: Path) -> None:
     try:
         os.link(draft, path)
     except FileExistsError:
-        if draft.stat().st_nlink < 2:  # NFS may have done it and lost the answer (link(2), open(2) on O_EXCL)
+        if (
+            draft.stat().st_nlink < 2
+        ):  # NFS may have done it and lost the answer (link(2), open(2) on O_EXCL)
             raise
-    except PermissionError:  # a file system without hard links (FAT, some FUSE): made empty at once, filled next
+    except (
+        PermissionError
+    ):  # a file system without hard links (FAT, some FUSE): made empty at once, filled next
         with path.open("xb") as file:
             file.write(draft.read_bytes())

@@ -22,7 +22,9 @@ class Earlier(NamedTuple):
         """Raises ValueError, naming the file, where one is damaged."""
         return cls(folder, (folder.scores or {}).get("stages", {}), folder.history)
 
-    def take_over(self, into: RunFolder, number: int, name: str, key: str, *, optimizer: bool) -> "Finished | None":
+    def take_over(
+        self, into: RunFolder, number: int, name: str, key: str, *, optimizer: bool
+    ) -> "Finished | None":
         """The stage `name`, its snapshot copied to the folder `into`; None if it was not finished under `key`.
 
         optimizer: None too where the snapshot lacks the optimiser's state, as the stage after it needed none there. A
@@ -56,7 +58,11 @@ class Finished(NamedTuple):
 
 def neighbours(manifest: Path) -> list[Path]:
     """The runs' folders of the other manifests in this one's folder."""
-    return [path.with_suffix("") for path in sorted(manifest.parent.glob("*.json")) if path.name != manifest.name]
+    return [
+        path.with_suffix("")
+        for path in sorted(manifest.parent.glob("*.json"))
+        if path.name != manifest.name
+    ]
 
 
 def finished_elsewhere(folders: Iterable[RunFolder], name: str, key: str) -> list[Earlier]:

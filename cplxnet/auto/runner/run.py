@@ -93,7 +93,13 @@ def run_held(
         files.start(manifest, device)
         places = [RunFolder(path) for path in reuse]
         session = Session(
-            manifest, files, device=device, data=Path(data), progress=progress, check=check, timeout_s=held.timeout_s
+            manifest,
+            files,
+            device=device,
+            data=Path(data),
+            progress=progress,
+            check=check,
+            timeout_s=held.timeout_s,
         )
         with precision.tf32(manifest.products == "tf32"):
             scores = session.run(places)

@@ -20,7 +20,9 @@ def seed_of(manifest: Manifest, stage: str, purpose: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def key_of(manifest: Manifest, stage: str, *, previous: str | None, data: dict[str, str], device: str) -> str:
+def key_of(
+    manifest: Manifest, stage: str, *, previous: str | None, data: dict[str, str], device: str
+) -> str:
     """A fingerprint of all that a stage's result and scores depend on: two stages with one key have one result.
 
     previous: the key of the stage before, None for the first; data: fingerprint of each dataset by its name.
@@ -33,7 +35,10 @@ def key_of(manifest: Manifest, stage: str, *, previous: str | None, data: dict[s
         "terms": {term: whole["objective_terms"][term] for term in weighed},
         "device": torch.device(device).type,
         "torch": torch.__version__,
-        **{name: whole[name] for name in ("task", "seed", "threshold", "datasets", "features", "feeds", "scorers")},
+        **{
+            name: whole[name]
+            for name in ("task", "seed", "threshold", "datasets", "features", "feeds", "scorers")
+        },
         **{name: whole[name] for name in ("products", "compile") if name in whole},
     }
     text = json.dumps({**parts, "data": data, "previous": previous}, sort_keys=True)
@@ -73,8 +78,14 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     try:
         result = model.load_state_dict(previous.state_dict(), strict=False)
     except RuntimeError as error:
-        raise ValueError(f"expected networks with weights of one shape, got {error}; try reset") from error
-    strange = [key for key in (*result.missing_keys, *result.unexpected_keys) if key.rsplit(".", 1)[-1] not in OWN]
+        raise ValueError(
+            f"expected networks with weights of one shape, got {error}; try reset"
+        ) from error
+    strange = [
+        key
+        for key in (*result.missing_keys, *result.unexpected_keys)
+        if key.rsplit(".", 1)[-1] not in OWN
+    ]
     if strange:
         raise ValueError(
             f"expected networks that differ in {' and '.join(OWN)} only, got a difference in {', '.join(strange)}"
@@ -94,4 +105,9 @@ def counts(model: nn.Module, threshold: float) -> dict[str, Any]:
         layer["n_par"] += n_par
         layer["n_zero"] += n_zero
     n_par, n_zero = (sum(layer[key] for layer in layers.values()) for key in ("n_par", "n_zero"))
-    return {"n_par": n_par, "n_zero": n_zero, "compression": cplx.compression(model, threshold), "layers": layers}
+    return {
+        "n_par": n_par,
+        "n_zero": n_zero,
+        "compression": cplx.compression(model, threshold),
+        "layers": layers,
+    }

@@ -24,7 +24,9 @@ from .components import Materials
 from .folder import RunFolder
 from .reuse import Earlier, finished_elsewhere
 
-COMPILE_FROM = 200  # steps of a stage from which compiling the KL, some ten seconds the first time, pays
+COMPILE_FROM = (
+    200  # steps of a stage from which compiling the KL, some ten seconds the first time, pays
+)
 LOOK_EVERY_S = 0.5  # at a stage that another run is training
 
 
@@ -65,7 +67,9 @@ class Session:
         fingerprints = self.materials.fingerprints
         for number, name in enumerate(self.manifest.stage_order):
             stage = self.manifest.stage(name)
-            key = stages.key_of(self.manifest, name, previous=previous_key, data=fingerprints, device=self.device)
+            key = stages.key_of(
+                self.manifest, name, previous=previous_key, data=fingerprints, device=self.device
+            )
             self.model = self.materials.build(stage)
             masked = False
             if previous is not None and not stage.reset:
@@ -78,11 +82,19 @@ class Session:
             self._save()
         return self.scores()
 
-    def _obtain(self, stage: Stage, key: str, number: int, masked: bool, reuse: Sequence[RunFolder]) -> None:
+    def _obtain(
+        self, stage: Stage, key: str, number: int, masked: bool, reuse: Sequence[RunFolder]
+    ) -> None:
         """The stage from another run or trained here, and saved; one that another run is training is waited for."""
-        while not self._take_over(finished_elsewhere(reuse, stage.name, key), number, stage.name, key):
+        while not self._take_over(
+            finished_elsewhere(reuse, stage.name, key), number, stage.name, key
+        ):
             try:
-                held = lock.hold(self.files.path.parent / ".claims" / key[:32], self.timeout_s) if reuse else None
+                held = (
+                    lock.hold(self.files.path.parent / ".claims" / key[:32], self.timeout_s)
+                    if reuse
+                    else None
+                )
             except lock.Held:
                 self.check()
                 time.sleep(LOOK_EVERY_S)
@@ -123,7 +135,9 @@ class Session:
         began -= training.seconds
         try:
             restored = self._train(training, key, start, began)
-            ends = {name: self.score(name) for name in self.manifest.scorers}  # while the last checkpoint is written
+            ends = {
+                name: self.score(name) for name in self.manifest.scorers
+            }  # while the last checkpoint is written
         except BaseException:
             with contextlib.suppress(OSError):  # one error is on its way already
                 self.checkpoints.wait()
@@ -131,7 +145,9 @@ class Session:
         self.checkpoints.wait()
         self.optimizer_state = training.optimizer_state()
         path, last = self.files.snapshot(number, stage.name), len(self.history)
-        if restored or not training.n_epochs or (training.watch.stopped and not goes_on):  # no checkpoint is as wanted
+        if (
+            restored or not training.n_epochs or (training.watch.stopped and not goes_on)
+        ):  # no checkpoint is as wanted
             self.checkpoints.write(path, last, self._state(training, key, start, ended=True))
         else:
             self.checkpoints.keep(path, last)
@@ -148,7 +164,10 @@ class Session:
     def _training(self, stage: Stage, checkpoint: dict[str, Any] | None) -> Training:
         """The stage's training at its start, or where the checkpoint was taken."""
         watch = Watch(stage.early, self.model, self.average_precision)
-        seeds = {purpose: stages.seed_of(self.manifest, stage.name, purpose) for purpose in ("windows", "noise")}
+        seeds = {
+            purpose: stages.seed_of(self.manifest, stage.name, purpose)
+            for purpose in ("windows", "noise")
+        }
         training = Training(stage, self.model, watch, device=self.device, seeds=seeds)
         if checkpoint is not None:
             training.load(checkpoint)
@@ -165,9 +184,13 @@ class Session:
         stage, watch = training.stage, training.watch
         feed = self.feed(stage.feed, training.windows)
         objective = Objective(self.manifest.objective_terms, stage.objective)
-        cplx.compile_kernels(bool(objective.penalties) and stage.n_epochs * len(feed) >= COMPILE_FROM)
+        cplx.compile_kernels(
+            bool(objective.penalties) and stage.n_epochs * len(feed) >= COMPILE_FROM
+        )
         n_batches, done = stage.n_epochs * len(feed), training.n_epochs * len(feed)
-        with bar(total=n_batches, initial=done, desc=stage.name, unit="batch", disable=not self.progress) as shown:
+        with bar(
+            total=n_batches, initial=done, desc=stage.name, unit="batch", disable=not self.progress
+        ) as shown:
             for epoch in range(training.n_epochs, stage.n_epochs):
                 at, score = time.time(), watch.score()
                 if watch.stopped:
@@ -181,18 +204,31 @@ class Session:
                     training.optimizer,
                     grad_clip=stage.grad_clip,
                 )
-                line = {"stage": stage.name, "epoch": epoch, **means._asdict(), "lr": rate, "validation": score}
+                line = {
+                    "stage": stage.name,
+                    "epoch": epoch,
+                    **means._asdict(),
+                    "lr": rate,
+                    "validation": score,
+                }
                 line |= {} if objective.penalties else {"kl": None}
                 line["seconds"] = time.time() - at
                 training.n_epochs, training.seconds = epoch + 1, time.time() - began
                 training.history.append(line)
                 self._log(line, n_epochs=stage.n_epochs)
                 ended = training.n_epochs == stage.n_epochs
-                self.checkpoints.save(len(self.history), self._state(training, key, start, ended=ended))
-                shown.set_postfix({"loss": f"{means.loss:.4f}"} | ({"AP": f"{score:.3f}"} if score is not None else {}))
+                self.checkpoints.save(
+                    len(self.history), self._state(training, key, start, ended=ended)
+                )
+                shown.set_postfix(
+                    {"loss": f"{means.loss:.4f}"}
+                    | ({"AP": f"{score:.3f}"} if score is not None else {})
+                )
         return watch.restore_best()
 
-    def _state(self, training: Training, key: str, start: dict[str, Any], *, ended: bool) -> dict[str, Any]:
+    def _state(
+        self, training: Training, key: str, start: dict[str, Any], *, ended: bool
+    ) -> dict[str, Any]:
         """What a checkpoint holds, and a stage's snapshot: key, the scores at its start (JSON), the training's state.
 
         Of a stage that has ended, the optimiser's state only where the next one goes on with it.
@@ -227,7 +263,9 @@ class Session:
     def _predict(self, feed: Any, label: str | None = None) -> tuple[Tensor, Tensor]:
         silent = label is None or not self.progress
         with bar(total=len(feed), desc=label, unit="batch", leave=False, disable=silent) as shown:
-            target, logit = predict(self.model, ticking(shown, feed, self.check), self.materials.inputs)
+            target, logit = predict(
+                self.model, ticking(shown, feed, self.check), self.materials.inputs
+            )
         if not torch.isfinite(logit).all():
             raise Diverged("the network's output is NaN or infinite; try a lower learning rate")
         return target, logit
@@ -245,7 +283,10 @@ class Session:
     def _save(self) -> None:
         self.files.write_history(self.history)
         self.files.write_scores(self.scores())
-        finished = {name: {key: done[key] for key in ("key", "seconds")} for name, done in self.stage_scores.items()}
+        finished = {
+            name: {key: done[key] for key in ("key", "seconds")}
+            for name, done in self.stage_scores.items()
+        }
         self.files.update(stages=finished, **self._last_epoch())
 
     def _last_epoch(self) -> dict[str, Any]:

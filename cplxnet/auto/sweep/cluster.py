@@ -28,7 +28,14 @@ CONNECT_S = 10.0
 AWAY_S = 600.0  # a scheduler may be away so long before the command gives up
 
 
-def run(agenda: Agenda, settings: Settings, *, devices: Sequence[str], per_device: int, address: str | None) -> None:
+def run(
+    agenda: Agenda,
+    settings: Settings,
+    *,
+    devices: Sequence[str],
+    per_device: int,
+    address: str | None,
+) -> None:
     """Do all of the agenda: on `per_device` workers for each device here, or on the scheduler's workers.
 
     Raises ConnectionError if there is no scheduler at `address`, or it stays away; KeyboardInterrupt.
@@ -84,22 +91,34 @@ def _until_done(address: str, agenda: Agenda, job: Job, board: Board) -> None:
             with Client(address, timeout=f"{CONNECT_S} s", set_as_default=False) as client:
                 if lost is not None:
                     say(f"the scheduler at {address} is back")
-                elif agenda.settings.progress and "dashboard" in client.scheduler_info(n_workers=0)["services"]:
+                elif (
+                    agenda.settings.progress
+                    and "dashboard" in client.scheduler_info(n_workers=0)["services"]
+                ):
                     say(_dashboard(client))
                 met, lost = True, None
                 _drive(client, agenda, job, board)
-        except (OSError, TimeoutError, ClosedClientError, ValueError) as error:  # distributed's own are OSErrors
+        except (
+            OSError,
+            TimeoutError,
+            ClosedClientError,
+            ValueError,
+        ) as error:  # distributed's own are OSErrors
             if not met:
                 raise ConnectionError(
                     f"expected a Dask scheduler at {address}, got {error}; try `dask scheduler`"
                 ) from error
-            if isinstance(error, ValueError):  # of an address that is none; later it is a fault of ours
+            if isinstance(
+                error, ValueError
+            ):  # of an address that is none; later it is a fault of ours
                 raise
             if lost is None:
                 lost = time.monotonic()
                 say(f"the scheduler at {address} is away; trying for {AWAY_S:.0f} s")
             if time.monotonic() - lost > AWAY_S:
-                raise ConnectionError(f"the scheduler at {address} has been away for {AWAY_S:.0f} s") from error
+                raise ConnectionError(
+                    f"the scheduler at {address} has been away for {AWAY_S:.0f} s"
+                ) from error
             time.sleep(5 * LOOK_EVERY_S)
 
 
@@ -149,9 +168,14 @@ def _failure(name: str, error: BaseException, settings: Settings) -> Outcome:
     """A run whose workers died, or that could not be sent: marked in its folder by this process."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, KilledWorker):
-        reason = f"its worker died {RETRIES + 1} times, each time another; out of memory? ({reason})"
+        reason = (
+            f"its worker died {RETRIES + 1} times, each time another; out of memory? ({reason})"
+        )
     files = RunFolder(settings.folder / name)
-    with contextlib.suppress(OSError, ValueError, lock.Held, lock.ClaimLost), lock.hold(files.path / "claim"):
+    with (
+        contextlib.suppress(OSError, ValueError, lock.Held, lock.ClaimLost),
+        lock.hold(files.path / "claim"),
+    ):
         files.write_traceback(reason + "\n")
         files.update(state="failed", reason=reason)
     return Outcome(name, "failed", reason)

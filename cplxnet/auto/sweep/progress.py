@@ -18,7 +18,9 @@ class Board:
         self.agenda, self._lines, self._shown = agenda, list[Any](), 0.0
         settings = agenda.settings
         self._off = not settings.progress
-        self._grid = bar(total=len(agenda.names), desc=settings.folder.name, unit="run", disable=self._off)
+        self._grid = bar(
+            total=len(agenda.names), desc=settings.folder.name, unit="run", disable=self._off
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -34,7 +36,9 @@ class Board:
             return
         self._shown = time.monotonic()
         self._grid.update(len(self.agenda.outcomes) - self._grid.n)
-        self._grid.set_postfix_str(remark or (f"{len(self.agenda.pending)} with others" if self.agenda.waiting else ""))
+        self._grid.set_postfix_str(
+            remark or (f"{len(self.agenda.pending)} with others" if self.agenda.waiting else "")
+        )
         names = sorted(self.agenda.running)
         while len(self._lines) < len(names):
             position = len(self._lines) + 1

@@ -25,17 +25,33 @@ class Agenda:
         self.settings, self.manifests, self.names = settings, manifests, list(manifests)
         self.pending, self.running = list(manifests), set[str]()
         self.outcomes: dict[str, Outcome] = {}
-        self._open = {name for name in manifests if _status(settings.folder / name).get("state") != "done"}  # at first
+        self._open = {
+            name for name in manifests if _status(settings.folder / name).get("state") != "done"
+        }  # at first
         self._elsewhere: dict[str, float] = {}  # name -> when it was last looked at
         self._first = {name: manifest.stage_order[0] for name, manifest in manifests.items()}
-        self._group = {name: _first_stage(manifest) if settings.reuse else name for name, manifest in manifests.items()}
+        self._group = {
+            name: _first_stage(manifest) if settings.reuse else name
+            for name, manifest in manifests.items()
+        }
         self._trained: set[stages.Shared | str] = set()
 
     def take(self) -> str | None:
         """The next run to be given out; None if none is due now."""
-        due = [name for name in self.pending if time.monotonic() - self._elsewhere.get(name, -1e9) >= LOOK_EVERY_S]
+        due = [
+            name
+            for name in self.pending
+            if time.monotonic() - self._elsewhere.get(name, -1e9) >= LOOK_EVERY_S
+        ]
         busy = {self._group[name] for name in (*self.running, *self._elsewhere)}
-        name = next((name for name in due if self._group[name] not in busy or self._ready(self._group[name])), None)
+        name = next(
+            (
+                name
+                for name in due
+                if self._group[name] not in busy or self._ready(self._group[name])
+            ),
+            None,
+        )
         if name is None:  # all that is left waits for a stage; what is elsewhere may have come free
             name = next((name for name in due if name in self._elsewhere), None)
         if name is not None:
@@ -63,7 +79,9 @@ class Agenda:
             self.pending.append(name)
             return
         if name in self._open and outcome.state == "skipped":
-            outcome = Outcome(name, "done")  # by another command, or by a worker that died before it could say so
+            outcome = Outcome(
+                name, "done"
+            )  # by another command, or by a worker that died before it could say so
         self._elsewhere.pop(name, None)
         self.outcomes[name] = outcome
 

@@ -79,7 +79,12 @@ def run_many(
 
 def _here(agenda: Agenda, settings: Settings, device: str) -> None:
     """One run after another in this process."""
-    with bar(total=len(agenda.names), desc=settings.folder.name, unit="run", disable=not settings.progress) as shown:
+    with bar(
+        total=len(agenda.names),
+        desc=settings.folder.name,
+        unit="run",
+        disable=not settings.progress,
+    ) as shown:
         while agenda.open:
             name = agenda.take()
             if name is None:

@@ -73,7 +73,9 @@ def run_one(
         if outcome is not None:
             return outcome
         with lock.hold(path / "claim", settings.timeout_s) as held:
-            outcome = settled(name, manifest, settings)  # another may have finished it in the meantime
+            outcome = settled(
+                name, manifest, settings
+            )  # another may have finished it in the meantime
             if outcome is not None:
                 if outcome.state == "skipped":
                     held.finish()

@@ -32,7 +32,11 @@ def saved(folder: str | Path, names: Iterable[str]) -> str:
             continue
         for stage in scores.get("stages", {}).values():
             if stage["reused_from"] is not None:
-                n_stages, epochs, seconds = n_stages + 1, epochs + stage["epochs"], seconds + stage["seconds"]
+                n_stages, epochs, seconds = (
+                    n_stages + 1,
+                    epochs + stage["epochs"],
+                    seconds + stage["seconds"],
+                )
     if not n_stages:
         return ""
     return f"{n_stages} stages taken from other runs: {epochs} epochs ({seconds / 3600:.2g} h) not trained again"

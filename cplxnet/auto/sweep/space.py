@@ -14,7 +14,9 @@ MOMENTS = 2  # of Adam, for every trained number
 CHECKPOINTS = 2  # of a stage under way
 
 
-def needed(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool = True, at_once: int = 1) -> int:
+def needed(
+    folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool = True, at_once: int = 1
+) -> int:
     """Bytes that the folder's runs will still take on disk: the snapshots to come, and checkpoints of `at_once` runs.
 
     With `reuse` a stage that runs share is one file under several names and counts once. Epochs' lines and scores,
@@ -28,7 +30,15 @@ def needed(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool
             if files.snapshot(number, stage.name).exists():
                 there.add(place)
             else:
-                network = repr((manifest.task, models.heard(manifest), stage.model, stage.early, shared.goes_on))
+                network = repr(
+                    (
+                        manifest.task,
+                        models.heard(manifest),
+                        stage.model,
+                        stage.early,
+                        shared.goes_on,
+                    )
+                )
                 if network not in sizes:
                     sizes[network] = _sizes(manifest, stage, shared.goes_on)
                 to_come[place] = sizes[network]
@@ -37,9 +47,14 @@ def needed(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool
     return sum(size.snapshot for size in left) + CHECKPOINTS * at_once * largest
 
 
-def shortage(folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool = True, at_once: int = 1) -> str:
+def shortage(
+    folder: str | Path, manifests: Mapping[str, Manifest], *, reuse: bool = True, at_once: int = 1
+) -> str:
     """A sentence where the disk has less room than `needed`; empty where it has enough."""
-    wanted, free = needed(folder, manifests, reuse=reuse, at_once=at_once), shutil.disk_usage(folder).free
+    wanted, free = (
+        needed(folder, manifests, reuse=reuse, at_once=at_once),
+        shutil.disk_usage(folder).free,
+    )
     if wanted <= free:
         return ""
     return (

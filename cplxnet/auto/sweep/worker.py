@@ -15,8 +15,12 @@ from .run_one import Outcome, Settings, run_one
 from .slots import slot
 
 _stopped: set[str] = set()  # jobs that were asked to stop
-_closing = threading.Event()  # this worker is to end: its scheduler is gone, say, or its time in a batch system is up
-_one_at_a_time = threading.Lock()  # torch's random numbers belong to the process, however many threads a worker has
+_closing = (
+    threading.Event()
+)  # this worker is to end: its scheduler is gone, say, or its time in a batch system is up
+_one_at_a_time = (
+    threading.Lock()
+)  # torch's random numbers belong to the process, however many threads a worker has
 
 
 @dataclass(frozen=True)

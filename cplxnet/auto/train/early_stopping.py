@@ -58,7 +58,9 @@ class Watch:
 
     def __init__(self, spec: Early | None, model: nn.Module, score: Callable[[str], float]) -> None:
         self.spec, self.model, self._score = spec, model, score
-        self.early = EarlyStopping(**spec.model_dump(exclude={"scorer", "restore_best"})) if spec else None
+        self.early = (
+            EarlyStopping(**spec.model_dump(exclude={"scorer", "restore_best"})) if spec else None
+        )
         self.stopped = False
         self._best: dict[str, Tensor] | None = None
 

@@ -53,7 +53,9 @@ def train_epoch(
         n_batches += 1
     means = Means(*(sums / n_batches).tolist())
     if not all(map(math.isfinite, means)):
-        raise Diverged(f"loss {means.loss}, KL {means.kl}, gradient norm {means.grad_norm}; try a lower learning rate")
+        raise Diverged(
+            f"loss {means.loss}, KL {means.kl}, gradient norm {means.grad_norm}; try a lower learning rate"
+        )
     return means
 
 
@@ -61,5 +63,7 @@ def train_epoch(
 def predict(model: nn.Module, batches: Batches, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Targets and outputs of all batches, in order, on the device: each (N, ...)."""
     model.eval()
-    targets, outputs = zip(*((target, model(inputs(signal))) for signal, target in batches), strict=True)
+    targets, outputs = zip(
+        *((target, model(inputs(signal))) for signal, target in batches), strict=True
+    )
     return torch.cat(targets), torch.cat(outputs)

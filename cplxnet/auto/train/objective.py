@@ -46,7 +46,11 @@ class Objective:
     def __init__(self, terms: Mapping[str, Term], weights: Mapping[str, float]) -> None:
         weighed = [(terms[key], weight * terms[key].coef) for key, weight in weights.items()]
         self.losses = [(_loss(term), weight) for term, weight in weighed if term.name != KL]
-        self.penalties = [(term.reduction or "sum", weight) for term, weight in weighed if term.name == KL and weight]
+        self.penalties = [
+            (term.reduction or "sum", weight)
+            for term, weight in weighed
+            if term.name == KL and weight
+        ]
 
     def __call__(self, model: nn.Module, x: Tensor, target: Tensor) -> Value:
         loss = self._loss(model, x, target)
@@ -57,7 +61,11 @@ class Objective:
         return Value(total, loss, kl)
 
     def backward(
-        self, model: nn.Module, x: Tensor, target: Tensor, squares: dict[nn.Parameter, Tensor] | None = None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        target: Tensor,
+        squares: dict[nn.Parameter, Tensor] | None = None,
     ) -> Value:
         """`value = objective(...); value.total.backward()` in fewer passes over the weights; a value without graph.
 
@@ -75,4 +83,6 @@ class Objective:
 
     def _loss(self, model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
         output = model(x)
-        return sum((weight * f(output, target) for f, weight in self.losses), start=output.new_zeros(()))
+        return sum(
+            (weight * f(output, target) for f, weight in self.losses), start=output.new_zeros(())
+        )

@@ -50,7 +50,9 @@ def make_schedule(spec: Component | None, n_epochs: int) -> Callable[[int], floa
 
 
 def _adam(groups: Iterable[dict[str, Any]], **options: Any) -> torch.optim.Adam:
-    return torch.optim.Adam(groups, fused=True, **options)  # one pass over the parameters; on CPU 8 times the loop
+    return torch.optim.Adam(
+        groups, fused=True, **options
+    )  # one pass over the parameters; on CPU 8 times the loop
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": _adam}
@@ -77,7 +79,9 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
     """The optimiser's state by parameter name, so that a network with other parameters can take over what it shares."""
-    return {key: dict(optimizer.state[p]) for key, p in model.named_parameters() if p in optimizer.state}
+    return {
+        key: dict(optimizer.state[p]) for key, p in model.named_parameters() if p in optimizer.state
+    }
 
 
 def load_named_state(

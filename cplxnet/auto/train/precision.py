@@ -22,7 +22,9 @@ def prepare(model: nn.Module, *, device: str, products: str, compiled: bool) -> 
     if compiled:
         _set_forward(model, _compiled(model.forward))
     if products == "bfloat16":  # around the forward pass alone, as torch asks
-        _set_forward(model, torch.autocast(torch.device(device).type, torch.bfloat16)(model.forward))
+        _set_forward(
+            model, torch.autocast(torch.device(device).type, torch.bfloat16)(model.forward)
+        )
 
 
 def _set_forward(model: nn.Module, forward: Callable[..., Any]) -> None:
@@ -43,7 +45,11 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
                 return fast(*args)
             except Exception as error:  # whatever the compiler met; an error of the network's own comes again below
                 reason = str(error).strip().splitlines() or [type(error).__name__]
-                warnings.warn(f"not compiled, training goes on as it is: {reason[0]}", RuntimeWarning, stacklevel=2)
+                warnings.warn(
+                    f"not compiled, training goes on as it is: {reason[0]}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
                 fast = None
         return forward(*args)
 

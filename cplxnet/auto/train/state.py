@@ -18,10 +18,14 @@ class Training:
     Everything else (learning rate, objective, feed) follows from the manifest and the number of the epoch.
     """
 
-    def __init__(self, stage: Stage, model: nn.Module, watch: Watch, *, device: str, seeds: dict[str, int]) -> None:
+    def __init__(
+        self, stage: Stage, model: nn.Module, watch: Watch, *, device: str, seeds: dict[str, int]
+    ) -> None:
         spec = stage.optimizer
         self.stage, self.model, self.watch, self.device = stage, model, watch, torch.device(device)
-        self.optimizer = make_optimizer(model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs)
+        self.optimizer = make_optimizer(
+            model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
+        )
         self.windows = torch.Generator(self.device).manual_seed(seeds["windows"])
         torch.manual_seed(seeds["noise"])
         self.n_epochs, self.seconds = 0, 0.0
@@ -58,7 +62,9 @@ class Training:
             "watch": self.watch.state(),
             "windows": self.windows.get_state(),
             "noise": noise,
-            "history": json.dumps(self.history),  # as text: whatever number types it holds, they come back exact
+            "history": json.dumps(
+                self.history
+            ),  # as text: whatever number types it holds, they come back exact
         }
 
     def load(self, state: dict[str, Any]) -> None:

@@ -36,7 +36,9 @@ class Graph:
 
     def input(self, name: str, *shape: int) -> str:
         """A float32 input (batch, *shape)."""
-        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]))
+        self.inputs.append(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        )
         return name
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -63,7 +65,9 @@ class Graph:
         if len(kept) * (width + 1) >= rows.size or rows.size < 1024:
             return self.constant(value, like="weight")
         zeros = self.node("ConstantOfShape", self.constant(rows.shape, np.int64))
-        places = self.node("Cast", self.constant(kept[:, None], np.int32, like="indices"), to=TensorProto.INT64)
+        places = self.node(
+            "Cast", self.constant(kept[:, None], np.int32, like="indices"), to=TensorProto.INT64
+        )
         filled = self.node("ScatterND", zeros, places, self.constant(rows[kept], like="weight"))
         return self.node("Reshape", filled, self.constant(value.shape, np.int64))
 
@@ -78,9 +82,13 @@ class Graph:
 
     def part(self, value: Value, index: int) -> str:
         """The real (0) or imaginary (1) part of a complex value, of its shape."""
-        return self.node("Gather", self.pairs(value), self.constant(index, np.int64, like="part"), axis=2)
+        return self.node(
+            "Gather", self.pairs(value), self.constant(index, np.int64, like="part"), axis=2
+        )
 
-    def model(self, output: str, shape: tuple[int, ...], metadata: dict[str, str]) -> onnx.ModelProto:
+    def model(
+        self, output: str, shape: tuple[int, ...], metadata: dict[str, str]
+    ) -> onnx.ModelProto:
         """The finished model, checked; its output is renamed `logits` (batch, *shape)."""
         last = self.node("Identity", output)
         self.nodes[-1].output[0] = "logits"
@@ -88,7 +96,10 @@ class Graph:
         result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *shape])
         graph = helper.make_graph(self.nodes, "cplxnet", self.inputs, [result], self.constants)
         made = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="cplxnet"
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="cplxnet",
         )
         helper.set_model_props(made, metadata)
         onnx.checker.check_model(made, full_check=True)

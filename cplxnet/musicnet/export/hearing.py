@@ -12,7 +12,9 @@ from .graph import Graph, Value
 def hear(graph: Graph, signal: str, *, window: int, kind: str, cplx: bool, shift: bool) -> Value:
     """Features (B, C, L) of the input `signal` (B, window), as `features(signal, kind, cplx, shift)` computes them."""
     if kind not in FEATURE_KINDS:
-        raise ValueError(f"expected a feature kind of {', '.join(sorted(FEATURE_KINDS))}, got {kind!r}")
+        raise ValueError(
+            f"expected a feature kind of {', '.join(sorted(FEATURE_KINDS))}, got {kind!r}"
+        )
     if kind == "raw":
         value = Value(graph.reshape(signal, 1, window), (1, window), False)
         return with_zero_imaginary_part(graph, value) if cplx else value
@@ -30,7 +32,9 @@ def pair(graph: Graph, real: Value, imag: Value) -> Value:
 
 def with_zero_imaginary_part(graph: Graph, value: Value) -> Value:
     """x + 0i of a real value (B, C, L)."""
-    return pair(graph, value, value._replace(name=graph.node("Mul", value.name, graph.constant(0.0))))
+    return pair(
+        graph, value, value._replace(name=graph.node("Mul", value.name, graph.constant(0.0)))
+    )
 
 
 def channels(graph: Graph, value: Value) -> Value:
@@ -50,7 +54,9 @@ def modulus(graph: Graph, value: Value) -> Value:
 def _fft(graph: Graph, signal: str, window: int, shift: bool) -> Value:
     """The discrete Fourier transform; times (-1)^t it comes out with frequency zero in the centre (even windows)."""
     if shift and window % 2:
-        raise ValueError(f"expected a window of even length to shift, got {window}; try shift=False")
+        raise ValueError(
+            f"expected a window of even length to shift, got {window}; try shift=False"
+        )
     if shift:
         signal = graph.node("Mul", signal, graph.constant(1 - 2 * (np.arange(window) % 2)))
     spectrum = graph.node("DFT", graph.reshape(signal, window, 1), "", graph.constant(1, np.int64))

@@ -44,7 +44,9 @@ def weight_of(layer: Any) -> Tensor:
     return layer.weight_ri if "weight_ri" in layer._parameters else layer.weight
 
 
-def append(graph: Graph, layers: list[tuple[str, nn.Module]], value: Value, shapes: list[tuple[int, ...]]) -> Value:
+def append(
+    graph: Graph, layers: list[tuple[str, nn.Module]], value: Value, shapes: list[tuple[int, ...]]
+) -> Value:
     """Append `layers` one after another. shapes: what each gives, without the batch, in its own (complex) numbers."""
     k = 0
     while k < len(layers):
@@ -53,7 +55,11 @@ def append(graph: Graph, layers: list[tuple[str, nn.Module]], value: Value, shap
         if isinstance(layer, (_CplxConv, *_REAL_CONV)) and _norm_of(layer) is type(follower):
             value = _convolution(graph, layer, value, shapes[k], norm=follower)
             k += 1
-        elif isinstance(layer, cplx.CplxLinear) and isinstance(follower, cplx.CplxToReal) and len(value.shape) == 1:
+        elif (
+            isinstance(layer, cplx.CplxLinear)
+            and isinstance(follower, cplx.CplxToReal)
+            and len(value.shape) == 1
+        ):
             value = _real_part_of_linear(graph, layer, value, shapes[k])
             k += 1
         else:
@@ -79,7 +85,9 @@ def _append_one(graph: Graph, layer: Any, name: str, value: Value, shape: tuple[
         case cplx.CplxToReal():
             return Value(graph.part(value, 0), shape, False)
         case cplx.CplxModulus():
-            squares = graph.node("ReduceSumSquare", graph.pairs(value), graph.constant([2], np.int64), keepdims=0)
+            squares = graph.node(
+                "ReduceSumSquare", graph.pairs(value), graph.constant([2], np.int64), keepdims=0
+            )
             return Value(graph.node("Sqrt", squares), shape, False)
         case nn.Flatten(start_dim=1, end_dim=-1):
             return _flatten(graph, value, shape)
@@ -102,7 +110,9 @@ def _norm_of(layer: nn.Module) -> type[nn.Module]:
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:
     """Batch norm in evaluation as y = M x + s: M (C, p, p), s (C, p), p = 2 for complex channels, 1 for real ones."""
     if norm.running_var is None:
-        raise UnknownLayerError("batch norm: expected running statistics, got none; they are the batch's own there")
+        raise UnknownLayerError(
+            "batch norm: expected running statistics, got none; they are the batch's own there"
+        )
     if isinstance(norm, cplx.CplxBatchNorm1d):
         matrix = matrix_of(norm.running_var, norm.weight, norm.eps).movedim(-1, 0)
         mean = norm.running_mean.t()
@@ -120,13 +130,19 @@ def _batch_norm(graph: Graph, norm: Any, value: Value) -> Value:
     n, p = shift.shape
     kernel = graph.constant(matrix.reshape(n * p, p, 1).detach().numpy())
     inputs = value.name if len(value.shape) == 2 else graph.reshape(value.name, n * p, 1)
-    made = graph.node("Conv", inputs, kernel, graph.constant(shift.flatten().detach().numpy()), group=n)
+    made = graph.node(
+        "Conv", inputs, kernel, graph.constant(shift.flatten().detach().numpy()), group=n
+    )
     return value._replace(name=made if len(value.shape) == 2 else graph.reshape(made, n * p))
 
 
-def _convolution(graph: Graph, layer: Any, value: Value, shape: tuple[int, ...], norm: Any = None) -> Value:
+def _convolution(
+    graph: Graph, layer: Any, value: Value, shape: tuple[int, ...], norm: Any = None
+) -> Value:
     if layer.padding_mode != "zeros":
-        raise UnknownLayerError(f"expected padding_mode zeros, got {layer.padding_mode!r} of {layer}")
+        raise UnknownLayerError(
+            f"expected padding_mode zeros, got {layer.padding_mode!r} of {layer}"
+        )
     kernel = weight_of(layer).detach()
     is_complex, p = value.cplx, 2 if value.cplx else 1
     kernel = block_weight(kernel) if is_complex else kernel
@@ -134,7 +150,9 @@ def _convolution(graph: Graph, layer: Any, value: Value, shape: tuple[int, ...],
     bias = torch.zeros(len(kernel) // p, p) if held is None else held.detach().reshape(-1, p)
     if norm is not None:
         matrix, shift = (part.detach() for part in _affine(norm))
-        kernel = torch.einsum("cpq,cq...->cp...", matrix, kernel.unflatten(0, (-1, p))).flatten(0, 1)
+        kernel = torch.einsum("cpq,cq...->cp...", matrix, kernel.unflatten(0, (-1, p))).flatten(
+            0, 1
+        )
         bias = torch.einsum("cpq,cq->cp", matrix, bias) + shift
     made = graph.node(
         "Conv",
@@ -155,7 +173,9 @@ def _pads(layer: Any) -> list[int]:
         return [0] * 2 * len(layer.kernel_size)
     if layer.padding != "same":
         return [*layer.padding] * 2
-    spans = [(size - 1) * step for size, step in zip(layer.kernel_size, layer.dilation, strict=True)]
+    spans = [
+        (size - 1) * step for size, step in zip(layer.kernel_size, layer.dilation, strict=True)
+    ]
     return [span // 2 for span in spans] + [span - span // 2 for span in spans]
 
 
@@ -165,9 +185,13 @@ def _complex_linear(graph: Graph, layer: Any, value: Value, shape: tuple[int, ..
     pairs = graph.pairs(value)
     straight = graph.node("Mul", pairs, graph.constant([1.0, -1.0]))
     crossed = graph.node("Gather", pairs, graph.constant([1, 0], np.int64), axis=2)
-    rows = graph.node("Concat", *(graph.reshape(name, 1, 2 * n_in) for name in (straight, crossed)), axis=1)
+    rows = graph.node(
+        "Concat", *(graph.reshape(name, 1, 2 * n_in) for name in (straight, crossed)), axis=1
+    )
     flat = graph.node("Reshape", weight, graph.constant((n_out, 2 * n_in), np.int64))
-    product = graph.node("Gemm", graph.reshape(rows, 2 * n_in), flat, transB=1)  # (2B, out), read as (B, 2, out)
+    product = graph.node(
+        "Gemm", graph.reshape(rows, 2 * n_in), flat, transB=1
+    )  # (2B, out), read as (B, 2, out)
     both = graph.node("Transpose", graph.reshape(product, 2, n_out), perm=[0, 2, 1])
     made = graph.reshape(both, 2 * n_out)
     if layer.bias_ri is not None:
@@ -191,13 +215,17 @@ def _flatten(graph: Graph, value: Value, shape: tuple[int, ...]) -> Value:
         return value
     # (B, C, 2, L) -> (B, C, L, 2) -> pairs in the order of the complex numbers
     last = graph.node(
-        "Transpose", graph.reshape(value.name, value.shape[0], 2, int(np.prod(value.shape[1:]))), perm=[0, 1, 3, 2]
+        "Transpose",
+        graph.reshape(value.name, value.shape[0], 2, int(np.prod(value.shape[1:]))),
+        perm=[0, 1, 3, 2],
     )
     return Value(graph.reshape(last, 2 * shape[0]), shape, True)
 
 
 def _pool(graph: Graph, pool: Any, value: Value) -> str:
-    (size,), (stride,), (padding,) = (_single(v) for v in (pool.kernel_size, pool.stride, pool.padding))
+    (size,), (stride,), (padding,) = (
+        _single(v) for v in (pool.kernel_size, pool.stride, pool.padding)
+    )
     options: dict[str, Any] = {"kernel_shape": [size], "strides": [stride], "pads": [padding] * 2}
     options["ceil_mode"] = int(pool.ceil_mode)
     if isinstance(pool, nn.AvgPool1d):

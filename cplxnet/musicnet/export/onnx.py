@@ -67,15 +67,22 @@ def _model(model: nn.Module, heard: dict, raw_audio: bool) -> onnx.ModelProto:
     graph, how = Graph(), {key: heard[key] for key in ("kind", "cplx", "shift")}
     x = features(torch.zeros(1, heard["window"]), **how)
     if raw_audio:
-        value = hearing.hear(graph, graph.input("signal", heard["window"]), window=heard["window"], **how)
+        value = hearing.hear(
+            graph, graph.input("signal", heard["window"]), window=heard["window"], **how
+        )
     elif x.is_complex():
-        real, imag = (Value(graph.input(name, *x.shape[1:]), tuple(x.shape[1:]), False) for name in ("real", "imag"))
+        real, imag = (
+            Value(graph.input(name, *x.shape[1:]), tuple(x.shape[1:]), False)
+            for name in ("real", "imag")
+        )
         value = hearing.pair(graph, real, imag)
     else:
         value = Value(graph.input("features", *x.shape[1:]), tuple(x.shape[1:]), False)
     value = _append(graph, model, value, x)
     if value.cplx:
-        raise layers.UnknownLayerError("expected real outputs, got complex ones; try CplxToReal at the end")
+        raise layers.UnknownLayerError(
+            "expected real outputs, got complex ones; try CplxToReal at the end"
+        )
     metadata = {"cplxnet": json.dumps({**heard, "raw_audio": raw_audio})}
     return graph.model(value.name, value.shape, metadata)
 
@@ -83,7 +90,10 @@ def _model(model: nn.Module, heard: dict, raw_audio: bool) -> onnx.ModelProto:
 def _append(graph: Graph, model: nn.Module, value: Value, x: Tensor) -> Value:
     """The network on `value`, the features; x: an example of them."""
     if isinstance(model, (Network, Compact)) and model.is_complex and not value.cplx:
-        value, x = hearing.with_zero_imaginary_part(graph, value), torch.complex(x, torch.zeros_like(x))
+        value, x = (
+            hearing.with_zero_imaginary_part(graph, value),
+            torch.complex(x, torch.zeros_like(x)),
+        )
     elif isinstance(model, Network) and not model.is_complex and value.cplx:
         value, x = hearing.channels(graph, value), as_channels(x)
     if isinstance(model, Compact):
@@ -96,7 +106,11 @@ def _leaves(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """The layers of nested `nn.Sequential`s in order."""
     if type(model) not in (nn.Sequential, Network):
         return [(prefix, model)]
-    return [leaf for name, child in model.named_children() for leaf in _leaves(child, f"{prefix}.{name}".strip("."))]
+    return [
+        leaf
+        for name, child in model.named_children()
+        for leaf in _leaves(child, f"{prefix}.{name}".strip("."))
+    ]
 
 
 def _shapes(named: list[tuple[str, nn.Module]], x: Tensor) -> list[tuple[int, ...]]:

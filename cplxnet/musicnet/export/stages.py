@@ -29,7 +29,9 @@ def append_compact(graph: Graph, network: Compact, value: Value) -> Value:
     for stage in network.stages:
         name = _linear(graph, stage, name) if stage.whole else _convolution(graph, stage, name)
     last = network.stages[-1]
-    shape = (len(last.weight),) if last.whole else (len(last.weight), _length(network, value.shape[-1]))
+    shape = (
+        (len(last.weight),) if last.whole else (len(last.weight), _length(network, value.shape[-1]))
+    )
     return Value(name, shape, last.gives == 2)
 
 
@@ -44,22 +46,35 @@ def _one_unit(graph: Graph, value: Value) -> str:
 def _length(network: Compact, length: int) -> int:
     for stage in network.stages:
         length = stage.n_conv(length)
-        length = length if stage.pool is None else (length - stage.pool.size) // stage.pool.stride + 1
+        length = (
+            length if stage.pool is None else (length - stage.pool.size) // stage.pool.stride + 1
+        )
     return length
 
 
 def _convolution(graph: Graph, stage: Stage, name: str) -> str:
     weight, bias = real_form(stage)
-    geometry: dict[str, Any] = {"strides": [stage.stride], "pads": [stage.padding] * 2, "dilations": [stage.dilation]}
-    name = graph.node("Conv", name, graph.weight(weight.numpy()), graph.constant(bias.numpy()), **geometry)
+    geometry: dict[str, Any] = {
+        "strides": [stage.stride],
+        "pads": [stage.padding] * 2,
+        "dilations": [stage.dilation],
+    }
+    name = graph.node(
+        "Conv", name, graph.weight(weight.numpy()), graph.constant(bias.numpy()), **geometry
+    )
     name = graph.node("Relu", name) if stage.relu else name
     if stage.pool is None:
         return name
-    return graph.node(_POOLS[stage.pool.kind], name, kernel_shape=[stage.pool.size], strides=[stage.pool.stride])
+    return graph.node(
+        _POOLS[stage.pool.kind], name, kernel_shape=[stage.pool.size], strides=[stage.pool.stride]
+    )
 
 
 def _linear(graph: Graph, stage: Stage, name: str) -> str:
-    rows, columns = len(stage.weight) * stage.gives, stage.takes * int(np.prod(stage.weight.shape[1:]))
+    rows, columns = (
+        len(stage.weight) * stage.gives,
+        stage.takes * int(np.prod(stage.weight.shape[1:])),
+    )
     weight = graph.node("Reshape", _matrix(graph, stage), graph.constant((rows, columns), np.int64))
     bias = graph.constant(real_form(stage)[1].numpy())
     made = graph.node("Gemm", graph.reshape(name, columns), weight, bias, transB=1)
@@ -77,4 +92,6 @@ def _matrix(graph: Graph, stage: Stage) -> str:
         return straight
     crossed = graph.node("Gather", pairs, graph.constant([1, 0], np.int64), axis=2)
     shape = graph.constant((len(ri), 1, -1), np.int64)
-    return graph.node("Concat", *(graph.node("Reshape", part, shape) for part in (straight, crossed)), axis=1)
+    return graph.node(
+        "Concat", *(graph.node("Reshape", part, shape) for part in (straight, crossed)), axis=1
+    )

@@ -45,11 +45,17 @@ def load_wav(path: str | os.PathLike[str], *, rate_hz: int = TARGET_HZ) -> Sound
             f"{path}: expected finite samples, got {int((~np.isfinite(found)).sum())} NaN or infinite ones"
         )
     if source_hz < rate_hz:
-        notices.append(f"{path}: {source_hz} Hz holds nothing above {source_hz / 2:.0f} Hz; high notes may be missed")
+        notices.append(
+            f"{path}: {source_hz} Hz holds nothing above {source_hz / 2:.0f} Hz; high notes may be missed"
+        )
     is_silent = bool(np.abs(found).max() < SILENT)
-    samples = found if source_hz == rate_hz else resample(found, source_hz=source_hz, target_hz=rate_hz)
+    samples = (
+        found if source_hz == rate_hz else resample(found, source_hz=source_hz, target_hz=rate_hz)
+    )
     if not len(samples):
-        raise ValueError(f"{path}: expected samples, got {len(found)} at {source_hz} Hz, too few to resample")
+        raise ValueError(
+            f"{path}: expected samples, got {len(found)} at {source_hz} Hz, too few to resample"
+        )
     return Sound(samples, tuple(notices), is_silent)
 
 
@@ -61,7 +67,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[int, np.ndarray]:
             return wavfile.read(path)
         except OSError:
             raise
-        except Exception as error:  # scipy raises half a dozen types here; whichever, the file is unusable
+        except (
+            Exception
+        ) as error:  # scipy raises half a dozen types here; whichever, the file is unusable
             raise ValueError(
                 f"{path}: expected a WAV file of uncompressed samples, got {error}; try ffmpeg -i FILE out.wav"
             ) from error

@@ -17,7 +17,15 @@ import numpy as np
 from cplxnet.musicnet.labels import LOWEST_NOTE
 from cplxnet.musicnet.scores import Values, ranking
 
-FRAME_SCORES = ("precision", "recall", "accuracy", "substitution", "miss", "false_alarm", "error")  # mir_eval's order
+FRAME_SCORES = (
+    "precision",
+    "recall",
+    "accuracy",
+    "substitution",
+    "miss",
+    "false_alarm",
+    "error",
+)  # mir_eval's order
 
 
 def best_threshold(target: Values, probability: Values) -> float:
@@ -53,12 +61,21 @@ def frame_scores(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -
     """
     _check(times, target, predicted)
     if not target.any():
-        raise ValueError("expected a frame with a note, got silence: recall is undefined; try a longer part")
+        raise ValueError(
+            "expected a frame with a note, got silence: recall is undefined; try a longer part"
+        )
     with _quiet():  # mir_eval warns of a roll without notes; its precision is 0
-        found = mir_eval.multipitch.metrics(times, _frequencies(target), times, _frequencies(predicted))
-    scores = {name: float(value) for name, value in zip(FRAME_SCORES, found, strict=False)}  # the rest: octaves folded
+        found = mir_eval.multipitch.metrics(
+            times, _frequencies(target), times, _frequencies(predicted)
+        )
+    scores = {
+        name: float(value) for name, value in zip(FRAME_SCORES, found, strict=False)
+    }  # the rest: octaves folded
     both = scores["precision"] + scores["recall"]
-    return {**scores, "f_measure": 2 * scores["precision"] * scores["recall"] / both if both else 0.0}
+    return {
+        **scores,
+        "f_measure": 2 * scores["precision"] * scores["recall"] / both if both else 0.0,
+    }
 
 
 def note_scores(true: np.ndarray, found: np.ndarray, *, offsets: bool = False) -> dict[str, float]:
@@ -74,14 +91,19 @@ def note_scores(true: np.ndarray, found: np.ndarray, *, offsets: bool = False) -
         ValueError: no true note.
     """
     if not len(true):
-        raise ValueError("expected a true note at least, got none: recall is undefined; try a longer part")
+        raise ValueError(
+            "expected a true note at least, got none: recall is undefined; try a longer part"
+        )
     pairs = [(_intervals(notes), _hertz(notes["note"])) for notes in (true, found)]
     (true_s, true_hz), (found_s, found_hz) = pairs
     with _quiet():
         values = mir_eval.transcription.precision_recall_f1_overlap(
             true_s, true_hz, found_s, found_hz, offset_ratio=0.2 if offsets else None
         )
-    return {name: float(value) for name, value in zip(("precision", "recall", "f_measure"), values, strict=False)}
+    return {
+        name: float(value)
+        for name, value in zip(("precision", "recall", "f_measure"), values, strict=False)
+    }
 
 
 def _check(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> None:

@@ -14,7 +14,9 @@ from cplxnet.files import written
 from cplxnet.musicnet import recordings
 from cplxnet.musicnet.labels import LOWEST_NOTE
 
-NOTES = np.dtype([("start_s", "<f8"), ("end_s", "<f8"), ("note", "<i8")])  # [start, end) in seconds, MIDI note
+NOTES = np.dtype(
+    [("start_s", "<f8"), ("end_s", "<f8"), ("note", "<i8")]
+)  # [start, end) in seconds, MIDI note
 VELOCITY = 80  # of every note: the networks do not hear loudness
 _TICKS = 1000  # a beat of 0.5 s: times are kept to 0.25 ms
 
@@ -37,9 +39,13 @@ def notes_of(roll: np.ndarray, times: np.ndarray, *, least_s: float = 0.0) -> np
             f"expected a bool roll (frames, notes) and times (frames,), got {roll.dtype} {roll.shape} and "
             f"{times.shape}; try probabilities >= threshold"
         )
-    step = np.diff(roll.astype(np.int8), axis=0, prepend=0, append=0).T  # (84, frames + 1): +1 begins, -1 ends
+    step = np.diff(
+        roll.astype(np.int8), axis=0, prepend=0, append=0
+    ).T  # (84, frames + 1): +1 begins, -1 ends
     note, first = np.nonzero(step == 1)
-    last = np.nonzero(step == -1)[1]  # of the same runs, in the same order: note by note, then in time
+    last = np.nonzero(step == -1)[
+        1
+    ]  # of the same runs, in the same order: note by note, then in time
     hop_s = float(times[1] - times[0]) if len(times) > 1 else 0.0
     notes = np.empty(len(note), NOTES)
     notes["start_s"] = np.maximum(times[first] - hop_s / 2, 0)
@@ -62,7 +68,11 @@ def midi(notes: np.ndarray, *, program: int = 0) -> pretty_midi.PrettyMIDI:
     """The notes as one track of General MIDI instrument `program` (0: grand piano) at one velocity."""
     track = pretty_midi.Instrument(program)
     for note in notes:
-        track.notes.append(pretty_midi.Note(VELOCITY, int(note["note"]), float(note["start_s"]), float(note["end_s"])))
+        track.notes.append(
+            pretty_midi.Note(
+                VELOCITY, int(note["note"]), float(note["start_s"]), float(note["end_s"])
+            )
+        )
     score = pretty_midi.PrettyMIDI(resolution=_TICKS)
     score.instruments.append(track)
     return score

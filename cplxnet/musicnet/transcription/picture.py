@@ -21,7 +21,11 @@ def outcomes(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     if target.shape != predicted.shape:
         raise ValueError(f"expected rolls of one shape, got {target.shape} and {predicted.shape}")
     kinds = np.zeros(target.shape, np.uint8)
-    kinds[target & predicted], kinds[target & ~predicted], kinds[~target & predicted] = HIT, MISS, FALSE_ALARM
+    kinds[target & predicted], kinds[target & ~predicted], kinds[~target & predicted] = (
+        HIT,
+        MISS,
+        FALSE_ALARM,
+    )
     return kinds
 
 
@@ -32,10 +36,22 @@ def draw(axes: Axes, times: np.ndarray, target: np.ndarray, predicted: np.ndarra
     """
     kinds = outcomes(target, predicted)
     half = (times[1] - times[0]) / 2 if len(times) > 1 else 0.5
-    extent = (times[0] - half, times[-1] + half, LOWEST_NOTE - 0.5, LOWEST_NOTE + target.shape[1] - 0.5)
+    extent = (
+        times[0] - half,
+        times[-1] + half,
+        LOWEST_NOTE - 0.5,
+        LOWEST_NOTE + target.shape[1] - 0.5,
+    )
     colours = ListedColormap(["white", *COLOURS.values()])
     axes.imshow(
-        kinds.T, cmap=colours, vmin=0, vmax=3, aspect="auto", origin="lower", extent=extent, interpolation="nearest"
+        kinds.T,
+        cmap=colours,
+        vmin=0,
+        vmax=3,
+        aspect="auto",
+        origin="lower",
+        extent=extent,
+        interpolation="nearest",
     )
     sounding = np.flatnonzero(kinds.any(0)) + LOWEST_NOTE
     low, high = (sounding.min(), sounding.max()) if len(sounding) else (57, 71)
@@ -46,7 +62,12 @@ def draw(axes: Axes, times: np.ndarray, target: np.ndarray, predicted: np.ndarra
 
 
 def beside(
-    times: np.ndarray, target: np.ndarray, predicted: Mapping[str, np.ndarray], *, begin_s: float, seconds: float
+    times: np.ndarray,
+    target: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+    *,
+    begin_s: float,
+    seconds: float,
 ) -> Figure:
     """One panel a prediction, its title above it, all of the same part of a recording.
 
@@ -54,9 +75,16 @@ def beside(
     """
     part = (times >= begin_s) & (times < begin_s + seconds)
     if not part.any():
-        raise ValueError(f"expected a part of 0 to {times[-1]:.1f} s, got one from {begin_s} s on; try begin_s = 0")
+        raise ValueError(
+            f"expected a part of 0 to {times[-1]:.1f} s, got one from {begin_s} s on; try begin_s = 0"
+        )
     figure, panels = plt.subplots(
-        len(predicted), 1, figsize=(10, 3 * len(predicted) + 0.5), sharex=True, sharey=True, layout="constrained"
+        len(predicted),
+        1,
+        figsize=(10, 3 * len(predicted) + 0.5),
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
     for axes, (title, roll) in zip(np.atleast_1d(panels), predicted.items(), strict=True):
         draw(axes, times[part], target[part], roll[part])

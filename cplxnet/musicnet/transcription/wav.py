@@ -54,7 +54,12 @@ def transcribe_wav(
     if sound.is_silent:
         times = frame_positions(len(sound.samples), hop) / rate_hz
         nothing = np.zeros((len(times), N_NOTES), np.float32)
-        return Transcription(times, nothing, np.empty(0, NOTES), (*sound.notices, f"{path}: silent, so without notes"))
+        return Transcription(
+            times,
+            nothing,
+            np.empty(0, NOTES),
+            (*sound.notices, f"{path}: silent, so without notes"),
+        )
     times, found = transcribe(network, sound.samples, rate_hz=rate_hz, hop=hop, **heard)
     return Transcription(times, found, notes_of(found >= threshold, times), sound.notices)
 

@@ -18,7 +18,9 @@ from cplxnet.musicnet.features import features
 from cplxnet.musicnet.labels import NoteLookup, changes_within
 
 Item = TypeVar("Item")
-Network = Callable[[torch.Tensor], torch.Tensor]  # features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
+Network = Callable[
+    [torch.Tensor], torch.Tensor
+]  # features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
 
 
 @torch.inference_mode()
@@ -88,7 +90,12 @@ def true_roll(recording: recordings.Recording, hop: int) -> np.ndarray:
 
 
 def transcribe_file(
-    model: Network, path: str | os.PathLike[str], *, hop: int = 2048, progress: bool = True, **heard: object
+    model: Network,
+    path: str | os.PathLike[str],
+    *,
+    hop: int = 2048,
+    progress: bool = True,
+    **heard: object,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every recording of an 11 kHz file, one after another: the true roll, bool, and the probabilities, (frames, 84).
 
@@ -109,13 +116,17 @@ def _bar(items: Iterable[Item], label: str, progress: bool) -> Iterable[Item]:
 def _checked(samples: np.ndarray | torch.Tensor) -> torch.Tensor:
     signal = torch.as_tensor(samples)
     if signal.dtype not in (torch.float16, torch.float32, torch.float64):
-        raise ValueError(f"expected float samples of full scale 1, got {signal.dtype}; try samples / 32768 for int16")
+        raise ValueError(
+            f"expected float samples of full scale 1, got {signal.dtype}; try samples / 32768 for int16"
+        )
     if signal.ndim != 1 or not len(signal):
         raise ValueError(
             f"expected samples of one channel, shape (samples,), got {tuple(signal.shape)}; try the mean over channels"
         )
     if not signal.isfinite().all():
-        raise ValueError(f"expected finite samples, got {int((~signal.isfinite()).sum())} that are NaN or infinite")
+        raise ValueError(
+            f"expected finite samples, got {int((~signal.isfinite()).sum())} that are NaN or infinite"
+        )
     return signal.float()
 
 

@@ -52,7 +52,9 @@ class Csr:
 
     def __init__(self, stage: Stage) -> None:
         if not stage.whole:
-            raise ValueError(f"{stage.name}: expected a linear layer for CSR, got a convolution; try dense")
+            raise ValueError(
+                f"{stage.name}: expected a linear layer for CSR, got a convolution; try dense"
+            )
         weight, self.bias = real_form(stage)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "CSR is in beta state", at the first in a process
@@ -79,7 +81,10 @@ class SparseRows:
         start[1:] = torch.bincount(row, minlength=self.rows).cumsum(0)
         self.start = start
         if stage.whole:
-            self.channel, self.tap = (unit * weight.shape[2] + tap).int(), torch.zeros_like(tap, dtype=torch.int32)
+            self.channel, self.tap = (
+                (unit * weight.shape[2] + tap).int(),
+                torch.zeros_like(tap, dtype=torch.int32),
+            )
         else:
             at = tap * stage.dilation
             self.channel = (unit * stage.stride + at % stage.stride).int()
@@ -109,14 +114,20 @@ class SparseRows:
             return y
         together = min(_TOGETHER, batch)
         x = F.pad(x, (0, 0, 0, -batch % together))
-        groups = x.unflatten(0, (-1, together)).transpose(1, 2).contiguous()  # (groups, in, together)
+        groups = (
+            x.unflatten(0, (-1, together)).transpose(1, 2).contiguous()
+        )  # (groups, in, together)
         y = x.new_empty(len(groups), self.rows, together)
         self._run(groups, together, y)
         return y.transpose(1, 2).flatten(0, 1)[:batch].unsqueeze(2)
 
-    def _run(self, x: Tensor, length: int, y: Tensor, kind: int = 0, pool: Pool | None = None) -> None:
+    def _run(
+        self, x: Tensor, length: int, y: Tensor, kind: int = 0, pool: Pool | None = None
+    ) -> None:
         size, stride = (pool.size, pool.stride) if pool else (1, 1)
-        per_block = 16 if len(x) < 8 else self.rows  # a thread's share: rows of one sample, or samples
+        per_block = (
+            16 if len(x) < 8 else self.rows
+        )  # a thread's share: rows of one sample, or samples
         arrays = (self.start, self.channel, self.tap, self.value, self.bias)
         native.call(
             "sparse_rows", len(x), self.rows, length, x.shape[1] * x.shape[2], x.shape[2], x, *arrays,

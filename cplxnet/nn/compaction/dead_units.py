@@ -53,7 +53,9 @@ def _without_unread(stages: list[Stage]) -> tuple[list[Stage], Tensor]:
     for stage in reversed(stages[:-1]):
         kept = _kept(read)
         made[0] = made[0].replaced(weight=made[0].weight[:, kept])
-        weight = stage.weight * read.view(-1, 1, 1)  # the one that stays though nobody reads it needs no inputs
+        weight = stage.weight * read.view(
+            -1, 1, 1
+        )  # the one that stays though nobody reads it needs no inputs
         made.insert(0, _rows(stage.replaced(weight=weight), kept))
         read = made[0].weight.any(2).any(0)
     kept = _kept(read)

@@ -51,12 +51,16 @@ def save_compact(
     Raises TypeError for another module, ValueError for another dtype or weights beyond float16's range.
     """
     if not isinstance(model, Compact):
-        raise TypeError(f"expected what nn.compact gives, got {type(model).__name__}; try save_compact(compact(model))")
+        raise TypeError(
+            f"expected what nn.compact gives, got {type(model).__name__}; try save_compact(compact(model))"
+        )
     if dtype not in DTYPES:
         raise ValueError(f"expected dtype float32 or float16, got {dtype!r}")
     text = {**model.metadata, **(metadata or {})}
     if not all(isinstance(part, str) for pair in text.items() for part in pair):
-        raise TypeError(f"expected metadata of text to text, got {text}; try json.dumps of the values")
+        raise TypeError(
+            f"expected metadata of text to text, got {text}; try json.dumps of the values"
+        )
     tensors, stages = {"inputs": model.inputs}, []
     for i, stage in enumerate(model.stages):
         plain, parts = _stored(stage, DTYPES[dtype])
@@ -64,7 +68,9 @@ def save_compact(
         tensors |= {f"{i}.{key}": value for key, value in parts.items()}
     network = {"in_channels": model.in_channels, "stages": stages}
     described = json.dumps({"network": network, "user": text})
-    header = {FORMAT: f"{_digest(described, tensors)} {described}"}  # one entry: their order would not be fixed
+    header = {
+        FORMAT: f"{_digest(described, tensors)} {described}"
+    }  # one entry: their order would not be fixed
     content = safetensors.torch.save(tensors, header)
     files.write(path, lambda file: file.write(content))
 
@@ -112,25 +118,46 @@ def _stored(stage: Stage, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str,
     form, positions = encode(flat != 0)
     values = _real(flat[flat != 0] if form != "all" else flat).to(dtype)
     if not bool(torch.isfinite(values).all()):
-        raise ValueError(f"{stage.name}: expected weights within the range of {dtype}, got larger; try dtype='float32'")
+        raise ValueError(
+            f"{stage.name}: expected weights within the range of {dtype}, got larger; try dtype='float32'"
+        )
     described = {key: getattr(stage, key) for key in _PLAIN}
-    described |= {"shape": list(stage.weight.shape), "complex": stage.weight.is_complex(), "positions": form}
+    described |= {
+        "shape": list(stage.weight.shape),
+        "complex": stage.weight.is_complex(),
+        "positions": form,
+    }
     described["pool"] = None if stage.pool is None else list(stage.pool)
     parts = {"values": values, "positions": positions, "bias": _real(stage.bias).float()}
-    return described, parts if stage.mix is None else {**parts, "mix": stage.mix.float().contiguous()}
+    return described, parts if stage.mix is None else {
+        **parts,
+        "mix": stage.mix.float().contiguous(),
+    }
 
 
 def _restored(i: int, described: dict[str, Any], tensors: Mapping[str, Tensor]) -> Stage:
     def cplx(real: Tensor) -> Tensor:
-        return torch.view_as_complex(real.float().contiguous()) if described["complex"] else real.float()
+        return (
+            torch.view_as_complex(real.float().contiguous())
+            if described["complex"]
+            else real.float()
+        )
 
     shape = described["shape"]
-    weight = torch.zeros(math.prod(shape), dtype=torch.complex64 if described["complex"] else torch.float32)
-    weight[decode(described["positions"], tensors[f"{i}.positions"], len(weight))] = cplx(tensors[f"{i}.values"])
+    weight = torch.zeros(
+        math.prod(shape), dtype=torch.complex64 if described["complex"] else torch.float32
+    )
+    weight[decode(described["positions"], tensors[f"{i}.positions"], len(weight))] = cplx(
+        tensors[f"{i}.values"]
+    )
     pool = None if described["pool"] is None else Pool(*described["pool"])
     plain = {key: described[key] for key in _PLAIN}
     return Stage(
-        weight=weight.view(shape), bias=cplx(tensors[f"{i}.bias"]), mix=tensors.get(f"{i}.mix"), pool=pool, **plain
+        weight=weight.view(shape),
+        bias=cplx(tensors[f"{i}.bias"]),
+        mix=tensors.get(f"{i}.mix"),
+        pool=pool,
+        **plain,
     )
 
 

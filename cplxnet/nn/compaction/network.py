@@ -72,7 +72,9 @@ class Compact(nn.Module):
     def portable(self) -> "Compact":
         """The same network by torch's dense operations alone, as tracing, exporting and other devices need it."""
         dense = ["dense"] * len(self.stages)
-        return Compact(self.stages, self.inputs, self.in_channels, plan={1: dense}, metadata=self.metadata)
+        return Compact(
+            self.stages, self.inputs, self.in_channels, plan={1: dense}, metadata=self.metadata
+        )
 
     @torch.no_grad()
     def measure(self, batch_sizes: Sequence[int], *, rounds: int = 3) -> "Compact":
@@ -98,7 +100,9 @@ class Compact(nn.Module):
         for stage in reversed(self.stages):
             length = stage.weight.shape[2] if stage.whole else stage.shortest(length)
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(batch, self.in_channels * self.stages[0].takes, length, generator=generator)
+        return torch.randn(
+            batch, self.in_channels * self.stages[0].takes, length, generator=generator
+        )
 
     def _as_real(self, x: Tensor) -> Tensor:
         first = self.stages[0]
@@ -108,9 +112,13 @@ class Compact(nn.Module):
             x = x.flatten(1).unsqueeze(1)  # all of it is one unit, as long as the layer is wide
         expected = "(B, features)" if first.whole else f"(B, {self.in_channels}, length)"
         if x.dim() != 3:
-            raise ValueError(f"expected {'complex' if self.is_complex else 'real'} {expected}, got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected {'complex' if self.is_complex else 'real'} {expected}, got {tuple(x.shape)}"
+            )
         if self.is_complex:
-            parts = torch.view_as_real(x.resolve_conj() if x.is_complex() else torch.complex(x, torch.zeros_like(x)))
+            parts = torch.view_as_real(
+                x.resolve_conj() if x.is_complex() else torch.complex(x, torch.zeros_like(x))
+            )
             return parts.movedim(-1, 2).flatten(1, 2)
         return torch.cat((x.real, x.imag), 1) if x.is_complex() else x
 
@@ -124,9 +132,16 @@ class Compact(nn.Module):
         return x
 
     def _engines(self, x: Tensor) -> list[Engine]:
-        nearest = min(self.plan, key=lambda batch: max(batch / max(len(x), 1), max(len(x), 1) / batch), default=None)
+        nearest = min(
+            self.plan,
+            key=lambda batch: max(batch / max(len(x), 1), max(len(x), 1) / batch),
+            default=None,
+        )
         names = ["" for _ in self.stages] if nearest is None else self.plan[nearest]
-        return [self._engine(i, name or backends.by_rule(self.stages[i], x)) for i, name in enumerate(names)]
+        return [
+            self._engine(i, name or backends.by_rule(self.stages[i], x))
+            for i, name in enumerate(names)
+        ]
 
     def _engine(self, i: int, name: str) -> Engine:
         if (i, name) not in self._built:
@@ -134,10 +149,14 @@ class Compact(nn.Module):
         return self._built[i, name]
 
     def extra_repr(self) -> str:
-        lines = [f"{self.in_channels} channels in, {len(self.inputs)} read; engines {self.plan or 'by rule'}"]
+        lines = [
+            f"{self.in_channels} channels in, {len(self.inputs)} read; engines {self.plan or 'by rule'}"
+        ]
         for stage in self.stages:
             left = int(stage.weight.count_nonzero())
-            lines.append(f"{stage.name}: {tuple(stage.weight.shape)}, {left} of {stage.weight.numel()} weights left")
+            lines.append(
+                f"{stage.name}: {tuple(stage.weight.shape)}, {left} of {stage.weight.numel()} weights left"
+            )
         return "\n".join(lines)
 
 
@@ -182,12 +201,16 @@ def _on_cpu(stage: Stage) -> Stage:
 def _check_chain(stages: Sequence[Stage], inputs: Tensor, in_channels: int) -> None:
     given = (len(inputs), stages[0].takes)  # units, real numbers a unit
     if not stages or not bool(((inputs >= 0) & (inputs < in_channels)).all()):
-        raise ValueError(f"expected stages that read units 0 to {in_channels - 1}, got {inputs.tolist()}")
+        raise ValueError(
+            f"expected stages that read units 0 to {in_channels - 1}, got {inputs.tolist()}"
+        )
     for stage in stages:
         stage.check_tensors()
         wanted = (stage.weight.shape[1], stage.takes)
         if wanted != given:
-            raise ValueError(f"{stage.name}: expected to read {given[0]} units of {given[1]} numbers, got {wanted}")
+            raise ValueError(
+                f"{stage.name}: expected to read {given[0]} units of {given[1]} numbers, got {wanted}"
+            )
         given = (len(stage.weight), stage.gives)
 
 
@@ -197,7 +220,9 @@ def _fastest(calls: Mapping[str, Callable[[Tensor], Any]], x: Tensor, rounds: in
     A first call warms up; whichever takes ten times as long as another even then is left out.
     """
     first = {name: _taken(call, x) for name, call in calls.items()}
-    times = {name: seconds for name, seconds in first.items() if seconds <= 10 * min(first.values())}
+    times = {
+        name: seconds for name, seconds in first.items() if seconds <= 10 * min(first.values())
+    }
     if len(times) > 1:
         times = {name: min(_taken(calls[name], x) for _ in range(rounds)) for name in times}
     return min(times, key=times.__getitem__)

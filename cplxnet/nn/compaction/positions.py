@@ -20,7 +20,10 @@ def encode(kept: Tensor) -> tuple[str, Tensor]:
     if bool(kept.all()):
         return "all", torch.empty(0, dtype=torch.uint8)
     position = kept.nonzero().flatten()
-    made = {"bits": _bits(kept), **{form: _steps(position, dtype) for form, dtype in _STEPS.items()}}
+    made = {
+        "bits": _bits(kept),
+        **{form: _steps(position, dtype) for form, dtype in _STEPS.items()},
+    }
     return min(made.items(), key=lambda item: item[1].nbytes)
 
 

@@ -59,14 +59,18 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
     reader, leaves = _Reader(threshold, masks), dict(_leaves("", model))
     strangers = [name for name in masks or () if name not in leaves]
     if strangers:
-        raise ValueError(f"masks do not fit the network; no layers of the names {', '.join(strangers)}")
+        raise ValueError(
+            f"masks do not fit the network; no layers of the names {', '.join(strangers)}"
+        )
     for name, layer in leaves.items():
         read = _reader_of(layer)
         if read is None:
             raise _refused(name, layer, "compact does not know it")
         read(reader, name, layer)
     if not reader.stages:
-        raise ValueError(f"expected a network with linear or convolutional layers, got {type(model).__name__} without")
+        raise ValueError(
+            f"expected a network with linear or convolutional layers, got {type(model).__name__} without"
+        )
     return reader.stages
 
 
@@ -82,8 +86,15 @@ def _leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield prefix, module
         return
     if type(module).forward is not nn.Sequential.forward and not getattr(module, "is_chain", False):
-        raise _refused(prefix, module, "its forward is its own; set is_chain = True on it if that only runs the layers")
-    for name, child in module._modules.items():  # not named_children, which leaves out a layer used twice
+        raise _refused(
+            prefix,
+            module,
+            "its forward is its own; set is_chain = True on it if that only runs the layers",
+        )
+    for (
+        name,
+        child,
+    ) in module._modules.items():  # not named_children, which leaves out a layer used twice
         if child is not None:
             yield from _leaves(f"{prefix}.{name}" if prefix else name, child)
 
@@ -98,8 +109,12 @@ def _refused(name: str, layer: nn.Module, why: str) -> UnknownLayer:
 def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
     """The weight, zero where it is masked."""
     weight = layer.weight.detach()
-    if not bool(torch.isfinite(torch.view_as_real(weight) if weight.is_complex() else weight).all()):
-        raise ValueError(f"{name}: expected finite weights, got NaN or infinity; try an earlier snapshot")
+    if not bool(
+        torch.isfinite(torch.view_as_real(weight) if weight.is_complex() else weight).all()
+    ):
+        raise ValueError(
+            f"{name}: expected finite weights, got NaN or infinity; try an earlier snapshot"
+        )
     mask = None
     if reader.masks is not None and name in reader.masks:
         mask = reader.masks[name]
@@ -108,8 +123,14 @@ def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
     elif isinstance(layer, GaussianWeight):
         mask = layer.relevance(reader.threshold)
     if mask is not None and mask.shape != weight.shape:
-        raise ValueError(f"{name}: expected a mask of shape {tuple(weight.shape)}, got {tuple(mask.shape)}")
-    return weight.clone() if mask is None else weight.masked_fill(~mask.to(weight.device, torch.bool), 0)
+        raise ValueError(
+            f"{name}: expected a mask of shape {tuple(weight.shape)}, got {tuple(mask.shape)}"
+        )
+    return (
+        weight.clone()
+        if mask is None
+        else weight.masked_fill(~mask.to(weight.device, torch.bool), 0)
+    )
 
 
 def _bias(layer: Any, weight: Tensor) -> Tensor:
@@ -118,11 +139,17 @@ def _bias(layer: Any, weight: Tensor) -> Tensor:
 
 def _convolution(reader: _Reader, name: str, layer: Any) -> None:
     if isinstance(layer.padding, str) or (layer.padding_mode != "zeros" and layer.padding[0]):
-        raise _refused(name, layer, f"padding {layer.padding!r}, {layer.padding_mode}: not a number of zeros")
+        raise _refused(
+            name, layer, f"padding {layer.padding!r}, {layer.padding_mode}: not a number of zeros"
+        )
     if reader.flattened or (reader.stages and reader.stages[-1].whole):
         raise _refused(name, layer, "a convolution after flatten or a linear layer")
     weight = _ungrouped(_kept_weight(reader, name, layer), layer.groups)
-    geometry = {"stride": layer.stride[0], "padding": layer.padding[0], "dilation": layer.dilation[0]}
+    geometry = {
+        "stride": layer.stride[0],
+        "padding": layer.padding[0],
+        "dilation": layer.dilation[0],
+    }
     reader.stages.append(Stage(name, weight, _bias(layer, weight), **geometry))
 
 
@@ -147,7 +174,9 @@ def _linear(reader: _Reader, name: str, layer: Any) -> None:
     elif reader.flattened:
         weight = weight.unflatten(1, (len(reader.stages[-1].weight), -1))  # (out, channels, length)
     else:
-        raise _refused(name, layer, "a linear layer after a convolution, without flatten between them")
+        raise _refused(
+            name, layer, "a linear layer after a convolution, without flatten between them"
+        )
     reader.flattened = False
     reader.stages.append(Stage(name, weight, _bias(layer, weight), whole=True))
 
@@ -155,11 +184,17 @@ def _linear(reader: _Reader, name: str, layer: Any) -> None:
 def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
     stage = reader.last(name, layer)
     if stage.relu or stage.pool or reader.flattened or stage.real_part:
-        raise _refused(name, layer, "batch norm that does not follow its linear or convolutional layer at once")
+        raise _refused(
+            name, layer, "batch norm that does not follow its linear or convolutional layer at once"
+        )
     if layer.running_mean is None:
-        raise _refused(name, layer, "batch norm without running statistics, which depends on the batch")
+        raise _refused(
+            name, layer, "batch norm without running statistics, which depends on the batch"
+        )
     if isinstance(layer, CplxBatchNorm1d):
-        matrix = matrix_of(layer.running_var.double(), _double(layer.weight), layer.eps).permute(2, 0, 1)  # (C, 2, 2)
+        matrix = matrix_of(layer.running_var.double(), _double(layer.weight), layer.eps).permute(
+            2, 0, 1
+        )  # (C, 2, 2)
         shift = 0 if layer.bias is None else torch.complex(*layer.bias.detach().double())
         centred = stage.bias.to(torch.complex128) - torch.complex(*layer.running_mean.double())
         mix = matrix if stage.mix is None else matrix @ stage.mix.double()
@@ -169,7 +204,9 @@ def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
     scale = scale if layer.weight is None else scale * layer.weight.detach().double()
     shift = 0 if layer.bias is None else layer.bias.detach().double()
     weight = (stage.weight.double() * scale.view(-1, 1, 1)).to(stage.weight.dtype)
-    reader.amend(weight=weight, bias=((stage.bias - layer.running_mean) * scale + shift).to(stage.bias.dtype))
+    reader.amend(
+        weight=weight, bias=((stage.bias - layer.running_mean) * scale + shift).to(stage.bias.dtype)
+    )
 
 
 def _double(value: Tensor | None) -> Tensor | None:
@@ -184,11 +221,15 @@ def _relu(reader: _Reader, name: str, layer: nn.Module) -> None:
 
 def _pool(reader: _Reader, name: str, layer: Any, kind: Any) -> None:
     stage = reader.last(name, layer)
-    size, stride, padding = (int(torch.as_tensor(v)) for v in (layer.kernel_size, layer.stride, layer.padding))
+    size, stride, padding = (
+        int(torch.as_tensor(v)) for v in (layer.kernel_size, layer.stride, layer.padding)
+    )
     if padding or layer.ceil_mode or int(torch.as_tensor(getattr(layer, "dilation", 1))) != 1:
         raise _refused(name, layer, "pooling with padding, dilation or ceil_mode")
     if getattr(layer, "return_indices", False) or stage.pool or stage.whole or reader.flattened:
-        raise _refused(name, layer, "pooling that gives indices, is the second in a row, or follows flatten")
+        raise _refused(
+            name, layer, "pooling that gives indices, is the second in a row, or follows flatten"
+        )
     reader.amend(pool=Pool(kind, size, stride))
 
 
@@ -200,7 +241,9 @@ def _split(reader: _Reader, name: str, layer: Split) -> None:
 
 def _flatten(reader: _Reader, name: str, layer: Any) -> None:
     if (layer.start_dim, layer.end_dim) not in ((1, -1), (1, 2)):
-        raise _refused(name, layer, f"flatten from axis {layer.start_dim} to {layer.end_dim}, expected 1 to -1")
+        raise _refused(
+            name, layer, f"flatten from axis {layer.start_dim} to {layer.end_dim}, expected 1 to -1"
+        )
     reader.flattened = True
 
 

@@ -13,7 +13,9 @@ from torch.autograd.function import once_differentiable
 
 from . import native
 
-_BLOCK = 1 << 13  # complex numbers in a block of rows, whose sums are formed in float32 and added in float64
+_BLOCK = (
+    1 << 13
+)  # complex numbers in a block of rows, whose sums are formed in float32 and added in float64
 
 
 class Tail(NamedTuple):
@@ -57,7 +59,9 @@ class Normalise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+    def backward(
+        ctx: Any, grad: Tensor, *_: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         x_ri, mean, cov, weight, *forward_map = ctx.saved_tensors
         (n, c, _), grad, dx = x_ri.shape, grad.contiguous(), torch.empty_like(x_ri)
         sums = _pair_sums(grad, grad.new_zeros(c, 2), x_ri, mean, ctx.tail, forward_map)
@@ -67,11 +71,23 @@ class Normalise(torch.autograd.Function):
         native.call("whitening_gradient", c, n, *given, by_weight, by_bias, back, around, shift)
         sizes = (ctx.tail.code, n, c, ctx.tail.length)
         native.call("affine_two", *sizes, grad, back, x_ri, around, shift, *forward_map, dx)
-        return dx, None if weight is None else by_weight, by_bias if ctx.has_bias else None, None, None
+        return (
+            dx,
+            None if weight is None else by_weight,
+            by_bias if ctx.has_bias else None,
+            None,
+            None,
+        )
 
 
 def normalise_by(
-    x_ri: Tensor, mean: Tensor, cov: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, tail: Tail
+    x_ri: Tensor,
+    mean: Tensor,
+    cov: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    tail: Tail,
 ) -> Tensor:
     """y by a mean (2, C) and a covariance (2, 2, C) that are given, and its tail; without a gradient."""
     return _affine(x_ri, _map(mean.t().contiguous(), cov, weight, bias, eps), tail)
@@ -84,13 +100,28 @@ def _blocks(x_ri: Tensor, n_sums: int) -> tuple[int, Tensor]:
     return rows, x_ri.new_empty(-(-n // rows), n_sums, c, 2)
 
 
-def _pair_sums(grad: Tensor, grad_mean: Tensor, x_ri: Tensor, mean: Tensor, tail: Tail, forward_map: Any) -> Tensor:
+def _pair_sums(
+    grad: Tensor, grad_mean: Tensor, x_ri: Tensor, mean: Tensor, tail: Tail, forward_map: Any
+) -> Tensor:
     """Sums (3, C, 2), float64, of g' = g - grad_mean, of (g'_re x'_re, g'_im x'_im) and of (g'_re x'_im, g'_im x'_re).
 
     g: the gradient before the tail, of which `grad` is that after it; the means are (C, 2).
     """
     (n, c, _), (rows, partial) = x_ri.shape, _blocks(x_ri, 3)
-    native.call("pair_sums", tail.code, n, c, tail.length, rows, grad, grad_mean, x_ri, mean, *forward_map, partial)
+    native.call(
+        "pair_sums",
+        tail.code,
+        n,
+        c,
+        tail.length,
+        rows,
+        grad,
+        grad_mean,
+        x_ri,
+        mean,
+        *forward_map,
+        partial,
+    )
     return partial.sum(0, dtype=torch.float64)
 
 
@@ -100,7 +131,9 @@ def _covariance(moments: Tensor) -> Tensor:
     return torch.stack((rr, ri, ri, ii)).view(2, 2, -1)
 
 
-def _map(mean: Tensor, cov: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+def _map(
+    mean: Tensor, cov: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
     """M (2, C, 2) and b - M mean (C, 2), from a mean (C, 2)."""
     c = len(mean)
     matrix, shift = mean.new_empty(2, c, 2), mean.new_empty(c, 2)

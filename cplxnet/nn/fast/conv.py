@@ -33,15 +33,28 @@ def _worth_it(image: Tensor, weight: Tensor, dilation: int | tuple[int, ...], gr
     """
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
-    fit = weight.requires_grad and torch.is_grad_enabled() and groups == 1 and _pair(dilation) == (1, 1)
+    fit = (
+        weight.requires_grad
+        and torch.is_grad_enabled()
+        and groups == 1
+        and _pair(dilation) == (1, 1)
+    )
     fit = fit and math.prod(image.shape[1:]) * math.prod(weight.shape[2:]) <= 8 * UNFOLDED
-    return fit and image.device.type == "cpu" and image.is_contiguous(memory_format=torch.channels_last)
+    return (
+        fit
+        and image.device.type == "cpu"
+        and image.is_contiguous(memory_format=torch.channels_last)
+    )
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        image: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...]
+        image: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
     ) -> Tensor:
         return F.conv2d(image, weight, bias, stride, padding)
 
@@ -56,10 +69,14 @@ class _Convolution(torch.autograd.Function):
         by_image, by_weight, by_bias = ctx.needs_input_grad[:3]
         geometry = (ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1)
         return (
-            torch.ops.aten.convolution_backward(grad, image, weight, None, *geometry, (True, False, False))[0]
+            torch.ops.aten.convolution_backward(
+                grad, image, weight, None, *geometry, (True, False, False)
+            )[0]
             if by_image
             else None,
-            weight_gradient(image, grad, weight.shape[2:], ctx.stride, ctx.padding) if by_weight else None,
+            weight_gradient(image, grad, weight.shape[2:], ctx.stride, ctx.padding)
+            if by_weight
+            else None,
             grad.sum((0, 2, 3)) if by_bias else None,
             None,
             None,
@@ -67,7 +84,11 @@ class _Convolution(torch.autograd.Function):
 
 
 def weight_gradient(
-    image: Tensor, grad: Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
+    image: Tensor,
+    grad: Tensor,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
 ) -> Tensor:
     """The gradient of a convolution by its weight, as products of matrices: (sum over b of X_b^T G_b)^T.
 
@@ -86,7 +107,9 @@ def weight_gradient(
     at_once = max(1, UNFOLDED // (above.shape[1] * kh * kw * c))
     strides = (h * w * c, sh * w * c, sw * c, w * c, 1)
     total: Tensor | None = None
-    for some, over in zip(rows.split(at_once), above.flatten(0, 1).split(at_once * above.shape[1]), strict=True):
+    for some, over in zip(
+        rows.split(at_once), above.flatten(0, 1).split(at_once * above.shape[1]), strict=True
+    ):
         under = some.as_strided((len(some), *places, kh, kw * c), strides, some.storage_offset())
         under = under.reshape(-1, kh * kw * c).T
         total = under @ over if total is None else torch.addmm(total, under, over)

@@ -34,12 +34,16 @@ def fused(function: Callable[..., Any], *args: Any) -> Any:
     if _state["on"]:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the compiler's own deprecations are not the user's
+                warnings.simplefilter(
+                    "ignore"
+                )  # the compiler's own deprecations are not the user's
                 return _compiled(function)(*args)
         except Exception as error:  # whatever the compiler raises, training can go on without it
             _state["on"] = False
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             warnings.warn(
-                f"compiling {function.__name__} failed, going on without: {reason}", RuntimeWarning, stacklevel=2
+                f"compiling {function.__name__} failed, going on without: {reason}",
+                RuntimeWarning,
+                stacklevel=2,
             )
     return function(*args)

@@ -5,7 +5,9 @@ import platform
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt, in glibc's <malloc.h>
 _KEPT = 1 << 30  # bytes at the end of the heap
-_LARGEST_MMAP_THRESHOLD = 32 << 20  # what glibc's own adaptation ends at, with twice that as trim threshold
+_LARGEST_MMAP_THRESHOLD = (
+    32 << 20
+)  # what glibc's own adaptation ends at, with twice that as trim threshold
 _MOST_BLOCKS = 65536  # glibc's default
 
 

@@ -36,8 +36,12 @@ def use(on: bool) -> None:
 def usable(*tensors: Tensor) -> bool:
     """Whether the C functions can take these tensors: float32, contiguous, on the CPU, and there is a library."""
     if torch.compiler.is_compiling():
-        return False  # torch.compile fuses the plain formulas itself, and cannot trace a call into C
-    fit = all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
+        return (
+            False  # torch.compile fuses the plain formulas itself, and cannot trace a call into C
+        )
+    fit = all(
+        t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors
+    )
     return fit and _state["on"] and library() is not None
 
 
@@ -98,7 +102,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return "".join(
+        sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    )
 
 
 def _argument(value: Tensor | int | float) -> Any:

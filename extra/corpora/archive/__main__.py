@@ -12,11 +12,21 @@ from .obtain import obtain, obtain_metadata
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build, say what there is and what was put right; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m extra.corpora.archive", description=__doc__)
-    parser.add_argument("source", nargs="?", help="archive, folder, .h5, .npz or address (default: Zenodo)")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="where the files go (default: data)")
-    parser.add_argument("--metadata", help="musicnet_metadata.csv (default: beside the source, or Zenodo)")
-    parser.add_argument("--no-check", action="store_true", help="use an archive unlike the published one")
-    parser.add_argument("--no-full", action="store_true", help="only the 11 kHz files, not musicnet.h5")
+    parser.add_argument(
+        "source", nargs="?", help="archive, folder, .h5, .npz or address (default: Zenodo)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="where the files go (default: data)"
+    )
+    parser.add_argument(
+        "--metadata", help="musicnet_metadata.csv (default: beside the source, or Zenodo)"
+    )
+    parser.add_argument(
+        "--no-check", action="store_true", help="use an archive unlike the published one"
+    )
+    parser.add_argument(
+        "--no-full", action="store_true", help="only the 11 kHz files, not musicnet.h5"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--force", action="store_true", help="build again what is built")
     options = parser.parse_args(arguments)

@@ -41,7 +41,9 @@ class Built:
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a file: recordings, what MusicNet has, hours, notes, seconds of sound, bytes, md5."""
-        expected = {file_11khz(split): count for split, count in EXPECTED.items()} | {FULL: sum(EXPECTED.values())}
+        expected = {file_11khz(split): count for split, count in EXPECTED.items()} | {
+            FULL: sum(EXPECTED.values())
+        }
         return [
             {
                 "file": name,
@@ -65,11 +67,15 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())  # or removed by its owner
+            mine = folder.exists() and os.path.samestat(
+                os.fstat(handle), folder.stat()
+            )  # or removed by its owner
         except BlockingIOError:
             mine = False
         if not mine:
-            raise RuntimeError(f"{folder}: expected no other build here, got one at work; wait for its end")
+            raise RuntimeError(
+                f"{folder}: expected no other build here, got one at work; wait for its end"
+            )
         for left in folder.glob("*.part"):  # of processes that were killed; hidden ones too
             left.unlink()
         yield
@@ -122,8 +128,12 @@ def _gaps(entries: Sequence[Entry], texts: Mapping[int, Mapping[str, str]]) -> l
     return found
 
 
-def _assemble(entries: Sequence[Entry], folder: Path, full: bool, n_workers: int) -> dict[str, Written]:
-    jobs: list[tuple[Any, ...]] = [(FULL, entries, folder, "full")] if full else []  # the longest first
+def _assemble(
+    entries: Sequence[Entry], folder: Path, full: bool, n_workers: int
+) -> dict[str, Written]:
+    jobs: list[tuple[Any, ...]] = (
+        [(FULL, entries, folder, "full")] if full else []
+    )  # the longest first
     for split in SPLITS:
         some = [entry for entry in entries if split_of(entry.number) == split]
         if some:
@@ -140,11 +150,18 @@ def _found(data: Path, key: Mapping[str, Any]) -> Built | None:
     """What an earlier build from the same source left, if all of it is still there."""
     try:
         record = json.loads((data / RECORD).read_text())
-        made = {one["name"]: Written(**one | {"notices": tuple(one["notices"])}) for one in record["files"]}
+        made = {
+            one["name"]: Written(**one | {"notices": tuple(one["notices"])})
+            for one in record["files"]
+        }
         whole = all((data / name).stat().st_size == one.size for name, one in made.items())
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Built(data, made, tuple(record["notices"])) if whole and record.get("key") == dict(key) else None
+    return (
+        Built(data, made, tuple(record["notices"]))
+        if whole and record.get("key") == dict(key)
+        else None
+    )
 
 
 def _refuse_stale(entries: Sequence[Entry], data: Path) -> None:
@@ -219,10 +236,20 @@ def build(
         entries = _entries(seen, texts)
         _refuse_stale(entries, data)
         made = _assemble(entries, folder, full, n_workers)
-        clipped = next(iter(made.values())).notices if full else [n for one in made.values() for n in one.notices]
-        told = (*(notice for one in seen for notice in one.notices), *clipped, *_gaps(entries, texts))
+        clipped = (
+            next(iter(made.values())).notices
+            if full
+            else [n for one in made.values() for n in one.notices]
+        )
+        told = (
+            *(notice for one in seen for notice in one.notices),
+            *clipped,
+            *_gaps(entries, texts),
+        )
         built = Built(data, made, tuple(sorted(told)))
         with staging.telling_full(data):
             _publish(built, folder, key)
-        shutil.rmtree(folder, ignore_errors=True)  # the dying process of a killed build may still write there
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # the dying process of a killed build may still write there
     return _told(built)

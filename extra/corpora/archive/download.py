@@ -46,7 +46,11 @@ def fault_of(path: Path, *, size: int | None, md5: str | None) -> str | None:
 
 def _session(retries: int, backoff_s: float) -> requests.Session:
     retry = Retry(
-        total=retries, backoff_factor=backoff_s, backoff_max=60, status_forcelist=_BUSY, raise_on_status=False
+        total=retries,
+        backoff_factor=backoff_s,
+        backoff_max=60,
+        status_forcelist=_BUSY,
+        raise_on_status=False,
     )
     session = requests.Session()
     for scheme in ("http://", "https://"):
@@ -59,43 +63,70 @@ def _beginning(response: requests.Response, done: int, address: str) -> int:
     if response.status_code == 206:
         told = response.headers.get("Content-Range", "")
         if not told.startswith(f"bytes {done}-"):
-            raise DownloadError(f"{address}: expected bytes from {done} on, got Content-Range {told!r}; try a mirror")
+            raise DownloadError(
+                f"{address}: expected bytes from {done} on, got Content-Range {told!r}; try a mirror"
+            )
         return done
     if response.status_code == 200:  # a server that ignores Range sends the whole file
         return 0
     again = "busy, try again later" if response.status_code in _BUSY else "try another address"
-    raise DownloadError(f"{address}: expected the file, got status {response.status_code} {response.reason}; {again}")
+    raise DownloadError(
+        f"{address}: expected the file, got status {response.status_code} {response.reason}; {again}"
+    )
 
 
-def _check_offer(response: requests.Response, begin: int, size: int | None, folder: Path, address: str) -> int | None:
+def _check_offer(
+    response: requests.Response, begin: int, size: int | None, folder: Path, address: str
+) -> int | None:
     """The size of the whole file as the server tells it; raises where it is another file or the disk too small."""
     length = response.headers.get("Content-Length")
     whole = begin + int(length) if length is not None else None
     if size is not None and whole is not None and whole != size:
-        raise DownloadError(f"{address}: expected {size} bytes, the server offers {whole}; try another address")
+        raise DownloadError(
+            f"{address}: expected {size} bytes, the server offers {whole}; try another address"
+        )
     free = shutil.disk_usage(folder).free
     if whole is not None and whole - begin > free:
-        raise DiskFullError(f"{folder}: expected {whole - begin} bytes free, got {free}; make room and run again")
+        raise DiskFullError(
+            f"{folder}: expected {whole - begin} bytes free, got {free}; make room and run again"
+        )
     return whole
 
 
-def _transfer(session: requests.Session, address: str, part: Path, size: int | None, timeout_s: float) -> None:
+def _transfer(
+    session: requests.Session, address: str, part: Path, size: int | None, timeout_s: float
+) -> None:
     """One connection: add to `part` what it does not have yet. Raises _Broken where it ends early."""
     done = part.stat().st_size if part.exists() else 0
     headers = _HEADERS | ({"Range": f"bytes={done}-"} if done else {})
     try:
         with session.get(address, headers=headers, stream=True, timeout=timeout_s) as response:
-            if response.status_code == 416:  # nothing beyond `done`: whole, or of another file; the md5 will tell
+            if (
+                response.status_code == 416
+            ):  # nothing beyond `done`: whole, or of another file; the md5 will tell
                 return
             begin = _beginning(response, done, address)
             whole = _check_offer(response, begin, size, part.parent, address)
-            shown = {"total": whole, "initial": begin, "unit": "B", "unit_scale": True, "unit_divisor": 1024}
-            with open(part, "r+b" if begin else "wb") as file, tqdm(desc=part.name.strip("."), **shown) as bar:
+            shown = {
+                "total": whole,
+                "initial": begin,
+                "unit": "B",
+                "unit_scale": True,
+                "unit_divisor": 1024,
+            }
+            with (
+                open(part, "r+b" if begin else "wb") as file,
+                tqdm(desc=part.name.strip("."), **shown) as bar,
+            ):
                 file.seek(begin)
                 for block in response.iter_content(_BLOCK):
                     file.write(block)
                     bar.update(len(block))
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+    except (
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+    ) as error:
         raise _Broken(str(error)) from error
     except requests.RequestException as error:
         raise DownloadError(f"{address}: {error}; try another address") from error
@@ -109,7 +140,9 @@ def _transfer(session: requests.Session, address: str, part: Path, size: int | N
         raise _Broken(f"{part.stat().st_size} of {whole} bytes")
 
 
-def _complete(session: requests.Session, address: str, part: Path, size: int | None, timeout_s: float, n: int) -> None:
+def _complete(
+    session: requests.Session, address: str, part: Path, size: int | None, timeout_s: float, n: int
+) -> None:
     """Connect again and again until `part` is whole; gives up after `n` connections in a row that brought nothing."""
     idle = 0
     while True:
@@ -161,7 +194,10 @@ def fetch(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     with _session(retries, backoff_s) as session:
-        for fresh in (not part.exists(), True):  # a part of another file may lie there: then once more from the start
+        for fresh in (
+            not part.exists(),
+            True,
+        ):  # a part of another file may lie there: then once more from the start
             _complete(session, address, part, size, timeout_s, retries)
             fault = fault_of(part, size=size, md5=md5)
             if fault is None:

@@ -32,7 +32,9 @@ def _unpaired(seen: Sequence[Seen], places: dict[tuple[int, str], list[str]]) ->
     for number in sorted({one.number for one in seen}):
         for kind, other in (("audio", "labels"), ("labels", "audio")):
             if (number, kind) in places and (number, other) not in places:
-                found.append(f"{places[number, kind][0]}: expected {other} of recording {number} too, got none")
+                found.append(
+                    f"{places[number, kind][0]}: expected {other} of recording {number} too, got none"
+                )
     return found
 
 
@@ -44,9 +46,15 @@ def check(source: str, seen: Sequence[Seen]) -> None:
     lines = [one.fault for one in seen if one.fault]
     for (number, kind), members in sorted(places.items()):
         if len(members) > 1:
-            lines.append(f"{', '.join(members)}: expected one {kind} of recording {number}, got {len(members)}")
+            lines.append(
+                f"{', '.join(members)}: expected one {kind} of recording {number}, got {len(members)}"
+            )
     lines += _unpaired(seen, places)
     if not seen:
-        lines.append("expected recordings (train_data/*.wav with train_labels/*.csv, or groups id_NNNN), got none")
+        lines.append(
+            "expected recordings (train_data/*.wav with train_labels/*.csv, or groups id_NNNN), got none"
+        )
     if lines:
-        raise ArchiveError(f"{source}: {len(lines)} fault{'s' * (len(lines) > 1)}\n  " + "\n  ".join(lines))
+        raise ArchiveError(
+            f"{source}: {len(lines)} fault{'s' * (len(lines) > 1)}\n  " + "\n  ".join(lines)
+        )

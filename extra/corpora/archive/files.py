@@ -50,7 +50,9 @@ def _recording(entry: Entry, folder: Path, form: str, notices: list[str]) -> Rec
         labels = labels.copy()
         for column in ("start_time", "end_time"):
             labels[column] = rescale(labels[column])
-    data = cast(np.ndarray, staging.values(folder / entry.audio, form))  # read in slices by layout.write
+    data = cast(
+        np.ndarray, staging.values(folder / entry.audio, form)
+    )  # read in slices by layout.write
     return Recording(f"id_{entry.number:04d}", data, labels, **entry.texts)
 
 
@@ -75,4 +77,6 @@ def assemble(name: str, entries: Sequence[Entry], folder: Path, form: str) -> Wr
     with staging.telling_full(folder):
         layout.write(path, recordings(), rate_hz=RATE_HZ[form])
     hours = samples / RATE_HZ[form] / 3600
-    return Written(name, len(entries), hours, notes, path.stat().st_size, md5_of(path), tuple(notices))
+    return Written(
+        name, len(entries), hours, notes, path.stat().st_size, md5_of(path), tuple(notices)
+    )

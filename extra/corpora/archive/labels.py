@@ -48,7 +48,9 @@ def _field(name: str, value: object, place: str) -> object:
         raise ArchiveError(f"{place}: expected {expected} in {name}, got {value!r}") from None
     text = value if isinstance(value, bytes) else str(value).encode()
     if len(text) > LABELS["note_value"].itemsize:
-        raise ArchiveError(f"{place}: expected a note_value of {LABELS['note_value'].itemsize} bytes, got {text!r}")
+        raise ArchiveError(
+            f"{place}: expected a note_value of {LABELS['note_value'].itemsize} bytes, got {text!r}"
+        )
     return text
 
 
@@ -57,11 +59,17 @@ def _row(values: Iterable[object], place: str) -> tuple[object, ...]:
     row = tuple(_field(name, value, place) for name, value in zip(COLUMNS, values, strict=True))
     start, end, instrument, note = row[:4]
     if not 0 <= start <= _LATEST or not start <= end <= _LATEST:  # type: ignore[operator]
-        raise ArchiveError(f"{place}: expected 0 <= start_time <= end_time, got start_time {start}, end_time {end}")
+        raise ArchiveError(
+            f"{place}: expected 0 <= start_time <= end_time, got start_time {start}, end_time {end}"
+        )
     if not LOWEST_NOTE <= note <= HIGHEST_NOTE:  # type: ignore[operator]
-        raise ArchiveError(f"{place}: expected a note in {LOWEST_NOTE}..{HIGHEST_NOTE}, got note {note}")
+        raise ArchiveError(
+            f"{place}: expected a note in {LOWEST_NOTE}..{HIGHEST_NOTE}, got note {note}"
+        )
     if not 1 <= instrument <= 128:  # type: ignore[operator]
-        raise ArchiveError(f"{place}: expected an instrument in 1..128, got instrument {instrument}")
+        raise ArchiveError(
+            f"{place}: expected an instrument in 1..128, got instrument {instrument}"
+        )
     return row
 
 
@@ -92,15 +100,21 @@ def from_csv(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
         header = [_ALIASES.get(name.strip(), name.strip()) for name in next(lines, [])]
         missing = [name for name in COLUMNS if name not in header]
         if missing:
-            raise ArchiveError(f"{where}, line 1: expected columns {', '.join(COLUMNS)}, got no {', '.join(missing)}")
+            raise ArchiveError(
+                f"{where}, line 1: expected columns {', '.join(COLUMNS)}, got no {', '.join(missing)}"
+            )
         order = [header.index(name) for name in COLUMNS]
         rows = [(lines.line_num, line) for line in lines if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ArchiveError(f"{where}: expected CSV text, got {error}") from None
     for number, line in rows:
         if len(line) != len(header):
-            raise ArchiveError(f"{where}, line {number}: expected {len(header)} fields, got {len(line)}: {line!r}")
-    return table(((f"{where}, line {number}", [line[k] for k in order]) for number, line in rows), where)
+            raise ArchiveError(
+                f"{where}, line {number}: expected {len(header)} fields, got {len(line)}: {line!r}"
+            )
+    return table(
+        ((f"{where}, line {number}", [line[k] for k in order]) for number, line in rows), where
+    )
 
 
 def from_columns(columns: np.ndarray, where: str) -> tuple[np.ndarray, list[str]]:
@@ -108,7 +122,9 @@ def from_columns(columns: np.ndarray, where: str) -> tuple[np.ndarray, list[str]
     names = {_ALIASES.get(name, name): name for name in columns.dtype.names or ()}
     missing = [name for name in COLUMNS if name not in names]
     if missing:
-        raise ArchiveError(f"{where}: expected columns {', '.join(COLUMNS)}, got no {', '.join(missing)}")
+        raise ArchiveError(
+            f"{where}: expected columns {', '.join(COLUMNS)}, got no {', '.join(missing)}"
+        )
     rows = zip(*(columns[names[name]].tolist() for name in COLUMNS), strict=True)
     return table(((f"{where}, row {k}", row) for k, row in enumerate(rows)), where)
 
@@ -131,7 +147,5 @@ def clip(labels: np.ndarray, samples: int, where: str) -> tuple[np.ndarray, list
         return labels, []
     kept = labels[~late].copy()
     kept["end_time"] = np.minimum(kept["end_time"], samples)
-    text = (
-        f"{where}: {int((long & ~late).sum())} notes clipped at the recording's end, {int(late.sum())} past it left out"
-    )
+    text = f"{where}: {int((long & ~late).sum())} notes clipped at the recording's end, {int(late.sum())} past it left out"
     return np.unique(kept), [text]

@@ -22,7 +22,9 @@ def read(path: Path) -> dict[int, dict[str, str]]:
         raise ArchiveError(f"{path.name}: expected UTF-8 text, got {error}") from None
     missing = [name for name in ("id", *TEXTS) if name not in (lines.fieldnames or ())]
     if missing:
-        raise ArchiveError(f"{path.name}, line 1: expected columns id, {', '.join(TEXTS)}, got no {', '.join(missing)}")
+        raise ArchiveError(
+            f"{path.name}, line 1: expected columns id, {', '.join(TEXTS)}, got no {', '.join(missing)}"
+        )
     found: dict[int, dict[str, str]] = {}
     for row in lines:
         place = f"{path.name}, line {lines.line_num}"

@@ -17,14 +17,25 @@ def _obtain(remote: Remote, where: str, data: Path) -> Path:
         return fetch(where, data / remote.name, size=remote.size, md5=remote.md5)
     path = Path(where).expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"expected MusicNet at {path}, got nothing there; try a path, an address, or neither")
-    if path.is_file() and path.name == remote.name and (fault := fault_of(path, size=remote.size, md5=remote.md5)):
-        raise DownloadError(f"{path}: {fault}; fetch it again, or pass check=False to use it all the same")
+        raise FileNotFoundError(
+            f"expected MusicNet at {path}, got nothing there; try a path, an address, or neither"
+        )
+    if (
+        path.is_file()
+        and path.name == remote.name
+        and (fault := fault_of(path, size=remote.size, md5=remote.md5))
+    ):
+        raise DownloadError(
+            f"{path}: {fault}; fetch it again, or pass check=False to use it all the same"
+        )
     return path
 
 
 def obtain(
-    where: str | os.PathLike[str] | None = None, data: str | os.PathLike[str] = "data", *, check: bool = True
+    where: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] = "data",
+    *,
+    check: bool = True,
 ) -> Path:
     """A path to build from.
 

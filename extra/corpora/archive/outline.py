@@ -86,7 +86,11 @@ def outline(file: BinaryIO) -> bytes:
         code = file.read(1).decode("latin1")
         opcode = _OPCODES.get(code)
         if opcode is None or opcode.name in _REFUSED:
-            raise EOFError("the pickle ends early") if not code else pickle.UnpicklingError(f"opcode {code!r}")
+            raise (
+                EOFError("the pickle ends early")
+                if not code
+                else pickle.UnpicklingError(f"opcode {code!r}")
+            )
         if opcode.name in _STRINGS:
             copied.write(_string(file, opcode, begin))
         elif opcode.name == "FRAME":

@@ -24,7 +24,11 @@ def _end_with_parent() -> None:
 
 
 def run(
-    work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], *, n_workers: int, tick: Callable[[], None] | None = None
+    work: Callable[..., Any],
+    jobs: Sequence[tuple[Any, ...]],
+    *,
+    n_workers: int,
+    tick: Callable[[], None] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Call `work(*jobs[k])` for each k in `n_workers` processes, or in this one if 0; yields (k, result) as they end.
 
@@ -38,7 +42,9 @@ def run(
         for k, job in enumerate(jobs):
             yield k, work(*job)
         return
-    context = multiprocessing.get_context("forkserver")  # a fork of this process would copy torch's threads and locks
+    context = multiprocessing.get_context(
+        "forkserver"
+    )  # a fork of this process would copy torch's threads and locks
     context.set_forkserver_preload(_PRELOAD)
     with ProcessPoolExecutor(n_workers, context, initializer=_end_with_parent) as pool:
         waiting: dict[Future[Any], int] = {pool.submit(work, *job): k for k, job in enumerate(jobs)}

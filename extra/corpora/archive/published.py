@@ -19,10 +19,16 @@ class Remote:
 
 _RECORD = "https://zenodo.org/records/5120004/files"
 ARCHIVE = Remote(
-    f"{_RECORD}/musicnet.tar.gz?download=1", "musicnet.tar.gz", 11_097_394_998, "844764911fa0d5b97c97da944a057590"
+    f"{_RECORD}/musicnet.tar.gz?download=1",
+    "musicnet.tar.gz",
+    11_097_394_998,
+    "844764911fa0d5b97c97da944a057590",
 )
 METADATA = Remote(
-    f"{_RECORD}/musicnet_metadata.csv?download=1", "musicnet_metadata.csv", None, "1caef62cee9c875235e62aac368b49d8"
+    f"{_RECORD}/musicnet_metadata.csv?download=1",
+    "musicnet_metadata.csv",
+    None,
+    "1caef62cee9c875235e62aac368b49d8",
 )
 
 # Trabelsi et al. (2018), as Nazarov and Burnaev (2020): the archive's own test_data has 10, of which 7 train here

@@ -14,7 +14,9 @@ import numpy as np
 from .faults import ArchiveError
 
 Tell = Callable[[str], None]  # hears notices of what was put right
-_LARGEST_TABLE = 1 << 26  # bytes of a CSV file, which is in memory at once; MusicNet's largest has 0.5 MB
+_LARGEST_TABLE = (
+    1 << 26
+)  # bytes of a CSV file, which is in memory at once; MusicNet's largest has 0.5 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +88,18 @@ def told(made: tuple[np.ndarray, list[str]], tell: Tell) -> Iterator[np.ndarray]
     yield table
 
 
-def read_member(kind: str, file: BinaryIO, size: int, where: str, tell: Tell) -> Iterator[np.ndarray]:
+def read_member(
+    kind: str, file: BinaryIO, size: int, where: str, tell: Tell
+) -> Iterator[np.ndarray]:
     """Samples of a WAV file or labels of a CSV file, of `size` bytes."""
     from . import labels, wav
 
     if kind == "audio":
         yield from wav.blocks(file, size, where, tell)
     elif size > _LARGEST_TABLE:
-        raise ArchiveError(f"{where}: expected a CSV file of at most {_LARGEST_TABLE} bytes, got {size}")
+        raise ArchiveError(
+            f"{where}: expected a CSV file of at most {_LARGEST_TABLE} bytes, got {size}"
+        )
     else:
         yield from told(labels.from_csv(file.read(), where), tell)
 
@@ -124,7 +130,9 @@ def _read_file(path: Path, kind: str, member: str, tell: Tell) -> Iterator[np.nd
 
 
 def _folder(path: Path) -> Source:
-    files = sorted(p for p in path.rglob("*") if folder_kind(p.relative_to(path).as_posix()) and p.is_file())
+    files = sorted(
+        p for p in path.rglob("*") if folder_kind(p.relative_to(path).as_posix()) and p.is_file()
+    )
     members = [p.relative_to(path).as_posix() for p in files]
     by_number: dict[int, list[str]] = {}
     for member in members:
@@ -150,7 +158,9 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
-        raise FileNotFoundError(f"expected MusicNet at {path}, got nothing there; try the archive or its folder")
+        raise FileNotFoundError(
+            f"expected MusicNet at {path}, got nothing there; try the archive or its folder"
+        )
     with open(path, "rb") as file:
         head = file.read(265)
     if head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar":

@@ -33,7 +33,10 @@ def recipe() -> str:
     """A sha256 over the code and the libraries that decide what a recording becomes."""
     here = Path(__file__).parent
     digest = hashlib.sha256(
-        b"".join(path.read_bytes() for path in (*(here / name for name in _CODE), Path(resample.__file__)))
+        b"".join(
+            path.read_bytes()
+            for path in (*(here / name for name in _CODE), Path(resample.__file__))
+        )
     )
     digest.update(repr([importlib.metadata.version(p) for p in ("soxr", "numpy", "h5py")]).encode())
     return digest.hexdigest()
@@ -71,7 +74,9 @@ class Values:
 
 def values(path: Path, form: str) -> Values:
     """The values of `form`, "full", "low" or "rows", of the staged piece whose .json is at `path`."""
-    return Values(path.with_suffix(f".{form}"), _DTYPES[form], (json.loads(path.read_text())["values"][form],))
+    return Values(
+        path.with_suffix(f".{form}"), _DTYPES[form], (json.loads(path.read_text())["values"][form],)
+    )
 
 
 def notices(path: Path) -> tuple[str, ...]:
@@ -97,7 +102,9 @@ def _finite(blocks: Iterable[np.ndarray], where: str) -> Iterator[np.ndarray]:
         finite = np.isfinite(block)
         if not finite.all():
             k = int(np.argmin(finite))
-            raise ArchiveError(f"{where}: expected finite samples, got {block[k]} at sample {begin + k}")
+            raise ArchiveError(
+                f"{where}: expected finite samples, got {block[k]} at sample {begin + k}"
+            )
         begin += len(block)
         yield block
 
@@ -120,7 +127,10 @@ def _make(piece: Piece, path: Path) -> None:
             if piece.kind == "audio":
                 blocks = resample_blocks(_append(files[0], _finite(blocks, piece.member)))
             collections.deque(_append(files[-1], blocks), maxlen=0)
-            sizes = {form: file.tell() // _DTYPES[form].itemsize for form, file in zip(forms, files, strict=True)}
+            sizes = {
+                form: file.tell() // _DTYPES[form].itemsize
+                for form, file in zip(forms, files, strict=True)
+            }
         with written(path) as place:
             place.write_text(json.dumps({"values": sizes, "notices": told}))
 

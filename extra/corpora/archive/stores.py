@@ -32,14 +32,22 @@ class StoreShard:
 
     def pieces(self) -> Iterator[Piece]:
         path = Path(self.path)
-        where, number = f"{path.name}, {self.member}", number_of(self.member, f"{path.name}, {self.member}")
+        where, number = (
+            f"{path.name}, {self.member}",
+            number_of(self.member, f"{path.name}, {self.member}"),
+        )
         for kind in ("audio", "labels"):
             read = functools.partial(_READERS[self.reader], self.path, self.member, kind, where)
             yield Piece(number, kind, where, f"{stamp(path)}/{self.member}", read)
 
 
 def _check_mono(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
-    if dtype.kind not in "fi" or len(shape) != 1 or not shape[0] or (dtype.kind == "i" and dtype.itemsize != 2):
+    if (
+        dtype.kind not in "fi"
+        or len(shape) != 1
+        or not shape[0]
+        or (dtype.kind == "i" and dtype.itemsize != 2)
+    ):
         raise ArchiveError(
             f"{where}: expected samples of shape (samples,), float or int16, got {dtype} of shape {shape}"
         )
@@ -47,7 +55,11 @@ def _check_mono(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
 
 def _float32(block: np.ndarray) -> np.ndarray:
     """Samples as float32; int16 as in a WAV file."""
-    return block.astype(np.float32, copy=False) if block.dtype.kind == "f" else block * np.float32(2.0**-15)
+    return (
+        block.astype(np.float32, copy=False)
+        if block.dtype.kind == "f"
+        else block * np.float32(2.0**-15)
+    )
 
 
 def _read_hdf5(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
@@ -58,11 +70,15 @@ def _read_hdf5(path: str, member: str, kind: str, where: str, tell: Tell) -> Ite
                 yield from told(labels.from_columns(found[()], where), tell)
                 return
             _check_mono(found.dtype, found.shape, where)
-            step = max(_BLOCK, found.chunks[0] if found.chunks else 0)  # a chunk is read as a whole, once
+            step = max(
+                _BLOCK, found.chunks[0] if found.chunks else 0
+            )  # a chunk is read as a whole, once
             for begin in range(0, len(found), step):
                 yield _float32(found[begin : begin + step])
     except (KeyError, OSError) as error:
-        raise ArchiveError(f"{where}: expected readable datasets `data` and `labels`, got {error}") from None
+        raise ArchiveError(
+            f"{where}: expected readable datasets `data` and `labels`, got {error}"
+        ) from None
 
 
 def hdf5(path: Path) -> Source:
@@ -71,7 +87,9 @@ def hdf5(path: Path) -> Source:
         rate_hz = int(file.attrs.get("rate_hz", SOURCE_HZ))
         members = sorted(name for name in file if isinstance(file[name], h5py.Group))
     if rate_hz != SOURCE_HZ:
-        raise ArchiveError(f"{path}: expected recordings at {SOURCE_HZ} Hz, got {rate_hz} Hz; try the 44.1 kHz file")
+        raise ArchiveError(
+            f"{path}: expected recordings at {SOURCE_HZ} Hz, got {rate_hz} Hz; try the 44.1 kHz file"
+        )
     return _store(path, "hdf5", members)
 
 
@@ -81,15 +99,23 @@ def _pickled(path: str, member: str, where: str) -> Iterator[BinaryIO]:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             _, _, dtype = read(file)
             if dtype != np.dtype(object):
-                raise ArchiveError(f"{where}: expected a pair of samples and interval tree, got an array of {dtype}")
+                raise ArchiveError(
+                    f"{where}: expected a pair of samples and interval tree, got an array of {dtype}"
+                )
             yield cast(BinaryIO, file)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise ArchiveError(f"{where}: expected a readable member, got {error}") from None
     except ValueError as error:
-        raise error if isinstance(error, ArchiveError) else ArchiveError(f"{where}: {error}") from None
+        raise (
+            error if isinstance(error, ArchiveError) else ArchiveError(f"{where}: {error}")
+        ) from None
 
 
 @functools.lru_cache(maxsize=1)  # audio and labels of a recording are one pickle
@@ -99,7 +125,9 @@ def _entry(path: str, member: str, where: str) -> list[Any]:
         while file.read(_BLOCK):  # to the end, where the checksum is compared
             pass
     if not isinstance(found, list) or len(found) != 2 or not isinstance(found[1], unpickle.Tree):
-        raise ArchiveError(f"{where}: expected a pair of samples and interval tree, got {type(found).__name__}")
+        raise ArchiveError(
+            f"{where}: expected a pair of samples and interval tree, got {type(found).__name__}"
+        )
     return found
 
 
@@ -118,7 +146,9 @@ def _fields(interval: unpickle.Interval, where: str) -> list[Any]:
 def _read_npz(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
     data, tree = _entry(path, member, where)
     if kind == "labels":
-        rows = ((f"{where}, interval {k}", _fields(one, where)) for k, one in enumerate(tree.intervals))
+        rows = (
+            (f"{where}, interval {k}", _fields(one, where)) for k, one in enumerate(tree.intervals)
+        )
         yield from told(labels.table(rows, where), tell)
         return
     if not isinstance(data, (np.ndarray, unpickle.Stored)):
@@ -133,7 +163,9 @@ def _read_npz(path: str, member: str, kind: str, where: str, tell: Tell) -> Iter
             samples += len(raw) // data.dtype.itemsize
             yield _float32(np.frombuffer(raw, data.dtype))
     if samples != data.shape[0]:
-        raise ArchiveError(f"{where}: expected {data.shape[0]} samples, got {samples}; fetch the file again")
+        raise ArchiveError(
+            f"{where}: expected {data.shape[0]} samples, got {samples}; fetch the file again"
+        )
 
 
 def _whole_samples(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:

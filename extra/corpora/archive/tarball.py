@@ -23,11 +23,17 @@ def _refuse_strange(member: tarfile.TarInfo, where: str) -> None:
     """Raise ArchiveError for a member that is neither file nor folder, or lies outside the archive's own folder."""
     name = PurePosixPath(member.name.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts or (name.parts[:1] and name.parts[0].endswith(":")):
-        raise ArchiveError(f"{where}: expected members inside the archive's folder, got {member.name!r}")
+        raise ArchiveError(
+            f"{where}: expected members inside the archive's folder, got {member.name!r}"
+        )
     if member.issym() or member.islnk():
-        raise ArchiveError(f"{where}: expected files, got {member.name!r}, a link to {member.linkname!r}")
+        raise ArchiveError(
+            f"{where}: expected files, got {member.name!r}, a link to {member.linkname!r}"
+        )
     if not (member.isfile() or member.isdir()):
-        raise ArchiveError(f"{where}: expected files, got {member.name!r}, of tar's type {member.type!r}")
+        raise ArchiveError(
+            f"{where}: expected files, got {member.name!r}, of tar's type {member.type!r}"
+        )
 
 
 @contextmanager
@@ -36,7 +42,9 @@ def _whole(archive: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
-        raise ArchiveError(f"{archive}: expected a whole archive, got {error}; fetch it again") from None
+        raise ArchiveError(
+            f"{archive}: expected a whole archive, got {error}; fetch it again"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +81,9 @@ class TarShard:
                 number = number_of(member.name, member.name)
                 if number % self.n_shares == self.share:
                     read = functools.partial(_read, tar, member, kind, name)
-                    yield Piece(number, kind, member.name, f"{archive}/{member.name}/{member.size}", read)
+                    yield Piece(
+                        number, kind, member.name, f"{archive}/{member.name}/{member.size}", read
+                    )
 
 
 class _Member:
@@ -90,12 +100,18 @@ class _Member:
             found = self._file.read(size)
             self._left -= len(found)
             if len(found) < size:
-                raise EOFError(f"{self._member.size - self._left} of {self._member.size} bytes of {self._member.name}")
+                raise EOFError(
+                    f"{self._member.size - self._left} of {self._member.size} bytes of {self._member.name}"
+                )
         return found
 
 
-def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str, archive: str, tell: Tell) -> Iterator[np.ndarray]:
-    yield from read_member(kind, cast(BinaryIO, _Member(tar, member, archive)), member.size, member.name, tell)
+def _read(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str, archive: str, tell: Tell
+) -> Iterator[np.ndarray]:
+    yield from read_member(
+        kind, cast(BinaryIO, _Member(tar, member, archive)), member.size, member.name, tell
+    )
 
 
 def source(path: Path) -> Source:

@@ -70,7 +70,9 @@ class _Dtype:
             found = np.dtype("V")
         if found.kind not in _PLAIN:
             raise pickle.UnpicklingError(f"an array of {self.code}")
-        return found.newbyteorder("<" if self.order == "<" else ">") if self.order in "<>" else found
+        return (
+            found.newbyteorder("<" if self.order == "<" else ">") if self.order in "<>" else found
+        )
 
 
 def _numbers(content: Any, dtype: np.dtype, shape: Any) -> Any:
@@ -97,7 +99,9 @@ class _Array:
         if dtype.code in ("O", "O8", "O4", "object"):
             self.value = [content_of(item) for item in content]
         else:
-            content = content.encode("latin1") if isinstance(content, str) else content  # Python 2's str
+            content = (
+                content.encode("latin1") if isinstance(content, str) else content
+            )  # Python 2's str
             self.value = _numbers(content, dtype.numpy, shape)
 
 

@@ -18,7 +18,10 @@ from .faults import ArchiveError
 
 _INTEGER, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _USUAL = {(_INTEGER, 16), (_FLOAT, 32)}
-_LOWEST_HZ, _HIGHEST_HZ = 22_050, 192_000  # below, the band that 11 kHz holds (5.5 kHz) is no longer safely whole
+_LOWEST_HZ, _HIGHEST_HZ = (
+    22_050,
+    192_000,
+)  # below, the band that 11 kHz holds (5.5 kHz) is no longer safely whole
 _BLOCK = 1 << 18  # frames in memory at once
 
 
@@ -40,7 +43,9 @@ class _Format:
 def _chunk(file: BinaryIO, left: int, where: str) -> tuple[bytes, int]:
     """Name and size of the chunk that begins here, `left` bytes before the file's end."""
     if left < 8:
-        raise ArchiveError(f"{where}: truncated, expected chunks 'fmt ' and 'data', got the end of the file")
+        raise ArchiveError(
+            f"{where}: truncated, expected chunks 'fmt ' and 'data', got the end of the file"
+        )
     name, size = struct.unpack("<4sI", file.read(8))
     if size > left - 8:
         raise ArchiveError(
@@ -80,12 +85,20 @@ def _header(file: BinaryIO, size: int, where: str) -> tuple[_Format, int]:
 
 def _format(chunk: bytes, where: str) -> _Format:
     if len(chunk) < 16:
-        raise ArchiveError(f"{where}: expected a 'fmt ' chunk of 16 bytes or more, got {len(chunk)}")
+        raise ArchiveError(
+            f"{where}: expected a 'fmt ' chunk of 16 bytes or more, got {len(chunk)}"
+        )
     kind, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
     if kind == _EXTENSIBLE and len(chunk) >= 26:
         (kind,) = struct.unpack_from("<H", chunk, 24)  # the first field of the sub-format's GUID
     found = _Format(kind, channels, rate_hz, bits)
-    if (kind, bits) not in {(_INTEGER, 16), (_INTEGER, 24), (_INTEGER, 32), (_FLOAT, 32), (_FLOAT, 64)}:
+    if (kind, bits) not in {
+        (_INTEGER, 16),
+        (_INTEGER, 24),
+        (_INTEGER, 32),
+        (_FLOAT, 32),
+        (_FLOAT, 64),
+    }:
         raise ArchiveError(
             f"{where}: expected samples of 16, 24 or 32 bits or floats of 32 or 64, got {bits} bits of WAV format "
             f"{kind}; convert the file from a better original"
@@ -93,7 +106,9 @@ def _format(chunk: bytes, where: str) -> _Format:
     if channels not in (1, 2):
         raise ArchiveError(f"{where}: expected one channel, or two to average, got {channels}")
     if not _LOWEST_HZ <= rate_hz <= _HIGHEST_HZ:
-        raise ArchiveError(f"{where}: expected a rate of {_LOWEST_HZ} to {_HIGHEST_HZ} Hz, got {rate_hz} Hz")
+        raise ArchiveError(
+            f"{where}: expected a rate of {_LOWEST_HZ} to {_HIGHEST_HZ} Hz, got {rate_hz} Hz"
+        )
     return found
 
 
@@ -114,12 +129,16 @@ def _read(file: BinaryIO, size: int, found: _Format, where: str) -> Iterator[np.
     while size:
         raw = file.read(min(size, _BLOCK * found.frame))
         if not raw or len(raw) % found.frame:
-            raise ArchiveError(f"{where}: truncated, expected {size} bytes more, got {len(raw)}; fetch the file again")
+            raise ArchiveError(
+                f"{where}: truncated, expected {size} bytes more, got {len(raw)}; fetch the file again"
+            )
         size -= len(raw)
         yield _samples(raw, found)
 
 
-def blocks(file: BinaryIO, size: int, where: str, tell: Callable[[str], None]) -> Iterator[np.ndarray]:
+def blocks(
+    file: BinaryIO, size: int, where: str, tell: Callable[[str], None]
+) -> Iterator[np.ndarray]:
     """Mono samples at 44.1 kHz, float32, in blocks, of the WAV file of `size` bytes; `tell` hears what was converted.
 
     Raises
@@ -128,7 +147,9 @@ def blocks(file: BinaryIO, size: int, where: str, tell: Callable[[str], None]) -
     """
     found, length = _header(file, size, where)
     if length % found.frame:
-        raise ArchiveError(f"{where}: truncated, expected frames of {found.frame} bytes, got {length} bytes of samples")
+        raise ArchiveError(
+            f"{where}: truncated, expected frames of {found.frame} bytes, got {length} bytes of samples"
+        )
     if not length:
         raise ArchiveError(f"{where}: expected samples, got none")
     if (found.kind, found.bits) not in _USUAL:
@@ -138,5 +159,9 @@ def blocks(file: BinaryIO, size: int, where: str, tell: Callable[[str], None]) -
     if found.rate_hz == SOURCE_HZ:
         yield from _read(file, length, found, where)
         return
-    tell(f"{where}: {found.rate_hz} Hz resampled to {SOURCE_HZ} Hz; label times taken as samples at {SOURCE_HZ} Hz")
-    yield from resample_blocks(_read(file, length, found, where), source_hz=found.rate_hz, target_hz=SOURCE_HZ)
+    tell(
+        f"{where}: {found.rate_hz} Hz resampled to {SOURCE_HZ} Hz; label times taken as samples at {SOURCE_HZ} Hz"
+    )
+    yield from resample_blocks(
+        _read(file, length, found, where), source_hz=found.rate_hz, target_hz=SOURCE_HZ
+    )

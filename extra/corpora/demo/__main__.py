@@ -19,8 +19,13 @@ def _summary(folder: Path) -> str:
     lines = []
     for split in SPLITS:
         path = folder / file_11khz(split)
-        rate_hz, samples = recordings.rate_hz(path), [len(recording) for recording in recordings.recordings(path)]
-        lines.append(f"{path}: {len(samples)} recordings, {sum(samples) / rate_hz / 60:.1f} minutes")
+        rate_hz, samples = (
+            recordings.rate_hz(path),
+            [len(recording) for recording in recordings.recordings(path)],
+        )
+        lines.append(
+            f"{path}: {len(samples)} recordings, {sum(samples) / rate_hz / 60:.1f} minutes"
+        )
     if (folder / FULL).is_file():
         lines.append(f"{folder / FULL}: the same at 44.1 kHz")
     return "\n".join(lines)
@@ -35,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="demo",
         help="demo: 47 minutes of training music (default); reference: over two hours, for runs/reference",
     )
-    parser.add_argument("--data", type=Path, default=Path("data"), help="where to build its folder (default: data)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="where to build its folder (default: data)"
+    )
     parser.add_argument("--force", action="store_true", help="build again what is built")
     options = parser.parse_args(arguments)
     start = time.monotonic()

@@ -51,11 +51,17 @@ def fingerprint(pieces: Sequence[Piece] = PIECES) -> str:
     """A sha256 over all that the corpus is made from: pieces, code, sound font and the libraries' versions."""
     here = Path(__file__).parent
     digest = hashlib.sha256(repr((SEED, tuple(pieces))).encode())
-    for path in (*(here / name for name in _RECIPE), Path(recordings.__file__), Path(resample.__file__)):
+    for path in (
+        *(here / name for name in _RECIPE),
+        Path(recordings.__file__),
+        Path(resample.__file__),
+    ):
         digest.update(path.read_bytes())
     digest.update(soundfont.path().read_bytes())
     digest.update(
-        repr([importlib.metadata.version(p) for p in ("music21", "symusic", "soxr", "numpy", "h5py")]).encode()
+        repr(
+            [importlib.metadata.version(p) for p in ("music21", "symusic", "soxr", "numpy", "h5py")]
+        ).encode()
     )
     return digest.hexdigest()
 
@@ -71,11 +77,20 @@ def make(piece: Piece, font: Path, result: Path) -> None:
     quarters = (
         1.3 * piece.seconds * piece.quarter_bpm / 60.0
     )  # more than is played, should the score's own marks be faster
-    played = performance.perform(*performance.read(score, quarters=quarters), piece=piece, generator=generator)
+    played = performance.perform(
+        *performance.read(score, quarters=quarters), piece=piece, generator=generator
+    )
     full = render.record(played, piece=piece, font=font, generator=generator)
     low = downsample(full)
     dropped = np.array(played.dropped)
-    np.savez(result, full=full.data, full_labels=full.labels, low=low.data, low_labels=low.labels, dropped=dropped)
+    np.savez(
+        result,
+        full=full.data,
+        full_labels=full.labels,
+        low=low.data,
+        low_labels=low.labels,
+        dropped=dropped,
+    )
 
 
 def _load(piece: Piece, folder: Path, rate: str) -> Recording:
@@ -84,20 +99,26 @@ def _load(piece: Piece, folder: Path, rate: str) -> Recording:
         return Recording(piece.key, made[rate], made[f"{rate}_labels"], *texts)
 
 
-def _make_all(pieces: Sequence[Piece], maker: Maker, folder: Path, timeout_s: float) -> tuple[list[Piece], list[str]]:
+def _make_all(
+    pieces: Sequence[Piece], maker: Maker, folder: Path, timeout_s: float
+) -> tuple[list[Piece], list[str]]:
     """(pieces that were made, why the others were not); results and the sound font lie in `folder`."""
     font = folder / "in-tune.sf2"
     font.write_bytes(soundfont.in_tune(soundfont.path().read_bytes()))
     jobs = [(piece, font, folder / f"{piece.key}.npz") for piece in pieces]
     failed: dict[int, str] = {}
     with tqdm(total=len(jobs), desc="demo corpus", unit="piece") as bar:
-        for k, why in workers.run(maker, jobs, folder=folder, timeout_s=timeout_s, preload=_PRELOAD):
+        for k, why in workers.run(
+            maker, jobs, folder=folder, timeout_s=timeout_s, preload=_PRELOAD
+        ):
             if why is None and not jobs[k][2].is_file():
                 why = "left no result"
             if why is not None:
                 failed[k] = f"{pieces[k].name}: {why}"
             bar.update()
-    return [piece for k, piece in enumerate(pieces) if k not in failed], [failed[k] for k in sorted(failed)]
+    return [piece for k, piece in enumerate(pieces) if k not in failed], [
+        failed[k] for k in sorted(failed)
+    ]
 
 
 def _dropped(pieces: Iterable[Piece], folder: Path) -> Iterator[str]:
@@ -107,13 +128,17 @@ def _dropped(pieces: Iterable[Piece], folder: Path) -> Iterator[str]:
                 yield f"{piece.name}: {int(made['dropped'])} notes outside 21..104 left out"
 
 
-def _write_all(pieces: Sequence[Piece], folder: Path, target: Path, attributes: dict[str, str]) -> None:
+def _write_all(
+    pieces: Sequence[Piece], folder: Path, target: Path, attributes: dict[str, str]
+) -> None:
     for split in SPLITS:
         chosen = [piece for piece in pieces if piece.split == split]
         low = (_load(piece, folder, "low") for piece in chosen)
         recordings.write(target / file_11khz(split), low, rate_hz=TARGET_HZ, attributes=attributes)
     full = (_load(piece, folder, "full") for piece in pieces)
-    recordings.write(target / FULL, full, rate_hz=SOURCE_HZ, attributes=attributes)  # last: it says that all is there
+    recordings.write(
+        target / FULL, full, rate_hz=SOURCE_HZ, attributes=attributes
+    )  # last: it says that all is there
 
 
 def _built(target: Path, recipe: str) -> dict[str, object] | None:
@@ -133,7 +158,9 @@ def _warn(missing: Sequence[str], advice: str) -> None:
     if missing:
         lines = "\n  ".join(missing)
         warnings.warn(
-            f"{len(missing)} pieces are not in the demo corpus; {advice}:\n  {lines}", IncompleteCorpusWarning, 3
+            f"{len(missing)} pieces are not in the demo corpus; {advice}:\n  {lines}",
+            IncompleteCorpusWarning,
+            3,
         )
 
 
@@ -165,7 +192,9 @@ def build(
         made, missing = _make_all(pieces, maker, folder, timeout_s)
         empty = [split for split in SPLITS if not any(piece.split == split for piece in made)]
         if empty:
-            raise RuntimeError(f"expected pieces in every split, got none in {', '.join(empty)}: {'; '.join(missing)}")
+            raise RuntimeError(
+                f"expected pieces in every split, got none in {', '.join(empty)}: {'; '.join(missing)}"
+            )
         notices = list(_dropped(made, folder))
         _write_all(made, folder, target, {"recipe": recipe, "missing": json.dumps(missing)})
     finally:

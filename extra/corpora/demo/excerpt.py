@@ -21,7 +21,9 @@ def _measures(part: ElementTree.Element, quarters: float) -> int:
         for time in measure.iter("time"):
             beats, beat_type = time.findtext("beats"), time.findtext("beat-type")
             if beats and beat_type:
-                length = sum(Fraction(term) for term in beats.split("+")) * Fraction(4, int(beat_type))
+                length = sum(Fraction(term) for term in beats.split("+")) * Fraction(
+                    4, int(beat_type)
+                )
         filled += length
         if filled >= quarters:
             return number

@@ -16,7 +16,13 @@ from cplxnet.musicnet.recordings import HIGHEST_NOTE, LOWEST_NOTE
 from . import excerpt
 from .pieces import Piece
 
-PROGRAMS = {"violin": 40, "viola": 41, "cello": 42, "clarinet": 71, "piano": 0}  # General MIDI, from 0
+PROGRAMS = {
+    "violin": 40,
+    "viola": 41,
+    "cello": 42,
+    "clarinet": 71,
+    "piano": 0,
+}  # General MIDI, from 0
 TEMPO_SPREAD = 0.04  # of a recording's tempo
 RUBATO_SPREAD = 0.03  # of the tempo from beat to beat, smoothed over four
 ONSET_SPREAD_S, ARTICULATION = 0.006, (0.88, 0.98)  # notes end a little early
@@ -68,7 +74,9 @@ def _value(duration: music21.duration.Duration) -> str:
     return "Dotted " * (duration.dots > 0) + kind
 
 
-def _part_notes(part: music21.stream.Part, flat: music21.stream.Stream, number: int) -> Iterator[ScoreNote]:
+def _part_notes(
+    part: music21.stream.Part, flat: music21.stream.Stream, number: int
+) -> Iterator[ScoreNote]:
     """The part's notes with ties joined; grace notes have no length in a score and are left out."""
     program = _program(part)
     tied: dict[int, ScoreNote] = {}
@@ -78,8 +86,16 @@ def _part_notes(part: music21.stream.Part, flat: music21.stream.Stream, number: 
         for note in element.notes if isinstance(element, music21.chord.Chord) else (element,):
             if not isinstance(note, music21.note.Note):
                 continue
-            pitch, beat, beats = round(note.pitch.ps), float(element.offset), float(element.duration.quarterLength)
-            held = tied.pop(pitch, None) if note.tie and note.tie.type in ("stop", "continue") else None
+            pitch, beat, beats = (
+                round(note.pitch.ps),
+                float(element.offset),
+                float(element.duration.quarterLength),
+            )
+            held = (
+                tied.pop(pitch, None)
+                if note.tie and note.tie.type in ("stop", "continue")
+                else None
+            )
             if held and abs(held.beat + held.beats - beat) < 1e-6:
                 current = dataclasses.replace(held, beats=held.beats + beats)
             else:
@@ -93,7 +109,9 @@ def _part_notes(part: music21.stream.Part, flat: music21.stream.Stream, number: 
     yield from tied.values()
 
 
-def read(path: Path, *, quarters: float = float("inf")) -> tuple[list[ScoreNote], list[tuple[float, float]]]:
+def read(
+    path: Path, *, quarters: float = float("inf")
+) -> tuple[list[ScoreNote], list[tuple[float, float]]]:
     """The notes of the score at `path`, and its metronome marks as (beat, quarter notes a minute).
 
     Of an .mxl file only about the first `quarters` quarter notes are read.
@@ -106,9 +124,21 @@ def read(path: Path, *, quarters: float = float("inf")) -> tuple[list[ScoreNote]
         else:
             score = music21.converter.parse(path, forceSource=True, storePickle=False)
         parts = [(part, part.flatten()) for part in score.getElementsByClass(music21.stream.Part)]
-        notes = [note for number, (part, flat) in enumerate(parts) for note in _part_notes(part, flat, number)]
-        marks = [mark for _, flat in parts for mark in flat.getElementsByClass(music21.tempo.MetronomeMark)]
-        told = {float(m.offset): m.getQuarterBPM() for m in marks if m.number is not None and not m.numberImplicit}
+        notes = [
+            note
+            for number, (part, flat) in enumerate(parts)
+            for note in _part_notes(part, flat, number)
+        ]
+        marks = [
+            mark
+            for _, flat in parts
+            for mark in flat.getElementsByClass(music21.tempo.MetronomeMark)
+        ]
+        told = {
+            float(m.offset): m.getQuarterBPM()
+            for m in marks
+            if m.number is not None and not m.numberImplicit
+        }
     return notes, sorted((beat, float(bpm)) for beat, bpm in told.items() if bpm)
 
 
@@ -117,14 +147,20 @@ def _clock(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(beat, seconds) at each quarter note up to `beats`: the marked tempo times a recording's pace and its rubato."""
     grid = np.arange(0.0, beats + 2.0)
-    marked = np.array([speed for _, speed in bpm])[np.searchsorted([beat for beat, _ in bpm], grid, side="right") - 1]
-    rubato = np.convolve(generator.normal(0.0, 2 * RUBATO_SPREAD, len(grid) + 3), np.full(4, 0.25), mode="valid")
+    marked = np.array([speed for _, speed in bpm])[
+        np.searchsorted([beat for beat, _ in bpm], grid, side="right") - 1
+    ]
+    rubato = np.convolve(
+        generator.normal(0.0, 2 * RUBATO_SPREAD, len(grid) + 3), np.full(4, 0.25), mode="valid"
+    )
     pace = 1.0 + TEMPO_SPREAD * generator.uniform(-1.0, 1.0)
     seconds = 60.0 / (marked * pace * np.exp(np.clip(rubato, -0.15, 0.15)))
     return grid, np.concatenate([[0.0], np.cumsum(seconds[:-1])])
 
 
-def _levels(written: list[ScoreNote], start_s: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _levels(
+    written: list[ScoreNote], start_s: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
     """Loudness of each note in dB: part, phrase (a new level every five seconds, in between interpolated) and note."""
     parts = generator.normal(0.0, PART_SPREAD_DB, 64)
     phrase_s = np.arange(0.0, start_s.max() + 10.0, 5.0)
@@ -149,7 +185,11 @@ def perform(
     ValueError: no note to play.
     """
     length = max((note.beat + note.beats for note in written), default=0.0)
-    repeats = [dataclasses.replace(n, beat=n.beat + k * length) for k in range(piece.times) for n in written]
+    repeats = [
+        dataclasses.replace(n, beat=n.beat + k * length)
+        for k in range(piece.times)
+        for n in written
+    ]
     bpm = marks if marks and marks[0][0] == 0 else [(0.0, piece.quarter_bpm), *marks]
     grid, clock = _clock(length * piece.times, bpm, generator)
     repeats.sort(key=lambda n: (n.beat, n.part, n.pitch, n.beats))
@@ -162,7 +202,9 @@ def perform(
     inside = (pitch >= LOWEST_NOTE) & (pitch <= HIGHEST_NOTE)
     keep = np.flatnonzero(heard & inside)
     if not len(keep):
-        raise ValueError(f"{piece.name}: expected notes in {LOWEST_NOTE}..{HIGHEST_NOTE}, got none; try another score")
+        raise ValueError(
+            f"{piece.name}: expected notes in {LOWEST_NOTE}..{HIGHEST_NOTE}, got none; try another score"
+        )
     keep = keep[np.lexsort((pitch[keep], begin_s[keep]))]
     chosen = [repeats[k] for k in keep]
     end_s = np.minimum(end_s[keep], piece.seconds)

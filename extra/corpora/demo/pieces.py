@@ -127,7 +127,13 @@ _WORKS = {
                 ("polonaise_op1n4.mxl", "4. Polonaise in C major", 92),
             ),
         ),
-        ("chopin", "Chopin", "Mazurkas, Op. 6", PIANO, (("mazurka06-2.krn", "2. Mazurka in C-sharp minor", 189),)),
+        (
+            "chopin",
+            "Chopin",
+            "Mazurkas, Op. 6",
+            PIANO,
+            (("mazurka06-2.krn", "2. Mazurka in C-sharp minor", 189),),
+        ),
         (
             "cpebach",
             "C. P. E. Bach",
@@ -195,7 +201,13 @@ _WORKS = {
             PIANO,
             (("movement1_exposition.mxl", "1. Allegro (exposition, repeated)", 126),),
         ),
-        ("joplin", "Joplin", "Maple Leaf Rag", PIANO, (("maple_leaf_rag.mxl", "Tempo di marcia", 100),)),
+        (
+            "joplin",
+            "Joplin",
+            "Maple Leaf Rag",
+            PIANO,
+            (("maple_leaf_rag.mxl", "Tempo di marcia", 100),),
+        ),
     ),
 }
 _SECONDS = {"train": 98.0, "valid": 60.0, "test": 60.0}
@@ -206,12 +218,24 @@ def _pieces() -> tuple[Piece, ...]:
     found = []
     for number, split in enumerate(SPLITS, start=1):
         movements = ((work, row) for work in _WORKS[split] for row in work[-1])
-        for index, ((directory, composer, composition, ensemble, _), (file, mark, bpm)) in enumerate(
-            movements, start=1
-        ):
+        for index, (
+            (directory, composer, composition, ensemble, _),
+            (file, mark, bpm),
+        ) in enumerate(movements, start=1):
             source = f"{directory}/{file}"
             key, times = f"id_{1000 * number + index}", 2 if source in _REPEATED else 1
-            row = (key, split, source, composer, composition, mark, ensemble, float(bpm), _SECONDS[split], times)
+            row = (
+                key,
+                split,
+                source,
+                composer,
+                composition,
+                mark,
+                ensemble,
+                float(bpm),
+                _SECONDS[split],
+                times,
+            )
             found.append(Piece(*row))
     return tuple(found)
 

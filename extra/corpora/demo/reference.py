@@ -31,8 +31,20 @@ _BEETHOVEN, _MOZART, _HAYDN, _SCHUMANN = "Beethoven", "Mozart", "Haydn", "Robert
 _MORE = {
     # split: ((file, composer, composition, movement, quarter notes a minute), ...), all of them string quartets
     "train": (
-        ("beethoven/opus18no3.mxl", _BEETHOVEN, "String Quartet in D major, Op. 18 No. 3", "1. Allegro", 240),
-        ("beethoven/opus18no5.mxl", _BEETHOVEN, "String Quartet in A major, Op. 18 No. 5", "1. Allegro", 156),
+        (
+            "beethoven/opus18no3.mxl",
+            _BEETHOVEN,
+            "String Quartet in D major, Op. 18 No. 3",
+            "1. Allegro",
+            240,
+        ),
+        (
+            "beethoven/opus18no5.mxl",
+            _BEETHOVEN,
+            "String Quartet in A major, Op. 18 No. 5",
+            "1. Allegro",
+            156,
+        ),
         (
             "beethoven/opus59no1/movement3.mxl",
             _BEETHOVEN,
@@ -54,7 +66,13 @@ _MORE = {
             "4. Allegro molto",
             320,
         ),
-        ("beethoven/opus74.mxl", _BEETHOVEN, "String Quartet in E-flat major, Op. 74", "1. Poco adagio - Allegro", 84),
+        (
+            "beethoven/opus74.mxl",
+            _BEETHOVEN,
+            "String Quartet in E-flat major, Op. 74",
+            "1. Poco adagio - Allegro",
+            84,
+        ),
         (
             "beethoven/opus132.mxl",
             _BEETHOVEN,
@@ -78,14 +96,50 @@ _MORE = {
         ),
     ),
     "valid": (
-        ("mozart/k156/movement3.mxl", _MOZART, "String Quartet No. 3 in G major, K. 156", "3. Tempo di Menuetto", 120),
-        ("beethoven/opus59no2/movement1.mxl", _BEETHOVEN, "String Quartet in E minor, Op. 59 No. 2", "1. Allegro", 126),
+        (
+            "mozart/k156/movement3.mxl",
+            _MOZART,
+            "String Quartet No. 3 in G major, K. 156",
+            "3. Tempo di Menuetto",
+            120,
+        ),
+        (
+            "beethoven/opus59no2/movement1.mxl",
+            _BEETHOVEN,
+            "String Quartet in E minor, Op. 59 No. 2",
+            "1. Allegro",
+            126,
+        ),
     ),
     "test": (
-        ("mozart/k80/movement1.mxl", _MOZART, "String Quartet No. 1 in G major, K. 80", "1. Adagio", 50),
-        ("mozart/k80/movement4.mxl", _MOZART, "String Quartet No. 1 in G major, K. 80", "4. Rondeau: Allegro", 160),
-        ("haydn/opus1no1/movement2.mxl", _HAYDN, "String Quartet in B-flat major, Op. 1 No. 1", "2. Menuet", 120),
-        ("haydn/opus1no1/movement5.mxl", _HAYDN, "String Quartet in B-flat major, Op. 1 No. 1", "5. Presto", 150),
+        (
+            "mozart/k80/movement1.mxl",
+            _MOZART,
+            "String Quartet No. 1 in G major, K. 80",
+            "1. Adagio",
+            50,
+        ),
+        (
+            "mozart/k80/movement4.mxl",
+            _MOZART,
+            "String Quartet No. 1 in G major, K. 80",
+            "4. Rondeau: Allegro",
+            160,
+        ),
+        (
+            "haydn/opus1no1/movement2.mxl",
+            _HAYDN,
+            "String Quartet in B-flat major, Op. 1 No. 1",
+            "2. Menuet",
+            120,
+        ),
+        (
+            "haydn/opus1no1/movement5.mxl",
+            _HAYDN,
+            "String Quartet in B-flat major, Op. 1 No. 1",
+            "5. Presto",
+            150,
+        ),
     ),
 }
 
@@ -94,7 +148,15 @@ def _rows(split: str) -> Iterator[tuple[str, str, str, str, str, float, int]]:
     """Source, texts, tempo and times played of each piece: the demo's without its shortest, then more."""
     for p in pieces.PIECES:
         if p.split == split and p.source not in _TOO_SHORT:
-            yield p.source, p.composer, p.composition, p.movement, p.ensemble, p.quarter_bpm, p.times
+            yield (
+                p.source,
+                p.composer,
+                p.composition,
+                p.movement,
+                p.ensemble,
+                p.quarter_bpm,
+                p.times,
+            )
     for source, composer, composition, movement, bpm in _MORE[split]:
         yield source, composer, composition, movement, QUARTET, float(bpm), 1
 
@@ -104,7 +166,9 @@ def _pieces() -> Iterator[Piece]:
         for index, (source, *texts, bpm, times) in enumerate(_rows(split), start=1):
             composer, composition, movement, ensemble = map(str, texts)
             key, seconds = f"id_{1000 * number + index}", SECONDS[split]
-            yield Piece(key, split, source, composer, composition, movement, ensemble, bpm, seconds, times)
+            yield Piece(
+                key, split, source, composer, composition, movement, ensemble, bpm, seconds, times
+            )
 
 
 PIECES = tuple(_pieces())

@@ -24,14 +24,21 @@ NOISE_DB, NOISE_SPREAD_DB = -60.0, 5.0  # of the room, below full scale
 PEAK = 0.9
 
 
-def _render_notes(performance: Performance, chosen: np.ndarray, *, ratio: float, font: Path) -> np.ndarray:
+def _render_notes(
+    performance: Performance, chosen: np.ndarray, *, ratio: float, font: Path
+) -> np.ndarray:
     """Mono samples of the notes numbered `chosen`, all times stretched by `ratio`; float32 (samples,)."""
     score = symusic.core.ScoreSecond(480)
     for program in np.unique(performance.program[chosen]):
         track = symusic.core.TrackSecond("", int(program), False)
         for k in chosen[performance.program[chosen] == program]:
-            begin, end = (LEAD_S + performance.start_s[k]) * ratio, (LEAD_S + performance.end_s[k]) * ratio
-            track.notes.append(symusic.core.NoteSecond(begin, end - begin, int(performance.pitch[k]), 100))
+            begin, end = (
+                (LEAD_S + performance.start_s[k]) * ratio,
+                (LEAD_S + performance.end_s[k]) * ratio,
+            )
+            track.notes.append(
+                symusic.core.NoteSecond(begin, end - begin, int(performance.pitch[k]), 100)
+            )
         score.tracks.append(track)
     synthesizer = symusic.core.Synthesizer(str(font), SOURCE_HZ, 0)
     return np.asarray(synthesizer.render(score, False))[0]
@@ -45,7 +52,9 @@ def _mix(performance: Performance, *, font: Path) -> np.ndarray:
     level_db = np.clip(performance.level_db, -LEVEL_LIMIT_DB, LEVEL_LIMIT_DB)
     step = np.rint(level_db / LEVEL_STEP_DB)
     for value in np.unique(step):
-        part = _render_notes(performance, np.flatnonzero(step == value), ratio=ratio, font=font)[: len(mixed)]
+        part = _render_notes(performance, np.flatnonzero(step == value), ratio=ratio, font=font)[
+            : len(mixed)
+        ]
         mixed[: len(part)] += part * np.float32(10.0 ** (value * LEVEL_STEP_DB / 20.0))
     tuned = soxr.resample(mixed, SOURCE_HZ * ratio, SOURCE_HZ, quality="VHQ")
     return tuned[:samples]
@@ -71,7 +80,9 @@ def labels(performance: Performance) -> np.ndarray:
     return table
 
 
-def record(performance: Performance, *, piece: Piece, font: Path, generator: np.random.Generator) -> Recording:
+def record(
+    performance: Performance, *, piece: Piece, font: Path, generator: np.random.Generator
+) -> Recording:
     """The recording of `performance` at 44.1 kHz, its peak near 0.9 by a level drawn for it, with `font` in tune."""
     sound = _mix(performance, font=font)
     peak = float(np.abs(sound).max())

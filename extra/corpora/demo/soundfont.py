@@ -16,7 +16,9 @@ import numpy as np
 _BAG = np.dtype([("generator", "<u2"), ("modulator", "<u2")])
 _GENERATOR = np.dtype([("operator", "<u2"), ("amount", "<u2")])
 _INSTRUMENT = np.dtype([("name", "V20"), ("bag", "<u2")])
-_SAMPLE = np.dtype([("where", "V40"), ("pitch", "u1"), ("correction", "i1"), ("link", "<u2"), ("type", "<u2")])
+_SAMPLE = np.dtype(
+    [("where", "V40"), ("pitch", "u1"), ("correction", "i1"), ("link", "<u2"), ("type", "<u2")]
+)
 _SAMPLE_ID, _ROOT_KEY = 53, 58  # generator numbers
 _UNSET = 255
 
@@ -31,7 +33,9 @@ def path() -> Path:
     spec = importlib.util.find_spec("pretty_midi")
     font = Path(spec.origin).with_name("TimGM6mb.sf2") if spec and spec.origin else None
     if font is None or not font.is_file():
-        raise FileNotFoundError("expected pretty_midi with its TimGM6mb.sf2; try `pip install -r requirements.txt`")
+        raise FileNotFoundError(
+            "expected pretty_midi with its TimGM6mb.sf2; try `pip install -r requirements.txt`"
+        )
     return font
 
 
@@ -48,7 +52,9 @@ def _chunks(content: bytes, start: int, end: int) -> dict[bytes, tuple[int, int]
     return found
 
 
-def _rooted(generators: np.ndarray, bags: np.ndarray, instruments: np.ndarray, samples: np.ndarray) -> np.ndarray:
+def _rooted(
+    generators: np.ndarray, bags: np.ndarray, instruments: np.ndarray, samples: np.ndarray
+) -> np.ndarray:
     """Sample headers with a copy for each (sample, root key) in use; points the zones in `generators` at the copies."""
     headers, known = list(samples[:-1]), {}
     for first, last in zip(instruments["bag"][:-1], instruments["bag"][1:], strict=True):
@@ -57,7 +63,9 @@ def _rooted(generators: np.ndarray, bags: np.ndarray, instruments: np.ndarray, s
             rows = slice(bags["generator"][zone], bags["generator"][zone + 1])
             values = dict(generators[rows].tolist())
             root = values.get(_ROOT_KEY, default)
-            if _SAMPLE_ID not in values:  # the instrument's global zone, which sets the defaults of the others
+            if (
+                _SAMPLE_ID not in values
+            ):  # the instrument's global zone, which sets the defaults of the others
                 default = root
                 continue
             sample = values[_SAMPLE_ID]
@@ -79,10 +87,15 @@ def in_tune(font: bytes) -> bytes:
     start, end = lists[b"pdta"]
     chunks = {name: font[a:b] for name, (a, b) in _chunks(font, start, end).items()}
     generators = np.frombuffer(chunks[b"igen"], _GENERATOR).copy()
-    bags, instruments = np.frombuffer(chunks[b"ibag"], _BAG), np.frombuffer(chunks[b"inst"], _INSTRUMENT)
+    bags, instruments = (
+        np.frombuffer(chunks[b"ibag"], _BAG),
+        np.frombuffer(chunks[b"inst"], _INSTRUMENT),
+    )
     samples = np.frombuffer(chunks[b"shdr"], _SAMPLE)
     chunks[b"shdr"] = _rooted(generators, bags, instruments, samples).tobytes()
     chunks[b"igen"] = generators.tobytes()
-    body = b"".join(struct.pack("<4sI", name, len(data)) + data for name, data in chunks.items())  # all sizes are even
+    body = b"".join(
+        struct.pack("<4sI", name, len(data)) + data for name, data in chunks.items()
+    )  # all sizes are even
     content = font[12 : start - 12] + struct.pack("<4sI4s", b"LIST", len(body) + 4, b"pdta") + body
     return struct.pack("<4sI4s", b"RIFF", len(content) + 4, b"sfbk") + content

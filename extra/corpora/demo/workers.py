@@ -15,11 +15,15 @@ def _call(work: Callable[..., None], arguments: tuple[Any, ...], complaint: str)
     try:
         work(*arguments)
     except Exception as error:
-        Path(complaint).write_text(f"{type(error).__name__}: {error}\n{traceback.format_exc()}", encoding="utf-8")
+        Path(complaint).write_text(
+            f"{type(error).__name__}: {error}\n{traceback.format_exc()}", encoding="utf-8"
+        )
         raise SystemExit(1) from None
 
 
-def _outcome(process: multiprocessing.process.BaseProcess, complaint: Path, late: bool, timeout_s: float) -> str | None:
+def _outcome(
+    process: multiprocessing.process.BaseProcess, complaint: Path, late: bool, timeout_s: float
+) -> str | None:
     """None where the job is done, else one line of why not."""
     if late:
         return f"did not end within {timeout_s:g} s"
@@ -44,20 +48,30 @@ def run(
     `work` must be importable by name. A job is killed after `timeout_s` seconds. `folder` holds what failed jobs
     complain of. `preload` names modules that are imported once for all jobs, not once a job.
     """
-    context = multiprocessing.get_context("forkserver")  # a fork of this process would copy torch's threads and locks
+    context = multiprocessing.get_context(
+        "forkserver"
+    )  # a fork of this process would copy torch's threads and locks
     context.set_forkserver_preload(list(preload))
     waiting = list(range(len(jobs)))[::-1]
-    running: dict[int, tuple[int, multiprocessing.process.BaseProcess, float, Path]] = {}  # by sentinel
+    running: dict[
+        int, tuple[int, multiprocessing.process.BaseProcess, float, Path]
+    ] = {}  # by sentinel
     try:
         while waiting or running:
             while waiting and len(running) < n_workers:
                 k = waiting.pop()
                 complaint = folder / f"failed-{k}.txt"
-                started = context.Process(target=_call, args=(work, jobs[k], str(complaint)), daemon=True)
+                started = context.Process(
+                    target=_call, args=(work, jobs[k], str(complaint)), daemon=True
+                )
                 started.start()
                 running[started.sentinel] = (k, started, time.monotonic() + timeout_s, complaint)
             soonest = min(deadline for _, _, deadline, _ in running.values())
-            ended = set(multiprocessing.connection.wait(list(running), timeout=max(0.0, soonest - time.monotonic())))
+            ended = set(
+                multiprocessing.connection.wait(
+                    list(running), timeout=max(0.0, soonest - time.monotonic())
+                )
+            )
             for sentinel, (k, process, deadline, complaint) in list(running.items()):
                 late = sentinel not in ended and time.monotonic() >= deadline
                 if late:

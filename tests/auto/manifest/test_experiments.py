@@ -67,7 +67,11 @@ def test_the_template_is_the_designs():
     assert raw["name"] == "experiment-1 C=2.5e-3 replicate 0" and raw["threshold"] == -0.5
     assert [stage.n_epochs for stage in manifest.all_stages()] == [50, 75, 50]
     assert [stage.early is not None for stage in manifest.all_stages()] == [True, False, True]
-    assert raw["feeds"]["train"] == {"dataset": "train", "sampler": "one-per-recording", "n_batches": 1000}
+    assert raw["feeds"]["train"] == {
+        "dataset": "train",
+        "sampler": "one-per-recording",
+        "n_batches": 1000,
+    }
     assert raw["objective_terms"]["kl_div"] == {"name": "kl", "reduction": "sum", "coef": 1e-5}
     assert load(RUNS / "experiment-1" / "c2.5e-03-r0.json", task=VOCABULARY) == manifest
 
@@ -77,19 +81,29 @@ def test_the_grids_are_disjoint_and_names_tell_values_apart():
     assert not set(one) & set(two)
     values = [m.stage("sparsify").objective["kl_div"] for m in {**one, **two}.values()]
     assert len(set(values)) == 17 + 6
-    by_label = {name.rpartition("-r")[0]: value for name, value in zip([*one, *two], values, strict=True)}
+    by_label = {
+        name.rpartition("-r")[0]: value for name, value in zip([*one, *two], values, strict=True)
+    }
     assert len(by_label) == 23 and all(float(text[1:]) == value for text, value in by_label.items())
 
 
 def test_names_on_the_page():
     names = [m.name for m in experiments.experiment_1(task=VOCABULARY).values()]
-    assert names[0] == "experiment-1 C=1e-5 replicate 0" and names[-1] == "experiment-1 C=1e0 replicate 4"
+    assert (
+        names[0] == "experiment-1 C=1e-5 replicate 0"
+        and names[-1] == "experiment-1 C=1e0 replicate 4"
+    )
     assert "c6.75e-03-r3" in experiments.experiment_2(task=VOCABULARY)
 
 
 def test_demo_grid_on_its_own_schedule():
     manifests = experiments.demo(
-        (0.05, 0.5), n_batches=7, n_epochs=(3, 2, 1), stride=1024, lr_log_sigma2=1e-2, task=VOCABULARY
+        (0.05, 0.5),
+        n_batches=7,
+        n_epochs=(3, 2, 1),
+        stride=1024,
+        lr_log_sigma2=1e-2,
+        task=VOCABULARY,
     )
     assert list(manifests) == ["c5e-02-r0", "c5e-01-r0"]
     manifest = manifests["c5e-01-r0"]
@@ -98,7 +112,11 @@ def test_demo_grid_on_its_own_schedule():
     assert [stage.optimizer.lr_log_sigma2 for stage in manifest.all_stages()] == [None, 1e-2, None]
     assert [stage.lr_scheduler.kwargs for stage in manifest.all_stages()] == [{"final": 0.01}] * 3
     assert manifest.datasets["train"].file == "demo/musicnet_11khz_train.h5"
-    assert [manifest.datasets[name].stride for name in ("train", "valid", "test")] == [1, 1024, 1024]
+    assert [manifest.datasets[name].stride for name in ("train", "valid", "test")] == [
+        1,
+        1024,
+        1024,
+    ]
     assert manifest.feeds["train"].n_batches == 7
     assert manifest.stage("fine-tune").model.name == "complex.DeepConvNetMasked"
 
@@ -110,7 +128,9 @@ def test_reference_grid_varies_form_c_and_seed_and_trains_one_dense_network_a_se
     assert len(manifests) == 2 * 2 * 3 and not table.duplicated().any()
     assert manifests["ard-c5e-01-r2"].stage("sparsify").model.name == "complex.DeepConvNetARD"
     assert manifests["vd-c5e-02-r1"].name == "reference VD C=0.05 replicate 1"
-    dense = [stages.key_of(m, "dense", previous=None, data={}, device="cpu") for m in manifests.values()]
+    dense = [
+        stages.key_of(m, "dense", previous=None, data={}, device="cpu") for m in manifests.values()
+    ]
     assert len(set(dense)) == 3
     for manifest in manifests.values():
         assert all(s.n_epochs <= s.early.patience for s in manifest.all_stages() if s.early)
@@ -131,4 +151,7 @@ def test_making_a_grid_leaves_the_template_alone():
     experiments.demo((0.5,), lr_log_sigma2=1.0, task=VOCABULARY)
     tiny = experiments.tiny(task=VOCABULARY)
     assert json.dumps(experiments.TEMPLATE) == before
-    assert tiny.stage("sparsify").model.name == "complex.TwoLayerDenseVD" and tiny.stage("dense").n_epochs == 2
+    assert (
+        tiny.stage("sparsify").model.name == "complex.TwoLayerDenseVD"
+        and tiny.stage("dense").n_epochs == 2
+    )

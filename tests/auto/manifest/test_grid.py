@@ -29,7 +29,10 @@ def test_expand_is_the_product_in_order():
     ]
     last = manifests["kl_div2.5e-01-n_epochs4-seed1"]
     expected = put(put(put(valid(), C, 0.25), "stages.dense.n_epochs", 4), "seed", 1)
-    assert last.to_dict() == {**expected, "name": f"{valid()['name']} kl_div2.5e-01-n_epochs4-seed1"}
+    assert last.to_dict() == {
+        **expected,
+        "name": f"{valid()['name']} kl_div2.5e-01-n_epochs4-seed1",
+    }
 
 
 def test_labels_and_titles_from_the_caller():
@@ -40,7 +43,8 @@ def test_labels_and_titles_from_the_caller():
 def test_subtrees_can_vary():
     early = {"scorer": "test", "patience": 3}
     manifests = expand(
-        {"stages.dense.early": [None, early]}, label=lambda v: "no" if v["stages.dense.early"] is None else "yes"
+        {"stages.dense.early": [None, early]},
+        label=lambda v: "no" if v["stages.dense.early"] is None else "yes",
     )
     assert manifests["no"].stage("dense").early is None
     assert manifests["yes"].stage("fine-tune").early.patience == 3
@@ -50,7 +54,8 @@ def test_subtrees_can_vary():
 
 def test_a_path_that_is_not_there_names_the_nearest():
     with pytest.raises(
-        ManifestError, match=r"no such path in the template.*did you mean .*sparsify\.objective\.kl_div"
+        ManifestError,
+        match=r"no such path in the template.*did you mean .*sparsify\.objective\.kl_div",
     ) as e:
         expand({"stages.sparsify.objective.kl_dv": [1.0], "sed": [1], C: [], "stages": [{}]})
     paths = [fault.path for fault in e.value.faults]
@@ -65,7 +70,9 @@ def test_wrong_values_are_faults_once_each():
 
 
 def test_labels_must_differ_and_be_file_names():
-    with pytest.raises(ValueError, match=r"a label of its own for .* got 'x' a second time; try another `label`"):
+    with pytest.raises(
+        ValueError, match=r"a label of its own for .* got 'x' a second time; try another `label`"
+    ):
         expand({"seed": [0, 1]}, label=lambda v: "x")
     for bad in ("../x", "a/b", "", ".x"):
         with pytest.raises(ValueError, match="no file name"):
@@ -136,7 +143,8 @@ def test_short_reads_back_as_the_same_float(value):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(2.5e-3, "2.5e-03"), (6.75e-3, "6.75e-03"), (1, "1e+00"), (10.0, "1e+01"), (-0.5, "-5e-01")]
+    ("value", "text"),
+    [(2.5e-3, "2.5e-03"), (6.75e-3, "6.75e-03"), (1, "1e+00"), (10.0, "1e+01"), (-0.5, "-5e-01")],
 )
 def test_short(value, text):
     assert grid.short(value) == text
@@ -177,12 +185,17 @@ def test_read_reports_all_faults_of_all_files(tmp_path):
     with pytest.raises(ManifestError, match=r"a\.json: not JSON at line 1 column 2") as caught:
         grid.read(tmp_path, task=VOCABULARY)
     text = str(caught.value)
-    assert "b.json: schema: unusable value, got 2; expected 1" in text and "b.json: model: missing key" in text
+    assert (
+        "b.json: schema: unusable value, got 2; expected 1" in text
+        and "b.json: model: missing key" in text
+    )
     assert "seed0.json" not in text
 
 
 def test_read_of_nothing_is_an_error(tmp_path):
     with pytest.raises(ManifestNotFoundError, match=r"no such folder.*experiment_generator"):
         grid.read(tmp_path / "x", task=VOCABULARY)
-    with pytest.raises(ManifestError, match=r"no manifests in this folder; expected files named \*\.json"):
+    with pytest.raises(
+        ManifestError, match=r"no manifests in this folder; expected files named \*\.json"
+    ):
         grid.read(tmp_path, task=VOCABULARY)

@@ -46,10 +46,16 @@ def test_stages_fill_what_they_leave_out_from_the_first():
     assert [stage.grad_clip for stage in (dense, sparsify, tune)] == [0.05] * 3
     assert {stage.optimizer.lr for stage in (dense, sparsify, tune)} == {1e-3}
     assert {stage.lr_scheduler.name for stage in (dense, sparsify, tune)} == {"trabelsi2017"}
-    assert dense.model.name == "complex.DeepConvNet" and tune.model.name == "complex.DeepConvNetMasked"
+    assert (
+        dense.model.name == "complex.DeepConvNet" and tune.model.name == "complex.DeepConvNetMasked"
+    )
     assert dict(sparsify.objective) == {"loss": 1.0, "kl_div": 2.5e-3}
     assert sparsify.early is None
-    assert (tune.early.scorer, tune.early.patience, tune.early.atol) == ("validation", 20, 0.02)  # on again, DESIGN 4
+    assert (tune.early.scorer, tune.early.patience, tune.early.atol) == (
+        "validation",
+        20,
+        0.02,
+    )  # on again, DESIGN 4
     assert not tune.early.restore_best
 
 
@@ -71,12 +77,23 @@ def test_optimizer_of_a_stage_replaces_the_first_whole():
 
 def test_defaults_of_a_short_manifest():
     raw = valid()
-    for path in ("seed", "threshold", "stages.dense.early", "stages.dense.grad_clip", "stages.dense.optimizer"):
+    for path in (
+        "seed",
+        "threshold",
+        "stages.dense.early",
+        "stages.dense.grad_clip",
+        "stages.dense.optimizer",
+    ):
         drop(raw, path)
     raw = drop(drop(raw, "stages.dense.lr_scheduler"), "stages.dense.model")
     manifest = parse(raw)
     dense = manifest.stage("dense")
-    assert (manifest.seed, manifest.threshold, manifest.task, manifest.samples) == (0, -0.5, "musicnet", "float32")
+    assert (manifest.seed, manifest.threshold, manifest.task, manifest.samples) == (
+        0,
+        -0.5,
+        "musicnet",
+        "float32",
+    )
     assert (dense.early, dense.grad_clip, dense.lr_scheduler) == (None, None, None)
     assert (dense.optimizer.name, dense.optimizer.lr) == ("adam", 1e-3)
 
@@ -89,8 +106,13 @@ def test_save_and_load_give_the_same_manifest_and_bytes(tmp_path):
     assert again == manifest and hash(again) == hash(manifest)
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert (tmp_path / "a.json").read_text().endswith("  ]\n}\n")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "b.json"]  # no temporary file is left
-    assert list(json.loads((tmp_path / "a.json").read_text())) == list(valid())  # the order of DESIGN 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.json",
+        "b.json",
+    ]  # no temporary file is left
+    assert list(json.loads((tmp_path / "a.json").read_text())) == list(
+        valid()
+    )  # the order of DESIGN 5
     assert json.loads(manifest.to_json()) == put(
         valid(), "stages.dense.lr_scheduler", {"name": "cosine", "final": 0.01}
     )
@@ -102,7 +124,9 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         manifest.save(tmp_path / "a.json")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and (tmp_path / "a.json").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and (
+        tmp_path / "a.json"
+    ).read_text() == "old"
 
 
 def test_resolved_says_the_same_with_nothing_left_out():
@@ -120,8 +144,13 @@ def test_fingerprint_depends_on_meaning_not_on_spelling():
     assert re.fullmatch("[0-9a-f]{64}", manifest.fingerprint())
     assert parse(dict(reversed(raw.items()))).fingerprint() == manifest.fingerprint()
     assert parse(put(valid(), "task", "musicnet")).fingerprint() == manifest.fingerprint()
-    assert parse(put(valid(), "stages.fine-tune.grad_clip", 0.05)).fingerprint() == manifest.fingerprint()
-    assert parse(put(valid(), "stages.fine-tune.early", None)).fingerprint() != manifest.fingerprint()
+    assert (
+        parse(put(valid(), "stages.fine-tune.grad_clip", 0.05)).fingerprint()
+        == manifest.fingerprint()
+    )
+    assert (
+        parse(put(valid(), "stages.fine-tune.early", None)).fingerprint() != manifest.fingerprint()
+    )
     assert parse(put(valid(), "seed", 1)).fingerprint() != manifest.fingerprint()
 
 
@@ -169,7 +198,12 @@ CASES = [
     ("threshold", "x", "threshold", "expected a number"),
     ("samples", "float8", "samples", 'expected "float32"'),
     ("datasets", [], "datasets", r"got \[\]; expected an object"),
-    ("datasets.train.file", "/data/x.h5", "datasets.train.file", "relative to the data folder, without '..'"),
+    (
+        "datasets.train.file",
+        "/data/x.h5",
+        "datasets.train.file",
+        "relative to the data folder, without '..'",
+    ),
     ("datasets.train.file", "../x.h5", "datasets.train.file", "relative to the data folder"),
     ("datasets.train.file", "C:\\x.h5", "datasets.train.file", "relative to the data folder"),
     ("datasets.train.file", "", "datasets.train.file", "relative to the data folder"),
@@ -177,16 +211,46 @@ CASES = [
     ("datasets.valid.window", 2048, "datasets.valid.window", "expected 4096, as in datasets.train"),
     ("datasets.train.windw", 1, "datasets.train.windw", 'did you mean "window"'),
     ("datasets.a b", {"file": "x.h5"}, "datasets.a b", "unusable key.*letters, digits and _ or -"),
-    ("features.kind", "ftt", "features.kind", 'unknown feature kind, got "ftt".*did you mean "fft"'),
+    (
+        "features.kind",
+        "ftt",
+        "features.kind",
+        'unknown feature kind, got "ftt".*did you mean "fft"',
+    ),
     ("features.cplx", 1, "features.cplx", "expected true or false"),
-    ("feeds.train.dataset", "trian", "feeds.train.dataset", 'unknown dataset.*did you mean "train"'),
-    ("feeds.train.sampler", "in_order", "feeds.train.sampler", 'unknown sampler.*did you mean "in-order"'),
+    (
+        "feeds.train.dataset",
+        "trian",
+        "feeds.train.dataset",
+        'unknown dataset.*did you mean "train"',
+    ),
+    (
+        "feeds.train.sampler",
+        "in_order",
+        "feeds.train.sampler",
+        'unknown sampler.*did you mean "in-order"',
+    ),
     ("feeds.train.batch_size", 8, "feeds.train", "either n_batches or batch_size, not both"),
     ("scorers.test.feed", "tset", "scorers.test.feed", 'unknown feed.*did you mean "test"'),
-    ("objective_terms.loss.name", "bce", "objective_terms.loss.name", 'unknown loss.*"bce_with_logits", "kl"'),
-    ("objective_terms.kl_div.reduction", "men", "objective_terms.kl_div.reduction", 'expected "sum" or "mean"'),
+    (
+        "objective_terms.loss.name",
+        "bce",
+        "objective_terms.loss.name",
+        'unknown loss.*"bce_with_logits", "kl"',
+    ),
+    (
+        "objective_terms.kl_div.reduction",
+        "men",
+        "objective_terms.kl_div.reduction",
+        'expected "sum" or "mean"',
+    ),
     ("objective_terms.kl_div.coef", -1.0, "objective_terms.kl_div.coef", "expected at least 0"),
-    ("model.name", "complex.DeepConvNt", "model.name", 'unknown model.*did you mean "complex.DeepConvNet"'),
+    (
+        "model.name",
+        "complex.DeepConvNt",
+        "model.name",
+        'unknown model.*did you mean "complex.DeepConvNet"',
+    ),
     ("model.kernel_sze", 3, "model.kernel_sze", 'unknown key.*did you mean "kernel_size"'),
     ("stages.dense.optimizer.a-b", 3, "stages.dense.optimizer.a-b", "unusable key"),
     (
@@ -195,24 +259,49 @@ CASES = [
         "stages.dense.optimizer.b",
         "got Infinity; expected null, true, false, a finite number",
     ),
-    ("stages.dense.optimizer.b", {"a": 1}, "stages.dense.optimizer.b", "expected null, true, false, a finite number"),
+    (
+        "stages.dense.optimizer.b",
+        {"a": 1},
+        "stages.dense.optimizer.b",
+        "expected null, true, false, a finite number",
+    ),
     ("stages.dense.n_epochs", -5, "stages.dense.n_epochs", "got -5; expected at least 0"),
     ("stages.dense.feed", "trian", "stages.dense.feed", 'unknown feed.*did you mean "train"'),
     ("stages.dense.feed", None, "stages.dense.feed", "got null; expected a string"),
     ("stages.dense.model.name", "complex.X", "stages.dense.model.name", "unknown model"),
     ("stages.dense.grad_clip", 0, "stages.dense.grad_clip", "expected more than 0"),
     ("stages.dense.restart", "no", "stages.dense.restart", "expected true or false"),
-    ("stages.dense.optimizer.name", "adm", "stages.dense.optimizer.name", 'unknown optimizer.*did you mean "adam"'),
+    (
+        "stages.dense.optimizer.name",
+        "adm",
+        "stages.dense.optimizer.name",
+        'unknown optimizer.*did you mean "adam"',
+    ),
     ("stages.dense.optimizer.lr", 0.0, "stages.dense.optimizer.lr", "expected more than 0"),
-    ("stages.dense.lr_scheduler.name", "cosin", "stages.dense.lr_scheduler.name", 'did you mean "cosine"'),
+    (
+        "stages.dense.lr_scheduler.name",
+        "cosin",
+        "stages.dense.lr_scheduler.name",
+        'did you mean "cosine"',
+    ),
     (
         "stages.dense.lr_scheduler",
         {"name": "cosine", "finl": 0.1},
         "stages.dense.lr_scheduler.finl",
         'unknown key.*did you mean "final"',
     ),
-    ("stages.dense.early.scorer", "valdation", "stages.dense.early.scorer", 'unknown scorer.*mean "validation"'),
-    ("stages.dense.early.patiens", 3, "stages.dense.early.patiens", 'unknown key.*did you mean "patience"'),
+    (
+        "stages.dense.early.scorer",
+        "valdation",
+        "stages.dense.early.scorer",
+        'unknown scorer.*mean "validation"',
+    ),
+    (
+        "stages.dense.early.patiens",
+        3,
+        "stages.dense.early.patiens",
+        'unknown key.*did you mean "patience"',
+    ),
     ("stages.dense.objective", {}, "stages.dense.objective", "at least one"),
     (
         "stages.sparsify.objective.kl_dv",
@@ -239,8 +328,18 @@ CASES = [
         '"adam" cannot go on in "sgd"',
     ),
     ("stage_order", ["dense", "sparsify"], "stages.fine-tune", "stage_order leaves out"),
-    ("stage_order", ["dense", "sparsfy", "sparsify", "fine-tune"], "stage_order.1", 'unknown stage.*mean "sparsify"'),
-    ("stage_order", ["dense", "dense", "sparsify", "fine-tune"], "stage_order.1", "for the second time"),
+    (
+        "stage_order",
+        ["dense", "sparsfy", "sparsify", "fine-tune"],
+        "stage_order.1",
+        'unknown stage.*mean "sparsify"',
+    ),
+    (
+        "stage_order",
+        ["dense", "dense", "sparsify", "fine-tune"],
+        "stage_order.1",
+        "for the second time",
+    ),
     ("stage_order", "dense", "stage_order", "expected a list"),
     (
         "stage_order",
@@ -251,7 +350,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "where", "text"), CASES, ids=[f"{c[0]}={c[1]!r}" for c in CASES])
+@pytest.mark.parametrize(
+    ("path", "value", "where", "text"), CASES, ids=[f"{c[0]}={c[1]!r}" for c in CASES]
+)
 def test_fault(path, value, where, text):
     faults = faults_of(put(valid(), path, value))
     assert list(faults) == [where]  # this one and no other
@@ -287,7 +388,10 @@ def test_a_sparsify_stage_without_variational_layers():
 
 
 def test_kl_of_weight_zero_needs_no_variational_layers():
-    assert parse(put(valid(), "stages.dense.objective.kl_div", 0.0)).stage("dense").objective["kl_div"] == 0.0
+    assert (
+        parse(put(valid(), "stages.dense.objective.kl_div", 0.0)).stage("dense").objective["kl_div"]
+        == 0.0
+    )
 
 
 def test_eight_faults_are_eight_lines():
@@ -299,7 +403,13 @@ def test_eight_faults_are_eight_lines():
         parse(raw)
     assert len(caught.value.faults) == 8 and len(str(caught.value).splitlines()) == 9
     assert {fault.path for fault in caught.value.faults} == {
-        *("sed", "stages.dense.n_epochs", "feeds.train.dataset", "scorers.test.feed", "stages.dense.early.scorer"),
+        *(
+            "sed",
+            "stages.dense.n_epochs",
+            "feeds.train.dataset",
+            "scorers.test.feed",
+            "stages.dense.early.scorer",
+        ),
         *("stages.sparsify.objective.kl_dv", "name", "threshold"),
     }
     assert pickle.loads(pickle.dumps(caught.value)).faults == caught.value.faults
@@ -331,7 +441,9 @@ def test_unusable_file(tmp_path, text, match):
 
 def test_duplicate_keys_are_faults_with_their_path(tmp_path):
     text = json.dumps(valid()).replace('"n_epochs": 75', '"n_epochs": 75, "n_epochs": 76')
-    with pytest.raises(m.ManifestError, match=r"1 fault\n.*stages\.sparsify\.n_epochs: key given twice"):
+    with pytest.raises(
+        m.ManifestError, match=r"1 fault\n.*stages\.sparsify\.n_epochs: key given twice"
+    ):
         load_text(tmp_path, text)
 
 
@@ -350,7 +462,9 @@ def test_half_a_surrogate_pair_is_a_fault_beside_the_others(tmp_path):
 
 
 def test_missing_file_says_what_is_there(tmp_path):
-    with pytest.raises(m.ManifestNotFoundError, match="no such file; expected a file: experiment_generator"):
+    with pytest.raises(
+        m.ManifestNotFoundError, match="no such file; expected a file: experiment_generator"
+    ):
         m.load(tmp_path / "x.json", task=VOCABULARY)
     (tmp_path / "y.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"no such file; expected one of y\.json"):
@@ -373,11 +487,17 @@ def test_long_values_are_cut_in_the_text():
 # --- anything else: a Manifest or a ManifestError, nothing else
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.sampled_from(["train", "kl", "dense", "", "a.b"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats()
+    | st.sampled_from(["train", "kl", "dense", "", "a.b"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["name", "feed", "lr", "kl_div", "dense", "x y", "\ud800"]), inner, max_size=3
+            st.sampled_from(["name", "feed", "lr", "kl_div", "dense", "x y", "\ud800"]),
+            inner,
+            max_size=3,
         )
     ),
     max_leaves=6,
@@ -385,7 +505,9 @@ JSON = st.recursive(
 
 
 def places(raw, prefix=()):
-    for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ():
+    for key, value in (
+        raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ()
+    ):
         yield (*prefix, key)
         yield from places(value, (*prefix, key))
 

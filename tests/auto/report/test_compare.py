@@ -18,20 +18,41 @@ def table(gaps: dict[int, float], shift: float = 1.0) -> pd.DataFrame:
         for seed in gaps:
             for x in np.array(TIMES) * times:
                 score = 0.9 - 0.05 * np.log(x) - gap[seed]
-                own = {"run": f"{method}{x}{seed}", "folder": "f", "method": method, "seed": seed, experiments.C: x}
-                more = {"stage": "fine-tune", "scorer": "test", "compression": x, "average_precision": score}
+                own = {
+                    "run": f"{method}{x}{seed}",
+                    "folder": "f",
+                    "method": method,
+                    "seed": seed,
+                    experiments.C: x,
+                }
+                more = {
+                    "stage": "fine-tune",
+                    "scorer": "test",
+                    "compression": x,
+                    "average_precision": score,
+                }
                 rows.append(own | more)
     return pd.DataFrame(rows)
 
 
 def test_the_difference_at_equal_compression_is_found_where_both_have_runs() -> None:
     gaps = {0: 0.01, 1: 0.02, 2: 0.03}
-    found = compare.rows(table(gaps, shift=1.7))  # linear in ln(compression): interpolation is exact
+    found = compare.rows(
+        table(gaps, shift=1.7)
+    )  # linear in ln(compression): interpolation is exact
     np.testing.assert_allclose(found["difference"], 0.02, atol=1e-12)
-    assert found["compression"].min() == pytest.approx(4 * 1.7) and found["compression"].max() == pytest.approx(300)
-    assert (found["n"] == 3).all() and (found["low"] >= 0.01 - 1e-12).all() and (found["high"] <= 0.03 + 1e-12).all()
+    assert found["compression"].min() == pytest.approx(4 * 1.7) and found[
+        "compression"
+    ].max() == pytest.approx(300)
+    assert (
+        (found["n"] == 3).all()
+        and (found["low"] >= 0.01 - 1e-12).all()
+        and (found["high"] <= 0.03 + 1e-12).all()
+    )
     said = compare.sentences(table(gaps, shift=1.7), found)
-    assert said[0].startswith("A against B, from 6.8 to 300 times fewer, 3 pairs: better by 0.0200 on average, 95")
+    assert said[0].startswith(
+        "A against B, from 6.8 to 300 times fewer, 3 pairs: better by 0.0200 on average, 95"
+    )
     assert any(text.startswith("A is better from 6.8 to 300 times") for text in said)
 
 
@@ -39,9 +60,9 @@ def test_one_pair_has_no_interval_and_methods_far_apart_nothing_to_say() -> None
     one = table({0: -0.01})
     found = compare.rows(one)
     assert found["low"].isna().all()
-    assert compare.sentences(one, found)[0].startswith("B against A") and "may be chance" in "".join(
-        compare.sentences(one, found)
-    )
+    assert compare.sentences(one, found)[0].startswith(
+        "B against A"
+    ) and "may be chance" in "".join(compare.sentences(one, found))
     apart = table({0: 0.01}, shift=1000.0)
     assert compare.rows(apart).empty
     assert "share no range of compression" in compare.sentences(apart, compare.rows(apart))[0]

@@ -20,7 +20,10 @@ LOSSES = {  # form, C, seed -> (zeros of 100, average precision before and after
 
 @pytest.fixture
 def folder(tmp_path):
-    axes = {experiments.METHOD: ["complex.TwoLayerDenseVD", "complex.TwoLayerDenseARD"], C: [0.1, 0.2]}
+    axes = {
+        experiments.METHOD: ["complex.TwoLayerDenseVD", "complex.TwoLayerDenseARD"],
+        C: [0.1, 0.2],
+    }
 
     def label(values):
         return f"{values[experiments.METHOD].removeprefix('complex.TwoLayerDense')}-{values[C]}-{values['seed']}"
@@ -50,7 +53,11 @@ def test_each_group_has_means_and_losses_beside_its_own_dense_network(folder):
 def test_the_readings_of_a_report_keep_the_forms_apart(folder):
     dense, *others = report.readings(report.collect(folder))
     assert dense.startswith("Dense: average precision 0.420 on test")
-    assert [text.partition(" times")[0] for text in others] == ["ARD, C = 0.1: 2", "VD, C = 0.1: 4", "VD, C = 0.2: 100"]
+    assert [text.partition(" times")[0] for text in others] == [
+        "ARD, C = 0.1: 2",
+        "VD, C = 0.1: 4",
+        "VD, C = 0.2: 100",
+    ]
     assert others[0].endswith("0.300 before and 0.390 after fine-tuning, 0.030 below dense.")
 
 
@@ -59,14 +66,21 @@ def test_the_page_says_what_is_known_and_what_is_not(folder, capsys):
     text = capsys.readouterr().out
     assert "| VD | 0.1 | 2 | 4 | 25 | 0.3100 | 0.4200 | 0.0000 | -0.0100 to 0.0100 |" in text
     assert "| ARD | 0.1 | 1 | 2 | 50 | 0.3000 | 0.3900 | 0.0100 | one only |" in text
-    assert "1. Dense: 100 real numbers, average precision 0.4000 and 0.4400 on test (0.050 would be chance)" in text
+    assert (
+        "1. Dense: 100 real numbers, average precision 0.4000 and 0.4400 on test (0.050 would be chance)"
+        in text
+    )
     assert "so 2 replicates differ by 0.0400." in text
     assert (
-        "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, 0.1000 below" in text
+        "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, 0.1000 below"
+        in text
     )
     assert "ARD at 50 times fewer: not known, what is finished spans 2 to 2 times." in text
     # from 4 to 100 times, 50 lies at log(12.5)/log(25) = 0.785 of the way from a loss of 0 to one of 0.1
-    assert "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond the 0.0400" in text
+    assert (
+        "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond the 0.0400"
+        in text
+    )
     assert "Not finished: 4 of 8 runs (ARD-0.1-1, ARD-0.2-0, ARD-0.2-1, VD-0.2-1)." in text
 
 
@@ -81,7 +95,10 @@ def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys)
     path.write_text(f"# Results\n\n{begin}\nold\n{page.END}\n\nAfter.\n")
     for _ in range(2):  # the second time it replaces itself
         assert __main__.main(["page", str(folder), "--into", str(path)]) == 0
-        assert path.read_text() == f"# Results\n\n{begin}\n\n{page.markdown(folder)}\n{page.END}\n\nAfter.\n"
+        assert (
+            path.read_text()
+            == f"# Results\n\n{begin}\n\n{page.markdown(folder)}\n{page.END}\n\nAfter.\n"
+        )
     path.write_text("# Results\n")
     assert __main__.main(["page", str(folder), "--into", str(path)]) == 2
     assert "expected the lines" in capsys.readouterr().err and path.read_text() == "# Results\n"

@@ -33,27 +33,44 @@ def table() -> pd.DataFrame:
             "n_par": 1000,
             "n_zero": 0,
         }
-        score = {"average_precision": DENSE[seed], "average_precision_start": None, "compression": 1.0}
+        score = {
+            "average_precision": DENSE[seed],
+            "average_precision_start": None,
+            "compression": 1.0,
+        }
         rows.append({**about, "stage": "dense", **score})
-        score = {"average_precision": after, "average_precision_start": before, "compression": compression}
+        score = {
+            "average_precision": after,
+            "average_precision_start": before,
+            "compression": compression,
+        }
         rows.append({**about, "stage": "fine-tune", **score})
     return pd.DataFrame(rows)
 
 
 def points(axes: matplotlib.axes.Axes, *, filled: bool) -> set[tuple[float, float]]:
     white = to_rgba("white")
-    lines = [line for line in axes.get_lines() if line.get_marker() == "o" and len(line.get_xdata()) == 1]
+    lines = [
+        line for line in axes.get_lines() if line.get_marker() == "o" and len(line.get_xdata()) == 1
+    ]
     chosen = [line for line in lines if (to_rgba(line.get_markerfacecolor()) != white) == filled]
     return {(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in chosen}
 
 
 def test_trade_off_shows_every_run_before_and_after(table: pd.DataFrame) -> None:
     axes = trade_off.figure(trade_off.rows(table)).axes[0]
-    assert points(axes, filled=False) == {(compression, before) for compression, before, _ in TUNED.values()}
-    assert points(axes, filled=True) == {(compression, after) for compression, _, after in TUNED.values()}
+    assert points(axes, filled=False) == {
+        (compression, before) for compression, before, _ in TUNED.values()
+    }
+    assert points(axes, filled=True) == {
+        (compression, after) for compression, _, after in TUNED.values()
+    }
     assert axes.get_xscale() == "log"
     # each C once, over the higher of its two replicates
-    assert {text.get_text(): text.xy for text in axes.texts} == {"0.01": (12.0, 0.93), "0.1": (100.0, 0.84)}
+    assert {text.get_text(): text.xy for text in axes.texts} == {
+        "0.01": (12.0, 0.93),
+        "0.1": (100.0, 0.84),
+    }
     assert len(axes.texts) == 2
     assert "compression" in axes.get_xlabel() and "average precision" in axes.get_ylabel()
 
@@ -68,8 +85,12 @@ def test_trade_off_shows_dense_as_a_band(table: pd.DataFrame) -> None:
 
 
 def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataFrame) -> None:
-    first = table[table["run"] == "c0.01-r0"]  # of a second method, so far with one of the two dense networks
-    both = trade_off.rows(pd.concat([table.assign(method="VD"), first.assign(method="ARD", run="ard")]))
+    first = table[
+        table["run"] == "c0.01-r0"
+    ]  # of a second method, so far with one of the two dense networks
+    both = trade_off.rows(
+        pd.concat([table.assign(method="VD"), first.assign(method="ARD", run="ard")])
+    )
     (band,) = trade_off.figure(both).axes[0].patches
     assert band.get_y() == pytest.approx(0.90, abs=2e-3)
     both.loc[both["method"] == "ARD", "dense"] = 0.7  # a network of its own
@@ -87,7 +108,14 @@ def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
 
 def test_sparsity_by_layer_averages_replicates_and_leaves_out_layers_without_zeros() -> None:
     rows = [
-        {experiments.C: c, "stage": "sparsify", "layer": layer, "n_zero": zeros, "n_par": 100, "sparsity": zeros / 100}
+        {
+            experiments.C: c,
+            "stage": "sparsify",
+            "layer": layer,
+            "n_zero": zeros,
+            "n_par": 100,
+            "sparsity": zeros / 100,
+        }
         for c, layer, zeros in [
             (0.1, "conv1", 10),
             (0.1, "conv1", 30),
@@ -119,7 +147,9 @@ def test_learning_curves_have_a_line_per_stage_and_no_kl_where_there_is_none() -
 
 
 def test_a_folder_without_scores_says_what_to_try(table: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match=r"expected runs scored by 'valid', got none .scorers: test.; try .*status"):
+    with pytest.raises(
+        ValueError, match=r"expected runs scored by 'valid', got none .scorers: test.; try .*status"
+    ):
         trade_off.rows(table, scorer="valid")
     with pytest.raises(ValueError, match="got none"):
         trade_off.rows(pd.DataFrame())
@@ -127,7 +157,10 @@ def test_a_folder_without_scores_says_what_to_try(table: pd.DataFrame) -> None:
 
 def test_readings_say_what_the_table_says(table: pd.DataFrame) -> None:
     dense, low, high = report.readings(table)
-    assert dense == "Dense: average precision 0.910 on test (0.030 would be chance), 1,000 real numbers."
+    assert (
+        dense
+        == "Dense: average precision 0.910 on test (0.030 would be chance), 1,000 real numbers."
+    )
     assert low == (
         "C = 0.01: 11 times fewer real numbers, average precision 0.870 before and 0.920 after fine-tuning, "
         "0.010 above dense."

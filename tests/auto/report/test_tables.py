@@ -50,7 +50,10 @@ def stage(ap, *, start=None, n_zero=0, reused_from=None):
         "n_par": 100,
         "n_zero": n_zero,
         "compression": None if n_zero == 100 else 100 / (100 - n_zero),
-        "layers": {"fc1": {"n_par": 20, "n_zero": n_zero // 5}, "fc2": {"n_par": 80, "n_zero": n_zero - n_zero // 5}},
+        "layers": {
+            "fc1": {"n_par": 20, "n_zero": n_zero // 5},
+            "fc2": {"n_par": 80, "n_zero": n_zero - n_zero // 5},
+        },
         "scores": {
             "validation": {"start": scored(start and 2 * start), "end": scored(2 * ap)},
             "test": {"start": scored(start), "end": scored(ap)},
@@ -63,14 +66,18 @@ def fill(folder, name, manifest: Manifest, stages, state="done"):
     if state == "running":
         lock.hold(files.path / "claim")  # for as long as the tests run
     files.start(manifest.resolved(), "cpu")
-    files.write_scores({"schema": 1, "name": name, "manifest": manifest.resolved().to_dict(), "stages": stages})
+    files.write_scores(
+        {"schema": 1, "name": name, "manifest": manifest.resolved().to_dict(), "stages": stages}
+    )
     files.update(state=state)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Two values of C, two seeds; a run that is not started, one in its second stage, one started without scores."""
-    manifests = grid.expand(small(), {C: [0.1, 0.2, 0.3]}, replicates=2, label=lambda v: f"c{v[C]}-r{v['seed']}")
+    manifests = grid.expand(
+        small(), {C: [0.1, 0.2, 0.3]}, replicates=2, label=lambda v: f"c{v[C]}-r{v['seed']}"
+    )
     grid.write(tmp_path, manifests)
     for c, seed, ap, n_zero in ((0.1, 0, 0.30, 50), (0.1, 1, 0.36, 75), (0.2, 0, 0.20, 90)):
         name = f"c{c}-r{seed}"
@@ -87,13 +94,24 @@ def test_a_row_per_run_stage_and_scorer(folder):
     table = report.collect(folder)
     assert set(table.columns) == set(COLUMNS)
     assert len(table) == 3 * 3 * 2 + 2
-    assert set(table["run"]) == {"c0.1-r0", "c0.1-r1", "c0.2-r0", "c0.2-r1"}  # others have no scores yet
-    row = table[(table["run"] == "c0.1-r1") & (table["stage"] == "fine-tune") & (table["scorer"] == "test")].iloc[0]
+    assert set(table["run"]) == {
+        "c0.1-r0",
+        "c0.1-r1",
+        "c0.2-r0",
+        "c0.2-r1",
+    }  # others have no scores yet
+    row = table[
+        (table["run"] == "c0.1-r1") & (table["stage"] == "fine-tune") & (table["scorer"] == "test")
+    ].iloc[0]
     assert (row[C], row["seed"], row["state"]) == (0.1, 1, "done")
-    assert row["average_precision"] == 0.36 and row["average_precision_start"] == pytest.approx(0.21)
+    assert row["average_precision"] == 0.36 and row["average_precision_start"] == pytest.approx(
+        0.21
+    )
     assert (row["n_par"], row["n_zero"], row["compression"]) == (100, 75, 4.0)
     validation = table[
-        (table["run"] == "c0.1-r1") & (table["stage"] == "fine-tune") & (table["scorer"] == "validation")
+        (table["run"] == "c0.1-r1")
+        & (table["stage"] == "fine-tune")
+        & (table["scorer"] == "validation")
     ]
     assert validation["average_precision"].item() == 0.72
     assert table[table["stage"] == "dense"]["average_precision_start"].isna().all()
@@ -120,7 +138,9 @@ def test_aggregate_is_mean_and_spread_over_replicates(folder):
     found = report.aggregate(chosen, [C]).set_index(C)
     assert found.index.tolist() == [0.1, 0.2] and found["n"].tolist() == [2, 1]
     assert found.loc[0.1, "average_precision"] == pytest.approx(0.33)
-    assert found.loc[0.1, "average_precision_std"] == pytest.approx(0.06 / math.sqrt(2))  # of two: difference/sqrt 2
+    assert found.loc[0.1, "average_precision_std"] == pytest.approx(
+        0.06 / math.sqrt(2)
+    )  # of two: difference/sqrt 2
     assert found.loc[0.1, "average_precision_start"] == pytest.approx(0.18)
     assert found.loc[0.1, "compression"] == pytest.approx((2 + 4) / 2)
     assert found.loc[0.1, "compression_std"] == pytest.approx(2 / math.sqrt(2))
@@ -131,7 +151,9 @@ def test_aggregate_of_a_column_without_values(folder):
     table = report.collect(folder)
     found = report.aggregate(table[table["stage"] == "dense"], ["stage", "scorer"])
     assert found["average_precision_start"].isna().all()
-    assert found.set_index("scorer").loc["test", "average_precision"] == pytest.approx((3 * 0.4 + 0.44) / 4)
+    assert found.set_index("scorer").loc["test", "average_precision"] == pytest.approx(
+        (3 * 0.4 + 0.44) / 4
+    )
     nothing = report.aggregate(table[table["run"] == "c0.2-r1"], ["stage"])
     assert nothing["average_precision_start"].isna().all() and nothing["n"].tolist() == [2]
 
@@ -166,18 +188,30 @@ def test_status_has_a_row_per_manifest(folder):
     }
     columns = ["state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason"]
     assert list(table.columns) == columns and table.index.name == "run"
-    assert "process is gone" in table.loc["c0.3-r0", "reason"]  # marked as running, claimed by nobody
+    assert (
+        "process is gone" in table.loc["c0.3-r0", "reason"]
+    )  # marked as running, claimed by nobody
 
 
 def test_summary_is_short(folder):
     table = report.summary(report.collect(folder))
-    assert list(table.columns) == ["run", "stage", "AP", "AP before", "compression", "epochs", "seconds"]
+    assert list(table.columns) == [
+        "run",
+        "stage",
+        "AP",
+        "AP before",
+        "compression",
+        "epochs",
+        "seconds",
+    ]
     assert len(table) == 3 * 3 + 1
     assert isinstance(table, pd.DataFrame) and table["AP"].iloc[0] == 0.4
 
 
 def test_faults_are_named(tmp_path, folder):
-    with pytest.raises(FileNotFoundError, match="none: expected a folder of manifests, got nothing there"):
+    with pytest.raises(
+        FileNotFoundError, match="none: expected a folder of manifests, got nothing there"
+    ):
         report.collect(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="none: expected a folder"):
         report.status(tmp_path / "none")
@@ -189,7 +223,9 @@ def test_faults_are_named(tmp_path, folder):
         report.collect(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"state": "asleep"}', '{"state": "running", "owner": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"state": "asleep"}', '{"state": "running", "owner": 3}']
+)
 def test_status_of_a_damaged_run_is_a_row_that_says_so(folder, text):
     (folder / "c0.1-r0" / "status.json").write_text(text)
     table = report.status(folder)

@@ -38,7 +38,10 @@ def log_alphas(run):
     """{layer: log(sigma^2/|mu|^2)} from the snapshot, by its definition."""
     state = snapshot(run, "1-sparsify.pt")["model"]
     layers = [name.removesuffix(".log_sigma2") for name in state if name.endswith(".log_sigma2")]
-    return {name: state[f"{name}.log_sigma2"] - state[f"{name}.weight_ri"].square().sum(-1).log() for name in layers}
+    return {
+        name: state[f"{name}.log_sigma2"] - state[f"{name}.weight_ri"].square().sum(-1).log()
+        for name in layers
+    }
 
 
 def by_hand(run, manifest, data, limit):
@@ -55,14 +58,18 @@ def by_hand(run, manifest, data, limit):
     net.load_state_dict(state)
     target, logit = predict(net, materials.feed(manifest.scorers["test"].feed), materials.inputs)
     n_par = sum(p.numel() for p in net.parameters())
-    return average_precision_score(target.numpy().ravel(), logit.numpy().ravel()), n_par / (n_par - n_dead)
+    return average_precision_score(target.numpy().ravel(), logit.numpy().ravel()), n_par / (
+        n_par - n_dead
+    )
 
 
 def test_scan_against_masks_made_by_hand(grid_of_two, scanned, tiny_corpus) -> None:
     folder, found = grid_of_two[0], scanned
     assert len(found) == 4 and not found["tuned"].any()
     for row in found.to_dict("records"):
-        score, compression = by_hand(folder / row["run"], grid.read(folder)[row["run"]], tiny_corpus, row["threshold"])
+        score, compression = by_hand(
+            folder / row["run"], grid.read(folder)[row["run"]], tiny_corpus, row["threshold"]
+        )
         assert row["compression"] == pytest.approx(compression, rel=1e-12)
         assert row["average_precision"] == pytest.approx(score, abs=1e-6)
     assert found.groupby("threshold")["compression"].mean().is_monotonic_decreasing
@@ -80,7 +87,9 @@ def test_tune_is_what_a_run_of_that_threshold_reaches(grid_of_two, tiny_corpus, 
     assert row["average_precision"] == expected["scores"]["test"]["end"]["average_precision"]
     assert row["compression"] == expected["compression"]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "again").rglob("scores.json")}
-    again = threshold.tune([folder], tmp_path / "again", at=limits[:1], data=tiny_corpus)  # nothing is done twice
+    again = threshold.tune(
+        [folder], tmp_path / "again", at=limits[:1], data=tiny_corpus
+    )  # nothing is done twice
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.equals(found)
 
@@ -89,7 +98,11 @@ def test_the_figure_draws_every_run_and_threshold(scanned) -> None:
     left, right = threshold.figure(scanned).axes
     drawn = [line.get_xydata() for line in left.get_lines()]
     assert len(drawn) == 2
-    expected = scanned[scanned["run"] == "r0"].sort_values("threshold")[["threshold", "average_precision"]].to_numpy()
+    expected = (
+        scanned[scanned["run"] == "r0"]
+        .sort_values("threshold")[["threshold", "average_precision"]]
+        .to_numpy()
+    )
     assert any(np.array_equal(line, expected) for line in drawn)
     assert right.get_yscale() == "log" and "threshold on log alpha" in left.get_xlabel()
     assert (scanned[C] == grid.value(small(), C)).all()
@@ -106,16 +119,30 @@ def test_no_snapshot_is_named(grid_of_two, tmp_path) -> None:
 def test_the_runs_asked_for_alone(grid_of_two, scanned, tiny_corpus, tmp_path) -> None:
     folder, limits = grid_of_two
     made = make("threshold", folder, out=tmp_path, runs=["r1"], at=limits, data=tiny_corpus)
-    assert made.rows.equals(scanned[scanned["run"] == "r1"].reset_index(drop=True)) and made.sentences == []
+    assert (
+        made.rows.equals(scanned[scanned["run"] == "r1"].reset_index(drop=True))
+        and made.sentences == []
+    )
     with pytest.raises(ValueError, match=r"1-sparsify\.pt\), got none in .* named r7"):
         make("threshold", folder, out=tmp_path, runs=["r7"], data=tiny_corpus)
 
 
-@pytest.mark.parametrize(("kind", "said"), [("threshold", "expected runs with a snapshot"), ("compare", "two methods")])
+@pytest.mark.parametrize(
+    ("kind", "said"), [("threshold", "expected runs with a snapshot"), ("compare", "two methods")]
+)
 def test_what_cannot_be_made_is_said_where_asked_for(grid_of_two, tmp_path, kind, said) -> None:
     made = make(kind, grid_of_two[0], out=tmp_path / "out", runs=["r7"], strict=False)
-    assert made.figure is None and made.rows.empty and made.paths == [] and not (tmp_path / "out").exists()
-    assert len(made.sentences) == 1 and made.sentences[0].startswith(f"No {kind} here: ") and said in made.sentences[0]
+    assert (
+        made.figure is None
+        and made.rows.empty
+        and made.paths == []
+        and not (tmp_path / "out").exists()
+    )
+    assert (
+        len(made.sentences) == 1
+        and made.sentences[0].startswith(f"No {kind} here: ")
+        and said in made.sentences[0]
+    )
 
 
 def test_a_faulty_manifest_is_no_lack(tmp_path) -> None:

@@ -41,7 +41,9 @@ def test_a_run_cut_off_goes_on_from_its_last_epoch_to_the_same_bits(
     quick(small(), tmp_path, tiny_corpus)
     assert epochs.n - before == 6 - after
     assert_same_results(done, tmp_path)
-    histories = [[{**line, "seconds": 0} for line in RunFolder(path).history] for path in (done, tmp_path)]
+    histories = [
+        [{**line, "seconds": 0} for line in RunFolder(path).history] for path in (done, tmp_path)
+    ]
     assert histories[0] == histories[1]
     assert not list(tmp_path.glob("epoch-*")) and not list(tmp_path.glob("claim*"))
 
@@ -78,7 +80,9 @@ def test_a_last_checkpoint_without_the_state_that_a_stage_goes_on_with_is_not_ta
     cut_off_before_scores(tmp_path / "one", tiny_corpus, monkeypatch, 2)
     on = small({"stages.fine-tune.restart": False})
     quick(on, tmp_path / "one", tiny_corpus, accept_changes=True)
-    assert epochs.n == 4 + 3  # sparsify's last epoch again, from the checkpoint before, and fine-tuning
+    assert (
+        epochs.n == 4 + 3
+    )  # sparsify's last epoch again, from the checkpoint before, and fine-tuning
     quick(on, tmp_path / "whole", tiny_corpus)
     assert_same_results(tmp_path / "whole", tmp_path / "one")
 
@@ -86,7 +90,9 @@ def test_a_last_checkpoint_without_the_state_that_a_stage_goes_on_with_is_not_ta
 def test_a_run_goes_on_with_the_threads_it_began_with(tiny_corpus, tmp_path, monkeypatch):
     used, train, before = [], trainer.train_epoch, torch.get_num_threads()
     monkeypatch.setattr(
-        trainer, "train_epoch", lambda *args, **options: used.append(torch.get_num_threads()) or train(*args, **options)
+        trainer,
+        "train_epoch",
+        lambda *args, **options: used.append(torch.get_num_threads()) or train(*args, **options),
     )
     try:
         torch.set_num_threads(2)
@@ -100,7 +106,13 @@ def test_a_run_goes_on_with_the_threads_it_began_with(tiny_corpus, tmp_path, mon
 
 
 def test_best_weights_and_early_stopping_go_on_too(tiny_corpus, tmp_path, monkeypatch):
-    early = {"scorer": "validation", "restore_best": True, "patience": 3, "cooldown": 1, "atol": 1.0}
+    early = {
+        "scorer": "validation",
+        "restore_best": True,
+        "patience": 3,
+        "cooldown": 1,
+        "atol": 1.0,
+    }
     changes = {"stages.dense.early": early, "stages.dense.n_epochs": 7, "feeds.train.n_batches": 2}
     quick(small(changes), tmp_path / "whole", tiny_corpus)
     for after in (2, 5):
@@ -112,7 +124,9 @@ def test_best_weights_and_early_stopping_go_on_too(tiny_corpus, tmp_path, monkey
 def test_scores_before_the_first_epoch_are_kept(done, tiny_corpus, tmp_path, monkeypatch):
     cut_off(tmp_path, tiny_corpus, monkeypatch, 5)
     scored = trainer.Session.score
-    monkeypatch.setattr(trainer.Session, "score", lambda self, name: scored(self, name) | {"again": True})
+    monkeypatch.setattr(
+        trainer.Session, "score", lambda self, name: scored(self, name) | {"again": True}
+    )
     quick(small(), tmp_path, tiny_corpus)
     found = read(tmp_path)["stages"]["fine-tune"]["scores"]["test"]
     assert "again" in found["end"] and "again" not in found["start"]
@@ -124,7 +138,10 @@ def four_epochs(tiny_corpus, tmp_path_factory, monkeypatch):
     """The folder of a run of longer stages, cut off in its second one, with two checkpoints."""
     folder = tmp_path_factory.mktemp("four") / "one"
     cut_off(folder, tiny_corpus, monkeypatch, 5, LONGER)
-    assert sorted(path.name for path in folder.glob("epoch-*")) == ["epoch-0004.pt", "epoch-0005.pt"]
+    assert sorted(path.name for path in folder.glob("epoch-*")) == [
+        "epoch-0004.pt",
+        "epoch-0005.pt",
+    ]
     return folder
 
 
@@ -144,7 +161,9 @@ def flip(whole):
     return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
 
 
-@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", flip])
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", flip]
+)
 @pytest.mark.parametrize("both", [False, True])
 def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_is_used(
     longer, four_epochs, tiny_corpus, epochs, capsys, damage, both
@@ -162,14 +181,21 @@ def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_is_used(
 
 
 def test_a_checkpoint_of_other_settings_is_not_taken(four_epochs, tiny_corpus, tmp_path, epochs):
-    other = small({"stages.sparsify.n_epochs": 4, "stages.sparsify.optimizer": {"name": "adam", "lr": 1e-2}})
+    other = small(
+        {"stages.sparsify.n_epochs": 4, "stages.sparsify.optimizer": {"name": "adam", "lr": 1e-2}}
+    )
     quick(other, shutil.copytree(four_epochs, tmp_path / "two"), tiny_corpus, accept_changes=True)
     assert epochs.n == 4 + 2
 
 
-def test_checkpoints_of_other_settings_are_not_taken_for_newer_ones(four_epochs, tiny_corpus, tmp_path, monkeypatch):
+def test_checkpoints_of_other_settings_are_not_taken_for_newer_ones(
+    four_epochs, tiny_corpus, tmp_path, monkeypatch
+):
     """The fourth and fifth lie in the folder; the first stage, with other settings, is cut off after its first."""
-    other, folder = small({"stages.dense.optimizer.lr": 1e-2}), shutil.copytree(four_epochs, tmp_path / "two")
+    other, folder = (
+        small({"stages.dense.optimizer.lr": 1e-2}),
+        shutil.copytree(four_epochs, tmp_path / "two"),
+    )
     cut_off(folder, tiny_corpus, monkeypatch, 1, other, accept_changes=True)
     assert [path.name for path in folder.glob("epoch-*")] == ["epoch-0001.pt"]
 
@@ -181,13 +207,19 @@ def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_p
     checkpoints, weight = Checkpoints(RunFolder(tmp_path)), torch.zeros(3)
     for epoch in range(1, 5):
         weight += 1
-        checkpoints.save(epoch, {"key": "k", "model": {"w": weight}, "best": None, "list": [weight, 2.5]})
+        checkpoints.save(
+            epoch, {"key": "k", "model": {"w": weight}, "best": None, "list": [weight, 2.5]}
+        )
         weight *= 1  # in place, perhaps while the file is being written
     weight.zero_()
     checkpoints.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0003.pt", "epoch-0004.pt"]
     found = checkpoints.latest("k")
-    assert found["epoch"] == 4 and equal(found["model"], {"w": torch.full((3,), 4.0)}) and found["list"][1] == 2.5
+    assert (
+        found["epoch"] == 4
+        and equal(found["model"], {"w": torch.full((3,), 4.0)})
+        and found["list"][1] == 2.5
+    )
     checkpoints.keep(tmp_path / "kept.pt", 4)
     checkpoints.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["kept.pt"]
@@ -205,7 +237,9 @@ def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
         checkpoints.save(2, {"key": "k"})
 
 
-def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(tiny_corpus, tmp_path, monkeypatch):
+def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(
+    tiny_corpus, tmp_path, monkeypatch
+):
     """The one before must not be taken for the stage's end: the run fails, and goes on to the same bits."""
     write = files.write_tensors
 
@@ -218,7 +252,10 @@ def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(tiny_corpus, tm
         patch.setattr(files, "write_tensors", full)
         with pytest.raises(OSError, match="No space left"):
             quick(small(), tmp_path / "one", tiny_corpus)
-    assert not (tmp_path / "one" / "0-dense.pt").exists() and read(tmp_path / "one", "status")["state"] == "failed"
+    assert (
+        not (tmp_path / "one" / "0-dense.pt").exists()
+        and read(tmp_path / "one", "status")["state"] == "failed"
+    )
     quick(small(), tmp_path / "one", tiny_corpus)
     quick(small(), tmp_path / "whole", tiny_corpus)
     assert_same_results(tmp_path / "whole", tmp_path / "one")
@@ -242,5 +279,10 @@ def test_a_snapshot_is_the_last_checkpoint_under_another_name(tiny_corpus, tmp_p
 def test_stages_are_shared_as_one_file_where_that_can_be(done, tiny_corpus, tmp_path):
     assert (done / "0-dense.pt").stat().st_nlink == 1
     first = shutil.copytree(done, tmp_path / "first")
-    quick(small({"name": "other", "stages.sparsify.n_epochs": 1}), tmp_path / "second", tiny_corpus, reuse=[first])
+    quick(
+        small({"name": "other", "stages.sparsify.n_epochs": 1}),
+        tmp_path / "second",
+        tiny_corpus,
+        reuse=[first],
+    )
     assert (tmp_path / "second" / "0-dense.pt").samefile(first / "0-dense.pt")

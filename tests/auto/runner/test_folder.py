@@ -42,7 +42,11 @@ def test_config_says_what_was_run_and_with_what(tmp_path):
     files.start(manifest, "cpu")
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["manifest"] == manifest.to_dict()
-    assert config["manifest"]["stages"]["fine-tune"]["optimizer"] == {"name": "adam", "lr": 1e-3, "lr_log_sigma2": None}
+    assert config["manifest"]["stages"]["fine-tune"]["optimizer"] == {
+        "name": "adam",
+        "lr": 1e-3,
+        "lr_log_sigma2": None,
+    }
     assert (config["device"], config["fingerprint"]) == ("cpu", manifest.fingerprint())
     assert config["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert config["packages"].keys() >= {"numpy", "h5py", "scipy"}
@@ -57,14 +61,21 @@ def test_status_says_who_has_the_folder_and_changes_key_by_key(tmp_path):
     assert began["owner"] == {"pid": os.getpid(), "host": socket.gethostname()}
     files.update(stage="dense", epoch=3, n_epochs=50)
     after = files.status
-    assert after == began | {"stage": "dense", "epoch": 3, "n_epochs": 50, "updated": after["updated"]}
+    assert after == began | {
+        "stage": "dense",
+        "epoch": 3,
+        "n_epochs": 50,
+        "updated": after["updated"],
+    }
     assert after["updated"] >= began["updated"] == began["started"]
 
 
 def test_an_unknown_state_is_refused(tmp_path):
     files = RunFolder(tmp_path)
     files.start(small(), "cpu")
-    with pytest.raises(ValueError, match=r"expected a state of queued, running, .*, got 'finished'"):
+    with pytest.raises(
+        ValueError, match=r"expected a state of queued, running, .*, got 'finished'"
+    ):
         files.update(state="finished")
     assert files.status["state"] == "running"
 
@@ -94,7 +105,9 @@ def test_plain_leaves_its_argument_alone():
 @pytest.mark.parametrize("name", ["status", "scores", "config"])
 def test_a_damaged_file_is_named(tmp_path, name, text):
     (tmp_path / f"{name}.json").write_bytes(text)
-    with pytest.raises(ValueError, match=rf"{name}\.json: expected .*JSON.*delete the file to run again"):
+    with pytest.raises(
+        ValueError, match=rf"{name}\.json: expected .*JSON.*delete the file to run again"
+    ):
         getattr(RunFolder(tmp_path), name)
 
 

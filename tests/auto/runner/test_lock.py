@@ -90,7 +90,10 @@ def test_one_whose_process_is_gone_is_taken_at_once(tmp_path, processes):
 def stranger(place, timeout_s, generation=3):
     """A claim of a process on a machine of which nothing is known."""
     owner = Owner(1, "elsewhere", "another boot/1", 1)
-    lock._publish(lock._file(place, generation), {"owner": owner._asdict(), "timeout_s": timeout_s, "released": False})
+    lock._publish(
+        lock._file(place, generation),
+        {"owner": owner._asdict(), "timeout_s": timeout_s, "released": False},
+    )
 
 
 def test_one_on_another_machine_is_taken_after_silence_as_watched(tmp_path):
@@ -126,7 +129,9 @@ def test_an_owner_whose_claim_was_taken_notices_before_it_writes(tmp_path):
             held.verify()
         with pytest.raises(lock.ClaimLost):
             held.check()
-    assert lock.newest(tmp_path / "claim").owner.host == "elsewhere"  # not given up in the other's name
+    assert (
+        lock.newest(tmp_path / "claim").owner.host == "elsewhere"
+    )  # not given up in the other's name
 
 
 def test_a_finished_claim_leaves_nothing(tmp_path):

@@ -4,7 +4,18 @@ import shutil
 
 import pytest
 import torch
-from small import SNAPSHOTS, STAGES, C, assert_same_results, equal, quick, read, small, snapshot, timeless
+from small import (
+    SNAPSHOTS,
+    STAGES,
+    C,
+    assert_same_results,
+    equal,
+    quick,
+    read,
+    small,
+    snapshot,
+    timeless,
+)
 
 from cplxnet.auto.runner.folder import RunFolder
 
@@ -30,7 +41,9 @@ def test_a_finished_run_is_not_trained_again(done, tiny_corpus, tmp_path, epochs
     assert (folder / "history.jsonl").read_bytes() == (done / "history.jsonl").read_bytes()
     before, after = read(done, "status"), read(folder, "status")
     where = ("state", "stage", "epoch", "n_epochs", "validation")  # what `status` shows of it
-    assert [after[key] for key in where] == [before[key] for key in where] and after["stage"] == "fine-tune"
+    assert [after[key] for key in where] == [before[key] for key in where] and after[
+        "stage"
+    ] == "fine-tune"
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
@@ -67,29 +80,44 @@ def test_reuse_trains_a_shared_stage_once_and_changes_no_bit(done, tiny_corpus, 
     quick(other, tmp_path / "reusing", tiny_corpus, reuse=[tmp_path / "absent", done])
     assert epochs.n == 6 + 4
     assert_same_results(tmp_path / "alone", tmp_path / "reusing")
-    reused = {name: stage["reused_from"] for name, stage in read(tmp_path / "reusing")["stages"].items()}
+    reused = {
+        name: stage["reused_from"] for name, stage in read(tmp_path / "reusing")["stages"].items()
+    }
     assert reused == {"dense": "one", "sparsify": None, "fine-tune": None}
     assert len(RunFolder(tmp_path / "reusing").history) == 6
 
 
-def test_a_snapshot_without_the_state_that_a_stage_goes_on_with_is_not_taken(done, tiny_corpus, tmp_path, epochs):
+def test_a_snapshot_without_the_state_that_a_stage_goes_on_with_is_not_taken(
+    done, tiny_corpus, tmp_path, epochs
+):
     on = small({"stages.fine-tune.restart": False})
     quick(on, tmp_path / "alone", tiny_corpus)
     quick(on, tmp_path / "reusing", tiny_corpus, reuse=[done])
     assert epochs.n == 6 + 4 and snapshot(tmp_path / "reusing", "1-sparsify.pt")["optimizer"]
     assert_same_results(tmp_path / "alone", tmp_path / "reusing")
-    reused = {name: stage["reused_from"] for name, stage in read(tmp_path / "reusing")["stages"].items()}
+    reused = {
+        name: stage["reused_from"] for name, stage in read(tmp_path / "reusing")["stages"].items()
+    }
     assert reused == {"dense": "one", "sparsify": None, "fine-tune": None}
-    quick(small(), tmp_path / "back", tiny_corpus, reuse=[tmp_path / "alone"])  # which has more than this one needs
+    quick(
+        small(), tmp_path / "back", tiny_corpus, reuse=[tmp_path / "alone"]
+    )  # which has more than this one needs
     assert epochs.n == 6 + 4 + 2
     assert timeless(read(tmp_path / "back")) == timeless(read(done))
 
 
 @pytest.mark.parametrize("damaged", ["scores.json", "history.jsonl", "0-dense.pt"])
-def test_a_damaged_folder_to_reuse_from_is_passed_over(done, tiny_corpus, tmp_path, epochs, damaged):
+def test_a_damaged_folder_to_reuse_from_is_passed_over(
+    done, tiny_corpus, tmp_path, epochs, damaged
+):
     bad = shutil.copytree(done, tmp_path / "bad")
     (bad / damaged).write_bytes((bad / damaged).read_bytes()[:100])
-    quick(small({f"stages.{name}.n_epochs": 1 for name in STAGES[1:]}), tmp_path / "two", tiny_corpus, reuse=[bad])
+    quick(
+        small({f"stages.{name}.n_epochs": 1 for name in STAGES[1:]}),
+        tmp_path / "two",
+        tiny_corpus,
+        reuse=[bad],
+    )
     assert epochs.n == 4 and read(tmp_path / "two", "status")["state"] == "done"
 
 

@@ -21,7 +21,12 @@ def test_a_run_leaves_the_files_of_the_design_and_no_others(done):
 
 def test_status_is_done_and_names_the_finished_stages(done):
     status, scores = read(done, "status"), read(done)
-    assert (status["state"], status["stage"], status["epoch"], status["n_epochs"]) == ("done", "fine-tune", 2, 2)
+    assert (status["state"], status["stage"], status["epoch"], status["n_epochs"]) == (
+        "done",
+        "fine-tune",
+        2,
+        2,
+    )
     assert status["reason"] is None
     assert {name: stage["key"] for name, stage in status["stages"].items()} == {
         name: stage["key"] for name, stage in scores["stages"].items()
@@ -45,20 +50,36 @@ def test_scores_have_the_keys_that_the_analysis_reads(done):
         "layers",
         "scores",
     }
-    score_keys = {"average_precision", "average_precision_trabelsi2018", "n_windows", "positive_share", "notes"}
+    score_keys = {
+        "average_precision",
+        "average_precision_trabelsi2018",
+        "n_windows",
+        "positive_share",
+        "notes",
+    }
     for stage in scores["stages"].values():
         assert stage.keys() == stage_keys | {"key"}
         assert (stage["epochs"], stage["stopped_early"], stage["reused_from"]) == (2, False, None)
         assert stage["scores"]["validation"]["end"].keys() == score_keys
-        assert stage["scores"]["test"]["end"].keys() == score_keys | {"curve"}  # curves are asked for of test
-        assert all(len(stage["scores"]["test"]["end"]["notes"][key]) == 84 for key in ("ap", "precision", "recall"))
-    started = {name: stage["scores"]["test"]["start"] is not None for name, stage in scores["stages"].items()}
+        assert stage["scores"]["test"]["end"].keys() == score_keys | {
+            "curve"
+        }  # curves are asked for of test
+        assert all(
+            len(stage["scores"]["test"]["end"]["notes"][key]) == 84
+            for key in ("ap", "precision", "recall")
+        )
+    started = {
+        name: stage["scores"]["test"]["start"] is not None
+        for name, stage in scores["stages"].items()
+    }
     assert started == {"dense": False, "sparsify": False, "fine-tune": True}
 
 
 def test_no_nan_is_written(done):
     for name in ("scores.json", "history.jsonl", "status.json", "config.json"):
-        assert "NaN" not in (done / name).read_text() and "Infinity" not in (done / name).read_text()
+        assert (
+            "NaN" not in (done / name).read_text() and "Infinity" not in (done / name).read_text()
+        )
 
 
 def test_compression_is_that_of_the_masks(done):
@@ -80,7 +101,9 @@ def test_masked_weights_are_zero_after_fine_tuning(done):
         assert model[f"{name}.weight_ri"][model[f"{name}.mask"]].any()
 
 
-@pytest.mark.parametrize(("name", "kind"), [(SNAPSHOTS[0], ""), (SNAPSHOTS[1], "VD"), (SNAPSHOTS[2], "Masked")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [(SNAPSHOTS[0], ""), (SNAPSHOTS[1], "VD"), (SNAPSHOTS[2], "Masked")]
+)
 def test_scores_are_those_of_the_snapshot_by_scikit_learn(done, tiny_corpus, name, kind):
     data = MusicNet(tiny_corpus / "musicnet_11khz_test.h5", window=256, stride=4096)
     signal, target = data.windows(torch.arange(len(data)))
@@ -98,11 +121,20 @@ def test_scores_are_those_of_the_snapshot_by_scikit_learn(done, tiny_corpus, nam
 
 def test_history_has_a_line_an_epoch(done):
     lines = RunFolder(done).history
-    assert [(line["stage"], line["epoch"]) for line in lines] == list(itertools.product(STAGES, range(2)))
+    assert [(line["stage"], line["epoch"]) for line in lines] == list(
+        itertools.product(STAGES, range(2))
+    )
     keys = {"stage", "epoch", "loss", "kl", "lr", "grad_norm", "validation", "seconds"}
     assert all(line.keys() == keys for line in lines)
     assert [line["kl"] is None for line in lines] == [True, True, False, False, True, True]
-    assert [line["validation"] is None for line in lines] == [False, False, True, True, False, False]
+    assert [line["validation"] is None for line in lines] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert all(line["lr"] == 1e-3 and line["loss"] > 0 and line["grad_norm"] > 0 for line in lines)
 
 
@@ -125,7 +157,9 @@ def test_a_snapshot_has_the_state_of_the_optimiser_where_the_next_stage_goes_on_
     assert sizes[2] < 0.5 * sizes[0]  # a third, and the masks
 
 
-def test_the_optimiser_goes_on_while_sparsifying_and_restarts_for_fine_tuning(tiny_corpus, tmp_path, monkeypatch):
+def test_the_optimiser_goes_on_while_sparsifying_and_restarts_for_fine_tuning(
+    tiny_corpus, tmp_path, monkeypatch
+):
     found, state_of = {}, Training.optimizer_state
 
     def noted(training):
@@ -136,7 +170,9 @@ def test_the_optimiser_goes_on_while_sparsifying_and_restarts_for_fine_tuning(ti
     quick(small(), tmp_path, tiny_corpus)
     steps = [{key: int(state["step"]) for key, state in found[stage].items()} for stage in STAGES]
     assert set(steps[0].values()) == {6}  # 2 epochs of 3 batches
-    assert {key: n for key, n in steps[1].items() if "log_sigma2" not in key} == dict.fromkeys(steps[0], 12)
+    assert {key: n for key, n in steps[1].items() if "log_sigma2" not in key} == dict.fromkeys(
+        steps[0], 12
+    )
     assert [n for key, n in steps[1].items() if "log_sigma2" in key] == [6, 6]
     assert steps[2] == steps[0]
 
@@ -146,7 +182,9 @@ def test_the_optimiser_goes_on_while_sparsifying_and_restarts_for_fine_tuning(ti
 
 def test_training_on_all_windows_in_order(tiny_corpus, tmp_path):
     feed = {"dataset": "train", "sampler": "in-order", "batch_size": 8}
-    scores = quick(small({"feeds.train": feed, "datasets.train.stride": 2048}), tmp_path, tiny_corpus)
+    scores = quick(
+        small({"feeds.train": feed, "datasets.train.stride": 2048}), tmp_path, tiny_corpus
+    )
     assert [stage["epochs"] for stage in scores["stages"].values()] == [2, 2, 2]
     n_windows = sum((int(seconds * 11000) - 256) // 2048 + 1 for seconds in (3, 4, 5))
     n_steps = snapshot(tmp_path, "0-dense.pt")["optimizer"]["fc1.bias_ri"]["step"]
@@ -155,11 +193,20 @@ def test_training_on_all_windows_in_order(tiny_corpus, tmp_path):
 
 def test_real_networks_of_convolutions_run_too(tiny_corpus, tmp_path):
     manifest = small(
-        {"features.cplx": False, "stages.sparsify.optimizer": FAST}, model="real.ShallowConvNet", window=1024
+        {"features.cplx": False, "stages.sparsify.optimizer": FAST},
+        model="real.ShallowConvNet",
+        window=1024,
     )
     scores = quick(manifest, tmp_path, tiny_corpus)
-    assert scores["stages"]["fine-tune"]["compression"] == scores["stages"]["sparsify"]["compression"] > 1
-    assert all(0 < stage["scores"]["test"]["end"]["average_precision"] < 1 for stage in scores["stages"].values())
+    assert (
+        scores["stages"]["fine-tune"]["compression"]
+        == scores["stages"]["sparsify"]["compression"]
+        > 1
+    )
+    assert all(
+        0 < stage["scores"]["test"]["end"]["average_precision"] < 1
+        for stage in scores["stages"].values()
+    )
 
 
 FAST = {"name": "adam", "lr": 1e-3, "lr_log_sigma2": 1.0}
@@ -177,9 +224,20 @@ def test_a_stronger_penalty_compresses_more(tiny_corpus, tmp_path, done):
 
 def test_the_learning_rate_follows_the_schedule_of_each_stage(tiny_corpus, tmp_path):
     step = {"name": "step", "at": 0.5, "factor": 0.25}
-    quick(small({"stages.dense.lr_scheduler": step, "stages.sparsify.lr_scheduler": None}), tmp_path, tiny_corpus)
+    quick(
+        small({"stages.dense.lr_scheduler": step, "stages.sparsify.lr_scheduler": None}),
+        tmp_path,
+        tiny_corpus,
+    )
     rates = [line["lr"] for line in RunFolder(tmp_path).history]
-    assert rates == [1e-3, 2.5e-4, 1e-3, 1e-3, 1e-3, 2.5e-4]  # fine-tune has dense's, sparsify its own
+    assert rates == [
+        1e-3,
+        2.5e-4,
+        1e-3,
+        1e-3,
+        1e-3,
+        2.5e-4,
+    ]  # fine-tune has dense's, sparsify its own
 
 
 def test_gradients_are_clipped_as_the_stage_says(done):
@@ -187,7 +245,9 @@ def test_gradients_are_clipped_as_the_stage_says(done):
     moment = sum(state["exp_avg"].square().sum() for state in adam).sqrt().item()
     norms = [line["grad_norm"] for line in RunFolder(done).history if line["stage"] == "dense"]
     assert min(norms) > 0.05  # before clipping
-    assert moment <= 0.05 * (1 - 0.9**6) * 1.0001  # the mean of six gradients no longer than 0.05, and of zeros before
+    assert (
+        moment <= 0.05 * (1 - 0.9**6) * 1.0001
+    )  # the mean of six gradients no longer than 0.05, and of zeros before
 
 
 def test_training_lowers_the_loss(tiny_corpus, tmp_path):

@@ -17,7 +17,11 @@ def test_a_stage_stops_early_with_its_last_weights(tiny_corpus, tmp_path, monkey
     scripted(monkeypatch, [0.5, 0.6, 0.5, 0.1, 0.2])
     writing = Counting(files.write_tensors)
     monkeypatch.setattr(files, "write_tensors", writing)
-    scores = quick(small({"stages.dense.n_epochs": 9, "stages.dense.early.atol": 0.02}), tmp_path / "one", tiny_corpus)
+    scores = quick(
+        small({"stages.dense.n_epochs": 9, "stages.dense.early.atol": 0.02}),
+        tmp_path / "one",
+        tiny_corpus,
+    )
     dense = scores["stages"]["dense"]
     assert (dense["epochs"], dense["stopped_early"]) == (2, True)  # before the third epoch
     assert epochs.n == writing.n == 2 + 2 + 2  # the last checkpoint is the snapshot
@@ -32,11 +36,17 @@ def test_a_stage_stops_early_with_its_last_weights(tiny_corpus, tmp_path, monkey
         ([0.5, 0.6, 0.59, 0.585, 0.61], 4),  # best after the last
     ],
 )
-def test_the_best_weights_come_back_where_asked_for(tiny_corpus, tmp_path, monkeypatch, validation, best):
+def test_the_best_weights_come_back_where_asked_for(
+    tiny_corpus, tmp_path, monkeypatch, validation, best
+):
     dense = small().to_dict()["stages"]["dense"]
 
     def train(folder, **changes):
-        quick(small({"stage_order": ["dense"], "stages": {"dense": dense | changes}}), folder, tiny_corpus)
+        quick(
+            small({"stage_order": ["dense"], "stages": {"dense": dense | changes}}),
+            folder,
+            tiny_corpus,
+        )
         return snapshot(folder, "0-dense.pt")["model"]
 
     straight = train(tmp_path / "straight", n_epochs=best, early=None)

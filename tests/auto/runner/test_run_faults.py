@@ -22,7 +22,11 @@ def test_nan_is_diverged_never_done(tiny_corpus, tmp_path):
 
 
 def test_an_output_that_is_not_finite_after_training_is_diverged(tiny_corpus, tmp_path):
-    one_batch = {"feeds.train.n_batches": 1, "stages.dense.n_epochs": 1, "stages.dense.optimizer.lr": 1e30}
+    one_batch = {
+        "feeds.train.n_batches": 1,
+        "stages.dense.n_epochs": 1,
+        "stages.dense.optimizer.lr": 1e30,
+    }
     with pytest.raises(Diverged, match="output is NaN or infinite"):
         quick(small(one_batch), tmp_path, tiny_corpus)
     assert read(tmp_path, "status")["state"] == "diverged"
@@ -37,19 +41,25 @@ def test_a_run_that_failed_can_be_run_again(tiny_corpus, tmp_path, done):
 
 
 def test_a_missing_data_file_says_how_to_build_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)musicnet_11khz_train\.h5.*(demo|get_datasets)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"(?s)musicnet_11khz_train\.h5.*(demo|get_datasets)"
+    ):
         quick(small(), tmp_path / "one", tmp_path / "no data")
     status = read(tmp_path / "one", "status")
     assert status["state"] == "failed" and "musicnet_11khz_train.h5" in status["reason"]
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "mps", "meta", "gpu"])
-def test_a_device_that_is_not_there_is_named_before_anything_happens(tiny_corpus, tmp_path, device, epochs):
+def test_a_device_that_is_not_there_is_named_before_anything_happens(
+    tiny_corpus, tmp_path, device, epochs
+):
     if device == "cuda:7" and torch.cuda.device_count() > 7:
         pytest.skip("there is one")
     if device == "mps" and torch.backends.mps.is_available():
         pytest.skip("there is one")
-    with pytest.raises(ValueError, match=f"expected a device that torch has here .*cpu.*, got '{device}'"):
+    with pytest.raises(
+        ValueError, match=f"expected a device that torch has here .*cpu.*, got '{device}'"
+    ):
         quick(small(), tmp_path / "one", tiny_corpus, device=device)
     assert epochs.n == 0 and not (tmp_path / "one").exists()
 
@@ -65,7 +75,9 @@ def test_the_cpu_is_there():
     assert check_device("cpu") == "cpu"
 
 
-def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bits(done, tiny_corpus, tmp_path, monkeypatch, epochs):
+def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bits(
+    done, tiny_corpus, tmp_path, monkeypatch, epochs
+):
     drawing, passes = SAMPLERS["one-per-recording"], itertools.count()
 
     class Interrupted(drawing):
@@ -99,10 +111,15 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bits(done, tiny_corp
             {"feeds.train": {"dataset": "train", "sampler": "one-per-recording", "batch_size": 3}},
             "feeds.train: .* try n_batches",
         ),
-        ({"scorers.validation.feed": "train"}, "scorers.validation: expected a feed of every window once, got train"),
+        (
+            {"scorers.validation.feed": "train"},
+            "scorers.validation: expected a feed of every window once, got train",
+        ),
     ],
 )
-def test_a_feed_that_cannot_be_made_or_scored_is_named_before_training(tiny_corpus, tmp_path, epochs, changes, message):
+def test_a_feed_that_cannot_be_made_or_scored_is_named_before_training(
+    tiny_corpus, tmp_path, epochs, changes, message
+):
     with pytest.raises(ValueError, match=message):
         quick(small(changes), tmp_path, tiny_corpus)
     assert epochs.n == 0

@@ -28,7 +28,10 @@ def net(kind: str) -> nn.Sequential:
 def test_seeds_are_reproducible_and_all_different():
     manifests = [small({"seed": seed}) for seed in range(3)]
     cases = [
-        (m, stage, purpose) for m in manifests for stage in m.stage_order for purpose in ("weights", "windows", "noise")
+        (m, stage, purpose)
+        for m in manifests
+        for stage in m.stage_order
+        for purpose in ("weights", "windows", "noise")
     ]
     seeds = [seed_of(*case) for case in cases]
     assert seeds == [seed_of(*case) for case in cases]
@@ -39,11 +42,15 @@ def test_seeds_are_reproducible_and_all_different():
 
 
 def test_seeds_depend_on_nothing_else():
-    assert seed_of(small(), "dense", "noise") == seed_of(small({C: 1.0, "threshold": 3.0}), "dense", "noise")
+    assert seed_of(small(), "dense", "noise") == seed_of(
+        small({C: 1.0, "threshold": 3.0}), "dense", "noise"
+    )
 
 
 def key(changes=None, stage="dense", *, previous=None, data=None, device="cpu"):
-    return key_of(small(changes), stage, previous=previous, data=data or {"train": "x"}, device=device)
+    return key_of(
+        small(changes), stage, previous=previous, data=data or {"train": "x"}, device=device
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,13 @@ def test_the_dense_key_does_not_change_with_anything_else(changes):
 
 
 def test_keys_change_with_data_device_and_the_stage_before():
-    keys = {key(), key(data={"train": "y"}), key(device="cuda:0"), key(previous="a"), key(previous="b")}
+    keys = {
+        key(),
+        key(data={"train": "y"}),
+        key(device="cuda:0"),
+        key(previous="a"),
+        key(previous="b"),
+    }
     assert len(keys) == 5
     assert key(device="cuda:0") == key(device="cuda:1")  # machines of one kind
 
@@ -114,7 +127,9 @@ def test_weights_and_statistics_go_from_dense_to_variational_to_masked():
     dense, vd, masked = (net(kind) for kind in KINDS)
     dense[1].running_mean.uniform_()
     assert inherit(vd, dense, threshold=-0.5) is False
-    assert all(torch.equal(vd.state_dict()[name], value) for name, value in dense.state_dict().items())
+    assert all(
+        torch.equal(vd.state_dict()[name], value) for name, value in dense.state_dict().items()
+    )
     assert all((layer.log_sigma2 == -10).all() for layer in (vd[0], vd[4]))
 
     with torch.no_grad():
@@ -167,7 +182,9 @@ def test_what_is_inherited_is_a_copy():
 def test_networks_of_other_layers_are_an_error():
     other = net("VD")
     other.append(cplx.CplxLinearVD(2, 2))
-    with pytest.raises(ValueError, match=r"differ in log_sigma2 and mask only, got .*5\.weight_ri, 5\.bias_ri"):
+    with pytest.raises(
+        ValueError, match=r"differ in log_sigma2 and mask only, got .*5\.weight_ri, 5\.bias_ri"
+    ):
         inherit(other, net(""), threshold=-0.5)
 
 
@@ -186,7 +203,11 @@ def test_counts_of_a_dense_network():
     expected = {"0": 2 * (12 + 3), "1": 3 * (4 + 2), "4": 2 * (30 + 2)}
     found = counts(net(""), -0.5)
     assert found["layers"] == {name: {"n_par": n, "n_zero": 0} for name, n in expected.items()}
-    assert (found["n_par"], found["n_zero"], found["compression"]) == (sum(expected.values()), 0, 1.0)
+    assert (found["n_par"], found["n_zero"], found["compression"]) == (
+        sum(expected.values()),
+        0,
+        1.0,
+    )
     assert counts(net("VD"), 50.0) == counts(net("Masked"), 0.0) == found
 
 

@@ -52,16 +52,26 @@ def test_two_workers_give_the_scores_of_a_run_alone_with_shared_stages_trained_o
     tiny_corpus, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("CPLXNET_PROGRESS", "text")
-    grid.write(tmp_path, {f"c{c}-r{s}": small({C: c, "seed": s}) for c in (0.1, 0.2) for s in (0, 1)})
+    grid.write(
+        tmp_path, {f"c{c}-r{s}": small({C: c, "seed": s}) for c in (0.1, 0.2) for s in (0, 1)}
+    )
     outcomes = run_many(tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus)
     shown = capsys.readouterr().err
     assert re.search(r"Dask dashboard: http://127\.0\.0\.1:\d+/status", shown)
-    assert "stages that runs share are trained once: 20 epochs in place of 24, 17% fewer" in shown and "4/4" in shown
+    assert (
+        "stages that runs share are trained once: 20 epochs in place of 24, 17% fewer" in shown
+        and "4/4" in shown
+    )
     assert {outcome.state for outcome in outcomes} == {"done"} and len(outcomes) == 4
     assert_undisturbed(tmp_path / "c0.2-r1", small({C: 0.2, "seed": 1}), tiny_corpus, tmp_path)
-    reused = [read(tmp_path / name)["stages"]["dense"]["reused_from"] for name in report.status(tmp_path).index]
+    reused = [
+        read(tmp_path / name)["stages"]["dense"]["reused_from"]
+        for name in report.status(tmp_path).index
+    ]
     assert sum(value is None for value in reused) == 2  # one for each seed
-    owners = {RunFolder(tmp_path / name).status["owner"]["pid"] for name in report.status(tmp_path).index}
+    owners = {
+        RunFolder(tmp_path / name).status["owner"]["pid"] for name in report.status(tmp_path).index
+    }
     assert len(owners) == 2 and os.getpid() not in owners
 
 
@@ -69,7 +79,9 @@ def test_two_workers_give_the_scores_of_a_run_alone_with_shared_stages_trained_o
 def test_the_run_of_a_worker_that_dies_or_hangs_goes_to_another(tiny_corpus, tmp_path, number):
     grid.write(tmp_path, {"one": tiny(MANY), "two": tiny({"seed": 1})})
     thread, hit = send(tmp_path / "one", number)
-    outcomes = run_many(tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus, progress=False, timeout_s=12.0)
+    outcomes = run_many(
+        tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus, progress=False, timeout_s=12.0
+    )
     thread.join(60)
     assert [outcome.state for outcome in outcomes] == ["done", "done"] and len(hit) == 1
     assert RunFolder(tmp_path / "one").status["owner"]["pid"] != hit[0]
@@ -77,7 +89,9 @@ def test_the_run_of_a_worker_that_dies_or_hangs_goes_to_another(tiny_corpus, tmp
 
 
 def test_a_run_whose_workers_die_four_times_has_failed_and_the_other_is_done(tiny_corpus, tmp_path):
-    grid.write(tmp_path, {"one": tiny(MANY | {"stages.dense.n_epochs": 10000}), "two": tiny({"seed": 1})})
+    grid.write(
+        tmp_path, {"one": tiny(MANY | {"stages.dense.n_epochs": 10000}), "two": tiny({"seed": 1})}
+    )
     thread, hit = send(tmp_path / "one", signal.SIGKILL, times=4)
     outcomes = run_many(tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus, progress=False)
     thread.join(60)

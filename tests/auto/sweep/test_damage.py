@@ -36,8 +36,14 @@ KEYS = [
     "notes",
 ]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.sampled_from(["done", "running", "dense", ""]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats()
+    | st.sampled_from(["done", "running", "dense", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 
@@ -70,22 +76,34 @@ def test_any_bytes_as_a_snapshot_are_named_and_as_a_checkpoint_set_aside(snapsho
                 assert str(path) in str(error)
                 assert Checkpoints(RunFolder(name)).latest("k") is None
                 assert (Path(name) / "epoch-0001.pt.corrupt").read_bytes() == content
-                assert "epoch-0001.pt is damaged and set aside" in RunFolder(name).status["notes"][0]
+                assert (
+                    "epoch-0001.pt is damaged and set aside" in RunFolder(name).status["notes"][0]
+                )
             else:  # what a zip does not check: its comments, its times
                 assert torch.equal(found["model"]["w"], torch.arange(6.0)) and found["key"] == "k"
 
 
-@pytest.mark.parametrize("value", [[1, 2], torch.zeros(3), "key", {"schema": 1}, {"schema": 1, "key": ["k"]}])
+@pytest.mark.parametrize(
+    "value", [[1, 2], torch.zeros(3), "key", {"schema": 1}, {"schema": 1, "key": ["k"]}]
+)
 def test_tensors_that_are_no_checkpoint_are_not_taken(tmp_path, value):
     torch.save(value, tmp_path / "epoch-0001.pt")
     assert Checkpoints(RunFolder(tmp_path)).latest("k") is None
 
 
-FILES = {"status": "status.json", "config": "config.json", "scores": "scores.json", "history": "history.jsonl"}
+FILES = {
+    "status": "status.json",
+    "config": "config.json",
+    "scores": "scores.json",
+    "history": "history.jsonl",
+}
 
 
 @OFTEN
-@given(st.sampled_from(sorted(FILES)), st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()))
+@given(
+    st.sampled_from(sorted(FILES)),
+    st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()),
+)
 def test_any_bytes_as_a_file_of_a_run_are_named_and_cost_that_run_only(kind, content):
     with tempfile.TemporaryDirectory() as name:
         folder, path = Path(name), Path(name) / "bad" / FILES[kind]
@@ -99,9 +117,18 @@ def test_any_bytes_as_a_file_of_a_run_are_named_and_cost_that_run_only(kind, con
         table = report.status(folder)
         assert table["state"]["good"] == "queued" and len(table) == 2
         outcome = run_one("bad", Settings(folder, folder / "no data", progress=False), device="cpu")
-        assert outcome.state in ("failed", "skipped", "diverged", "elsewhere")  # there is no data to run it with
+        assert outcome.state in (
+            "failed",
+            "skipped",
+            "diverged",
+            "elsewhere",
+        )  # there is no data to run it with
         if outcome.state == "failed" and "musicnet_11khz_train.h5" not in outcome.reason:
-            assert FILES[kind] in outcome.reason or "ManifestChanged" in outcome.reason or kind == "status", outcome
+            assert (
+                FILES[kind] in outcome.reason
+                or "ManifestChanged" in outcome.reason
+                or kind == "status"
+            ), outcome
 
 
 @OFTEN
@@ -123,8 +150,12 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
-def test_code_in_a_checkpoint_or_snapshot_of_a_run_is_set_aside_not_run(done, tiny_corpus, tmp_path, save):
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))]
+)
+def test_code_in_a_checkpoint_or_snapshot_of_a_run_is_set_aside_not_run(
+    done, tiny_corpus, tmp_path, save
+):
     folder, trace = shutil.copytree(done, tmp_path / "two"), tmp_path / "executed"
     key = read(folder)["stages"]["sparsify"]["key"]
     evil = {"schema": 1, "key": key, "stage": "sparsify", "model": Malicious(trace)}
@@ -133,9 +164,11 @@ def test_code_in_a_checkpoint_or_snapshot_of_a_run_is_set_aside_not_run(done, ti
     quick(small(), folder, tiny_corpus)
     assert not trace.exists()
     assert_same_results(done, folder)
-    for name, note in zip(("1-sparsify.pt", "epoch-0003.pt"), read(folder, "status")["notes"], strict=True):
+    for name, note in zip(
+        ("1-sparsify.pt", "epoch-0003.pt"), read(folder, "status")["notes"], strict=True
+    ):
         assert f"{name} is damaged and set aside as {name}.corrupt" in note
-    torch.load(folder / "1-sparsify.pt.corrupt", weights_only=False) if save is torch.save else pickle.loads(
-        (folder / "1-sparsify.pt.corrupt").read_bytes()
-    )
+    torch.load(
+        folder / "1-sparsify.pt.corrupt", weights_only=False
+    ) if save is torch.save else pickle.loads((folder / "1-sparsify.pt.corrupt").read_bytes())
     assert trace.exists()  # so the file would have done it

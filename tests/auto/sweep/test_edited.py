@@ -19,7 +19,9 @@ def edited(tiny_corpus, tmp_path, monkeypatch):
     grid.write(folder, {name: small(OLD | {"seed": seed}) for name, seed in seeds.items()})
 
     def editing(*args, **options):
-        grid.write(folder, {name: small(NEW | {"seed": seeds[name]}) for name in "ab"}, overwrite=True)
+        grid.write(
+            folder, {name: small(NEW | {"seed": seeds[name]}) for name in "ab"}, overwrite=True
+        )
         return train(*args, **options)
 
     with monkeypatch.context() as patch:
@@ -30,17 +32,26 @@ def edited(tiny_corpus, tmp_path, monkeypatch):
 def test_both_are_refused_and_the_third_is_done(edited, tiny_corpus, tmp_path):
     folder, outcomes = edited
     assert [outcome.state for outcome in outcomes] == ["failed", "failed", "done"]
-    for outcome, seed, when in ((outcomes[0], 0, "when it was started"), (outcomes[1], 1, "when the command was")):
+    for outcome, seed, when in (
+        (outcomes[0], 0, "when it was started"),
+        (outcomes[1], 1, "when the command was"),
+    ):
         versions = [small(change | {"seed": seed}).fingerprint()[:12] for change in (OLD, NEW)]
         assert outcome.reason.startswith("ManifestChanged: ")
         assert f"{C}: 0.1 {when}" in outcome.reason and "0.4 now" in outcome.reason
-        assert f"({versions[0]} {when}" in outcome.reason and f"{versions[1]} now)" in outcome.reason
+        assert (
+            f"({versions[0]} {when}" in outcome.reason and f"{versions[1]} now)" in outcome.reason
+        )
     quick(small(OLD), tmp_path / "alone", tiny_corpus)
-    assert_same_results(tmp_path / "alone", folder / "a")  # trained to its end by the manifest it was started with
+    assert_same_results(
+        tmp_path / "alone", folder / "a"
+    )  # trained to its end by the manifest it was started with
     assert not (folder / "b").exists() and read(folder / "c", "status")["state"] == "done"
 
 
-def test_the_command_again_runs_what_was_not_started_and_refuses_the_other_until_told(edited, tiny_corpus):
+def test_the_command_again_runs_what_was_not_started_and_refuses_the_other_until_told(
+    edited, tiny_corpus
+):
     folder, _ = edited
     before = (folder / "a" / "status.json").read_bytes()
     assert [outcome.state for outcome in run_many(folder, data=tiny_corpus, progress=False)] == [

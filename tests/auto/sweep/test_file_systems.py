@@ -29,7 +29,9 @@ def unmount():
 def test_a_disk_that_fills_up(tiny_corpus, tmp_path, unmount):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted(disk, "-t", "tmpfs", "-o", "size=20m", "tmpfs")  # not enough for three stages of a network of 8 MB
+    mounted(
+        disk, "-t", "tmpfs", "-o", "size=20m", "tmpfs"
+    )  # not enough for three stages of a network of 8 MB
     unmount.append(disk)
     grid.write(disk, {"one": small()})
     outcome = run_many(disk, data=tiny_corpus, progress=False)[0]
@@ -53,4 +55,7 @@ def test_a_folder_that_cannot_be_written(tiny_corpus, tmp_path, unmount):
     assert [outcome.state for outcome in outcomes] == ["failed", "done"]
     assert "Read-only file system" in outcomes[0].reason
     subprocess.run(["mount", "-o", "remount,bind,rw", str(tmp_path / "one")], check=True)
-    assert [o.state for o in run_many(tmp_path, data=tiny_corpus, progress=False)] == ["done", "skipped"]
+    assert [o.state for o in run_many(tmp_path, data=tiny_corpus, progress=False)] == [
+        "done",
+        "skipped",
+    ]

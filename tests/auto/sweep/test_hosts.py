@@ -39,7 +39,20 @@ class Hosts:
         a = self.names["a"]
         ip("-n", a, "link", "add", "eth0", "type", "bridge")
         for host in "bc":
-            ip("-n", a, "link", "add", f"to-{host}", "type", "veth", "peer", "name", "eth0", "netns", self.names[host])
+            ip(
+                "-n",
+                a,
+                "link",
+                "add",
+                f"to-{host}",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                self.names[host],
+            )
             ip("-n", a, "link", "set", f"to-{host}", "master", "eth0", "up")
         for number, name in enumerate(self.names.values(), 1):
             ip("-n", name, "address", "add", f"10.213.7.{number}/24", "dev", "eth0")
@@ -88,7 +101,11 @@ def under_way_on(folder, host):
     """The run that this host has trained two epochs of."""
     for path in sorted(folder.glob("*.json")):
         status = RunFolder(path.with_suffix("")).status
-        if status["state"] == "running" and status["owner"]["host"] == host and status.get("epoch", 0) >= 2:
+        if (
+            status["state"] == "running"
+            and status["owner"]["host"] == host
+            and status.get("epoch", 0) >= 2
+        ):
             return path.stem
     return None
 
@@ -111,9 +128,13 @@ def test_a_host_cut_off_in_the_middle(hosts, started_first, tiny_corpus, tmp_pat
     scheduler = started.scheduler(8786, host="10.213.7.1", wrap=hosts.wrap("a"))
     workers = {host: started.workers(address, wrap=hosts.wrap(host)) for host in "bc"}
     until("two workers", lambda: scheduler.log.read_text().count("Register worker") >= 2)
-    command = started.command(folder, tiny_corpus, "--cluster", address, "--timeout", "10", wrap=hosts.wrap("a"))
+    command = started.command(
+        folder, tiny_corpus, "--cluster", address, "--timeout", "10", wrap=hosts.wrap("a")
+    )
     name = until("a run on the host c", lambda: under_way_on(folder, "host-c"), command=command)
-    kill(workers["c"], signal.SIGSTOP)  # its processes hang, as they do on a file system that is gone
+    kill(
+        workers["c"], signal.SIGSTOP
+    )  # its processes hang, as they do on a file system that is gone
     hosts.plug("c", "down")
     late = processes(workers["c"].pid)
     assert command.wait(WITHIN_S) == 0, started.logs()
@@ -121,7 +142,9 @@ def test_a_host_cut_off_in_the_middle(hosts, started_first, tiny_corpus, tmp_pat
     for run, manifest in manifests.items():
         assert_undisturbed(folder / run, manifest, tiny_corpus, tmp_path)
         assert [(line["stage"], line["epoch"]) for line in RunFolder(folder / run).history] == [
-            (stage.name, epoch) for stage in manifest.all_stages() for epoch in range(stage.n_epochs)
+            (stage.name, epoch)
+            for stage in manifest.all_stages()
+            for epoch in range(stage.n_epochs)
         ]
     before = digests(folder / name)
     hosts.plug("c", "up")

@@ -40,19 +40,29 @@ def test_ctrl_c_once_and_twice_and_then_to_the_end(tiny_corpus, tmp_path, starte
     reached = {}
     for name in manifests:
         status = RunFolder(folder / name).status
-        assert status["state"] == "interrupted" and status["reason"].startswith(("KeyboardInterrupt", "Interrupted"))
+        assert status["state"] == "interrupted" and status["reason"].startswith(
+            ("KeyboardInterrupt", "Interrupted")
+        )
         reached[name] = status["epoch"]
     assert max(reached.values()) < 150
 
-    command = started(sys.executable, SLOW_STOP, "run", folder, "--data", tiny_corpus, *options, name="slow")
+    command = started(
+        sys.executable, SLOW_STOP, "run", folder, "--data", tiny_corpus, *options, name="slow"
+    )
     owners = {under_way(folder / name, reached[name] + 1, command) for name in manifests}
     os.kill(command.pid, signal.SIGINT)
-    until("a stop under way", lambda: "stopping" in command.log.read_text(errors="replace"), command=command)
+    until(
+        "a stop under way",
+        lambda: "stopping" in command.log.read_text(errors="replace"),
+        command=command,
+    )
     os.kill(command.pid, signal.SIGINT)
     assert command.wait(60) == 130, started.logs()  # it would have taken ten minutes
     until("the end of the workers", lambda: all(ended(owner) for owner in owners))
     assert set(report.status(folder)["state"]) == {"interrupted"}
 
-    assert [outcome.state for outcome in run_many(folder, data=tiny_corpus, progress=False)] == ["done"] * at_a_time
+    assert [outcome.state for outcome in run_many(folder, data=tiny_corpus, progress=False)] == [
+        "done"
+    ] * at_a_time
     for name, manifest in manifests.items():
         assert_undisturbed(folder / name, manifest, tiny_corpus, tmp_path)

@@ -55,9 +55,13 @@ def test_a_faulty_run_does_not_stop_the_others(mixed):
         assert (folder / name / "traceback.txt").exists() == (state != "done")
 
 
-def test_a_shared_stage_is_trained_once_and_the_scores_are_those_of_a_run_alone(mixed, tiny_corpus, tmp_path):
+def test_a_shared_stage_is_trained_once_and_the_scores_are_those_of_a_run_alone(
+    mixed, tiny_corpus, tmp_path
+):
     folder, _, n_epochs = mixed
-    assert n_epochs == 1 + 6 + 4  # the one that diverged in its first epoch, a whole run, one without dense
+    assert (
+        n_epochs == 1 + 6 + 4
+    )  # the one that diverged in its first epoch, a whole run, one without dense
     alone = quick(small({C: 0.2}), tmp_path, tiny_corpus)
     found = RunFolder(folder / "d-good").scores
     assert found["stages"]["dense"]["reused_from"] == "c-good"
@@ -75,7 +79,9 @@ def test_failed_runs_are_retried_where_asked_for(again, tiny_corpus, epochs):
     assert epochs.n == 1
 
 
-def test_the_second_time_only_what_is_not_done_is_run_and_failed_runs_are_left(again, tiny_corpus, epochs):
+def test_the_second_time_only_what_is_not_done_is_run_and_failed_runs_are_left(
+    again, tiny_corpus, epochs
+):
     outcomes = run_many(again, data=tiny_corpus, progress=False)
     assert [outcome.state for outcome in outcomes] == ["failed", "diverged", "skipped", "skipped"]
     assert outcomes[1].reason.startswith("Diverged: ") and epochs.n == 0
@@ -83,7 +89,9 @@ def test_the_second_time_only_what_is_not_done_is_run_and_failed_runs_are_left(a
 
 def test_a_repaired_run_is_done_the_next_time(again, tiny_corpus):
     grid.write(again, {"a-missing": small({C: 0.3})}, overwrite=True)
-    outcomes = run_many(again, data=tiny_corpus, progress=False, retry_failed=True, accept_changes=True)
+    outcomes = run_many(
+        again, data=tiny_corpus, progress=False, retry_failed=True, accept_changes=True
+    )
     assert outcomes[0] == Outcome("a-missing", "done")
 
 
@@ -104,7 +112,9 @@ def test_a_default_spelt_out_is_no_change(again, tiny_corpus, epochs):
     assert run_many(again, data=tiny_corpus, progress=False)[2] == Outcome("c-good", "skipped")
 
 
-def test_a_changed_manifest_is_run_again_from_what_changed_where_that_is_accepted(again, tiny_corpus, epochs):
+def test_a_changed_manifest_is_run_again_from_what_changed_where_that_is_accepted(
+    again, tiny_corpus, epochs
+):
     grid.write(again, {"c-good": small({C: 0.4})}, overwrite=True)
     outcomes = run_many(again, data=tiny_corpus, progress=False, accept_changes=True)
     assert [outcome.state for outcome in outcomes[2:]] == ["done", "skipped"] and epochs.n == 4
@@ -158,5 +168,7 @@ def test_bars_are_drawn_where_asked_for(tiny_corpus, tmp_path, monkeypatch, caps
     shown = capsys.readouterr().err
     assert all(label in shown for label in ("dense", "sparsify", "fine-tune", "1/1", "6/6"))
     monkeypatch.setenv("CPLXNET_PROGRESS", "loud")
-    with pytest.raises(ValueError, match="expected CPLXNET_PROGRESS of auto, text, off or a path, got 'loud'"):
+    with pytest.raises(
+        ValueError, match="expected CPLXNET_PROGRESS of auto, text, off or a path, got 'loud'"
+    ):
         run_many(tmp_path, data=tiny_corpus)

@@ -17,7 +17,11 @@ LONG = {f"stages.{name}.n_epochs": 4 for name in ("dense", "sparsify", "fine-tun
 
 
 def write(folder, changes=None):
-    manifests = {f"c{c}-r{s}": small({C: c, "seed": s} | (changes or {}), window=16) for c in VALUES for s in (0, 1)}
+    manifests = {
+        f"c{c}-r{s}": small({C: c, "seed": s} | (changes or {}), window=16)
+        for c in VALUES
+        for s in (0, 1)
+    }
     grid.write(folder, manifests)
     return list(manifests)
 
@@ -44,12 +48,16 @@ def test_two_runners_on_one_folder_share_the_work_and_do_nothing_twice(tiny_corp
     assert len({processes[0] for processes in log.values()}) == 2
     assert [(name, "done", 0) in log for name in names] == [True] * 4
     dense = {key[0][-2:] for key in log if key[1] == "dense"}
-    assert dense == {"r0", "r1"} and sum(key[1] == "dense" for key in log) == 4  # two epochs for each seed
+    assert (
+        dense == {"r0", "r1"} and sum(key[1] == "dense" for key in log) == 4
+    )  # two epochs for each seed
     assert set(report.status(tmp_path)["state"]) == {"done"}
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_every_run_is_done_once_and_to_the_same_bits(tiny_corpus, tmp_path):
+def test_killed_at_random_moments_every_run_is_done_once_and_to_the_same_bits(
+    tiny_corpus, tmp_path
+):
     for folder in ("whole", "killed"):
         names = write(tmp_path / folder, LONG)
     run_many(tmp_path / "whole", data=tiny_corpus, progress=False)
@@ -58,5 +66,7 @@ def test_killed_at_random_moments_every_run_is_done_once_and_to_the_same_bits(ti
     for name in names:
         assert_same_results(tmp_path / "whole" / name, tmp_path / "killed" / name)
         assert len(log[name, "done", 0]) <= 1  # the kill may come between the two lines
-        assert not [path.name for path in (tmp_path / "killed" / name).iterdir() if path.suffix == ".tmp"]
+        assert not [
+            path.name for path in (tmp_path / "killed" / name).iterdir() if path.suffix == ".tmp"
+        ]
     assert set(report.status(tmp_path / "killed")["state"]) == {"done"}

@@ -17,7 +17,9 @@ def test_a_scheduler_that_goes_away_and_comes_back(tiny_corpus, tmp_path, starte
     address = f"tcp://127.0.0.1:{port}"
     scheduler = started.scheduler(port)
     started.workers(address)
-    command = started.command(tmp_path / "grid", tiny_corpus, "--cluster", address, "--timeout", "30")
+    command = started.command(
+        tmp_path / "grid", tiny_corpus, "--cluster", address, "--timeout", "30"
+    )
     under_way(tmp_path / "grid" / "r0", command=command)
     kill(scheduler)
     scheduler.wait(60)
@@ -26,7 +28,11 @@ def test_a_scheduler_that_goes_away_and_comes_back(tiny_corpus, tmp_path, starte
     started.scheduler(port)
     assert command.wait(WITHIN_S) == 0, started.logs()
     shown = command.log.read_text(errors="replace")
-    assert f"the scheduler at {address} is back" in shown and "r0: done" in shown and "r1: done" in shown
+    assert (
+        f"the scheduler at {address} is back" in shown
+        and "r0: done" in shown
+        and "r1: done" in shown
+    )
     for seed in (0, 1):
         folder = tmp_path / "grid" / f"r{seed}"
         assert_undisturbed(folder, long(seed), tiny_corpus, tmp_path)
@@ -36,7 +42,9 @@ def test_no_scheduler_at_the_address_is_an_error(tiny_corpus, tmp_path, monkeypa
     monkeypatch.setattr("cplxnet.auto.sweep.cluster.CONNECT_S", 0.5)
     grid.write(tmp_path, {"one": long()})
     address = f"tcp://127.0.0.1:{free_port()}"
-    with pytest.raises(ConnectionError, match=f"expected a Dask scheduler at {address}, got .*try `dask scheduler`"):
+    with pytest.raises(
+        ConnectionError, match=f"expected a Dask scheduler at {address}, got .*try `dask scheduler`"
+    ):
         run_many(tmp_path, address=address, data=tiny_corpus, progress=False)
     with pytest.raises(ConnectionError, match="expected a Dask scheduler at nonsense://x"):
         run_many(tmp_path, address="nonsense://x", data=tiny_corpus, progress=False)

@@ -65,7 +65,11 @@ def test_random_sequences_against_the_definition():
     rng, stopped = random.Random(0), 0
     for _ in range(500):
         scores = [round(rng.gauss(0.5, 0.02) + 0.004 * k, 3) for k in range(30)]
-        options = {"patience": rng.randint(1, 8), "rtol": rng.choice([0.0, 0.1]), "atol": rng.choice([0.0, 0.02, 0.05])}
+        options = {
+            "patience": rng.randint(1, 8),
+            "rtol": rng.choice([0.0, 0.1]),
+            "atol": rng.choice([0.0, 0.02, 0.05]),
+        }
         assert stops_at(scores, **options) == by_definition(scores, **options)
         stopped += stops_at(scores, **options) is not None
     assert 100 < stopped < 500  # both outcomes were seen

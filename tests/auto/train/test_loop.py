@@ -36,7 +36,9 @@ def batches(*pairs):
 
 def test_means_over_batches_follow_the_steps_between_them():
     model = Slope()
-    means = train_epoch(model, batches((1.0, 3.0), (2.0, 0.0)), lambda x: x, MSE, sgd(model), grad_clip=None)
+    means = train_epoch(
+        model, batches((1.0, 3.0), (2.0, 0.0)), lambda x: x, MSE, sgd(model), grad_clip=None
+    )
     # w = 1: loss 4, gradient 2 (w - 3) = -4, so w = 1.4; then loss 2.8^2, gradient 2 * 2.8 * 2 = 11.2, w = 0.28
     assert means.loss == pytest.approx((4 + 2.8**2) / 2)
     assert means.grad_norm == pytest.approx((4 + 11.2) / 2)
@@ -71,14 +73,21 @@ def test_the_kl_mean_has_no_coefficient():
     expected = cplx.kl_sum(model).item()
     batch = [(torch.randn(3, 2, dtype=torch.complex64), torch.zeros(3, 2))]
     means = train_epoch(
-        model, batch, lambda x: x, Objective(TERMS, {"loss": 1.0, "kl_div": 1e-3}), sgd(model), grad_clip=None
+        model,
+        batch,
+        lambda x: x,
+        Objective(TERMS, {"loss": 1.0, "kl_div": 1e-3}),
+        sgd(model),
+        grad_clip=None,
     )
     assert means.kl == pytest.approx(expected)
 
 
 def test_inputs_are_prepared_for_training_and_for_scoring():
     model = Slope()
-    means = train_epoch(model, batches((1.0, 3.0)), lambda x: 3 * x, MSE, sgd(model), grad_clip=None)
+    means = train_epoch(
+        model, batches((1.0, 3.0)), lambda x: 3 * x, MSE, sgd(model), grad_clip=None
+    )
     assert means.loss == 0.0
     assert predict(model, batches((1.0, 3.0)), lambda x: 3 * x)[1].item() == 3.0
 
@@ -136,4 +145,6 @@ def test_predict_adds_no_noise():
         model[0].log_sigma2.fill_(2.0)
     x = torch.randn(4, 3, dtype=torch.complex64)
     expected = (x @ model[0].weight.detach().T + model[0].bias.detach()).real
-    torch.testing.assert_close(predict(model, [(x, torch.zeros(4))], lambda x: x)[1].clone(), expected)
+    torch.testing.assert_close(
+        predict(model, [(x, torch.zeros(4))], lambda x: x)[1].clone(), expected
+    )

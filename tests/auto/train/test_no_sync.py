@@ -20,7 +20,15 @@ from cplxnet.musicnet import MODELS, SAMPLERS, MusicNet, features
 MODEL_NAMES = [f"complex.DeepConvNet{kind}" for kind in ("", "VD", "Masked")]
 MODEL_NAMES += [f"real.DeepConvNet{kind}" for kind in ("", "VD", "Masked")]
 READING = ("_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "is_same_size")
-SHAPING = ("nonzero", "nonzero_numpy", "masked_select", "unique", "_unique2", "bincount", "unique_consecutive")
+SHAPING = (
+    "nonzero",
+    "nonzero_numpy",
+    "masked_select",
+    "unique",
+    "_unique2",
+    "bincount",
+    "unique_consecutive",
+)
 
 Steps = dict[str, dict[str, Any]]
 
@@ -31,7 +39,9 @@ def noted() -> dict[str, Steps]:
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this torch has no spare device for Python")
     script = Path(__file__).parents[1] / "fake_device.py"
-    done = subprocess.run([sys.executable, str(script), *MODEL_NAMES], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(script), *MODEL_NAMES], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -58,10 +68,15 @@ def computing(step: list[str]) -> list[str]:
 def test_a_step_neither_reads_back_nor_copies(noted: dict[str, Steps], model: str) -> None:
     for run in noted[model].values():
         before, *steps, after = run["steps"]
-        assert before == ["aten.zeros.default: none -> scalar"]  # the sums that the first step moves to the device
+        assert before == [
+            "aten.zeros.default: none -> scalar"
+        ]  # the sums that the first step moves to the device
         assert [offences(step) for step in steps] == [[]] * len(steps)
         # the epoch's end: one read-back of all means, which this device cannot give
-        assert computing(after)[-1] == "aten._local_scalar_dense.default" and "_local_scalar_dense" in run["raised"]
+        assert (
+            computing(after)[-1] == "aten._local_scalar_dense.default"
+            and "_local_scalar_dense" in run["raised"]
+        )
         assert len(offences(after)) == 1
 
 
@@ -69,8 +84,16 @@ def test_a_step_neither_reads_back_nor_copies(noted: dict[str, Steps], model: st
 def test_a_step_is_a_whole_training_step(noted: dict[str, Steps], model: str) -> None:
     for number, step in enumerate(noted[model]["few"]["steps"][1:-1]):
         names = computing(step)
-        stages = [] if number else ["randint", "searchsorted"]  # starts and notes are made for some batches at once
-        stages += ["index_select", "_fft", "convolution.", "binary_cross_entropy", "convolution_backward"]
+        stages = (
+            [] if number else ["randint", "searchsorted"]
+        )  # starts and notes are made for some batches at once
+        stages += [
+            "index_select",
+            "_fft",
+            "convolution.",
+            "binary_cross_entropy",
+            "convolution_backward",
+        ]
         stages += ["_foreach_norm", "_fused_adam_"]
         places = [next((i for i, n in enumerate(names) if stage in n), -1) for stage in stages]
         assert places == sorted(places) and min(places) >= 0, dict(zip(stages, places, strict=True))
@@ -125,6 +148,8 @@ def test_a_step_on_a_gpu_never_waits(model: str, tiny_corpus: Path) -> None:
     terms = {"loss": Term(name="bce_with_logits"), "kl": Term(name="kl", coef=1e-5)}
     objective = Objective(terms, {"loss": 1.0} | ({"kl": 0.1} if variational else {}))
     optimizer = make_optimizer(network, "adam", lr=1e-3)
-    feed = SAMPLERS["one-per-recording"](dataset, torch.Generator("cuda").manual_seed(0), n_batches=4)
+    feed = SAMPLERS["one-per-recording"](
+        dataset, torch.Generator("cuda").manual_seed(0), n_batches=4
+    )
     means = train_epoch(network, strictly(feed), inputs, objective, optimizer, grad_clip=0.05)
     assert 0 < means.loss < 5 and (means.kl > 0) == variational

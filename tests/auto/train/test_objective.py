@@ -22,7 +22,9 @@ TERMS = {
 @pytest.fixture
 def net() -> nn.Sequential:
     """Two variational layers, the real part of the last as logits; in eval mode: no noise."""
-    net = nn.Sequential(cplx.CplxLinearVD(3, 4), cplx.CplxLinearVD(4, 2, bias=False), cplx.CplxToReal()).eval()
+    net = nn.Sequential(
+        cplx.CplxLinearVD(3, 4), cplx.CplxLinearVD(4, 2, bias=False), cplx.CplxToReal()
+    ).eval()
     with torch.no_grad():
         for layer in net[:2]:
             layer.log_sigma2.uniform_(-4, 1)
@@ -38,7 +40,11 @@ def bce_by_hand(net: nn.Sequential) -> list[float]:
     first, second = (layer.weight.detach() for layer in net[:2])
     logit = ((X @ first.T + net[0].bias.detach()) @ second.T).real.tolist()
     rows = zip(logit, TARGET.tolist(), strict=True)
-    return [-math.log(1 / (1 + math.exp(-z if t else z))) for zs, ts in rows for z, t in zip(zs, ts, strict=True)]
+    return [
+        -math.log(1 / (1 + math.exp(-z if t else z)))
+        for zs, ts in rows
+        for z, t in zip(zs, ts, strict=True)
+    ]
 
 
 def kl_by_hand(layer: nn.Module) -> list[float]:
@@ -53,7 +59,9 @@ def test_value_is_mean_bce_plus_weighted_sum_of_kl(net):
     total_kl = sum(map(sum, kl))
     assert value.loss.item() == pytest.approx(sum(bce) / len(bce), rel=1e-5)
     assert value.kl.item() == pytest.approx(total_kl, rel=1e-5)
-    assert value.total.item() == pytest.approx(sum(bce) / len(bce) + 250.0 * 1e-5 * total_kl, rel=1e-5)
+    assert value.total.item() == pytest.approx(
+        sum(bce) / len(bce) + 250.0 * 1e-5 * total_kl, rel=1e-5
+    )
 
 
 def test_reductions(net):
@@ -62,19 +70,28 @@ def test_reductions(net):
     mean = sum(sum(kl) / len(kl) for kl in by_layer)  # averaged within a layer, layers added
     assert value.loss.item() == pytest.approx(0.5 * sum(bce_by_hand(net)), rel=1e-5)
     assert value.kl.item() == pytest.approx(mean, rel=1e-5)
-    assert value.total.item() == pytest.approx(0.5 * sum(bce_by_hand(net)) + 3.0 * 0.5 * mean, rel=1e-5)
+    assert value.total.item() == pytest.approx(
+        0.5 * sum(bce_by_hand(net)) + 3.0 * 0.5 * mean, rel=1e-5
+    )
 
 
 def test_gradient_is_that_of_the_weighted_sum(net):
     Objective(TERMS, {"loss": 1.0, "kl_div": 1e4})(net, X, TARGET).total.backward()
     layer = net[1]
     q = layer.weight.detach().abs().square() / layer.log_sigma2.detach().exp()
-    torch.testing.assert_close(layer.log_sigma2.grad, -0.1 * (1 - (-q).exp()), rtol=1e-5, atol=1e-7)  # DESIGN 4
+    torch.testing.assert_close(
+        layer.log_sigma2.grad, -0.1 * (1 - (-q).exp()), rtol=1e-5, atol=1e-7
+    )  # DESIGN 4
 
 
 @pytest.mark.parametrize(
     "weights",
-    [{"loss": 1.0}, {"loss": 1.0, "kl_div": 1e4}, {"loss_sum": 0.5, "kl_mean": 3.0}, {"kl_div": 1e3}],
+    [
+        {"loss": 1.0},
+        {"loss": 1.0, "kl_div": 1e4},
+        {"loss_sum": 0.5, "kl_mean": 3.0},
+        {"kl_div": 1e3},
+    ],
     ids=repr,
 )
 def test_the_backward_pass_of_the_trainer_is_that_of_the_formula(net, weights):
@@ -87,7 +104,9 @@ def test_the_backward_pass_of_the_trainer_is_that_of_the_formula(net, weights):
         if value.total.requires_grad:
             value.total.backward()
         values.append([part.detach().item() for part in value])
-        gradients.append([torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()])
+        gradients.append(
+            [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+        )
     assert values[1] == pytest.approx(values[0], rel=1e-6)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
@@ -110,7 +129,9 @@ def test_the_kl_is_not_computed_where_its_coefficient_is_zero(net, monkeypatch):
 def test_a_penalty_alone_is_an_objective(net):
     value = Objective(TERMS, {"kl_div": 1.0})(net, X, TARGET)
     assert value.loss.item() == 0.0
-    assert value.total.item() == pytest.approx(1e-5 * sum(sum(kl_by_hand(layer)) for layer in net[:2]), rel=1e-5)
+    assert value.total.item() == pytest.approx(
+        1e-5 * sum(sum(kl_by_hand(layer)) for layer in net[:2]), rel=1e-5
+    )
 
 
 def test_a_kl_of_a_dense_network_is_an_error():

@@ -7,7 +7,14 @@ import torch
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.schema import Component
-from cplxnet.auto.train.optim import SCHEDULES, load_named_state, make_optimizer, make_schedule, named_state, set_rate
+from cplxnet.auto.train.optim import (
+    SCHEDULES,
+    load_named_state,
+    make_optimizer,
+    make_schedule,
+    named_state,
+    set_rate,
+)
 
 
 def test_trabelsi2017_epoch_by_epoch():
@@ -22,7 +29,9 @@ def test_constant_is_what_no_schedule_means():
 
 
 def test_step_falls_once_where_told():
-    assert [make_schedule(Component(name="step"), 10)(epoch) for epoch in range(10)] == [1.0] * 6 + [0.1] * 4
+    assert [make_schedule(Component(name="step"), 10)(epoch) for epoch in range(10)] == [
+        1.0
+    ] * 6 + [0.1] * 4
     factor = make_schedule(Component(name="step", at=0.5, factor=0.25), 4)
     assert [factor(epoch) for epoch in range(4)] == [1.0, 1.0, 0.25, 0.25]
 
@@ -33,7 +42,9 @@ def test_cosine_goes_from_one_halfway_to_the_middle_and_towards_its_end():
     assert values[0] == 1.0 and values[5] == pytest.approx(0.6)
     assert values == sorted(values, reverse=True)
     assert SCHEDULES["cosine"](10, 10, final=0.2) == pytest.approx(0.2)
-    assert values[3] == pytest.approx(0.2 + 0.8 * math.cos(math.pi * 3 / 20) ** 2)  # (1 + cos 2a)/2 = cos(a)^2
+    assert values[3] == pytest.approx(
+        0.2 + 0.8 * math.cos(math.pi * 3 / 20) ** 2
+    )  # (1 + cos 2a)/2 = cos(a)^2
 
 
 def test_rates_are_the_start_rate_times_the_factor_not_the_last_rate():
@@ -41,21 +52,32 @@ def test_rates_are_the_start_rate_times_the_factor_not_the_last_rate():
     optimizer = make_optimizer(model, "adam", lr=1e-2, lr_log_sigma2=0.5)
     for factor in (0.1, 0.1, 1.0, 0.05):
         assert set_rate(optimizer, factor) == pytest.approx(1e-2 * factor)
-        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-2 * factor, 0.5 * factor])
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+            [1e-2 * factor, 0.5 * factor]
+        )
 
 
 def test_log_sigma2_has_a_group_of_its_own_only_where_asked_for():
-    model = torch.nn.Sequential(cplx.CplxLinearVD(3, 2), cplx.CplxBatchNorm1d(2), cplx.CplxLinearVD(2, 2))
+    model = torch.nn.Sequential(
+        cplx.CplxLinearVD(3, 2), cplx.CplxBatchNorm1d(2), cplx.CplxLinearVD(2, 2)
+    )
     one = make_optimizer(model, "adam", lr=1e-3)
     assert [len(group["params"]) for group in one.param_groups] == [len(list(model.parameters()))]
     mean, sigma = make_optimizer(model, "adam", lr=1e-3, lr_log_sigma2=1e-1).param_groups
     assert [id(p) for p in sigma["params"]] == [id(model[0].log_sigma2), id(model[2].log_sigma2)]
     assert len(mean["params"]) + 2 == len(list(model.parameters()))
-    assert make_optimizer(cplx.CplxLinear(3, 2), "adam", lr=1e-3, lr_log_sigma2=1e-1).param_groups[0]["lr"] == 1e-3
+    assert (
+        make_optimizer(cplx.CplxLinear(3, 2), "adam", lr=1e-3, lr_log_sigma2=1e-1).param_groups[0][
+            "lr"
+        ]
+        == 1e-3
+    )
 
 
 def test_options_reach_adam():
-    group = make_optimizer(cplx.CplxLinear(3, 2), "adam", lr=1e-3, betas=(0.8, 0.9), weight_decay=0.1).param_groups[0]
+    group = make_optimizer(
+        cplx.CplxLinear(3, 2), "adam", lr=1e-3, betas=(0.8, 0.9), weight_decay=0.1
+    ).param_groups[0]
     assert (group["betas"], group["weight_decay"], group["fused"]) == ((0.8, 0.9), 0.1, True)
 
 
@@ -95,7 +117,11 @@ def test_state_carried_from_dense_to_variational_goes_on_and_new_parameters_star
     load_named_state(vd, second, state)
     by_hand["log_sigma2"] = Adam(vd.log_sigma2)
     take_steps(vd, second, by_hand, 4, 1e-3)
-    assert {key: hand.t for key, hand in by_hand.items()} == {"weight_ri": 7, "bias_ri": 7, "log_sigma2": 4}
+    assert {key: hand.t for key, hand in by_hand.items()} == {
+        "weight_ri": 7,
+        "bias_ri": 7,
+        "log_sigma2": 4,
+    }
     for key, p in vd.named_parameters():
         torch.testing.assert_close(p.detach().double(), by_hand[key].value, rtol=1e-6, atol=1e-6)
 
@@ -118,7 +144,11 @@ def test_loading_copies():
     model = cplx.CplxLinear(2, 2)
     optimizer = make_optimizer(model, "adam", lr=1e-2)
     state = {
-        "weight_ri": {"exp_avg": torch.zeros(2, 2, 2), "exp_avg_sq": torch.zeros(2, 2, 2), "step": torch.tensor(5.0)}
+        "weight_ri": {
+            "exp_avg": torch.zeros(2, 2, 2),
+            "exp_avg_sq": torch.zeros(2, 2, 2),
+            "step": torch.tensor(5.0),
+        }
     }
     load_named_state(model, optimizer, state)
     model.weight_ri.grad = torch.ones(2, 2, 2)

@@ -70,14 +70,20 @@ def test_convolutions_in_bfloat16_feed_batch_norm_with_float32():
     precision.prepare(model, device="cpu", products="bfloat16", compiled=False)
     with Types() as types:
         low = model(x)
-    assert {name for name, bfloat in types.seen if bfloat} <= {*PRODUCTS, "mkldnn_convolution", "permute"}
+    assert {name for name, bfloat in types.seen if bfloat} <= {
+        *PRODUCTS,
+        "mkldnn_convolution",
+        "permute",
+    }
     assert low.dtype == torch.complex64 and (low - plain).norm() < 0.05 * plain.norm()
 
 
 def test_state_and_parameters_keep_their_names():
     plain, chosen = network("VD"), built("VD", products="bfloat16", compiled=True)
     assert list(plain.state_dict()) == list(chosen.state_dict())
-    assert [name for name, _ in plain.named_parameters()] == [name for name, _ in chosen.named_parameters()]
+    assert [name for name, _ in plain.named_parameters()] == [
+        name for name, _ in chosen.named_parameters()
+    ]
 
 
 def test_tf32_is_set_for_a_run_and_put_back():
@@ -115,5 +121,8 @@ def test_the_keys_change_fingerprints_and_results_only_where_they_are_used(tiny_
     one, other = (quick(m, tmp_path / str(i), tiny_corpus) for i, m in enumerate((spelt, low)))
     for stage in ("dense", "fine-tune"):
         assert one["stages"][stage]["key"] != other["stages"][stage]["key"]
-        scores = [run["stages"][stage]["scores"]["test"]["end"]["average_precision"] for run in (one, other)]
+        scores = [
+            run["stages"][stage]["scores"]["test"]["end"]["average_precision"]
+            for run in (one, other)
+        ]
         assert scores[1] == pytest.approx(scores[0], abs=0.05)

@@ -23,13 +23,19 @@ def test_statistics_against_a_piano_roll(tiny_corpus):
 
 
 def test_summary_and_picture(tiny_corpus):
-    table = contents.summary({split: tiny_corpus / f"musicnet_11khz_{split}.h5" for split in ("train", "valid")})
+    table = contents.summary(
+        {split: tiny_corpus / f"musicnet_11khz_{split}.h5" for split in ("train", "valid")}
+    )
     assert table["split"].tolist() == ["train"] * 3 + ["valid"] * 2
     assert table["seconds"].tolist() == pytest.approx([3, 4, 5, 3, 4])
     item = next(recordings.recordings(tiny_corpus / "musicnet_11khz_train.h5"))
     figure, axes = plt.subplots()
     contents.spectrogram(axes, item, rate_hz=11000, begin_s=1.0, seconds=1.5)
-    overlapping = [label for label in item.labels if label["start_time"] < 27500 and label["end_time"] > 11000]
+    overlapping = [
+        label for label in item.labels if label["start_time"] < 27500 and label["end_time"] > 11000
+    ]
     assert len(axes.lines) == len(overlapping) > 0
-    assert axes.lines[0].get_ydata()[0] == pytest.approx(440 * 2 ** ((overlapping[0]["note"] - 69) / 12))
+    assert axes.lines[0].get_ydata()[0] == pytest.approx(
+        440 * 2 ** ((overlapping[0]["note"] - 69) / 12)
+    )
     plt.close(figure)

@@ -30,7 +30,9 @@ def network(name: str, *, window: int = 512, **heard: object) -> torch.nn.Module
     return made.eval()
 
 
-def difference(made: OnnxNetwork, model: torch.nn.Module, signal: torch.Tensor, **heard: object) -> float:
+def difference(
+    made: OnnxNetwork, model: torch.nn.Module, signal: torch.Tensor, **heard: object
+) -> float:
     x = features(signal, **heard)
     with torch.no_grad():
         return float((made(signal if made.raw_audio else x) - model(x)).abs().max())
@@ -38,11 +40,17 @@ def difference(made: OnnxNetwork, model: torch.nn.Module, signal: torch.Tensor, 
 
 @pytest.mark.parametrize("raw_audio", [False, True])
 @pytest.mark.parametrize("kind", ["", "VD", "Masked"])
-@pytest.mark.parametrize("name", ["complex.DeepConvNet", "complex.ShallowConvNet", "real.DeepConvNet"])
-def test_logits_differ_by_less_than_1e_4(tmp_path: Path, name: str, kind: str, raw_audio: bool) -> None:
+@pytest.mark.parametrize(
+    "name", ["complex.DeepConvNet", "complex.ShallowConvNet", "real.DeepConvNet"]
+)
+def test_logits_differ_by_less_than_1e_4(
+    tmp_path: Path, name: str, kind: str, raw_audio: bool
+) -> None:
     window = 1024
     model = network(f"{name}{kind}", window=window)
-    made = OnnxNetwork(export_onnx(model, tmp_path / "net.onnx", window=window, raw_audio=raw_audio))
+    made = OnnxNetwork(
+        export_onnx(model, tmp_path / "net.onnx", window=window, raw_audio=raw_audio)
+    )
     assert made.inputs == (["signal"] if raw_audio else ["real", "imag"])
     for n in (1, 3, 8):  # the batch axis is dynamic
         assert difference(made, model, torch.randn(n, window)) < 1e-4
@@ -52,7 +60,9 @@ def test_logits_differ_by_less_than_1e_4(tmp_path: Path, name: str, kind: str, r
 @pytest.mark.parametrize("kind", ["Masked", "VD"])
 @pytest.mark.parametrize("field", ["complex", "real"])
 @pytest.mark.parametrize("architecture", ["DeepConvNet", "ShallowConvNet", "TwoLayerDense"])
-def test_compact_networks(tmp_path: Path, architecture: str, field: str, kind: str, raw_audio: bool) -> None:
+def test_compact_networks(
+    tmp_path: Path, architecture: str, field: str, kind: str, raw_audio: bool
+) -> None:
     """The file of a compact network, against the masked network that it was made of."""
     model = network(f"{field}.{architecture}{kind}", window=1024)
     masked = network(f"{field}.{architecture}Masked", window=1024)
@@ -68,7 +78,12 @@ def test_compact_networks(tmp_path: Path, architecture: str, field: str, kind: s
 
 
 def test_a_compact_network_that_ends_in_a_convolution(tmp_path: Path) -> None:
-    layers = [nn.CplxConv1d(1, 4, 5), nn.CplxBatchNorm1d(4), nn.CplxConv1d(4, 3, 3), nn.CplxToReal()]
+    layers = [
+        nn.CplxConv1d(1, 4, 5),
+        nn.CplxBatchNorm1d(4),
+        nn.CplxConv1d(4, 3, 3),
+        nn.CplxToReal(),
+    ]
     model = torch.nn.Sequential(*layers).eval()
     small = nn.compact(model, measure=False)
     made = OnnxNetwork(export_onnx(small, tmp_path / "net.onnx", window=50))
@@ -79,10 +94,14 @@ def test_a_compact_network_that_ends_in_a_convolution(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cplx", [True, False])
 @pytest.mark.parametrize("kind", ["raw", "fft", "stft"])
 @pytest.mark.parametrize("field", ["complex", "real"])
-def test_every_kind_of_features(tmp_path: Path, field: str, kind: str, cplx: bool, raw_audio: bool) -> None:
+def test_every_kind_of_features(
+    tmp_path: Path, field: str, kind: str, cplx: bool, raw_audio: bool
+) -> None:
     heard = {"kind": kind, "cplx": cplx, "shift": cplx}
     model = network(f"{field}.TwoLayerDense", **heard)
-    made = OnnxNetwork(export_onnx(model, tmp_path / "net.onnx", window=512, raw_audio=raw_audio, **heard))
+    made = OnnxNetwork(
+        export_onnx(model, tmp_path / "net.onnx", window=512, raw_audio=raw_audio, **heard)
+    )
     assert made.heard == {"window": 512, "rate_hz": 11_000, **heard}
     assert difference(made, model, torch.randn(4, 512), **heard) < 1e-4
 
@@ -97,7 +116,9 @@ def test_real_windows(tmp_path: Path, tiny_corpus: Path) -> None:
 
 
 def test_the_file_is_real_checked_and_says_what_it_hears(tmp_path: Path) -> None:
-    path = export_onnx(network("complex.TwoLayerDense"), tmp_path / "net.onnx", window=512, raw_audio=True)
+    path = export_onnx(
+        network("complex.TwoLayerDense"), tmp_path / "net.onnx", window=512, raw_audio=True
+    )
     inferred = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
     onnx.checker.check_model(inferred, full_check=True)
     types = {value.type.tensor_type.elem_type for value in inferred.graph.value_info}
@@ -105,7 +126,9 @@ def test_the_file_is_real_checked_and_says_what_it_hears(tmp_path: Path) -> None
     assert types and types.isdisjoint(COMPLEX_TYPES)
     assert [(entry.domain, entry.version) for entry in inferred.opset_import] == [("", 20)]
     (given,), (result,) = inferred.graph.input, inferred.graph.output
-    shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (given, result)]
+    shapes = [
+        [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (given, result)
+    ]
     assert shapes == [["batch", 512], ["batch", 84]] and result.name == "logits"
     told = json.loads({entry.key: entry.value for entry in inferred.metadata_props}["cplxnet"])
     assert told["window"] == 512 and told["raw_audio"] is True
@@ -113,7 +136,10 @@ def test_the_file_is_real_checked_and_says_what_it_hears(tmp_path: Path) -> None
 
 def test_masked_weights_are_stored_by_what_is_left(tmp_path: Path) -> None:
     dense, masked = (network(f"complex.TwoLayerDense{kind}") for kind in ("", "Masked"))
-    sizes = [export_onnx(model, tmp_path / "net.onnx", window=512).stat().st_size for model in (dense, masked)]
+    sizes = [
+        export_onnx(model, tmp_path / "net.onnx", window=512).stat().st_size
+        for model in (dense, masked)
+    ]
     n_weights, n_biases = 2048 * (512 + 84), 2048 + 84
     assert sizes[0] == pytest.approx(8 * (n_weights + n_biases), rel=0.01)
     n_kept = sum(int(layer.mask.sum()) for layer in masked.modules() if hasattr(layer, "mask"))
@@ -122,16 +148,29 @@ def test_masked_weights_are_stored_by_what_is_left(tmp_path: Path) -> None:
 
 
 def hand_made(layers: list[torch.nn.Module]) -> torch.nn.Sequential:
-    return torch.nn.Sequential(*layers, nn.CplxFlatten(), nn.CplxModulus(), torch.nn.LazyLinear(5)).eval()
+    return torch.nn.Sequential(
+        *layers, nn.CplxFlatten(), nn.CplxModulus(), torch.nn.LazyLinear(5)
+    ).eval()
 
 
 @pytest.mark.parametrize(
     "layers",
     [
-        [nn.CplxConv1d(1, 4, 5, padding=2, dilation=2), nn.CplxBatchNorm1d(4), nn.Split(torch.nn.Tanh())],
+        [
+            nn.CplxConv1d(1, 4, 5, padding=2, dilation=2),
+            nn.CplxBatchNorm1d(4),
+            nn.Split(torch.nn.Tanh()),
+        ],
         [nn.CplxConv1d(1, 4, 5, padding="same"), nn.CplxConv1d(4, 6, 3, padding="valid", groups=2)],
-        [nn.CplxBatchNorm1d(1, affine=False), nn.Split(torch.nn.AvgPool1d(4, 3, padding=1, count_include_pad=False))],
-        [nn.Split(torch.nn.MaxPool1d(3, 2, ceil_mode=True)), nn.CplxDropout(), nn.Split(torch.nn.LeakyReLU(0.2))],
+        [
+            nn.CplxBatchNorm1d(1, affine=False),
+            nn.Split(torch.nn.AvgPool1d(4, 3, padding=1, count_include_pad=False)),
+        ],
+        [
+            nn.Split(torch.nn.MaxPool1d(3, 2, ceil_mode=True)),
+            nn.CplxDropout(),
+            nn.Split(torch.nn.LeakyReLU(0.2)),
+        ],
     ],
 )
 def test_geometry_of_layers(tmp_path: Path, layers: list[torch.nn.Module]) -> None:
@@ -147,11 +186,16 @@ def test_geometry_of_layers(tmp_path: Path, layers: list[torch.nn.Module]) -> No
 
 
 def test_an_unknown_layer_is_named_and_nothing_is_written(tmp_path: Path) -> None:
-    model = torch.nn.Sequential(nn.CplxConv1d(1, 4, 5), torch.nn.Sequential(nn.CplxModReLU()), nn.CplxToReal()).train()
+    model = torch.nn.Sequential(
+        nn.CplxConv1d(1, 4, 5), torch.nn.Sequential(nn.CplxModReLU()), nn.CplxToReal()
+    ).train()
     with pytest.raises(UnknownLayerError, match=r"1\.0: expected .*, got CplxModReLU"):
         export_onnx(model, tmp_path / "net.onnx")
     with pytest.raises(UnknownLayerError, match="padding_mode"):
-        export_onnx(torch.nn.Sequential(nn.CplxConv1d(1, 4, 5, padding=1, padding_mode="circular")), tmp_path / "n")
+        export_onnx(
+            torch.nn.Sequential(nn.CplxConv1d(1, 4, 5, padding=1, padding_mode="circular")),
+            tmp_path / "n",
+        )
     with pytest.raises(UnknownLayerError, match="real outputs"):
         export_onnx(torch.nn.Sequential(nn.CplxConv1d(1, 4, 5)), tmp_path / "n")
     assert list(tmp_path.iterdir()) == [] and model.training
@@ -163,7 +207,9 @@ def test_files_that_are_no_networks_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected real and imag, got torch.float32"):
         made(torch.zeros(1, 512))
     (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"cut\.onnx: expected an ONNX file that onnxruntime can open"):
+    with pytest.raises(
+        ValueError, match=r"cut\.onnx: expected an ONNX file that onnxruntime can open"
+    ):
         OnnxNetwork(tmp_path / "cut.onnx")
     foreign = onnx.load(path)
     del foreign.metadata_props[:]

@@ -9,7 +9,9 @@ from scipy.io import wavfile
 
 from cplxnet.musicnet.transcription.audio import load_wav
 
-SIGNAL = (0.5 * np.sin(2 * np.pi * 440 * np.arange(22_050) / 11_025)).astype(np.float64)  # 2 s at 11 025 Hz
+SIGNAL = (0.5 * np.sin(2 * np.pi * 440 * np.arange(22_050) / 11_025)).astype(
+    np.float64
+)  # 2 s at 11 025 Hz
 
 
 def write24(path: Path, signal: np.ndarray, rate_hz: int) -> None:
@@ -29,9 +31,15 @@ def write24(path: Path, signal: np.ndarray, rate_hz: int) -> None:
         ("float64", 1, 1e-6),
     ],
 )
-def test_every_width_is_the_same_signal(tmp_path: Path, dtype: str, full: float, error: float) -> None:
+def test_every_width_is_the_same_signal(
+    tmp_path: Path, dtype: str, full: float, error: float
+) -> None:
     values = SIGNAL * full + (128 if dtype == "uint8" else 0)
-    wavfile.write(tmp_path / "a.wav", 11_000, (values if dtype.startswith("f") else np.round(values)).astype(dtype))
+    wavfile.write(
+        tmp_path / "a.wav",
+        11_000,
+        (values if dtype.startswith("f") else np.round(values)).astype(dtype),
+    )
     made = load_wav(tmp_path / "a.wav")
     assert made.samples.dtype == np.float32 and made.notices == () and not made.is_silent
     np.testing.assert_allclose(made.samples, SIGNAL, atol=error)
@@ -47,9 +55,13 @@ def test_any_rate_is_the_same_tone(tmp_path: Path, rate_hz: int) -> None:
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * rate_hz) / rate_hz)
     wavfile.write(tmp_path / "a.wav", rate_hz, tone.astype(np.float32))
     made = load_wav(tmp_path / "a.wav")
-    assert len(made.samples) == pytest.approx(22_000, abs=2) and bool(made.notices) == (rate_hz < 11_000)
+    assert len(made.samples) == pytest.approx(22_000, abs=2) and bool(made.notices) == (
+        rate_hz < 11_000
+    )
     want = 0.5 * np.sin(2 * np.pi * 440 * np.arange(22_000) / 11_000)
-    np.testing.assert_allclose(made.samples[500:21_500], want[500:21_500], atol=2e-4)  # the filter's ends apart
+    np.testing.assert_allclose(
+        made.samples[500:21_500], want[500:21_500], atol=2e-4
+    )  # the filter's ends apart
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
@@ -75,7 +87,9 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "good.wav", 11_000, SIGNAL.astype(np.float32))
     good = (tmp_path / "good.wav").read_bytes()
     refused(b"", "an empty one")
-    refused(b"ID3 an MP3 file is no WAV file, whatever its name", "uncompressed samples.* try ffmpeg")
+    refused(
+        b"ID3 an MP3 file is no WAV file, whatever its name", "uncompressed samples.* try ffmpeg"
+    )
     refused(good[:20], "uncompressed samples")
     refused(good[: len(good) // 2], "uncompressed samples")
     wavfile.write(tmp_path / "none.wav", 11_000, np.zeros(0, np.int16))

@@ -22,14 +22,20 @@ def test_frame_scores_of_a_roll_made_by_hand() -> None:
     assert found["precision"] == pytest.approx(3 / 6) and found["recall"] == pytest.approx(3 / 5)
     assert found["accuracy"] == pytest.approx(3 / 8) and found["f_measure"] == pytest.approx(6 / 11)
     errors = {name: found[name] for name in ("substitution", "miss", "false_alarm", "error")}
-    assert errors == pytest.approx({"substitution": 1 / 5, "miss": 1 / 5, "false_alarm": 2 / 5, "error": 4 / 5})
+    assert errors == pytest.approx(
+        {"substitution": 1 / 5, "miss": 1 / 5, "false_alarm": 2 / 5, "error": 4 / 5}
+    )
 
 
 def test_frame_scores_are_the_counts_of_random_rolls() -> None:
     rng = np.random.default_rng(11)
     target, predicted = rng.random((60, 84)) < 0.05, rng.random((60, 84)) < 0.07
     predicted |= target & (rng.random((60, 84)) < 0.6)
-    hits, false, missed = (target & predicted).sum(), (predicted & ~target).sum(), (target & ~predicted).sum()
+    hits, false, missed = (
+        (target & predicted).sum(),
+        (predicted & ~target).sum(),
+        (target & ~predicted).sum(),
+    )
     found = metrics.frame_scores(np.arange(60.0), target, predicted)
     assert found["precision"] == pytest.approx(hits / (hits + false))
     assert found["recall"] == pytest.approx(hits / (hits + missed))
@@ -49,7 +55,9 @@ def test_silence_predicted_scores_zero_and_a_silent_reference_is_refused() -> No
     target[1, 40] = True
     found = metrics.frame_scores(np.arange(3.0), target, np.zeros_like(target))
     assert found["precision"] == found["recall"] == found["f_measure"] == 0 and found["miss"] == 1
-    with pytest.raises(ValueError, match=r"two rolls \(frames, 84\), got \(3,\), \(3, 84\), \(2, 84\)"):
+    with pytest.raises(
+        ValueError, match=r"two rolls \(frames, 84\), got \(3,\), \(3, 84\), \(2, 84\)"
+    ):
         metrics.frame_scores(np.arange(3.0), target, target[:2])
 
 
@@ -57,7 +65,9 @@ def test_silence_predicted_scores_zero_and_a_silent_reference_is_refused() -> No
 def test_best_threshold_is_the_best_of_all(levels: int) -> None:
     rng = np.random.default_rng(levels)
     target = rng.random((80, 20)) < 0.1
-    probability = np.round(np.clip(0.3 * target + rng.random((80, 20)) * 0.7, 0, 1) * levels) / levels
+    probability = (
+        np.round(np.clip(0.3 * target + rng.random((80, 20)) * 0.7, 0, 1) * levels) / levels
+    )
 
     def scores(threshold: float) -> tuple[float, float]:
         reported = probability >= threshold

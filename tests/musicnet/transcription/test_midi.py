@@ -26,7 +26,13 @@ def by_hand(roll: np.ndarray, hop_s: float) -> set[tuple[float, float, int]]:
             if sounds and first is None:
                 first = k
             if not sounds and first is not None:
-                found.add((round(max((first - 0.5) * hop_s, 0), 6), round((k - 0.5) * hop_s, 6), note + 21))
+                found.add(
+                    (
+                        round(max((first - 0.5) * hop_s, 0), 6),
+                        round((k - 0.5) * hop_s, 6),
+                        note + 21,
+                    )
+                )
                 first = None
     return found
 
@@ -56,7 +62,9 @@ def test_short_notes_are_left_out(roll: np.ndarray) -> None:
 
 
 def test_what_is_no_roll_is_refused(roll: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"got float64 \(200, 84\) and \(200,\); try probabilities >= threshold"):
+    with pytest.raises(
+        ValueError, match=r"got float64 \(200, 84\) and \(200,\); try probabilities >= threshold"
+    ):
         midi.notes_of(roll.astype(float), np.arange(200))
     with pytest.raises(ValueError, match=r"times \(frames,\), got bool \(200, 84\) and \(7,\)"):
         midi.notes_of(roll, np.arange(7))
@@ -86,4 +94,6 @@ def test_labels_are_notes_in_seconds(tiny_corpus: Path) -> None:
     item = next(recordings.recordings(tiny_corpus / "musicnet_11khz_test.h5"))
     notes = midi.labelled_notes(item, rate_hz=11000)
     rows = {(r["start_time"] / 11000, r["end_time"] / 11000, int(r["note"])) for r in item.labels}
-    assert {(float(s), float(e), int(n)) for s, e, n in notes} == rows and len(notes) == len(item.labels)
+    assert {(float(s), float(e), int(n)) for s, e, n in notes} == rows and len(notes) == len(
+        item.labels
+    )

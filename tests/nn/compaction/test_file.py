@@ -80,7 +80,10 @@ def test_size_at_fifty_times_compression(tmp_path: Path) -> None:
 def test_every_altered_byte_and_every_cut_is_refused(saved: Path, tmp_path: Path) -> None:
     content = saved.read_bytes()
     generator = torch.Generator().manual_seed(0)
-    for position in [*range(0, 40), *torch.randint(len(content), (60,), generator=generator).tolist()]:
+    for position in [
+        *range(0, 40),
+        *torch.randint(len(content), (60,), generator=generator).tolist(),
+    ]:
         altered = bytearray(content)
         altered[position] ^= 1 << position % 8
         (tmp_path / "altered").write_bytes(altered)
@@ -122,7 +125,11 @@ def test_a_crafted_file_with_a_right_checksum_is_refused(saved: Path, key: str) 
     if key == "in_channels":
         described["network"][key] = 0
     else:
-        described["network"]["stages"][1][key] = {"stride": 0, "shape": [20, 5, 7], "positions": "all"}[key]
+        described["network"]["stages"][1][key] = {
+            "stride": 0,
+            "shape": [20, 5, 7],
+            "positions": "all",
+        }[key]
     text = json.dumps(described)
     safetensors.torch.save_file(tensors, saved, {FORMAT: f"{_digest(text, tensors)} {text}"})
     with pytest.raises(CompactFileError, match=r"net.safetensors: expected a compact network"):

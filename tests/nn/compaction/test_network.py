@@ -29,14 +29,18 @@ def convolutions(**options: Any) -> nn.Sequential:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{"groups": 2}, {"padding": 3, "stride": 2}, {"dilation": 3, "stride": 4}])
+@pytest.mark.parametrize(
+    "options", [{"groups": 2}, {"padding": 3, "stride": 2}, {"dilation": 3, "stride": 4}]
+)
 @pytest.mark.parametrize("constant", [False, True])
 def test_padding_groups_strides_without_a_head(options: dict[str, int], constant: bool) -> None:
     net: Any = convolutions(**options)
     net[1].running_var += torch.rand(2, 1, 1) * torch.eye(2).unsqueeze(-1)
     net[1].bias.normal_()
     if constant:
-        net[0].mask[1] = net[0].mask[4] = False  # constant, not 0: the border of zeros beside it must be seen
+        net[0].mask[1] = net[0].mask[4] = (
+            False  # constant, not 0: the border of zeros beside it must be seen
+        )
     z = torch.randn(9, 4, 50, dtype=torch.complex64)
     made = compact(net, measure=False)
     same(made(z), net(z))
@@ -67,7 +71,10 @@ def test_given_masks_and_dropout_and_a_layer_used_twice() -> None:
     same(compact(net, measure=False)(x), net(x))
     masks = {"0": torch.rand(6, 6) < 0.5}
     first = (layer.weight * masks["0"], layer.bias)
-    same(compact(net, masks=masks, measure=False)(x), layer(torch.nn.functional.linear(x, *first).relu()).relu())
+    same(
+        compact(net, masks=masks, measure=False)(x),
+        layer(torch.nn.functional.linear(x, *first).relu()).relu(),
+    )
 
 
 UNKNOWN = [
@@ -77,7 +84,10 @@ UNKNOWN = [
     (nn.Sequential(cplx.CplxLinear(2, 2), cplx.Split(nn.Tanh())), r"1: Split .*Split\(Tanh\)"),
     (nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), "0: ReLU .*before the first layer"),
     (nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2)), "2: BatchNorm1d .*at once"),
-    (nn.Sequential(nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2, track_running_stats=False)), "1: BatchNorm1d .*statistics"),
+    (
+        nn.Sequential(nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2, track_running_stats=False)),
+        "1: BatchNorm1d .*statistics",
+    ),
     (nn.Sequential(nn.Conv1d(2, 2, 1), nn.MaxPool1d(2, padding=1)), "1: MaxPool1d .*padding"),
     (nn.Sequential(nn.Conv1d(2, 2, 1), nn.AvgPool1d(2), nn.ReLU()), "2: ReLU .*after average"),
     (nn.Sequential(nn.Conv1d(2, 2, 3, padding="same")), "0: Conv1d .*'same'"),
@@ -192,9 +202,17 @@ def test_positions_and_their_bytes(share: float) -> None:
 
 def test_steps_by_hand() -> None:
     kept = torch.zeros(3000, dtype=torch.bool)
-    kept[[0, 3, 258, 514, 2999]] = True  # 0, 2, 254, 255 and 2484 = 9 * 255 + 189 dropped before them
+    kept[[0, 3, 258, 514, 2999]] = (
+        True  # 0, 2, 254, 255 and 2484 = 9 * 255 + 189 dropped before them
+    )
     form, stored = encode(kept)
-    assert (form, stored.dtype) == ("steps16", torch.uint16) and stored.tolist() == [0, 2, 254, 255, 2484]
+    assert (form, stored.dtype) == ("steps16", torch.uint16) and stored.tolist() == [
+        0,
+        2,
+        254,
+        255,
+        2484,
+    ]
     steps8 = torch.tensor([0, 2, 254, 255, 0, *[255] * 9, 189], dtype=torch.uint8)
     assert decode("steps8", steps8, 3000).tolist() == [0, 3, 258, 514, 2999]
     with pytest.raises(ValueError, match="all, bits, steps8, steps16, got 'pickle'"):

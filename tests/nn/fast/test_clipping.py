@@ -43,5 +43,7 @@ def test_nan_and_infinity_show_in_the_norm(known):
 
 def test_what_is_known_is_not_read_again():
     made = parameters()
-    norm = clip_grad_norm_(made, math.inf, {p: torch.tensor(1.0, dtype=torch.float64) for p in made[:4]})
+    norm = clip_grad_norm_(
+        made, math.inf, {p: torch.tensor(1.0, dtype=torch.float64) for p in made[:4]}
+    )
     assert norm.item() == 2.0

@@ -31,10 +31,15 @@ sizes = st.integers(1, 3)
     image=st.tuples(st.integers(3, 7), st.integers(3, 9)),
     at_once=st.sampled_from([250, 1000, 1 << 22]),
 )
-def test_all_gradients_are_those_of_torch(batch, channels, out, kernel, stride, padding, image, at_once):
+def test_all_gradients_are_those_of_torch(
+    batch, channels, out, kernel, stride, padding, image, at_once
+):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "UNFOLDED", at_once)
-        x, w = channels_last(batch, channels, *image).requires_grad_(), channels_last(out, channels, *kernel)
+        x, w = (
+            channels_last(batch, channels, *image).requires_grad_(),
+            channels_last(out, channels, *kernel),
+        )
         w, b = w.requires_grad_(), torch.randn(out, dtype=torch.float64, requires_grad=True)
         ours, theirs = (f(x, w, b, stride, padding) for f in (conv.conv2d, F.conv2d))
         assert torch.equal(ours, theirs) and type(ours.grad_fn).__name__ == "_ConvolutionBackward"
@@ -67,7 +72,10 @@ def test_it_can_be_differentiated_twice():
     "options", [{"groups": 2}, {"dilation": 2}, {"padding": "same"}, {"dilation": (1, 2)}], ids=str
 )
 def test_what_it_has_no_gradient_for_is_left_to_torch(options):
-    x, w = channels_last(2, 4, 5, 6), channels_last(4, 4 // options.get("groups", 1), 3, 3).requires_grad_()
+    x, w = (
+        channels_last(2, 4, 5, 6),
+        channels_last(4, 4 // options.get("groups", 1), 3, 3).requires_grad_(),
+    )
     assert torch.equal(conv.conv2d(x, w, **options), F.conv2d(x, w, **options))
     assert type(conv.conv2d(x, w, **options).grad_fn).__name__ == "ConvolutionBackward0"
 
@@ -82,14 +90,19 @@ def test_an_image_that_would_be_large_unfolded_is_left_to_torch(monkeypatch):
 
 
 def test_it_stays_out_of_the_way_of_autocast_and_of_evaluation():
-    x, w = channels_last(2, 2, 3, 6, dtype=torch.float32), channels_last(3, 2, 2, 3, dtype=torch.float32)
+    x, w = (
+        channels_last(2, 2, 3, 6, dtype=torch.float32),
+        channels_last(3, 2, 2, 3, dtype=torch.float32),
+    )
     with torch.autocast("cpu", torch.bfloat16):
         assert conv.conv2d(x, w.requires_grad_()).dtype == torch.bfloat16
     with torch.no_grad():
         assert conv.conv2d(x, w).grad_fn is None
 
 
-@pytest.mark.parametrize("kind", [cplx.CplxConv1d, cplx.CplxConv1dVD, cplx.CplxConv1dARD, cplx.CplxConv1dMasked])
+@pytest.mark.parametrize(
+    "kind", [cplx.CplxConv1d, cplx.CplxConv1dVD, cplx.CplxConv1dARD, cplx.CplxConv1dMasked]
+)
 def test_layers_train_by_it(kind, monkeypatch):
     calls, own = [], conv.weight_gradient
     monkeypatch.setattr(conv, "weight_gradient", lambda *a: calls.append(a) or own(*a))

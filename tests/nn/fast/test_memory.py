@@ -33,9 +33,13 @@ print(*found)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of glibc's malloc")
 def test_freed_memory_costs_no_more_page_faults() -> None:
     command = [sys.executable, "-c", FAULTS]
-    before, kept, after = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    before, kept, after = map(
+        int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    )
     assert kept < 50
-    assert min(before, after) > 5 * 16384 / 512  # even where the system has huge pages for it: 2 MiB at once
+    assert (
+        min(before, after) > 5 * 16384 / 512
+    )  # even where the system has huge pages for it: 2 MiB at once
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,10 +26,14 @@ from cplxnet.nn.gaussian import _VARIANCE_FLOOR, _PairNoise, with_noise
 from cplxnet.nn.kl import Term, penalty, penalty_backward, penalty_sum
 from cplxnet.nn.variational import with_square
 
-has_compiler = shutil.which(os.environ.get("CC", "cc")) is not None and os.environ.get("CPLXNET_NATIVE") != "0"
+has_compiler = (
+    shutil.which(os.environ.get("CC", "cc")) is not None and os.environ.get("CPLXNET_NATIVE") != "0"
+)
 in_c = pytest.mark.skipif(not has_compiler, reason="no C compiler, or CPLXNET_NATIVE=0")
 
-SHAPES = pytest.mark.parametrize("n", [1, 63, 4095, 4096, 4097, 3 * 4096 + 17])  # blocks are of 4096
+SHAPES = pytest.mark.parametrize(
+    "n", [1, 63, 4095, 4096, 4097, 3 * 4096 + 17]
+)  # blocks are of 4096
 
 
 @contextlib.contextmanager
@@ -53,7 +57,9 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def summed(weight: Tensor, log_sigma2: Tensor, term: Term, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def summed(
+    weight: Tensor, log_sigma2: Tensor, term: Term, scale: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """`scale` times the KL sum, and its two gradients."""
     weight, log_sigma2 = weight.detach().requires_grad_(), log_sigma2.detach().requires_grad_()
     value = scale * penalty_sum(weight, log_sigma2, term)
@@ -78,12 +84,19 @@ def test_kl_value_and_gradients(name: str, log_sigma2: float, repeat: int) -> No
     term, n = TERMS[name], torch.linspace(-30, 30, 121)
     weight, spread = at(n, term, log_sigma2)
     assert native.usable(weight, spread)
-    values = [penalty_sum(w.repeat(repeat, 1), s.repeat(repeat), term) for w, s in zip(weight, spread, strict=True)]
+    values = [
+        penalty_sum(w.repeat(repeat, 1), s.repeat(repeat), term)
+        for w, s in zip(weight, spread, strict=True)
+    ]
     wanted, by_weight, by_spread = in_double(weight, spread, term)
     torch.testing.assert_close(torch.stack(values).double() / repeat, wanted, rtol=1e-5, atol=0)
-    _, *grads = summed(weight.repeat_interleave(repeat, 0), spread.repeat_interleave(repeat), term, 3.0)
+    _, *grads = summed(
+        weight.repeat_interleave(repeat, 0), spread.repeat_interleave(repeat), term, 3.0
+    )
     for grad, exact in zip(grads, (by_weight, by_spread), strict=True):
-        torch.testing.assert_close(grad.double(), 3 * exact.repeat_interleave(repeat, 0), rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            grad.double(), 3 * exact.repeat_interleave(repeat, 0), rtol=1e-6, atol=0
+        )
 
 
 @in_c
@@ -104,7 +117,9 @@ def test_kl_sum_over_any_number_of_weights(term: Term, n: int) -> None:
     values, by_weight, by_spread = in_double(weight, spread, term)
     value, *grads = summed(weight, spread, term)
     assert value.item() == pytest.approx(values.sum().item(), rel=1e-6)
-    torch.testing.assert_close([g.double() for g in grads], [by_weight, by_spread], rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(
+        [g.double() for g in grads], [by_weight, by_spread], rtol=1e-5, atol=1e-12
+    )
 
 
 @in_c
@@ -122,14 +137,19 @@ def test_one_pass_adds_what_two_give(term: Term, scale: float, n: int) -> None:
     got = penalty_backward(*parameters, term, torch.tensor(scale))
     torch.testing.assert_close(got, value, rtol=1e-6, atol=0, equal_nan=True)
     for parameter, grad in zip(parameters, grads, strict=True):
-        torch.testing.assert_close(parameter.grad, 1 + scale * grad, rtol=2e-6, atol=1e-6, equal_nan=True)
+        torch.testing.assert_close(
+            parameter.grad, 1 + scale * grad, rtol=2e-6, atol=1e-6, equal_nan=True
+        )
 
 
 @in_c
 @pytest.mark.parametrize("n", [1, 71, 513, 2 * native.BLOCK + 5])
 @every_term
 def test_one_pass_gives_the_sums_of_squares_of_the_gradients_it_leaves(term: Term, n: int) -> None:
-    parameters = nn.Parameter(torch.randn((n, 2) if term.cplx else (n,))), nn.Parameter(torch.randn(n) * 3)
+    parameters = (
+        nn.Parameter(torch.randn((n, 2) if term.cplx else (n,))),
+        nn.Parameter(torch.randn(n) * 3),
+    )
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
     squares: dict[nn.Parameter, Tensor] = {}
@@ -137,7 +157,9 @@ def test_one_pass_gives_the_sums_of_squares_of_the_gradients_it_leaves(term: Ter
     assert list(squares) == list(parameters)
     for parameter, found in squares.items():
         assert parameter.grad is not None and found.dtype == torch.float64
-        assert found.item() == pytest.approx(parameter.grad.double().square().sum().item(), rel=1e-6)
+        assert found.item() == pytest.approx(
+            parameter.grad.double().square().sum().item(), rel=1e-6
+        )
     squares.clear()
     with plain():
         penalty_backward(*parameters, term, torch.tensor(0.3), squares)
@@ -151,24 +173,35 @@ def test_without_gradients_to_add_to_one_pass_makes_them(term: Term) -> None:
     value, *grads = summed(weight, spread, term)
     parameters = nn.Parameter(weight), nn.Parameter(spread)
     assert torch.equal(penalty_backward(*parameters, term, torch.tensor(1.0)), value)
-    assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(parameters, grads, strict=True))
+    assert all(
+        torch.equal(parameter.grad, grad) for parameter, grad in zip(parameters, grads, strict=True)
+    )
 
 
 @in_c
 @pytest.mark.parametrize("shape", [(3, 5), (2, 3, 7), (2, 3, 4, 5)])
 def test_squares_in_one_pass(shape: tuple[int, ...]) -> None:
-    z = torch.randn(shape, dtype=torch.complex64).movedim(-1, 1).requires_grad_()  # channels last in memory
+    z = (
+        torch.randn(shape, dtype=torch.complex64).movedim(-1, 1).requires_grad_()
+    )  # channels last in memory
     upstream, by_same = torch.randn(z.shape), torch.randn(z.shape, dtype=torch.complex64)
     same, out = with_square(z)
-    gradients = [torch.autograd.grad(y, z, g, retain_graph=True)[0] for y, g in ((out, upstream), (same, by_same))]
+    gradients = [
+        torch.autograd.grad(y, z, g, retain_graph=True)[0]
+        for y, g in ((out, upstream), (same, by_same))
+    ]
     (together,) = torch.autograd.grad((same, out), z, (by_same, upstream))
     exact = z.detach().to(torch.complex128).requires_grad_()
     wanted = exact.real.square() + exact.imag.square()
     torch.testing.assert_close(out.double(), wanted.detach(), rtol=1e-6, atol=0)
     (by_exact,) = torch.autograd.grad(wanted, exact, upstream.double())
     torch.testing.assert_close(gradients[0].to(torch.complex128), by_exact, rtol=1e-6, atol=0)
-    assert torch.equal(same, z) and same.stride() == z.stride() and torch.equal(gradients[1], by_same)
-    torch.testing.assert_close(together.to(torch.complex128), by_exact + by_same, rtol=1e-6, atol=1e-6)
+    assert (
+        torch.equal(same, z) and same.stride() == z.stride() and torch.equal(gradients[1], by_same)
+    )
+    torch.testing.assert_close(
+        together.to(torch.complex128), by_exact + by_same, rtol=1e-6, atol=1e-6
+    )
     assert out.stride() == tuple(step for step in torch.empty(shape).movedim(-1, 1).stride())
 
 
@@ -177,7 +210,9 @@ def test_kl_sum_of_many_small_terms_is_accurate() -> None:
     # equal terms of about 1e-3 round alike: a float32 sum over a whole block is off by 3e-6
     weight, spread = at(torch.full((1 << 21,), -7.0), TERMS["complex-vd"])
     one = penalty(weight[:1].double(), spread[:1].double(), TERMS["complex-vd"]).item()
-    assert penalty_sum(weight, spread, TERMS["complex-vd"]).item() == pytest.approx(one * 2**21, rel=1e-6)
+    assert penalty_sum(weight, spread, TERMS["complex-vd"]).item() == pytest.approx(
+        one * 2**21, rel=1e-6
+    )
 
 
 @in_c
@@ -192,7 +227,10 @@ def test_kl_of_no_weights(term: Term) -> None:
 @pytest.mark.parametrize("log_sigma2", [-1000.0, -100.0, -69.0, -30.0, 0.0, 60.0, 1000.0])
 @pytest.mark.parametrize("modulus", [0.0, 1e-3, 1.0, 1e3])
 def test_kl_at_the_ends(term: Term, log_sigma2: float, modulus: float) -> None:
-    weight, spread = torch.full((19, 2) if term.cplx else (19,), modulus), torch.full((19,), log_sigma2)
+    weight, spread = (
+        torch.full((19, 2) if term.cplx else (19,), modulus),
+        torch.full((19,), log_sigma2),
+    )
     value, *grads = summed(weight, spread, term)
     with plain():
         wanted, *by_plain = summed(weight, spread, term)
@@ -230,7 +268,9 @@ def test_nan_in_one_part_only_shows_in_both() -> None:
     weight[3, 0], weight[70, 1] = math.nan, math.nan
     for term in (TERMS["complex-vd"], TERMS["complex-ard"]):
         value, by_weight, by_spread = summed(weight, spread, term)
-        assert value.isnan() and by_weight[[3, 70]].isnan().all() and by_spread[[3, 70]].isnan().all()
+        assert (
+            value.isnan() and by_weight[[3, 70]].isnan().all() and by_spread[[3, 70]].isnan().all()
+        )
         assert by_weight.isnan().sum() == 4 and by_spread.isnan().sum() == 2
 
 
@@ -240,7 +280,9 @@ def test_nan_in_one_part_only_shows_in_both() -> None:
 def test_the_upstream_gradient_is_a_factor(term: Term, scale: float) -> None:
     weight, spread = torch.randn((37, 2) if term.cplx else (37,)), torch.randn(37)
     one, times = summed(weight, spread, term)[1:], summed(weight, spread, term, scale)[1:]
-    torch.testing.assert_close(times, tuple(scale * g for g in one), rtol=1e-6, atol=0, equal_nan=True)
+    torch.testing.assert_close(
+        times, tuple(scale * g for g in one), rtol=1e-6, atol=0, equal_nan=True
+    )
 
 
 @in_c
@@ -249,14 +291,21 @@ def test_other_layouts_and_types_take_the_plain_formula(term: Term) -> None:
     weight, spread = torch.randn((6, 8, 2) if term.cplx else (6, 8)), torch.randn(6, 8)
     wanted = summed(weight, spread, term)
     turned = weight.transpose(0, 1).contiguous().transpose(0, 1)
-    assert not native.usable(turned) and not native.usable(spread.double()) and not native.usable(spread.to("meta"))
+    assert (
+        not native.usable(turned)
+        and not native.usable(spread.double())
+        and not native.usable(spread.to("meta"))
+    )
     torch.testing.assert_close(summed(turned, spread, term), wanted, rtol=2e-6, atol=0)
 
 
 @in_c
 def test_kl_sum_without_gradients() -> None:
     net = nn.Sequential(
-        cplx.CplxLinearVD(40, 30), cplx.CplxConv1dARD(3, 5, 4), cplx.LinearVD(20, 9), cplx.Conv1dARD(2, 3, 4)
+        cplx.CplxLinearVD(40, 30),
+        cplx.CplxConv1dARD(3, 5, 4),
+        cplx.LinearVD(20, 9),
+        cplx.Conv1dARD(2, 3, 4),
     )
     with torch.no_grad():
         for layer in net:
@@ -294,8 +343,16 @@ def test_no_result_depends_on_the_number_of_threads() -> None:
         noisy, normed = _PairNoise.apply(means, spreads)[0], torch.view_as_real(layer(inputs))
         noise = torch.autograd.grad(noisy, (means, spreads), upstream)
         norm = torch.autograd.grad(normed, (inputs, *layer.parameters()), upstream)
-        kls = (v for term in (TERMS["complex-vd"], TERMS["complex-ard"]) for v in summed(weight, spread, term))
-        kls_real = (v for term in (TERMS["real-vd"], TERMS["real-ard"]) for v in summed(weight[:, 0] + 0, spread, term))
+        kls = (
+            v
+            for term in (TERMS["complex-vd"], TERMS["complex-ard"])
+            for v in summed(weight, spread, term)
+        )
+        kls_real = (
+            v
+            for term in (TERMS["real-vd"], TERMS["real-ard"])
+            for v in summed(weight[:, 0] + 0, spread, term)
+        )
         return noisy.detach(), normed.detach(), *noise, *norm, *kls, *kls_real, *layer.buffers()
 
     with threads(1):
@@ -314,7 +371,12 @@ def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     k0, k1, low = np.uint64(key[0]), np.uint64(key[1]), np.uint64(0xFFFFFFFF)
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * x0, np.uint64(0xCD9E8D57) * x2
-        x0, x1, x2, x3 = (p1 >> np.uint64(32)) ^ x1 ^ k0, p1 & low, (p0 >> np.uint64(32)) ^ x3 ^ k1, p0 & low
+        x0, x1, x2, x3 = (
+            (p1 >> np.uint64(32)) ^ x1 ^ k0,
+            p1 & low,
+            (p0 >> np.uint64(32)) ^ x3 ^ k1,
+            p0 & low,
+        )
         k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
     return np.stack((x0, x1, x2, x3), -1).astype(np.uint32)
 
@@ -342,7 +404,14 @@ def drawn(n: int, key: tuple[int, int]) -> np.ndarray:
     """The standard normals (n, 2) of noise_pairs: mean 0, variance 2."""
     words, out = torch.from_numpy(np.array(key, np.uint32).view(np.int32)), torch.empty(n, 2)
     native.call(
-        "noise_pairs", n, torch.zeros(n, 2), torch.full((n,), 2.0), _VARIANCE_FLOOR, words, out, torch.empty(n, 2)
+        "noise_pairs",
+        n,
+        torch.zeros(n, 2),
+        torch.full((n,), 2.0),
+        _VARIANCE_FLOOR,
+        words,
+        out,
+        torch.empty(n, 2),
     )
     return out.double().numpy()
 
@@ -352,7 +421,9 @@ def drawn(n: int, key: tuple[int, int]) -> np.ndarray:
 def test_philox_in_c(key: tuple[int, int]) -> None:
     counters = np.random.default_rng(0).integers(0, 1 << 32, (1000, 4), np.uint32)
     words = torch.from_numpy(counters.view(np.int32).copy())
-    native.call("philox_words", len(words), words, torch.from_numpy(np.array(key, np.uint32).view(np.int32)))
+    native.call(
+        "philox_words", len(words), words, torch.from_numpy(np.array(key, np.uint32).view(np.int32))
+    )
     assert np.array_equal(words.numpy().view(np.uint32), philox4x32(counters, key))
 
 
@@ -375,8 +446,21 @@ def xoshiro128pp(state: np.ndarray, n: int) -> np.ndarray:
 
 
 def test_xoshiro_of_this_test() -> None:
-    wanted = [641, 1573767, 3222811527, 3517856514, 836907274, 4247214768, 3867114732, 1355841295, 495546011, 621204420]
-    assert xoshiro128pp(np.arange(1, 5), 10).tolist() == wanted  # the vector that rand_xoshiro is tested with
+    wanted = [
+        641,
+        1573767,
+        3222811527,
+        3517856514,
+        836907274,
+        4247214768,
+        3867114732,
+        1355841295,
+        495546011,
+        621204420,
+    ]
+    assert (
+        xoshiro128pp(np.arange(1, 5), 10).tolist() == wanted
+    )  # the vector that rand_xoshiro is tested with
 
 
 @in_c
@@ -392,10 +476,18 @@ def test_xoshiro_in_c() -> None:
 def test_noise_is_philox_xoshiro_and_box_muller(key: tuple[int, int]) -> None:
     n_blocks, n = 4, 3 * native.BLOCK + 77
     number, block = np.meshgrid(np.arange(16), np.arange(n_blocks))  # sixteen generators a block
-    states = np.moveaxis(philox4x32(np.stack((number, block, 0 * block, 0 * block), -1).astype(np.uint32), key), -1, 0)
+    states = np.moveaxis(
+        philox4x32(np.stack((number, block, 0 * block, 0 * block), -1).astype(np.uint32), key),
+        -1,
+        0,
+    )
     states[0] |= 1  # never all zero
-    words = xoshiro128pp(states, native.BLOCK // 8)  # (512, blocks, 16): eight for radii, eight for angles
-    first, second = (np.swapaxes(part, 0, 1).reshape(-1)[:n] for part in (words[..., :8], words[..., 8:]))
+    words = xoshiro128pp(
+        states, native.BLOCK // 8
+    )  # (512, blocks, 16): eight for radii, eight for angles
+    first, second = (
+        np.swapaxes(part, 0, 1).reshape(-1)[:n] for part in (words[..., :8], words[..., 8:])
+    )
     radius = np.sqrt(-2 * np.log(((first >> 8) + 1) * 2.0**-24))
     angle = 2 * np.pi * ((second >> 8) * 2.0**-24 - 0.5)
     wanted = radius[:, None] * np.stack((np.cos(angle), np.sin(angle)), -1)
@@ -418,7 +510,9 @@ def test_noise_moments(sample: np.ndarray) -> None:
         assert abs((part**4).mean() - 3) < 4 * math.sqrt(96 / n)
         assert abs((part**6).mean() - 15) < 4 * math.sqrt((10395 - 225) / n)
     # circular: E z^2 = 0, E |z|^2 = 2, |z|^2/2 exponential
-    assert abs((x * y).mean()) < 4 / math.sqrt(n) and abs((x * x - y * y).mean()) < 4 * 2 / math.sqrt(n)
+    assert abs((x * y).mean()) < 4 / math.sqrt(n) and abs(
+        (x * x - y * y).mean()
+    ) < 4 * 2 / math.sqrt(n)
     assert 5 < np.abs(sample).max() < 5.77  # sqrt(2 log 2^24) at most
 
 
@@ -429,7 +523,9 @@ def test_noise_distribution(sample: np.ndarray) -> None:
         assert stats.kstest(part, "norm").pvalue > 0.01
         below = np.array([(part < -3).mean(), (part > 3).mean()])
         assert np.abs(below - stats.norm.sf(3)).max() < 4 * math.sqrt(stats.norm.sf(3) / len(part))
-    assert stats.kstest(np.exp(-(x * x + y * y) / 2), "uniform").pvalue > 0.01  # the two uniforms that it is made of
+    assert (
+        stats.kstest(np.exp(-(x * x + y * y) / 2), "uniform").pvalue > 0.01
+    )  # the two uniforms that it is made of
     assert stats.kstest(np.arctan2(y, x) / (2 * np.pi) % 1, "uniform").pvalue > 0.01
 
 
@@ -447,7 +543,9 @@ def test_noise_is_independent_of_its_neighbours(sample: np.ndarray, lag: int) ->
 
 
 @in_c
-@pytest.mark.parametrize("other", [(2021, 7), (2020, 8), (7, 2020), (2020 ^ 0x80000000, 7)], ids=str)
+@pytest.mark.parametrize(
+    "other", [(2021, 7), (2020, 8), (7, 2020), (2020 ^ 0x80000000, 7)], ids=str
+)
 def test_noise_of_other_keys_is_independent(sample: np.ndarray, other: tuple[int, int]) -> None:
     few = sample[: 1 << 16]
     assert np.abs(few.T @ drawn(len(few), other) / len(few)).max() < 5 / math.sqrt(len(few))
@@ -525,7 +623,9 @@ def test_with_noise_takes_the_c_functions_where_channels_are_last(
 ) -> None:
     called: list[str] = []
     call: Callable[..., None] = native.call
-    monkeypatch.setattr(native, "call", lambda name, *rest: (called.append(name), call(name, *rest))[1])
+    monkeypatch.setattr(
+        native, "call", lambda name, *rest: (called.append(name), call(name, *rest))[1]
+    )
     rows = (shape[0], *shape[2:], shape[1])
     mean = torch.randn(rows, dtype=torch.complex64).movedim(-1, 1).requires_grad_()
     variance = torch.rand(rows).movedim(-1, 1).requires_grad_()
@@ -538,7 +638,9 @@ def test_with_noise_takes_the_c_functions_where_channels_are_last(
     wanted = (eps.real + 2 * eps.imag) / (2 * variance.detach().sqrt())
     torch.testing.assert_close(by_variance, wanted, rtol=1e-4, atol=1e-4)
     called.clear()
-    with_noise(mean.detach().contiguous(), variance.detach())  # channels first in memory: plain, but for two axes
+    with_noise(
+        mean.detach().contiguous(), variance.detach()
+    )  # channels first in memory: plain, but for two axes
     assert called == (["noise_pairs"] if len(shape) == 2 else [])
 
 
@@ -614,14 +716,18 @@ def test_made_once_and_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @in_c
 def test_a_cache_that_cannot_be_made(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (fresh / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))  # a folder cannot be made in it, not even by root
+    monkeypatch.setenv(
+        "XDG_CACHE_HOME", str(fresh / "file")
+    )  # a folder cannot be made in it, not even by root
     assert warned() == [] and native.usable(torch.ones(1))
 
 
 @in_c
 def test_a_cache_that_cannot_be_written(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     access = os.access  # root may write anywhere, whatever chmod says
-    monkeypatch.setattr(os, "access", lambda path, mode, **rest: not mode & os.W_OK and access(path, mode, **rest))
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **rest: not mode & os.W_OK and access(path, mode, **rest)
+    )
     assert warned() == [] and native.usable(torch.ones(1))
     assert not list((fresh / "cache").rglob("*.so")) and len(list(fresh.rglob("*.so"))) == 1
 
@@ -689,5 +795,7 @@ def test_processes_that_compile_at_once_do_not_clash(tmp_path: Path) -> None:
     for process in both:
         out, error = process.communicate(timeout=120)
         on, _, value = out.split()
-        assert (on, error) == ("True", "") and float(value) == pytest.approx(10000 * math.log(3), rel=1e-6)
+        assert (on, error) == ("True", "") and float(value) == pytest.approx(
+            10000 * math.log(3), rel=1e-6
+        )
     assert len(list((tmp_path / "cplxnet").iterdir())) == 1

@@ -28,7 +28,9 @@ def expected(unpacked, metadata_csv, tmp_path_factory) -> dict[str, bytes]:
     """Name -> content of the files that the tiny MusicNet makes, built without a disturbance."""
     from extra.corpora import archive
 
-    built = archive.build(unpacked, tmp_path_factory.mktemp("expected"), metadata_csv=metadata_csv, n_workers=0)
+    built = archive.build(
+        unpacked, tmp_path_factory.mktemp("expected"), metadata_csv=metadata_csv, n_workers=0
+    )
     return {name: (built.folder / name).read_bytes() for name in built.files}
 
 
@@ -37,7 +39,12 @@ def forked(unpacked, metadata_csv) -> Iterator[Callable[..., dict[str, Any]]]:
     """`forked(data, **order)` builds the tiny MusicNet in `data` in a process of its own: see forked.py."""
     if not hasattr(os, "fork"):
         pytest.skip("needs os.fork")
-    command = [sys.executable, str(Path(__file__).parent / "forked.py"), str(unpacked), str(metadata_csv)]
+    command = [
+        sys.executable,
+        str(Path(__file__).parent / "forked.py"),
+        str(unpacked),
+        str(metadata_csv),
+    ]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     found = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}  # where `extra` is
     with subprocess.Popen(command, text=True, env=found, **pipes) as process:

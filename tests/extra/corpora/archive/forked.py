@@ -24,7 +24,11 @@ def _kill_at(step: int, data: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _CHANGES and isinstance(arguments[0], (str, os.PathLike)) and data in os.fspath(arguments[0]):
+        if (
+            event in _CHANGES
+            and isinstance(arguments[0], (str, os.PathLike))
+            and data in os.fspath(arguments[0])
+        ):
             count()
 
     from cplxnet.musicnet.hdf5 import Hdf5

@@ -25,7 +25,9 @@ class Pickler:
         self.stream.seek(2)
 
     def put(self) -> None:
-        self.stream.write(b"q" + bytes([self.count]) if self.count < 256 else b"r" + struct.pack("<I", self.count))
+        self.stream.write(
+            b"q" + bytes([self.count]) if self.count < 256 else b"r" + struct.pack("<I", self.count)
+        )
         self.count += 1
 
     def save_class(self, module: str, name: str) -> None:
@@ -39,7 +41,9 @@ class Pickler:
 
     def save_str(self, text: bytes) -> None:
         short = len(text) < 256
-        self.stream.write((b"U" + bytes([len(text)]) if short else b"T" + struct.pack("<i", len(text))) + text)
+        self.stream.write(
+            (b"U" + bytes([len(text)]) if short else b"T" + struct.pack("<i", len(text))) + text
+        )
         self.put()
 
     def save_int(self, value: int) -> None:
@@ -73,7 +77,9 @@ class Pickler:
                 self.save(item)
             self.stream.write(b"e" if len(batch) > 1 else b"a")
 
-    def save_reduce(self, module: str, name: str, arguments: tuple, state: tuple | None = None) -> None:
+    def save_reduce(
+        self, module: str, name: str, arguments: tuple, state: tuple | None = None
+    ) -> None:
         self.save_class(module, name)
         self.save_tuple(arguments)
         self.stream.write(b"R")
@@ -93,7 +99,9 @@ class Pickler:
             {bytes: self.save_str, tuple: self.save_tuple, list: self.save_list}[type(value)](value)
         elif isinstance(value, np.generic):
             raw = value.tobytes()
-            self.save_reduce("numpy.core.multiarray", "scalar", (Dtype(value.dtype.str[1:], "<", 0), raw))
+            self.save_reduce(
+                "numpy.core.multiarray", "scalar", (Dtype(value.dtype.str[1:], "<", 0), raw)
+            )
         else:
             value.save(self)
 
@@ -159,7 +167,9 @@ def dumps(value: Any) -> bytes:
 
 def entry(samples: np.ndarray, notes: list[tuple]) -> bytes:
     """One recording's .npy member: an array of two objects, samples and interval tree."""
-    tree = IntervalTree(Interval(start, end, (*rest[:-1], rest[-1].encode())) for start, end, *rest in notes)
+    tree = IntervalTree(
+        Interval(start, end, (*rest[:-1], rest[-1].encode())) for start, end, *rest in notes
+    )
     audio = Array(Dtype("f4", "<", 0), len(samples), samples.astype("<f4").tobytes())
     header = _HEADER.ljust(118 - len(_HEADER) % 2)[:117] + b"\n"
     magic = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header))

@@ -20,7 +20,12 @@ from extra.corpora import archive
 from extra.corpora.archive import pool
 from extra.corpora.archive.build import _locked
 
-NAMES = ("musicnet.h5", "musicnet_11khz_train.h5", "musicnet_11khz_valid.h5", "musicnet_11khz_test.h5")
+NAMES = (
+    "musicnet.h5",
+    "musicnet_11khz_train.h5",
+    "musicnet_11khz_valid.h5",
+    "musicnet_11khz_test.h5",
+)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -29,26 +34,38 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def built(unpacked, metadata_csv, tmp_path_factory) -> archive.Built:
-    return archive.build(unpacked, tmp_path_factory.mktemp("built"), metadata_csv=metadata_csv, n_workers=0)
+    return archive.build(
+        unpacked, tmp_path_factory.mktemp("built"), metadata_csv=metadata_csv, n_workers=0
+    )
 
 
 def test_what_is_in_the_files(built):
     splits = {"train": [1727, 1759], "valid": [2131], "test": [2303]}
     for split, numbers in splits.items():
         with h5py.File(built.folder / f"musicnet_11khz_{split}.h5") as file:
-            assert sorted(file) == [f"id_{number}" for number in numbers] and file.attrs["rate_hz"] == 11000
+            assert (
+                sorted(file) == [f"id_{number}" for number in numbers]
+                and file.attrs["rate_hz"] == 11000
+            )
             for number in numbers:
                 group, rows = file[f"id_{number}"], sorted(tiny.notes(number))
                 want = soxr.resample(tiny.audio(number), 44100, 11000, quality="VHQ")
                 assert group["data"].dtype == np.float32 and np.array_equal(group["data"][()], want)
-                assert group["labels"]["start_time"].tolist() == [int(row[0] * 11000 / 44100) for row in rows]
-                assert group["labels"]["end_time"].tolist() == [int(row[1] * 11000 / 44100) for row in rows]
+                assert group["labels"]["start_time"].tolist() == [
+                    int(row[0] * 11000 / 44100) for row in rows
+                ]
+                assert group["labels"]["end_time"].tolist() == [
+                    int(row[1] * 11000 / 44100) for row in rows
+                ]
                 assert group["labels"]["note"].tolist() == [row[3] for row in rows]
                 assert set(group["labels"]["note_value"]) == {b"Dotted Quarter"}
                 assert group["data"].fletcher32 and group["data"].chunks is not None
                 assert group.attrs["seconds"] == len(want) / 11000
     with h5py.File(built.folder / "musicnet.h5") as file:
-        assert sorted(file) == ["id_1727", "id_1759", "id_2131", "id_2303"] and file.attrs["rate_hz"] == 44100
+        assert (
+            sorted(file) == ["id_1727", "id_1759", "id_2131", "id_2303"]
+            and file.attrs["rate_hz"] == 44100
+        )
         assert np.array_equal(file["id_2131/data"][()], tiny.audio(2131))
         assert dict(file["id_2131"].attrs)["movement"] == "1. Prélude, slow"
         assert file["id_1727"].attrs["ensemble"] == "Piano Quintet"
@@ -72,11 +89,15 @@ def test_the_train_file_opens(built):
     assert data.keys == ("id_1727", "id_1759") and data.windows([0])[1].shape == (1, 84)
 
 
-@pytest.mark.parametrize("form", ["tar", "tar, labels first", "int16 folder", "hdf5", "hdf5 note", "npz"])
+@pytest.mark.parametrize(
+    "form", ["tar", "tar, labels first", "int16 folder", "hdf5", "hdf5 note", "npz"]
+)
 def test_every_form_gives_the_same_bytes(form, built, unpacked, metadata_csv, tmp_path):
     source = {
         "tar": lambda: tiny.tar(tmp_path / "musicnet.tar.gz", unpacked),
-        "tar, labels first": lambda: tiny.tar(tmp_path / "musicnet.tar.gz", unpacked, labels_first=True),
+        "tar, labels first": lambda: tiny.tar(
+            tmp_path / "musicnet.tar.gz", unpacked, labels_first=True
+        ),
         "int16 folder": lambda: tiny.folder(tmp_path / "folder", width="int16"),
         "hdf5": lambda: tiny.hdf5(tmp_path / "old.h5"),
         "hdf5 note": lambda: tiny.hdf5(tmp_path / "old.h5", note="note"),
@@ -93,7 +114,9 @@ def test_two_processes_give_the_same_bytes(built, unpacked, metadata_csv, tmp_pa
         assert content(tmp_path / "data") == content(built.folder)
 
 
-def test_built_again_only_if_something_changed(built, unpacked, metadata_csv, tmp_path, monkeypatch):
+def test_built_again_only_if_something_changed(
+    built, unpacked, metadata_csv, tmp_path, monkeypatch
+):
     archive.build(unpacked, tmp_path, metadata_csv=metadata_csv, n_workers=0)
     before = (tmp_path / NAMES[0]).stat().st_mtime_ns
     again = archive.build(unpacked, tmp_path, metadata_csv=metadata_csv, n_workers=0)
@@ -131,7 +154,10 @@ list(pool.run(sleeper.sleep, [()], n_workers=1))
         "import os, time\ndef sleep():\n    print(os.getpid(), flush=True); time.sleep(600)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=Path(__file__).parents[4], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[4],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     assert process.stdout is not None
     worker = int(process.stdout.readline())
@@ -139,7 +165,9 @@ list(pool.run(sleeper.sleep, [()], n_workers=1))
     process.wait()
     process.stdout.close()
     deadline = time.monotonic() + 60
-    while Path(f"/proc/{worker}").exists() and _state(worker) != "Z" and time.monotonic() < deadline:
+    while (
+        Path(f"/proc/{worker}").exists() and _state(worker) != "Z" and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     assert not Path(f"/proc/{worker}").exists() or _state(worker) == "Z"
 
@@ -167,8 +195,16 @@ def test_command_line(built, unpacked, metadata_csv, tmp_path, capsys):
     assert main([str(source), *options]) == 1
     assert "expected md5 1caef62" in capsys.readouterr().err
     assert main([str(source), *options, "--no-check"]) == 0
-    assert "musicnet_11khz_test.h5: 1 recordings (MusicNet has 3), 0.00 hours, 12 notes" in capsys.readouterr().out
+    assert (
+        "musicnet_11khz_test.h5: 1 recordings (MusicNet has 3), 0.00 hours, 12 notes"
+        in capsys.readouterr().out
+    )
     assert content(tmp_path / "data") == content(built.folder)
     assert main([str(tmp_path / "nowhere"), *options]) == 1
     assert "expected MusicNet at" in capsys.readouterr().err
-    assert json.loads((tmp_path / "data" / "musicnet.build.json").read_text())["files"][0]["recordings"] == 4
+    assert (
+        json.loads((tmp_path / "data" / "musicnet.build.json").read_text())["files"][0][
+            "recordings"
+        ]
+        == 4
+    )

@@ -36,7 +36,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.end_headers()
                 return
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {begin}-{len(server.content) - 1}/{len(server.content)}")
+            self.send_header(
+                "Content-Range", f"bytes {begin}-{len(server.content) - 1}/{len(server.content)}"
+            )
         else:
             self.send_response(200)
         body = server.content[begin:]
@@ -73,7 +75,9 @@ def test_goes_on_where_the_connection_broke(server, tmp_path):
 
 def test_goes_on_in_a_later_call(server, tmp_path):
     server.cuts = [1 << 21] + [0] * 9
-    with pytest.raises(DownloadError, match=r"broke 2 times in a row .*kept in .*\.a\.part: run again"):
+    with pytest.raises(
+        DownloadError, match=r"broke 2 times in a row .*kept in .*\.a\.part: run again"
+    ):
         fetch(server.address, tmp_path / "a", **QUICK, retries=2)
     assert not (tmp_path / "a").exists() and (tmp_path / ".a.part").stat().st_size >= 1 << 20
     server.cuts = []
@@ -115,13 +119,17 @@ def test_a_wrong_file_under_the_name_is_replaced(server, tmp_path):
 
 def test_404_at_once_503_after_a_while(server, tmp_path):
     server.statuses = [404]
-    with pytest.raises(DownloadError, match=r"musicnet\.tar\.gz: expected the file, got status 404 Not Found; try"):
+    with pytest.raises(
+        DownloadError, match=r"musicnet\.tar\.gz: expected the file, got status 404 Not Found; try"
+    ):
         fetch(server.address, tmp_path / "a", **QUICK)
     assert len(server.asked) == 1
     server.statuses = [503, 503]
     assert fetch(server.address, tmp_path / "a", **QUICK).read_bytes() == CONTENT
     server.statuses = [503] * 9
-    with pytest.raises(DownloadError, match="got status 503 Service Unavailable; busy, try again later"):
+    with pytest.raises(
+        DownloadError, match="got status 503 Service Unavailable; busy, try again later"
+    ):
         fetch(server.address, tmp_path / "b", **QUICK, retries=2)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
@@ -135,14 +143,18 @@ def test_no_room(server, tmp_path, monkeypatch):
     from extra.corpora.archive import download
 
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(archive.DiskFullError, match="expected 3072000 bytes free, got 10; make room"):
+    with pytest.raises(
+        archive.DiskFullError, match="expected 3072000 bytes free, got 10; make room"
+    ):
         fetch(server.address, tmp_path / "a", **QUICK)
 
 
 def test_the_address_can_be_a_mirror_or_a_path(server, tmp_path):
     mirrored = archive.obtain(server.address, tmp_path / "data", check=False)
     assert mirrored == tmp_path / "data" / "musicnet.tar.gz" and mirrored.read_bytes() == CONTENT
-    with pytest.raises(DownloadError, match="expected 11097394998 bytes, the server offers 3072000"):
+    with pytest.raises(
+        DownloadError, match="expected 11097394998 bytes, the server offers 3072000"
+    ):
         archive.obtain(server.address, tmp_path / "other")
     with pytest.raises(DownloadError, match="expected 11097394998 bytes, got 3072000"):
         archive.obtain(mirrored, tmp_path)

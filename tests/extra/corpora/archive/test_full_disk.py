@@ -24,7 +24,15 @@ def disk(tmp_path) -> Iterator[tuple[Path, Callable[[int], None]]]:
     folder.mkdir()
 
     def mount(size: int, *options: str) -> int:
-        command = ["mount", "-t", "tmpfs", "-o", ",".join([*options, f"size={size}k"]), "tmpfs", str(folder)]
+        command = [
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            ",".join([*options, f"size={size}k"]),
+            "tmpfs",
+            str(folder),
+        ]
         return subprocess.run(command, capture_output=True, check=False).returncode
 
     if shutil.which("mount") is None or os.geteuid() != 0 or mount(300) != 0:
@@ -47,7 +55,10 @@ def test_it_grows_until_the_build_fits(disk, forked, expected):
     while (told := forked(folder / "data"))["ended"] != 0:
         failures += 1
         assert told["ended"] == 1 and "DiskFullError" in told["error"], told
-        assert "no space left; the recordings done so far are kept there, make room and run again" in told["error"]
+        assert (
+            "no space left; the recordings done so far are kept there, make room and run again"
+            in told["error"]
+        )
         staging = folder / "data" / ".musicnet-build"
         staged = {path.name for path in staging.glob("id_*.json")}
         assert before <= staged and not list(staging.glob("*.part"))
@@ -77,7 +88,10 @@ def test_a_download_keeps_what_came(disk, monkeypatch):
             yield from (content[k : k + 65536] for k in range(0, len(content), 65536))
 
     monkeypatch.setattr(download.requests.Session, "get", lambda *_, **__: Response())
-    with pytest.raises(archive.DiskFullError, match=r"no space left; what came is kept in .*\.a\.part: make room and"):
+    with pytest.raises(
+        archive.DiskFullError,
+        match=r"no space left; what came is kept in .*\.a\.part: make room and",
+    ):
         download.fetch("http://127.0.0.1/a", folder / "a")
     kept = (folder / ".a.part").read_bytes()
     assert 0 < len(kept) <= 300 << 10 and content.startswith(kept) and not (folder / "a").exists()
@@ -89,8 +103,13 @@ def test_a_download_keeps_what_came(disk, monkeypatch):
 @pytest.mark.parametrize("samples", [10, 1 << 21])
 def test_hdf5_on_a_full_disk_ends_in_the_systems_error(samples):
     """Refused while it writes, or first when it closes; h5py alone dies of a segmentation fault there."""
-    with pytest.raises(OSError, match="No space left on device") as caught, Hdf5(Path("/dev/full")) as file:
-        file.append(file.root.create_dataset("data", (samples,), "<f4"), 0, np.zeros(samples, np.float32))
+    with (
+        pytest.raises(OSError, match="No space left on device") as caught,
+        Hdf5(Path("/dev/full")) as file,
+    ):
+        file.append(
+            file.root.create_dataset("data", (samples,), "<f4"), 0, np.zeros(samples, np.float32)
+        )
     assert caught.value.errno == errno.ENOSPC
 
 
@@ -103,7 +122,9 @@ def test_what_was_refused_is_read_back_until_the_error_is_told(tmp_path, monkeyp
         file.root.flush()
         assert [file.root[name].attrs["number"] for name in file.root] == list(range(groups))
     with written(tmp_path / "a.h5") as path, Hdf5(path) as file:
-        file.append(file.root.create_dataset("data", (9,), "<f4"), 0, np.arange(9, dtype=np.float32))
+        file.append(
+            file.root.create_dataset("data", (9,), "<f4"), 0, np.arange(9, dtype=np.float32)
+        )
     with h5py.File(tmp_path / "a.h5") as plain:
         assert plain["data"][()].tolist() == list(range(9))
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]

@@ -21,11 +21,17 @@ def check_finals(data, expected):
     for name in there - {RECORD}:
         assert (data / name).read_bytes() == expected[name]
     if RECORD in there:
-        assert {one["name"] for one in json.loads((data / RECORD).read_text())["files"]} == set(expected) <= there
+        assert (
+            {one["name"] for one in json.loads((data / RECORD).read_text())["files"]}
+            == set(expected)
+            <= there
+        )
 
 
 def staged(data):
-    return {path.name: path.stat().st_mtime_ns for path in (data / ".musicnet-build").glob("id_*.json")}
+    return {
+        path.name: path.stat().st_mtime_ns for path in (data / ".musicnet-build").glob("id_*.json")
+    }
 
 
 def test_killed_before_changes_of_the_disk(forked, expected, tmp_path):
@@ -66,7 +72,15 @@ def test_killed_at_random_moments(forked, expected, tmp_path):
 
 @pytest.mark.faults
 def test_two_processes_killed_and_run_again_at_once(unpacked, metadata_csv, expected, tmp_path):
-    options = ["--data", str(tmp_path), "--metadata", str(metadata_csv), "--no-check", "--workers", "2"]
+    options = [
+        "--data",
+        str(tmp_path),
+        "--metadata",
+        str(metadata_csv),
+        "--no-check",
+        "--workers",
+        "2",
+    ]
     command = [sys.executable, "-m", "extra.corpora.archive", str(unpacked), *options]
     process = subprocess.Popen(
         command, cwd=Path(__file__).parents[4], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

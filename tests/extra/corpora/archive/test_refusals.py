@@ -22,7 +22,9 @@ from extra.corpora.archive import labels, metadata, stores, unpickle, wav
 def samples(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
     """What wav.blocks gives, as one array, and the notices."""
     told: list[str] = []
-    return np.concatenate(list(wav.blocks(io.BytesIO(content), len(content), where, told.append))), told
+    return np.concatenate(
+        list(wav.blocks(io.BytesIO(content), len(content), where, told.append))
+    ), told
 
 
 def wav_bytes(data: np.ndarray, rate_hz: int = 44100) -> bytes:
@@ -40,12 +42,16 @@ def test_wav_widths_and_channels():
     assert np.array_equal(exact, SIGNAL) and told == []
     for width, data in {"32": whole.astype(np.int32), "64": SIGNAL.astype(np.float64)}.items():
         got, told = samples(wav_bytes(data), "a.wav")
-        assert np.array_equal(got, SIGNAL) and told == [f"a.wav: samples of {width} bits converted to float32"]
+        assert np.array_equal(got, SIGNAL) and told == [
+            f"a.wav: samples of {width} bits converted to float32"
+        ]
     packed = (whole >> 8).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
     header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(packed), b"WAVE", b"fmt ", 16, 1, 1, 44100,
                          132300, 3, 24, b"data", len(packed))  # fmt: skip
     got, told = samples(header + packed, "a.wav")
-    assert np.array_equal(got, SIGNAL) and told == ["a.wav: samples of 24 bits converted to float32"]
+    assert np.array_equal(got, SIGNAL) and told == [
+        "a.wav: samples of 24 bits converted to float32"
+    ]
     got, told = samples(wav_bytes(np.stack([SIGNAL, -SIGNAL / 2], 1)), "a.wav")
     np.testing.assert_allclose(got, SIGNAL / 4, atol=1e-7)
     assert told == ["a.wav: stereo, its two channels averaged"]
@@ -61,11 +67,23 @@ def test_wav_of_another_rate_is_resampled():
     ("content", "text"),
     [
         (wav_bytes(SIGNAL, 11025), r"a\.wav: expected a rate of 22050 to 192000 Hz, got 11025 Hz"),
-        (wav_bytes((SIGNAL * 100 + 128).astype(np.uint8)), r"a\.wav: expected samples of 16.* got 8 bits"),
-        (wav_bytes(np.zeros((9, 3), np.int16)), r"a\.wav: expected one channel, or two to average, got 3"),
-        (wav_bytes(SIGNAL)[:-100], r"a\.wav: truncated, chunk 'data' expects 352820 bytes, got 352720"),
+        (
+            wav_bytes((SIGNAL * 100 + 128).astype(np.uint8)),
+            r"a\.wav: expected samples of 16.* got 8 bits",
+        ),
+        (
+            wav_bytes(np.zeros((9, 3), np.int16)),
+            r"a\.wav: expected one channel, or two to average, got 3",
+        ),
+        (
+            wav_bytes(SIGNAL)[:-100],
+            r"a\.wav: truncated, chunk 'data' expects 352820 bytes, got 352720",
+        ),
         (wav_bytes(SIGNAL)[:30], r"a\.wav: truncated, chunk 'fmt ' expects"),
-        (wav_bytes(SIGNAL)[:38], r"a\.wav: truncated, expected chunks 'fmt ' and 'data', got the end"),
+        (
+            wav_bytes(SIGNAL)[:38],
+            r"a\.wav: truncated, expected chunks 'fmt ' and 'data', got the end",
+        ),
         (wav_bytes(SIGNAL[:0]), r"a\.wav: expected samples, got none"),
         (b"<html>gone</html>", r"a\.wav: expected a WAV file"),
     ],
@@ -113,14 +131,24 @@ def test_csv_shapes_refused():
 
 
 def test_labels_are_brought_into_one_order_and_clipped_with_a_count():
-    late, long, empty = (500, 600, 1, 60, 0, 0, ""), (150, 900, 1, 61, 0, 0, ""), (7, 7, 1, 60, 0, 0, "")
+    late, long, empty = (
+        (500, 600, 1, 60, 0, 0, ""),
+        (150, 900, 1, 61, 0, 0, ""),
+        (7, 7, 1, 60, 0, 0, ""),
+    )
     table, told = labels.from_csv(tiny.csv_bytes([late, long, ROW, ROW, empty]), "1.csv")
     assert table["start_time"].tolist() == [100, 150, 500]
-    assert told == ["1.csv: 1 notes of no length left out", "1.csv: 1 exact copies of notes left out"]
+    assert told == [
+        "1.csv: 1 notes of no length left out",
+        "1.csv: 1 exact copies of notes left out",
+    ]
     cut, told = labels.clip(table, 400, "1.csv")
     assert cut["end_time"].tolist() == [200, 400]
     assert told == ["1.csv: 1 notes clipped at the recording's end, 1 past it left out"]
-    with pytest.raises(archive.ArchiveError, match=r"1\.csv: expected notes within 50 samples, got 3 of 3 that begin"):
+    with pytest.raises(
+        archive.ArchiveError,
+        match=r"1\.csv: expected notes within 50 samples, got 3 of 3 that begin",
+    ):
         labels.clip(table, 50, "1.csv")
 
 
@@ -149,7 +177,9 @@ def test_all_faults_at_once_and_nothing_under_a_final_name(unpacked, tmp_path):
 def test_not_finite_samples_are_refused(unpacked, tmp_path):
     folder = shutil.copytree(unpacked, tmp_path / "bad")
     wavfile.write(folder / "train_data" / "1727.wav", 44100, np.array([0, np.nan], np.float32))
-    with pytest.raises(archive.ArchiveError, match=r"1727\.wav: expected finite samples, got nan at sample 1"):
+    with pytest.raises(
+        archive.ArchiveError, match=r"1727\.wav: expected finite samples, got nan at sample 1"
+    ):
         archive.build(folder, tmp_path / "data", n_workers=0)
 
 
@@ -162,7 +192,10 @@ def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile
 @pytest.mark.parametrize(
     ("member", "text"),
     [
-        (_member("musicnet/../../etc/1.wav"), r"inside the archive's folder, got 'musicnet/\.\./\.\./etc/1\.wav'"),
+        (
+            _member("musicnet/../../etc/1.wav"),
+            r"inside the archive's folder, got 'musicnet/\.\./\.\./etc/1\.wav'",
+        ),
         (_member("/etc/passwd"), "inside the archive's folder, got '/etc/passwd'"),
         (_member("a/train_data/1.wav", tarfile.SYMTYPE, "/etc/passwd"), "a link to '/etc/passwd'"),
         (_member("a/train_data/1.wav", tarfile.LNKTYPE, "b"), "a link to 'b'"),
@@ -180,19 +213,25 @@ def test_tar_members_refused(member, text, tmp_path):
 def test_truncated_tar(end, unpacked, tmp_path):
     path = tiny.tar(tmp_path / "musicnet.tar.gz", unpacked)
     path.write_bytes(path.read_bytes()[:end])
-    with pytest.raises(archive.ArchiveError, match=r"expected a whole archive, got .*; fetch it again"):
+    with pytest.raises(
+        archive.ArchiveError, match=r"expected a whole archive, got .*; fetch it again"
+    ):
         archive.build(path, tmp_path / "data", n_workers=0)
 
 
 def test_sources_told_apart(tmp_path):
     (tmp_path / "a.txt").write_text("hello")
-    with pytest.raises(archive.ArchiveError, match=r"a\.txt: expected a \.tar\.gz, an unpacked folder"):
+    with pytest.raises(
+        archive.ArchiveError, match=r"a\.txt: expected a \.tar\.gz, an unpacked folder"
+    ):
         archive.open_source(tmp_path / "a.txt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(archive.ArchiveError, match=r"expected recordings .* got none"):
         archive.build(tmp_path / "empty", tmp_path / "data", n_workers=0)
     recordings.write(
-        tmp_path / "low.h5", [recordings.Recording("id_1", SIGNAL, np.zeros(0, recordings.LABELS))], rate_hz=11000
+        tmp_path / "low.h5",
+        [recordings.Recording("id_1", SIGNAL, np.zeros(0, recordings.LABELS))],
+        rate_hz=11000,
     )
     with pytest.raises(archive.ArchiveError, match="expected recordings at 44100 Hz, got 11000 Hz"):
         archive.open_source(tmp_path / "low.h5")
@@ -220,8 +259,15 @@ class Evil:
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_a_pickle_that_runs_code_is_refused(protocol, tmp_path):
     flag = tmp_path / "ran"
-    for evil in (Evil(exec, f"open({str(flag)!r}, 'w')"), Evil(getattr, 3, "real"), Evil(np.memmap, str(flag))):
-        with pytest.raises(archive.ArchiveError, match=r"1\.npy: expected a pickle of arrays .* nothing in it was run"):
+    for evil in (
+        Evil(exec, f"open({str(flag)!r}, 'w')"),
+        Evil(getattr, 3, "real"),
+        Evil(np.memmap, str(flag)),
+    ):
+        with pytest.raises(
+            archive.ArchiveError,
+            match=r"1\.npy: expected a pickle of arrays .* nothing in it was run",
+        ):
             unpickle.load(io.BytesIO(pickle.dumps(evil, protocol)), "1.npy")
     assert not flag.exists()
 
@@ -230,7 +276,10 @@ def test_a_pickle_that_runs_code_is_refused(protocol, tmp_path):
 def test_arrays_and_trees_of_every_protocol(protocol):
     from intervaltree import Interval, IntervalTree
 
-    pair = [SIGNAL, IntervalTree([Interval(1, 2, (np.int64(3), 60, np.float64(0.5), 1.0, "Quarter"))])]
+    pair = [
+        SIGNAL,
+        IntervalTree([Interval(1, 2, (np.int64(3), 60, np.float64(0.5), 1.0, "Quarter"))]),
+    ]
     file = io.BytesIO(pickle.dumps(pair, protocol))
     data, tree = unpickle.load(file, "x")
     found = unpickle.content_of(data)
@@ -259,14 +308,19 @@ def test_arrays_and_trees_of_every_protocol(protocol):
     ],
 )
 def test_pickles_written_by_hand_are_refused(content, got):
-    with pytest.raises(archive.ArchiveError, match=rf"1\.npy: expected a pickle .* got .*{got}.*nothing in it was run"):
+    with pytest.raises(
+        archive.ArchiveError,
+        match=rf"1\.npy: expected a pickle .* got .*{got}.*nothing in it was run",
+    ):
         unpickle.load(io.BytesIO(content), "1.npy")
 
 
 def test_npz_members_refused(tmp_path):
     path = tmp_path / "old.npz"
     np.savez(path, **{"1727": SIGNAL})
-    with pytest.raises(archive.ArchiveError, match=r"1727\.npy: expected a pair of samples and interval tree"):
+    with pytest.raises(
+        archive.ArchiveError, match=r"1727\.npy: expected a pair of samples and interval tree"
+    ):
         archive.build(path, tmp_path / "data", n_workers=0)
     entry = np.empty(2, object)
     entry[:] = [Evil(exec, "1/0"), 3]
@@ -274,18 +328,29 @@ def test_npz_members_refused(tmp_path):
     np.lib.format.write_array(buffer, entry)
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("2303.npy", buffer.getvalue())
-    with pytest.raises(archive.ArchiveError, match=r"2303\.npy: expected a pickle .* got builtins\.exec"):
+    with pytest.raises(
+        archive.ArchiveError, match=r"2303\.npy: expected a pickle .* got builtins\.exec"
+    ):
         archive.build(path, tmp_path / "data", n_workers=0)
     assert stores.npz(path).n_recordings == 1
 
 
 def test_metadata(tmp_path):
     found = metadata.read(tiny.metadata(tmp_path / "m.csv"))
-    assert found[1727]["composition"] == "Piano Quintet in A major" and found[2131]["ensemble"] == "Solo Cello"
+    assert (
+        found[1727]["composition"] == "Piano Quintet in A major"
+        and found[2131]["ensemble"] == "Solo Cello"
+    )
     for text, match in (
-        ("id,composer\n", r"m\.csv, line 1: expected columns .* got no composition, movement, ensemble"),
+        (
+            "id,composer\n",
+            r"m\.csv, line 1: expected columns .* got no composition, movement, ensemble",
+        ),
         (tiny.METADATA.replace("1759", "x"), r"m\.csv, line 3: expected a number in id, got 'x'"),
-        (tiny.METADATA.replace("1759", "1727"), r"m\.csv, line 3: expected each recording once, got 1727 again"),
+        (
+            tiny.METADATA.replace("1759", "1727"),
+            r"m\.csv, line 3: expected each recording once, got 1727 again",
+        ),
     ):
         (tmp_path / "m.csv").write_text(text)
         with pytest.raises(archive.ArchiveError, match=match):
@@ -294,10 +359,14 @@ def test_metadata(tmp_path):
 
 def test_a_changed_byte_is_found_by_its_checksum(tmp_path):
     path = tmp_path / "a.h5"
-    recordings.write(path, [recordings.Recording("id_1", SIGNAL, np.zeros(0, recordings.LABELS))], rate_hz=44100)
+    recordings.write(
+        path, [recordings.Recording("id_1", SIGNAL, np.zeros(0, recordings.LABELS))], rate_hz=44100
+    )
     content = bytearray(path.read_bytes())
     where = content.find(SIGNAL[:50].tobytes())
     content[where + 3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(recordings.RecordingError, match=r"id_1: expected the values that were written, got "):
+    with pytest.raises(
+        recordings.RecordingError, match=r"id_1: expected the values that were written, got "
+    ):
         list(recordings.recordings(path))

@@ -13,7 +13,12 @@ from scipy.io import wavfile
 
 SOURCE_HZ = 44_100
 HEADER = ["start_time", "end_time", "instrument", "note", "start_beat", "end_beat", "note_value"]
-NUMBERS = {1727: "train", 2303: "test", 1759: "test", 2131: "train"}  # 1759 is of the archive's test, and trains here
+NUMBERS = {
+    1727: "train",
+    2303: "test",
+    1759: "test",
+    2131: "train",
+}  # 1759 is of the archive's test, and trains here
 METADATA = """id,composer,composition,movement,ensemble,source,transcriber,catalog_name,seconds
 1727,Schubert,"Piano Quintet in A major",2. Andante,Piano Quintet,European Archive,http://,OP114,2
 1759,Schubert,Piano Sonata,1. Molto,Solo Piano,Museopen,http://,D958,2
@@ -26,7 +31,9 @@ def audio(number: int, seconds: float = 2.0) -> np.ndarray:
     """A recording's samples, float32, whose values int16 holds exactly."""
     rng = np.random.default_rng(number)
     t = np.arange(int(seconds * SOURCE_HZ) + number % 7)
-    tone = 0.5 * np.sin(2 * np.pi * (300 + number / 10) * t / SOURCE_HZ) + 0.01 * rng.standard_normal(len(t))
+    tone = 0.5 * np.sin(
+        2 * np.pi * (300 + number / 10) * t / SOURCE_HZ
+    ) + 0.01 * rng.standard_normal(len(t))
     return (np.rint(tone * 32768) / 32768 + 0.0).astype(np.float32)  # + 0.0: int16 has no -0.0
 
 
@@ -88,7 +95,9 @@ def npz(path: Path, numbers: dict[int, str] = NUMBERS) -> Path:
     for number in numbers:
         entry = np.empty(2, object)
         entry[0] = audio(number)
-        entry[1] = IntervalTree(Interval(start, end, tuple(rest)) for start, end, *rest in notes(number))
+        entry[1] = IntervalTree(
+            Interval(start, end, tuple(rest)) for start, end, *rest in notes(number)
+        )
         entries[str(number)] = entry
     np.savez(path, **entries)
     return path
