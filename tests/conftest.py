@@ -1,10 +1,14 @@
 """What every test shares: set seeds, a modest number of threads, a corpus of seconds and a finished run."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # before anything imports Triton: kernels run on CPU tensors then
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 from small import quick, small
 
 from cplxnet.musicnet import recordings

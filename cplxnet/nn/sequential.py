@@ -17,7 +17,7 @@ from torch.nn.modules.utils import _single
 
 from .activation import Split
 from .batchnorm import CplxBatchNorm1d
-from .fast import native
+from .fast import gpu, native
 from .parameters import as_ri
 
 
@@ -52,7 +52,10 @@ def _n_folded(layers: Sequence[nn.Module], x: Tensor) -> int:
     if (
         x.dim() != 3
         or x.dtype != torch.complex64
-        or not native.usable(as_ri(x.movedim(1, -1)), *_numbers(norm))
+        or not (
+            native.usable(as_ri(x.movedim(1, -1)), *_numbers(norm))
+            or gpu.usable(x, *_numbers(norm))
+        )
     ):
         return 0
     if not norm.training and torch.is_grad_enabled():
