@@ -52,7 +52,7 @@ def test_convolution(b, i, length, o, k, step, bias, masked):
 
     y = layers.conv1d(x, weight, shift, step, mask=mask)
     right = cplx_conv1d(wider[0], kept, wider[2] if bias else None, step)
-    compare(y, right, given, wider, 5e-7)
+    compare(y, right, given, wider, 2e-6)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_linear(b, i, o, bias, masked):
 
     y = layers.linear(x, weight, shift, mask=mask)
     right = cplx_linear(wider[0], kept, wider[2] if bias else None)
-    compare(y, right, given, wider, 5e-7)
+    compare(y, right, given, wider, 2e-6)
 
 
 def noise_like(variance, key):
@@ -97,7 +97,7 @@ def test_noisy_convolution():
     variance = torch.nn.functional.conv1d(square, wider[3].exp(), stride=2)
     mean = cplx_conv1d(wider[0], wider[1], wider[2], 2)
     right = mean + variance.sqrt() * noise_like(variance, key)
-    compare(y, right, given, wider, 5e-7)
+    compare(y, right, given, wider, 2e-6)
 
 
 def test_noisy_linear():
@@ -115,7 +115,7 @@ def test_noisy_linear():
     key = torch.randint(2**62, (1,))
     variance = (wider[0].real ** 2 + wider[0].imag ** 2) @ wider[3].exp().T
     right = cplx_linear(*wider[:3]) + variance.sqrt() * noise_like(variance, key)
-    compare(y, right, given, wider, 5e-7)
+    compare(y, right, given, wider, 2e-6)
 
 
 def test_leading_bits_are_those_of_tf32():
@@ -129,3 +129,27 @@ def test_leading_bits_are_those_of_tf32():
     assert ((bits & 0x1FFF) == 0).all()  # 10 bits after the leading one
     assert torch.equal(high + low, x.view(251, 2))
     assert (low.abs() <= x.view(251, 2).abs() * 2.0**-11).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(
+    ("products", "least", "most"), [("tf32", 5e-5, 2e-3), ("bfloat16", 5e-4, 1e-2)]
+)
+def test_products_of_fewer_digits(monkeypatch, products, least, most):
+    monkeypatch.setattr(layers, "precision", lambda: products)
+    x = channels_last(4, 32, 100)
+    weight = torch.randn(64, 32, 3, 2, requires_grad=True)
+    y = layers.conv1d(x, weight, None, 1)
+    right = cplx_conv1d(wide(x), wide(weight))
+    assert least < error(y, right) < most  # rounded, and no more than that
+
+    fc = torch.randn(20, 32, 2, requires_grad=True)
+    rows = x[:, :, 0].detach().requires_grad_()
+    compared = layers.linear(rows, fc, None), cplx_linear(wide(rows), wide(fc))
+    assert least < error(*compared) < most
+    grad = torch.randn_like(y)
+    by_weight = torch.autograd.grad(y, weight, grad)[0]
+    wider = wide(weight)
+    right = torch.autograd.grad(cplx_conv1d(wide(x), wider), wider, grad.to(torch.complex128))[0]
+    assert error(by_weight, right) < most

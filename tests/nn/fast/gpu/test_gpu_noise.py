@@ -15,7 +15,7 @@ def draw(n, key):
 
 
 def test_the_noise_is_standard_normal_and_independent():
-    e = draw(40_000, 7).double().numpy()
+    e = draw(40_000, 7).double().cpu().numpy()
     for part in e.T:
         assert scipy.stats.kstest(part, "norm").pvalue > 1e-3
     tied = np.stack((e[:-1, 0], e[1:, 0], e[:-1, 1], e[1:, 1], e[:-1, 0] ** 2, e[:-1, 1] ** 2))
