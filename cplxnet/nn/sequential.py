@@ -28,6 +28,11 @@ def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     `Split(nn.AvgPool1d(2))`, these run as one; not where one of them has a hook.
     """
     rest = list(layers)
+    with gpu.noise_ahead(rest, x):
+        return _through(rest, x)
+
+
+def _through(rest: list[nn.Module], x: Tensor) -> Tensor:
     while rest:
         layer = rest[0]
         n_folded = _n_folded(rest[:3], x)

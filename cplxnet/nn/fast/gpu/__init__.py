@@ -5,9 +5,11 @@ is launched by a `torch.library.custom_op` with a fake implementation, so that i
 `launch.LAUNCHES` says how many kernels an operation starts.
 """
 
+import contextlib
 import functools
 import os
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -62,6 +64,20 @@ def _ready(index: int) -> bool:
         )
         return False
     return True
+
+
+def noise_ahead(
+    layers: Sequence[torch.nn.Module], x: Tensor
+) -> contextlib.AbstractContextManager[None]:
+    """Within it, the noise of all these layers comes from one draw of torch's generator."""
+    noisy = [
+        n for n in layers if n.training and hasattr(n, "log_sigma2") and hasattr(n, "weight_ri")
+    ]
+    if not noisy or not usable(x):
+        return contextlib.nullcontext()
+    from . import layers as of_layers
+
+    return of_layers.keys_ahead(len(noisy), x.device)
 
 
 def forward(layer: torch.nn.Module, x: Tensor) -> Tensor | None:

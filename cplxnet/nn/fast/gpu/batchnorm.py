@@ -19,7 +19,10 @@ from torch import Tensor
 
 from .launch import PROGRAMS, ceil_div, kernel_op, power_of_two
 
-_TILE = 1024  # complex numbers that a program holds at a time
+_TILE, _GRAD_TILE = (
+    1024,
+    512,
+)  # complex numbers that a program holds at a time, forward and backward
 _MAP_CHANNELS = 4  # channels of a program of the 2x2 algebra
 
 
@@ -424,10 +427,10 @@ def _gradient_kernel(
 # ---- operators -------------------------------------------------------------------------------------------------------
 
 
-def _tiles(c: int) -> tuple[int, int]:
-    """Rows and channels of a tile."""
+def _tiles(c: int, size: int) -> tuple[int, int]:
+    """Rows and channels of a tile of so many numbers."""
     block_c = min(power_of_two(c), 64)
-    return _TILE // block_c, block_c
+    return size // block_c, block_c
 
 
 def _shares(n: int, block_n: int) -> tuple[int, int]:
@@ -465,7 +468,7 @@ def batchnorm_forward(
     """
     b, length, c, _ = x.shape
     n = b * length
-    block_n, block_c = _tiles(c)
+    block_n, block_c = _tiles(c, _TILE)
     rows_each, programs = _shares(n, block_n)
     tiles_c = ceil_div(c, block_c)
     partial = x.new_empty(programs, 5, c)
@@ -514,7 +517,7 @@ def batchnorm_backward(
     """dx, dL/dW (2, 2, C) and dL/db (2, C) from dL/dy, and what `batchnorm_forward` gave."""
     b, length, c, _ = x.shape
     n = b * length
-    block_n, block_c = _tiles(c)
+    block_n, block_c = _tiles(c, _GRAD_TILE)
     rows_each, programs = _shares(n, block_n)
     tiles_c = ceil_div(c, block_c)
     partial, back = x.new_empty(programs, 6, c), x.new_empty(9, c)
@@ -547,7 +550,7 @@ def _(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
 def batchnorm_apply(x: Tensor, affine: Tensor, relu: bool, pool: bool) -> Tensor:
     """y = M x + s and its tail by a map (6, C) that is given: evaluation, without a gradient."""
     _, length, c, _ = x.shape
-    block_n, block_c = _tiles(c)
+    block_n, block_c = _tiles(c, _TILE)
     y = x.new_empty(_out_shape(x, pool))
     rows_out = y.shape[0] * y.shape[1]
     _apply_kernel[(ceil_div(rows_out, block_n), ceil_div(c, block_c))](

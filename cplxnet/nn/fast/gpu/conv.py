@@ -12,13 +12,11 @@ of float32 or less. "tf32" rounds the numbers to 10 bits, "bfloat16" to 7; sums 
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .launch import ceil_div, kernel_op, power_of_two
-from .noise import noise_of
 
 PRECISIONS = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bfloat16"}
 
@@ -33,10 +31,9 @@ def _dot(a, b, acc, PRECISION: tl.constexpr):
 
 @triton.jit
 def _conv_kernel(
-    x, weight, bias, y, pairs, others, key,
-    floor, m, rows_out, n, out_size, length, width, taps, step, offset,
-    PADDED: tl.constexpr, HAS_BIAS: tl.constexpr, ENDING: tl.constexpr,
-    PRECISION: tl.constexpr, EVEN: tl.constexpr,
+    x, weight, bias, y,
+    m, rows_out, n, out_size, length, width, taps, step, offset,
+    PADDED: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """y[b, j] (n numbers) = rows j step + offset, ... of x[b] times weight (n, taps, width).
@@ -89,31 +86,14 @@ def _conv_kernel(
     if HAS_BIAS:
         acc += tl.load(bias + columns, mask=ok_n, other=0.0)[None, :]
     place = j[:, None] * n + columns[None, :]
-    index = (sample * out_size)[:, None] + place
-    ok = ok_m[:, None] & ok_n[None, :] & (place < out_size)
-    if ENDING != "combine":
-        tl.store(y + index, acc, mask=ok)
-    if ENDING == "noise":  # acc is a variance: pairs = others + noise
-        e_re, e_im = noise_of(key, index)
-        deviation = tl.sqrt(0.5 * tl.where(acc < floor, floor, acc))
-        re = tl.load(others + 2 * index, mask=ok, other=0.0) + deviation * e_re
-        im = tl.load(others + 2 * index + 1, mask=ok, other=0.0) + deviation * e_im
-        tl.store(pairs + 2 * index, re, mask=ok)
-        tl.store(pairs + 2 * index + 1, im, mask=ok)
-    if ENDING == "combine":  # acc is dL/d|x|^2: pairs += 2 acc x, others is x
-        twice = 2.0 * acc
-        re = tl.load(others + 2 * index, mask=ok, other=0.0)
-        im = tl.load(others + 2 * index + 1, mask=ok, other=0.0)
-        re = tl.load(pairs + 2 * index, mask=ok, other=0.0) + twice * re
-        im = tl.load(pairs + 2 * index + 1, mask=ok, other=0.0) + twice * im
-        tl.store(pairs + 2 * index, re, mask=ok)
-        tl.store(pairs + 2 * index + 1, im, mask=ok)
+    at_y = y + (sample * out_size)[:, None] + place
+    tl.store(at_y, acc, mask=ok_m[:, None] & ok_n[None, :] & (place < out_size))
 
 
 @triton.jit
 def _weight_grad_kernel(
-    grad, x, partial, m, rows_out, n, length, width, taps, step, rows_each,
-    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
+    grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each,
+    SCALED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """partial (shares, n, taps width): the sum over this share's outputs of grad[output, n] x[its rows]."""
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -135,8 +115,11 @@ def _weight_grad_kernel(
         under = tl.load(at_x, mask=ok[:, None] & (k < size)[None, :], other=0.0)
         acc = _dot(g, under, acc, PRECISION)
 
-    out = partial + (share.to(tl.int64) * n + columns[:, None]) * size + k[None, :]
-    tl.store(out, acc, mask=(columns < n)[:, None] & (k < size)[None, :])
+    inside = (columns < n)[:, None] & (k < size)[None, :]
+    place = columns.to(tl.int64)[:, None] * size + k[None, :]
+    if SCALED:  # one share: the gradient by a logarithm
+        acc *= tl.exp(tl.load(log_scale + place, mask=inside, other=0.0))
+    tl.store(partial + share.to(tl.int64) * n * size + place, acc, mask=inside)
 
 
 # ---- operators -------------------------------------------------------------------------------------------------------
@@ -151,10 +134,10 @@ def transposed_shape(n: int, taps: int, width: int, step: int) -> tuple[int, int
     return step * width, ceil_div(taps, step), n
 
 
-def _blocks(m: int, n: int, size: int, *, ending: bool = False) -> dict[str, int]:
-    """Tile sizes, by measurement on an H200; half a tile where an ending needs registers too."""
+def _blocks(m: int, n: int, size: int) -> dict[str, int]:
+    """Tile sizes, by measurement on an H200."""
     return {
-        "BLOCK_M": 64 if ending else 128,
+        "BLOCK_M": 128,
         "BLOCK_N": min(max(power_of_two(n), 16), 64),
         "BLOCK_K": min(max(power_of_two(size), 16), 32),
         "num_warps": 8,
@@ -172,9 +155,8 @@ def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precisi
     m, size = b * rows_out, taps * width
     blocks = _blocks(m, n, size)
     _conv_kernel[(ceil_div(m, blocks["BLOCK_M"]), ceil_div(n, blocks["BLOCK_N"]))](
-        x, weight, bias, y, None, None, None,
-        0.0, m, rows_out, n, rows_out * n, length, width, taps, step, 0,
-        PADDED=False, HAS_BIAS=bias is not None, ENDING="", PRECISION=PRECISIONS[precision],
+        x, weight, bias, y, m, rows_out, n, rows_out * n, length, width, taps, step, 0,
+        PADDED=False, HAS_BIAS=bias is not None, PRECISION=PRECISIONS[precision],
         EVEN=size % blocks["BLOCK_K"] == 0, **blocks,
     )  # fmt: skip
     return y
@@ -183,37 +165,6 @@ def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precisi
 @conv_rows.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precision: str) -> Tensor:
     return x.new_empty(x.shape[0], out_length(x.shape[1], weight.shape[1], step), weight.shape[0])
-
-
-@kernel_op("conv_rows_noise", launches=1)
-def conv_rows_noise(
-    square: Tensor,
-    sigma2: Tensor,
-    step: int,
-    precision: str,
-    mean: Tensor,
-    key: Tensor,
-    floor: float,
-) -> tuple[Tensor, Tensor]:
-    """The variance (B, L', N) of |x|^2 (B, L, I) and sigma^2 (N, taps, I), and mean (B, L', N, 2) plus its noise."""
-    b, length, width = square.shape
-    n, taps, _ = sigma2.shape
-    rows_out = out_length(length, taps, step)
-    variance, y = square.new_empty(b, rows_out, n), torch.empty_like(mean)
-    m, size = b * rows_out, taps * width
-    blocks = _blocks(m, n, size, ending=True)
-    _conv_kernel[(ceil_div(m, blocks["BLOCK_M"]), ceil_div(n, blocks["BLOCK_N"]))](
-        square, sigma2, None, variance, y, mean, key,
-        floor, m, rows_out, n, rows_out * n, length, width, taps, step, 0,
-        PADDED=False, HAS_BIAS=False, ENDING="noise", PRECISION=PRECISIONS[precision],
-        EVEN=size % blocks["BLOCK_K"] == 0, **blocks,
-    )  # fmt: skip
-    return variance, y
-
-
-@conv_rows_noise.register_fake
-def _(square: Tensor, sigma2: Tensor, step: int, precision: str, mean: Tensor, *args: Any) -> Any:
-    return square.new_empty(mean.shape[:-1]), torch.empty_like(mean)
 
 
 @kernel_op("conv_rows_grad", launches=1)
@@ -228,9 +179,8 @@ def conv_rows_grad(
     m = b * rows_out
     blocks = _blocks(m, columns, n)
     _conv_kernel[(ceil_div(m, blocks["BLOCK_M"]), ceil_div(columns, blocks["BLOCK_N"]))](
-        grad, transposed, None, dx, None, None, None,
-        0.0, m, rows_out, columns, length * width, rows_in, n, taps, 1, 1 - taps,
-        PADDED=True, HAS_BIAS=False, ENDING="", PRECISION=PRECISIONS[precision],
+        grad, transposed, None, dx, m, rows_out, columns, length * width, rows_in, n, taps, 1, 1 - taps,
+        PADDED=True, HAS_BIAS=False, PRECISION=PRECISIONS[precision],
         EVEN=n % blocks["BLOCK_K"] == 0, **blocks,
     )  # fmt: skip
     return dx
@@ -239,30 +189,6 @@ def conv_rows_grad(
 @conv_rows_grad.register_fake
 def _(grad: Tensor, transposed: Tensor, length: int, width: int, *args: Any) -> Tensor:
     return grad.new_empty(grad.shape[0], length, width)
-
-
-@kernel_op("conv_rows_grad_add", launches=1, mutates=("dx",))
-def conv_rows_grad_add(
-    by_variance: Tensor, transposed: Tensor, step: int, precision: str, x: Tensor, dx: Tensor
-) -> None:
-    """dx += 2 x dL/d|x|^2, pairs (B, L, I, 2), with dL/d|x|^2 the gradient of `conv_rows` by its input."""
-    b, rows_in, n = by_variance.shape
-    columns, taps, _ = transposed.shape
-    length, width = x.shape[1], x.shape[2]
-    rows_out = ceil_div(length, step)
-    m = b * rows_out
-    blocks = _blocks(m, columns, n, ending=True)
-    _conv_kernel[(ceil_div(m, blocks["BLOCK_M"]), ceil_div(columns, blocks["BLOCK_N"]))](
-        by_variance, transposed, None, None, dx, x, None,
-        0.0, m, rows_out, columns, length * width, rows_in, n, taps, 1, 1 - taps,
-        PADDED=True, HAS_BIAS=False, ENDING="combine", PRECISION=PRECISIONS[precision],
-        EVEN=n % blocks["BLOCK_K"] == 0, **blocks,
-    )  # fmt: skip
-
-
-@conv_rows_grad_add.register_fake
-def _(*args: Any) -> None:
-    return None
 
 
 def _shares(m: int, tiles: int, block_m: int) -> int:
@@ -286,25 +212,52 @@ def _partial_shape(grad: Tensor, taps: int, width: int) -> tuple[int, int, int]:
 @kernel_op("conv_weight_grad", launches=1)
 def conv_weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
     """dL/dw in parts to be added in order: (shares, N, taps I) from dL/dy (B, L', N) and x (B, L, I)."""
+    partial = x.new_empty(_partial_shape(grad, taps, x.shape[2]))
+    _launch_weight_grad(grad, x, None, partial, taps, step, precision)
+    return partial
+
+
+def _launch_weight_grad(
+    grad: Tensor,
+    x: Tensor,
+    log_scale: Tensor | None,
+    partial: Tensor,
+    taps: int,
+    step: int,
+    precision: str,
+) -> None:
     b, length, width = x.shape
     _, rows_out, n = grad.shape
-    m, size = b * rows_out, taps * width
+    m, size, shares = b * rows_out, taps * width, len(partial)
     block_n, block_k, block_m = _weight_grad_blocks(n, size)
-    tiles = ceil_div(n, block_n) * ceil_div(size, block_k)
-    rows_each = _shares(m, tiles, block_m)
-    partial = x.new_empty(_partial_shape(grad, taps, width))
+    rows_each = ceil_div(ceil_div(m, shares), block_m) * block_m
     # With operands that lie the wrong way round for them, TF32 instructions are slower than the three products.
     name = PRECISIONS["float32" if precision == "tf32" else precision]
-    _weight_grad_kernel[(ceil_div(n, block_n), ceil_div(size, block_k), len(partial))](
-        grad, x, partial, m, rows_out, n, length, width, taps, step, rows_each,
-        PRECISION=name, BLOCK_N=block_n, BLOCK_K=block_k, BLOCK_M=block_m, num_warps=4, num_stages=3,
+    _weight_grad_kernel[(ceil_div(n, block_n), ceil_div(size, block_k), shares)](
+        grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each,
+        SCALED=log_scale is not None, PRECISION=name,
+        BLOCK_N=block_n, BLOCK_K=block_k, BLOCK_M=block_m, num_warps=4, num_stages=3,
     )  # fmt: skip
-    return partial
 
 
 @conv_weight_grad.register_fake
 def _(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
     return x.new_empty(_partial_shape(grad, taps, x.shape[2]))
+
+
+@kernel_op("log_weight_grad", launches=1)
+def log_weight_grad(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str) -> Tensor:
+    """dL/ds (N, I) of y = x e^s^T, from dL/dy (B, N) and x (B, I): (grad^T x) e^s."""
+    by = x.new_empty(log_weight.shape)
+    _launch_weight_grad(
+        grad.unsqueeze(1), x.unsqueeze(1), log_weight, by.unsqueeze(0), 1, 1, precision
+    )
+    return by
+
+
+@log_weight_grad.register_fake
+def _(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str) -> Tensor:
+    return x.new_empty(log_weight.shape)
 
 
 @triton.jit
@@ -330,7 +283,7 @@ def column_sums(x: Tensor) -> Tensor:
     rows_each = _column_share(n)
     partial = x.new_empty(ceil_div(n, rows_each), columns)
     _column_sums_kernel[(len(partial), ceil_div(columns, 128))](
-        x, partial, n, columns, rows_each, BLOCK_N=8, BLOCK_C=128
+        x, partial, n, columns, rows_each, BLOCK_N=32, BLOCK_C=128
     )
     return partial
 
@@ -341,4 +294,4 @@ def _(x: Tensor) -> Tensor:
 
 
 def _column_share(n: int) -> int:
-    return n if n <= 1024 else ceil_div(ceil_div(n, 128), 8) * 8
+    return n if n <= 1024 else ceil_div(ceil_div(n, 128), 32) * 32

@@ -8,6 +8,7 @@ What is saved for the backward pass: inputs, and of a variational layer the vari
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +20,8 @@ from .conv import (
     column_sums,
     conv_rows,
     conv_rows_grad,
-    conv_rows_grad_add,
-    conv_rows_noise,
     conv_weight_grad,
+    log_weight_grad,
 )
 from .linear import join_parts, linear_rows, linear_rows_grad, split_weight, take_parts
 from .noise import noise_pairs, noise_pairs_grad, square_pairs, square_pairs_grad
@@ -63,7 +63,21 @@ def _from_pairs(pairs: Tensor) -> Tensor:
 
 def _key(like: Tensor) -> Tensor:
     """The key of one layer's noise, from torch's generator of the device: a graph's replay draws a new one."""
-    return torch.randint(2**62, (1,), device=like.device)
+    key = next(_drawn.get(), None)
+    return torch.randint(2**62, (1,), device=like.device) if key is None else key
+
+
+_drawn: ContextVar[Iterator[Tensor]] = ContextVar("keys drawn ahead", default=iter(()))
+
+
+@contextlib.contextmanager
+def keys_ahead(n: int, device: torch.device) -> Iterator[None]:
+    """Draw the keys of the next n noisy layers in one go."""
+    before = _drawn.set(iter(torch.randint(2**62, (n,), device=device).split(1)))
+    try:
+        yield
+    finally:
+        _drawn.reset(before)
 
 
 # ---- convolution -----------------------------------------------------------------------------------------------------
@@ -115,7 +129,8 @@ class _Conv(torch.autograd.Function):
         square = variance = key = None
         if log_sigma2 is not None:
             square, key = square_pairs(x), _key(x)
-            variance, y = conv_rows_noise(square, sigma2, step, products, y, key, VARIANCE_FLOOR)
+            variance = conv_rows(square, sigma2, None, step, products)
+            y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
 
         ctx.save_for_backward(x, square, variance, key, back, sigma2_back, mask, log_sigma2)
         ctx.step, ctx.products = step, products
@@ -139,7 +154,8 @@ class _Conv(torch.autograd.Function):
             by_x = conv_rows_grad(flat, back, length, 2 * c, step, products)
             dx = by_x.view(b, length, c, 2)
             if noisy:
-                conv_rows_grad_add(by_variance, sigma2_back, step, products, x, dx)
+                by_square = conv_rows_grad(by_variance, sigma2_back, length, c, step, products)
+                dx = square_pairs_grad(dx, by_square, x)
 
         partial = _weight_grad(flat, x.view(b, length, 2 * c), taps, step, products)
         of_sigma2 = _weight_grad(by_variance, square, taps, step, products) if noisy else None
@@ -155,7 +171,10 @@ def _weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, products: str) -
     n = grad.shape[2]
     if products == "float32" or min(n, width) < 16:
         return conv_weight_grad(grad, x, taps, step, products)
-    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=True), _no_autocast():
+    with (
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=True),
+        _no_autocast(),
+    ):
         by_weight = torch.ops.aten.convolution_backward(
             grad.view(b, 1, -1, n).permute(0, 3, 1, 2),
             x.view(b, 1, length, width).permute(0, 3, 1, 2),
@@ -256,14 +275,14 @@ class _Linear(torch.autograd.Function):
             key = _key(x)
             y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
 
-        ctx.save_for_backward(x, rows, high, low, mask, square, sigma2, variance, key)
+        ctx.save_for_backward(x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key)
         ctx.products, ctx.has_bias, ctx.weight_shape = products, bias is not None, weight.shape
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, rows, high, low, mask, square, sigma2, variance, key = ctx.saved_tensors
+        x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key = ctx.saved_tensors
         grad, products = grad.contiguous(), ctx.products
         parts = take_parts(grad, low is not None)
 
@@ -284,7 +303,7 @@ class _Linear(torch.autograd.Function):
         by_s = None
         if variance is not None:
             by_variance = noise_pairs_grad(grad, variance, key, VARIANCE_FLOOR)
-            by_s = _plain(products, by_variance.T, square).mul_(sigma2)
+            by_s = log_weight_grad(by_variance, square, log_sigma2, products)
             if dx is not None:
                 dx = square_pairs_grad(dx, _plain(products, by_variance, sigma2), x)
         by_bias = _bias_grad(grad) if ctx.has_bias else None

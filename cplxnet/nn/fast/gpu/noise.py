@@ -3,7 +3,7 @@
     y = mean + sqrt(max(variance, floor)/2) (e_re, e_im),   e_re, e_im ~ N(0, 1)
 
 `gaussian.with_noise` has the plain formula (Kingma, Salimans and Welling 2015, section 2.3). The noise of element i is
-a function of the key and i alone: Philox4x32-10 of the counter i (Salmon et al. 2011), made normal by Box and
+a function of the key and i alone: Philox4x32-10 of the counter i // 2 (Salmon et al. 2011), made normal by Box and
 Muller. The backward pass draws the same numbers again in place of keeping them. The key is two words from
 torch's generator of the device, so that seeds hold, checkpoints resume, and a replayed CUDA graph draws new noise.
 """
@@ -50,17 +50,23 @@ def _normal_pair(first, second):
 
 
 @triton.jit
-def noise_of(key, index):
-    """(e_re, e_im) of the elements `index`, int64."""
-    w0, w1, _, _ = tl.randint4x(tl.load(key), index)
-    return _normal_pair(w0, w1)
+def _noise(key, block, BLOCK: tl.constexpr):
+    """(e_re, e_im), each (BLOCK,), of the numbers block * BLOCK + (0, 1, ...): two of them from a counter."""
+    counter = block.to(tl.int64) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
+    w0, w1, w2, w3 = tl.randint4x(tl.load(key), counter)
+    even_re, even_im = _normal_pair(w0, w1)
+    odd_re, odd_im = _normal_pair(w2, w3)
+    e_re = tl.reshape(tl.join(even_re, odd_re), (BLOCK,))
+    e_im = tl.reshape(tl.join(even_im, odd_im), (BLOCK,))
+    return e_re, e_im
 
 
 @triton.jit
 def _noise_kernel(mean, variance, key, out, n, floor, BLOCK: tl.constexpr):
-    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-    singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    e_re, e_im = noise_of(key, singles)
+    block = tl.program_id(0)
+    pairs = block.to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    singles = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    e_re, e_im = _noise(key, block, BLOCK)
 
     v = tl.load(variance + singles, mask=singles < n, other=1.0)
     deviation = tl.sqrt(0.5 * tl.where(v < floor, floor, v))
@@ -74,9 +80,10 @@ def _noise_kernel(mean, variance, key, out, n, floor, BLOCK: tl.constexpr):
 @triton.jit
 def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.constexpr):
     """dL/dvariance = (g_re e_re + g_im e_im)/(4 deviation), 0 under the floor."""
-    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-    singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    e_re, e_im = noise_of(key, singles)
+    block = tl.program_id(0)
+    pairs = block.to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    singles = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    e_re, e_im = _noise(key, block, BLOCK)
 
     v = tl.load(variance + singles, mask=singles < n, other=1.0)
     g = tl.load(grad + pairs, mask=pairs < 2 * n, other=0.0)

@@ -13,10 +13,10 @@ import triton.language as tl
 from torch import Tensor
 
 from .conv import transposed_shape
-from .launch import ceil_div, kernel_op
+from .launch import ceil_div, kernel_op, power_of_two
 
 _BLOCK = 256  # weights of a program
-_GRAD_BLOCK, _SHARES = 32, 64  # weights of a program, and parts of a sum that it loads at a time
+_GRAD_TILE, _SHARES = 2048, 64  # numbers that a program loads at a time, from so many parts at most
 
 
 @triton.jit
@@ -166,10 +166,12 @@ def form_weight_grad(
     n = out * inputs * taps
     by_weight = partial.new_empty(out, inputs, taps, 2)
     by_log_sigma2 = partial.new_empty(0 if log_sigma2 is None else tuple(shape))
-    _form_grad_kernel[(ceil_div(n, _GRAD_BLOCK),)](
+    shares = min(power_of_two(len(partial)), _SHARES)
+    block = _GRAD_TILE // shares
+    _form_grad_kernel[(ceil_div(n, block),)](
         partial, partial_sigma2, mask, log_sigma2, by_weight, by_log_sigma2,
         len(partial), 0 if partial_sigma2 is None else len(partial_sigma2), n, inputs, taps,
-        MASKED=mask is not None, NOISY=log_sigma2 is not None, SHARES=_SHARES, BLOCK=_GRAD_BLOCK,
+        MASKED=mask is not None, NOISY=log_sigma2 is not None, SHARES=shares, BLOCK=block,
     )  # fmt: skip
     return by_weight, by_log_sigma2
 

@@ -36,9 +36,9 @@ KERNELS: list[tuple[Any, dict[str, Any], int]] = [  # kernel, constants, warps
         8,
     ),
     (batchnorm._apply_kernel, {"COUNTS": True, **TAIL}, 4),
-    (batchnorm._gradient_sums_kernel, TAIL, 4),
+    (batchnorm._gradient_sums_kernel, TAIL | {"BLOCK_N": 16}, 4),
     (batchnorm._gradient_map_kernel, {"HAS_WEIGHT": True, "BLOCK_P": 512, "BLOCK_C": 4}, 8),
-    (batchnorm._gradient_kernel, TAIL, 4),
+    (batchnorm._gradient_kernel, TAIL | {"BLOCK_N": 16}, 4),
     (noise._noise_kernel, {"BLOCK": 1024}, 4),
     (noise._noise_grad_kernel, {"BLOCK": 1024}, 4),
     (noise._square_kernel, {"BLOCK": 1024}, 4),
@@ -50,25 +50,17 @@ KERNELS: list[tuple[Any, dict[str, Any], int]] = [  # kernel, constants, warps
     (linear._join_kernel, {"STACK": 3, "HAS_BIAS": True, "BLOCK": 1024}, 4),
     (linear._take_kernel, {"SPLIT": True, "BLOCK": 1024}, 4),
     (linear._split_kernel, {"SPLIT": True, "MASKED": True, "BLOCK": 1024}, 4),
-    (conv._column_sums_kernel, {"BLOCK_N": 8, "BLOCK_C": 128}, 4),
+    (conv._column_sums_kernel, {"BLOCK_N": 32, "BLOCK_C": 128}, 4),
     *[(kl._kl_kernel, {"TERM": term, "BLOCK": 1024}, 4) for term in range(4)],
     *[
-        (conv._weight_grad_kernel, {"PRECISION": precision, **GRAD}, 4)
+        (conv._weight_grad_kernel, {"PRECISION": precision, "SCALED": False, **GRAD}, 4)
         for precision in ("tf32x3", "bfloat16")
     ],
+    (conv._weight_grad_kernel, {"PRECISION": "tf32x3", "SCALED": True, **GRAD}, 4),
     *[
-        (
-            conv._conv_kernel,
-            {"PRECISION": p, "PADDED": padded, "HAS_BIAS": bias, "ENDING": end, **CONV}
-            | ({"BLOCK_M": 64} if end else {}),
-            8,
-        )
+        (conv._conv_kernel, {"PRECISION": p, "PADDED": padded, "HAS_BIAS": bias, **CONV}, 8)
         for p in ("tf32x3", "tf32", "bfloat16")
-        for padded, bias, end in (
-            (False, True, ""),
-            (False, False, "noise"),
-            (True, False, "combine"),
-        )
+        for padded, bias in ((False, True), (True, False))
     ],
 ]
 
