@@ -57,7 +57,7 @@ def kl_backward(
     layers = list(_layers(module, reduction).values())
     if gpu.usable(*(p for layer in layers for p in (layer.stored_weight, layer.log_sigma2))):
         return _kl_backward_on_gpu(layers, scale, reduction, squares)
-    values = []
+    scale, values = float(scale), []
     for layer in layers:
         share = 1.0 if reduction == "sum" else 1.0 / layer.log_sigma2.numel()
         factor = layer.log_sigma2.new_full((), scale * share)

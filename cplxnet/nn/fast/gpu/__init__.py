@@ -10,6 +10,7 @@ import functools
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ def noise_ahead(
     return of_layers.keys_ahead(len(noisy), x.device)
 
 
-def forward(layer: torch.nn.Module, x: Tensor) -> Tensor | None:
+def forward(layer: Any, x: Tensor) -> Tensor | None:
     """What a complex linear or one-dimensional convolutional layer gives for x, masked and noisy forms included.
 
     None where the kernels do not take it (see `usable`): padding, dilation and groups are left to the plain formulas.

@@ -63,11 +63,11 @@ def _from_pairs(pairs: Tensor) -> Tensor:
 
 def _key(like: Tensor) -> Tensor:
     """The key of one layer's noise, from torch's generator of the device: a graph's replay draws a new one."""
-    key = next(_drawn.get(), None)
+    key = next(_drawn.get() or iter(()), None)
     return torch.randint(2**62, (1,), device=like.device) if key is None else key
 
 
-_drawn: ContextVar[Iterator[Tensor]] = ContextVar("keys drawn ahead", default=iter(()))
+_drawn: ContextVar[Iterator[Tensor] | None] = ContextVar("keys drawn ahead", default=None)
 
 
 @contextlib.contextmanager
@@ -158,7 +158,9 @@ class _Conv(torch.autograd.Function):
                 dx = square_pairs_grad(dx, by_square, x)
 
         partial = _weight_grad(flat, x.view(b, length, 2 * c), taps, step, products)
-        of_sigma2 = _weight_grad(by_variance, square, taps, step, products) if noisy else None
+        of_sigma2 = None
+        if by_variance is not None:
+            of_sigma2 = _weight_grad(by_variance, square, taps, step, products)
         shape = [out, inputs, taps]
         by_weight, by_s = form_weight_grad(partial, of_sigma2, mask, log_sigma2, shape)
         by_bias = _bias_grad(grad) if ctx.has_bias else None
