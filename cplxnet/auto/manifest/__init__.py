@@ -1,5 +1,6 @@
 """Manifests: their schema, all their faults at once, and grids of them."""
 
-from .checks import Vocabulary
 from .errors import ManifestError, ManifestNotFoundError
-from .read import Manifest, Stage, load, parse
+from .read import load, parse
+from .schema import Manifest, Stage
+from .vocabulary import Vocabulary
