@@ -1,4 +1,4 @@
-"""A vocabulary and a valid manifest for the tests of manifests and grids, apart from the real task's."""
+"""A vocabulary and a valid manifest for the tests of manifests, apart from the real task's."""
 
 import copy
 

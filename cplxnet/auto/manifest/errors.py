@@ -50,8 +50,7 @@ class Fault:
     nearest: str | None = None
 
     def __str__(self) -> str:
-        path = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in self.path)
-        text = f"{path or '(the whole manifest)'}: {self.problem}"
+        text = f"{printable(self.path) or '(the whole manifest)'}: {self.problem}"
         if self.value is not ABSENT:
             text += f", got {shown(self.value)}"
         if self.accepted:
@@ -75,7 +74,7 @@ class ManifestError(ValueError):
         self.path = str(path)
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__("\n  ".join([f"{self.path}: {count}", *map(str, self.faults)]))
+        super().__init__("\n  ".join([f"{printable(self.path)}: {count}", *map(str, self.faults)]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.faults)
@@ -83,6 +82,11 @@ class ManifestError(ValueError):
 
 class ManifestNotFoundError(ManifestError, FileNotFoundError):
     """The manifest file or folder is not there."""
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped, so that none of them reaches a terminal."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:

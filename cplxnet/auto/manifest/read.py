@@ -41,7 +41,21 @@ def load(path: str | Path, *, task: Vocabulary | None = None) -> Manifest:
         ManifestNotFoundError: no such file (also a FileNotFoundError).
     """
     raw, faults = strict_json.parse(strict_json.read(path), source=path)
+    if not names_a_run(Path(path).stem):
+        problem = "a file name that no run can have"
+        accepted = "no leading dot, control character or second .json, and not figures.json"
+        faults.append(Fault("", problem, Path(path).name, accepted))
     return parse(raw, task=task, source=path, faults=faults)
+
+
+def names_a_run(stem: str) -> bool:
+    """Whether a run's folder can have the name of its manifest's file without .json.
+
+    It stands beside the manifest, among other manifests and the folders `figures` and `.claims`.
+    "...json" would be a run in the folder above.
+    """
+    is_taken = stem.startswith(".") or stem.endswith(".json") or stem == "figures"
+    return stem.isprintable() and not is_taken
 
 
 def parse(

@@ -1,4 +1,4 @@
-"""Faults between the parts of a manifest, with the components of the real task: named when it is read."""
+"""Faults between the parts of a manifest, with the real task's components."""
 
 import re
 

@@ -318,7 +318,8 @@ CASES = [
         "stages.dense.objective.kl_div",
         0.5,
         "stages.dense.objective.kl_div",
-        'KL term weighs on complex.DeepConvNet, which has no variational layers.*mean "complex.DeepConvNetVD"',
+        "KL term weighs on complex.DeepConvNet, which has no variational layers"
+        '.*mean "complex.DeepConvNetVD"',
     ),
     (
         "stages.sparsify.optimizer",
