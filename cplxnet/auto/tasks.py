@@ -103,7 +103,8 @@ def vocabulary_of(task: object) -> Vocabulary:
 
 def _try_optimizer(name: str, **options: Any) -> None:
     """Build an optimiser on two parameters of one number; it raises what torch raises for unusable options."""
-    model = torch.nn.ParameterDict({"weight": torch.zeros(1), "log_sigma2": torch.zeros(1)})
+    number = torch.zeros(1, device="cpu")
+    model = torch.nn.ParameterDict({"weight": number.clone(), "log_sigma2": number})
     make_optimizer(model, name, **options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -71,10 +72,11 @@ def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) 
         if fault.path not in known or fault.path.removeprefix(f"{path}.model.") in change:
             yield fault
 
-    optimizer = {**Optimizer().model_dump(), **(stage.get("optimizer") or {})}
-    rates = {key: optimizer.pop(key) or None for key in ("lr", "lr_log_sigma2")}
-    rates["lr"] = rates["lr"] or Optimizer().lr
-    yield from _keywords(f"{path}.optimizer", optimizer, vocabulary, rates)
+    if stage.get("optimizer"):
+        optimizer = {**Optimizer().model_dump(), **stage["optimizer"]}
+        rates = {key: optimizer.pop(key) or None for key in ("lr", "lr_log_sigma2")}
+        rates["lr"] = rates["lr"] or Optimizer().lr
+        yield from _keywords(f"{path}.optimizer", optimizer, vocabulary, rates)
 
     schedule = stage.get("lr_scheduler") or {}
     n_epochs = {"n_epochs": stage.get("n_epochs") or 1}
@@ -103,7 +105,8 @@ def _keywords(
 
     if name in vocabulary.options:
         try:
-            vocabulary.options[name].model_validate(options)
+            # as JSON, where a list is right for arguments that are lists and for those that are tuples
+            vocabulary.options[name].model_validate_json(json.dumps(options))
         except ValidationError as error:
             yield from type_faults(error, vocabulary.options[name], path)
             return

@@ -97,7 +97,8 @@ def keywords(function: Callable[..., Any], *, given: tuple[str, ...] = ()) -> ty
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     fields: dict[str, Any] = {}
     for parameter in parameters:
-        if parameter.kind is parameter.VAR_KEYWORD or parameter.name in given:
+        is_one = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if not is_one or parameter.name in given:
             continue
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
         default = ... if parameter.default is parameter.empty else parameter.default
