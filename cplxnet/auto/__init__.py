@@ -2,7 +2,9 @@
 
 from . import report
 from . import report as reports  # its older name, which notebooks use
-from .manifest import Manifest, experiments, grid, load, vocabulary
+from .manifest import experiments, grid, vocabulary
+from .manifest.read import load
+from .manifest.schema import Manifest
 from .models import heard, load_model
 from .report import page, plots, status
 from .runner.run import run

@@ -134,7 +134,7 @@ def demo(
         lr_scheduler: of all stages; None: cosine down to 0.01 of lr.
         folder: of the corpus, in the data folder.
         model: the network's dense form.
-        task: as in `manifest.load`.
+        task: as in `read.load`.
     """
     raw = _short(
         folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size

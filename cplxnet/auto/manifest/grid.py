@@ -73,7 +73,7 @@ def expand(
         replicates: adds "seed": 0, ..., replicates - 1 as the last path.
         label: the varied values of a manifest -> its key in the result (file name without .json).
         title: the same -> its "name"; None: the template's name and the label.
-        task: as in `manifest.load`.
+        task: as in `read.load`.
 
     Raises:
         ManifestError: the template, a path of the grid, or any resulting manifest is wrong; all
@@ -120,7 +120,7 @@ def edit(manifest: Manifest, changes: Values, *, task: Vocabulary | None = None)
     Args:
         manifest: is left as it is.
         changes: dotted JSON path -> value. The last key of a path may be new.
-        task: as in `manifest.load`.
+        task: as in `read.load`.
 
     Raises:
         ManifestError: a path leads nowhere, or the result is wrong.

@@ -10,9 +10,10 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 KL = "kl"  # the loss that sums the KL divergence of variational layers; every task has it
 
@@ -93,6 +94,8 @@ def keywords(function: Callable[..., Any], *, given: tuple[str, ...] = ()) -> ty
         function: builds the component. An argument without annotation may be anything.
         given: the arguments that are not the manifest's to set.
     """
+    from pydantic import ConfigDict, Field, create_model  # here: `provide` is called at every start
+
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     fields: dict[str, Any] = {}
