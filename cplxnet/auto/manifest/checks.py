@@ -55,8 +55,8 @@ def _order(stages: Row, order: list[Any]) -> Iterator[Fault]:
     for k, name in enumerate(order):
         if name and name in order[:k]:
             yield Fault(f"stage_order.{k}", "a stage for the second time", name, "each stage once")
-    for name in stages:
-        if order and name not in order:
+    for name, stage in stages.items():
+        if order and stage and name not in order:
             problem = "a stage that stage_order leaves out"
             yield Fault(f"stages.{name}", problem, name, "every stage in stage_order")
 

@@ -128,7 +128,6 @@ ACCEPTED = {
     "dict_type": "an object {{...}}",
     "model_type": "an object {{...}}",
     "tuple_type": "a list",
-    "too_short": "at least one",
     "string_too_short": "at least one",
     "invalid_key": "a string",
     "greater_than": "more than {gt}",

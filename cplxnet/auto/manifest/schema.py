@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Sized
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -93,6 +94,13 @@ def _check_scalar(value: Any) -> Any:
     return value
 
 
+def _check_not_empty(value: Sized) -> Sized:
+    # pydantic's min_length counts the sound items alone, and adds a fault to theirs
+    if not value:
+        raise ValueError("at least one")
+    return value
+
+
 def Known(what: str) -> AfterValidator:
     """A name that refers to a `what`, looked up in the context."""
 
@@ -119,10 +127,14 @@ Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Table = Annotated[dict[Name, V], AfterValidator(FrozenDict)]
 Weights = Annotated[
     dict[Annotated[Name, Known("objective term")], Weight],
-    Field(min_length=1),
+    AfterValidator(_check_not_empty),
     AfterValidator(FrozenDict),
 ]
-Order = Annotated[tuple[Annotated[Name, Known("stage")], ...], Field(strict=False, min_length=1)]
+Order = Annotated[
+    tuple[Annotated[Name, Known("stage")], ...],
+    Field(strict=False),
+    AfterValidator(_check_not_empty),
+]
 
 
 # --- the parts of a manifest

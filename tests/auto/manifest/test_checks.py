@@ -100,6 +100,15 @@ def test_nothing_further_is_said_of_a_name_that_is_unknown():
     ]
 
 
+def test_an_unknown_stage_is_one_fault():
+    raw = valid()
+    raw["stages"] = {"dense": raw["stages"]["dense"]}
+    raw["stage_order"] = ["dens"]
+    assert list(faults_of(raw)) == ["stage_order.0", "stages.dense"]
+    raw = put(valid(), "stages.dense.objective", {"los": 1.0})
+    assert list(faults_of(raw)) == ["stages.dense.objective.los"]
+
+
 def test_types_and_references_are_named_together():
     raw = put(valid(), "stages.sparsify.n_epochs", -1)
     raw = put(drop(raw, "stages.sparsify.model"), "stages.dense.early.patience", "x")
