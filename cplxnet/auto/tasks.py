@@ -1,7 +1,8 @@
 """Which tasks there are, and what a task offers: the one place where `auto` and a task meet.
 
-A task is a package with the names of `Task`. The runner reaches datasets, features, networks and scores through it and
-by the short names it registers, so that a second task is a second package beside `musicnet` and a call of `register`.
+A task is a package with the names of `Task`. The runner reaches datasets, features, networks and
+scores through it, by the short names it registers. A second task is a second package beside
+`musicnet` and a call of `register`.
 """
 
 import functools
@@ -97,19 +98,19 @@ def vocabulary(task: str = "musicnet") -> Vocabulary:
 
 
 def vocabulary_of(task: object) -> Vocabulary:
-    """The vocabulary for a manifest whose key "task" is `task`; musicnet's where that names none."""
+    """The vocabulary for a manifest's key "task"; musicnet's where that names no task."""
     return vocabulary(task if isinstance(task, str) and task in TASKS else "musicnet")
 
 
 def _try_optimizer(name: str, **options: Any) -> None:
-    """Build an optimiser on two parameters of one number; it raises what torch raises for unusable options."""
+    """Build an optimiser on two parameters of one number; raise what torch raises."""
     number = torch.zeros(1, device="cpu")
     model = torch.nn.ParameterDict({"weight": number.clone(), "log_sigma2": number})
     make_optimizer(model, name, **options)
 
 
 def _try_schedule(name: str, *, n_epochs: int, **options: Any) -> None:
-    """Compute a schedule's factor in the first and the last epoch; ValueError: it is no learning rate's."""
+    """Compute a schedule's factor in the first and the last epoch; ValueError: it is unusable."""
     for epoch in (0, n_epochs - 1):
         factor = SCHEDULES[name](epoch, n_epochs, **options)
         if not 0 <= factor < math.inf:

@@ -105,7 +105,7 @@ def _keywords(
 
     if name in vocabulary.options:
         try:
-            # as JSON, where a list is right for arguments that are lists and for those that are tuples
+            # as JSON, where a list is right for arguments that are lists and that are tuples
             vocabulary.options[name].model_validate_json(json.dumps(options))
         except ValidationError as error:
             yield from type_faults(error, vocabulary.options[name], path)

@@ -142,8 +142,8 @@ ACCEPTED = {
 
 
 def place(item: ErrorDetails) -> tuple[int | str, ...]:
-    """Where pydantic found an error: the keys from the top, without its marks."""
-    return tuple(key for key in item["loc"] if key != "[key]")
+    """Where pydantic found an error: the keys from the top, without its mark on a table's key."""
+    return item["loc"][:-1] if item["loc"][-1:] == ("[key]",) else item["loc"]
 
 
 def type_faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> Iterator[Fault]:
@@ -168,9 +168,6 @@ def _fault(
     context = item.get("ctx", {})
     if kind == "unknown_name":
         return unknown(path, value, known=context["known"], what=context["what"])
-
-    if kind == "string_unicode":
-        return Fault(path, "not Unicode text", value, "no unpaired surrogates")
 
     if kind == "missing":
         return Fault(path, "missing key", accepted=_description(root, where))

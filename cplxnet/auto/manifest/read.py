@@ -76,8 +76,9 @@ def parse(
     Raises:
         ManifestError: with every fault of it.
     """
-    faults = list(faults)
-    if not isinstance(raw, Mapping):
+    raw, own_faults = strict_json.plain(raw, source=source)
+    faults = [*faults, *own_faults]
+    if not isinstance(raw, dict):
         fault = Fault("", "not an object", raw, 'an object with the key "schema"')
         raise ManifestError(source, [*faults, fault])
 
@@ -87,38 +88,28 @@ def parse(
 
     task = task or vocabulary.of_task(raw.get("task"))
     manifest = None
-    sound = raw
     try:
         manifest = Manifest.model_validate(raw, context=task.names(raw))
     except ValidationError as error:
         faults += type_faults(error, Manifest)
-        sound = _without_faults(raw, error)
-    faults += check(sound, task)
+        raw = _without_faults(raw, error)
+    faults += check(raw, task)
 
     if faults or manifest is None:
         raise ManifestError(source, faults)
     return manifest
 
 
-def _without_faults(raw: Mapping[str, Any], error: ValidationError) -> Mapping[str, Any]:
-    """A copy of `raw` with ABSENT in the place of each faulty value."""
-    sound = _editable(raw)
+def _without_faults(raw: dict[str, Any], error: ValidationError) -> dict[str, Any]:
+    """Put ABSENT in the place of each faulty value."""
     for item in error.errors(include_url=False):
-        if not place(item):
-            return {}
         *parents, last = place(item)
-        part: Any = sound
+        part: Any = raw
         for key in parents:
             part = part[key] if part is not ABSENT else part
         if part is not ABSENT and item["type"] != "missing":
             part[last] = ABSENT
-    return sound
-
-
-def _editable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _editable(item) for key, item in value.items()}
-    return [_editable(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return raw
 
 
 def is_older(raw: Any) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Sized
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -82,16 +81,12 @@ def _check_option(value: Any) -> Any:
 
 
 def _check_scalar(value: Any) -> Any:
-    is_usable = value is None or isinstance(value, (bool, int, float, str))
-    if isinstance(value, float):
-        is_usable = math.isfinite(value)
-    if isinstance(value, str):
-        is_usable = not re.search("[\ud800-\udfff]", value)
     if isinstance(value, int) and abs(value) > MAX_WHOLE:
         raise ValueError(f"a whole number of at most {MAX_WHOLE}")
-    if not is_usable:
-        raise ValueError("null, true, false, a finite number, a string, or a list of those")
-    return value
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if is_finite and (value is None or isinstance(value, (bool, int, float, str))):
+        return value
+    raise ValueError("null, true, false, a finite number, a string, or a list of those")
 
 
 def _check_not_empty(value: Sized) -> Sized:

@@ -1,9 +1,10 @@
-"""JSON read without forgiveness (size, nesting, duplicate keys), and written one way."""
+"""JSON read strictly (size, nesting, duplicate keys, broken Unicode), and written one way."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def read(path: str | Path) -> bytes:
 
 
 def parse(text: str | bytes, *, source: str | Path) -> tuple[Any, list[Fault]]:
-    """The JSON value in `text`, and a fault for every duplicate key.
+    """The JSON value in `text`, and its faults as `plain` finds them.
 
     NaN and Infinity come through as floats: whoever checks the value's type knows its path.
 
@@ -73,28 +74,48 @@ def parse(text: str | bytes, *, source: str | Path) -> tuple[Any, list[Fault]]:
         problem = f"not a usable number: {error}"
         accepted = "integers of up to 4300 digits"
     else:
-        faults: list[Fault] = []
-        return _plain(value, (), faults, source), faults
+        return plain(value, source=source)
     raise ManifestError(source, [Fault("", problem, accepted=accepted)])
 
 
-def _plain(value: Any, path: tuple[str, ...], faults: list[Fault], source: str | Path) -> Any:
-    """`value` in plain dicts; keys given twice are added to `faults`."""
-    if len(path) > MAX_DEPTH:
-        accepted = f"at most {MAX_DEPTH} levels"
-        raise ManifestError(
-            source, [Fault(".".join(path[:4]), "nested too deeply", accepted=accepted)]
-        )
+def plain(value: Any, *, source: str | Path) -> tuple[Any, list[Fault]]:
+    """A copy of `value` in dicts and lists, with a fault for each part that JSON cannot say.
 
-    if isinstance(value, _Pairs):
-        for key in value.twice:
-            faults.append(Fault(".".join((*path, key)), "key given twice", key, "each key once"))
-        return {key: _plain(item, (*path, key), faults, source) for key, item in value.items()}
+    Those are keys given twice and text that is not Unicode (half a surrogate pair: it is escaped).
 
-    if isinstance(value, list):
-        return [_plain(item, (*path, str(k)), faults, source) for k, item in enumerate(value)]
+    Raises:
+        ManifestError: nested too deeply.
+    """
+    faults: list[Fault] = []
 
-    return value
+    def copied(value: Any, path: tuple[str, ...]) -> Any:
+        if len(path) > MAX_DEPTH:
+            accepted = f"at most {MAX_DEPTH} levels"
+            fault = Fault(".".join(path[:4]), "nested too deeply", accepted=accepted)
+            raise ManifestError(source, [fault])
+
+        if isinstance(value, Mapping):
+            for key in value.twice if isinstance(value, _Pairs) else []:
+                faults.append(
+                    Fault(".".join((*path, key)), "key given twice", key, "each key once")
+                )
+            return {
+                copied(key, (*path, str(key))): copied(item, (*path, str(key)))
+                for key, item in value.items()
+            }
+
+        if isinstance(value, (list, tuple)):
+            return [copied(item, (*path, str(k))) for k, item in enumerate(value)]
+
+        if isinstance(value, str) and not value.isascii():
+            safe = value.encode("utf-8", "backslashreplace").decode("utf-8")
+            if safe != value:
+                accepted = "no unpaired surrogates"
+                faults.append(Fault(".".join(path), "not Unicode text", value, accepted))
+            return safe
+        return value
+
+    return copied(value, ()), faults
 
 
 def pretty(value: Any) -> str:

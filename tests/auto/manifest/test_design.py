@@ -1,4 +1,4 @@
-"""`extra/design.md` describes every key of a manifest, with its default and an example that loads."""
+"""`extra/design.md` describes every key of a manifest, its default, and an example that loads."""
 
 import json
 import re
