@@ -49,10 +49,24 @@ def make_schedule(spec: Component | None, n_epochs: int) -> Callable[[int], floa
     return functools.partial(SCHEDULES[spec.name], n_epochs=n_epochs, **spec.kwargs)
 
 
-def _adam(groups: Iterable[dict[str, Any]], **options: Any) -> torch.optim.Adam:
+def _adam(
+    groups: Iterable[dict[str, Any]],
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    amsgrad: bool = False,
+    decoupled_weight_decay: bool = False,
+) -> torch.optim.Adam:
     return torch.optim.Adam(
-        groups, fused=True, **options
-    )  # one pass over the parameters; on CPU 8 times the loop
+        groups,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        amsgrad=amsgrad,
+        decoupled_weight_decay=decoupled_weight_decay,
+        fused=True,  # one pass over the parameters; on CPU 8 times the loop
+    )
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": _adam}
