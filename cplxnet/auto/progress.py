@@ -3,13 +3,10 @@
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from tqdm import tqdm
 from tqdm.auto import tqdm as tqdm_auto
-
-Item = TypeVar("Item")
 
 
 @functools.cache
@@ -21,20 +18,25 @@ def _terminal(path: str) -> TextIO:
 
 
 def bar(*args: Any, **options: Any) -> tqdm:
-    """A tqdm bar with this package's settings.
+    """A tqdm bar with this package's settings; arguments as of tqdm.
 
     The environment variable CPLXNET_PROGRESS asks for another kind: text (also in a notebook), off, or the path of a
     file or terminal to draw on, so that a notebook run by a command shows its bars there and keeps none.
+
+    Raises:
+        ValueError: another value of CPLXNET_PROGRESS.
     """
     how = os.environ.get("CPLXNET_PROGRESS", "auto")
     if "/" in how:
         options["file"] = _terminal(how)
     elif how not in ("auto", "text", "off"):
         raise ValueError(f"expected CPLXNET_PROGRESS of auto, text, off or a path, got {how!r}")
-    kind = tqdm_auto if how == "auto" else tqdm
     if how == "off":
         options["disable"] = True
-    return kind(*args, **({"dynamic_ncols": True, "mininterval": 0.5} | options))
+
+    kind = tqdm_auto if how == "auto" else tqdm
+    defaults = {"unit": "batch", "dynamic_ncols": True, "mininterval": 0.5}
+    return kind(*args, **(defaults | options))
 
 
 def say(text: str) -> None:
@@ -43,11 +45,9 @@ def say(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
 
-def ticking(
-    shown: tqdm, items: Iterable[Item], check: Callable[[], None] = lambda: None
-) -> Iterator[Item]:
-    """`items` in order, the bar `shown` one further after each; `check` is called before each and may raise."""
-    for item in items:
-        check()
-        yield item
-        shown.update()
+def duration(seconds: float) -> str:
+    """A time in words: 45 s, 12 min, 2 h 05 min."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"

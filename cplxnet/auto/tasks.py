@@ -30,6 +30,8 @@ class Dataset(Protocol):
 
     def windows(self, index: Tensor) -> tuple[Tensor, Tensor]: ...
 
+    def draw(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]: ...
+
 
 class Task(Protocol):
     """What a task package offers; every mapping is from the short names that manifests use."""

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from cplxnet.auto import run_many
-from cplxnet.auto.runner import trainer
 from cplxnet.auto.runner.folder import RunFolder
 
 N_KILLS = 20
@@ -22,22 +21,20 @@ N_KILLS = 20
 
 def noted(folder: Path) -> None:
     """Log epochs, before their checkpoint is written, and runs done."""
-    log_epoch, update = trainer.Session._log, RunFolder.update
+    update = RunFolder.update
 
     def line(text: str) -> None:
         with (folder / "log.txt").open("a") as file:
             file.write(f"{text} {os.getpid()}\n")
 
-    def noted_epoch(self, epoch, **options):
-        line(f"{self.files.path.name} {epoch['stage']} {epoch['epoch']}")
-        log_epoch(self, epoch, **options)
-
     def noted_update(self, **changes):
+        if changes.get("left_s") is not None:  # after an epoch
+            line(f"{self.path.name} {changes['stage']} {changes['epoch'] - 1}")
         update(self, **changes)
         if changes.get("state") == "done":
             line(f"{self.path.name} done 0")
 
-    trainer.Session._log, RunFolder.update = noted_epoch, noted_update
+    RunFolder.update = noted_update
 
 
 def start(folder: Path, data: Path) -> int:

@@ -5,7 +5,7 @@ import runpy
 import sys
 import time
 
-from cplxnet.auto.runner import run
+from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.sweep import cluster
 
 
@@ -15,6 +15,6 @@ def slowly(*_):
 
 
 if __name__ == "__main__":
-    run._tell = cluster._stop = slowly
+    RunFolder.record = cluster._stop = slowly
     sys.argv[0] = "cplxnet.auto"
     runpy.run_module("cplxnet.auto", run_name="__main__", alter_sys=True)

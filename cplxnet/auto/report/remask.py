@@ -23,7 +23,7 @@ from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import load_model, read_manifest
 from cplxnet.auto.progress import bar
 from cplxnet.auto.runner import stages
-from cplxnet.auto.runner.components import Materials
+from cplxnet.auto.runner.components import Components
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.train.loop import predict
 from cplxnet.nn.sparsity import variational_layers
@@ -76,7 +76,7 @@ def remask(
             f"{source}: expected a manifest that differs in name and threshold only, got another"
         )
     old, new = RunFolder(source), RunFolder(into)
-    fingerprints = Materials(after, device=device, data=Path(data)).fingerprints
+    fingerprints = Components(after, device=device, data=Path(data)).fingerprints
     keys: dict[str, str | None] = {"old": None, "new": None}
     results: dict[str, Any] = {}
     for number, name in enumerate(_unmasked(after)):
@@ -122,7 +122,7 @@ def _unmasked(manifest: Manifest) -> Iterator[str]:
 def score_at(
     model: nn.Module,
     manifest: Manifest,
-    materials: Materials,
+    materials: Components,
     *,
     threshold: float,
     scorer: str = "validation",
@@ -133,7 +133,7 @@ def score_at(
     """
     masked = materials.build(manifest.stage(TUNE))
     stages.inherit(masked, model, threshold=threshold)
-    target, logit = predict(masked, materials.feed(manifest.scorers[scorer].feed), materials.inputs)
+    target, logit = predict(masked, materials.feed(manifest.scorers[scorer].feed))
     return float(materials.task.pooled_average_precision(target, logit))
 
 
@@ -182,7 +182,7 @@ def _best(
     for name in names:
         model, manifest = load_model(folder / name, SPARSIFY)
         threshold = threshold_for(model, compression)
-        materials = Materials(manifest, device=device, data=data)
+        materials = Components(manifest, device=device, data=data)
         tried.append(
             (score_at(model.to(device), manifest, materials, threshold=threshold), name, threshold)
         )

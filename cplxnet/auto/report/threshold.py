@@ -17,7 +17,7 @@ from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import load_model
 from cplxnet.auto.progress import bar
-from cplxnet.auto.runner.components import Materials
+from cplxnet.auto.runner.components import Components
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.sweep.run_many import run_many
 
@@ -49,7 +49,7 @@ def scan(
     with bar(total=len(found) * len(at), desc="thresholds", unit="score") as shown:
         for (folder, run), manifest in found.items():
             model = load_model(Path(folder) / run, SPARSIFY)[0].to(device)
-            materials = Materials(manifest, device=device, data=Path(data))
+            materials = Components(manifest, device=device, data=Path(data))
             own: dict[str, object] = {
                 "folder": folder,
                 "run": run,

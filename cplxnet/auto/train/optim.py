@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cplxnet.auto.manifest.schema import Component
 
@@ -75,20 +75,44 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": _adam}
 def make_optimizer(
     model: nn.Module, name: str, *, lr: float, lr_log_sigma2: float | None = None, **options: Any
 ) -> torch.optim.Optimizer:
-    """An optimiser over the model's parameters; `log_sigma2` may have a learning rate of its own."""
-    named = [(key, p) for key, p in model.named_parameters() if p.requires_grad]
-    own = {key for key, _ in named if key.endswith("log_sigma2") and lr_log_sigma2 is not None}
-    groups = [{"params": [p for key, p in named if key not in own], "lr": lr}]
-    if own:
-        groups.append({"params": [p for key, p in named if key in own], "lr": lr_log_sigma2})
+    """An optimiser over the model's parameters.
+
+    Weight decay pulls weights towards zero. On log_sigma2 it would be another prior, so it never acts there.
+
+    Args:
+        name: of `OPTIMIZERS`.
+        lr: learning rate at the start of the stage.
+        lr_log_sigma2: that of log_sigma2; None: `lr`.
+        options: what else the optimiser takes, `betas`, `eps` or `weight_decay` say.
+    """
+    weights: list[nn.Parameter] = []
+    log_sigma2: list[nn.Parameter] = []
+    apart = lr_log_sigma2 is not None or bool(options.get("weight_decay"))
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_apart = apart and key.endswith("log_sigma2")
+            (log_sigma2 if is_apart else weights).append(parameter)
+
+    groups: list[dict[str, Any]] = [{"params": weights, "lr": lr}]
+    if log_sigma2:
+        groups.append({"params": log_sigma2, "lr": lr if lr_log_sigma2 is None else lr_log_sigma2})
+        if "weight_decay" in options:
+            groups[1]["weight_decay"] = 0.0
     return OPTIMIZERS[name](groups, **options)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Set every group's learning rate to its start value times `factor`; returns the first group's."""
+    """Set every group's learning rate to its start value times `factor`; returns the first group's.
+
+    A rate that is a tensor, as a captured CUDA graph needs it, is changed in place.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-    return optimizer.param_groups[0]["lr"]
+        start = group.setdefault("initial_lr", float(group["lr"]))
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(start * factor)
+        else:
+            group["lr"] = start * factor
+    return optimizer.param_groups[0]["initial_lr"] * factor
 
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
@@ -105,6 +129,6 @@ def load_named_state(
     for key, p in model.named_parameters():
         if key in state:
             optimizer.state[p] = {
-                name: value.to(p.device, copy=True) if isinstance(value, torch.Tensor) else value
+                name: value.to(p.device, copy=True) if isinstance(value, Tensor) else value
                 for name, value in state[key].items()
             }

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from cplxnet import files
 from cplxnet.auto.runner import lock
-from cplxnet.auto.runner.owner import Owner
+from cplxnet.auto.runner.lock import Owner
 
 SHORT_S = 1.2  # a beat each 0.1 s
 
@@ -90,10 +91,8 @@ def test_one_whose_process_is_gone_is_taken_at_once(tmp_path, processes):
 def stranger(place, timeout_s, generation=3):
     """A claim of a process on a machine of which nothing is known."""
     owner = Owner(1, "elsewhere", "another boot/1", 1)
-    lock._publish(
-        lock._file(place, generation),
-        {"owner": owner._asdict(), "timeout_s": timeout_s, "released": False},
-    )
+    content = {"owner": owner._asdict(), "timeout_s": timeout_s, "released": False}
+    files.write_json(place.with_name(f"{place.name}.{generation}"), content)
 
 
 def test_one_on_another_machine_is_taken_after_silence_as_watched(tmp_path):
