@@ -1,4 +1,4 @@
-"""What a corpus holds, as tables: hours, notes per class, polyphony, composers; and pictures of one recording."""
+"""What a corpus holds: tables of recordings, notes and polyphony, and a picture of a recording."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +45,7 @@ def notes_per_class(path: Path) -> np.ndarray:
 
 
 def polyphony(path: Path) -> np.ndarray:
-    """Share of the time in which 0, 1, 2, ... classes sound at once in the file at `path`: float64, sums to 1."""
+    """Share of the time in which 0, 1, 2, ... classes sound at once: float64, sums to 1."""
     samples = np.zeros(N_NOTES + 1, np.int64)
     for item in recordings.recordings(path):
         end = len(item.data)
@@ -64,7 +64,13 @@ def spectrogram(
     begin_s: float = 0.0,
     seconds: float = 10.0,
 ) -> None:
-    """The spectrum over time of `seconds` of `item` from `begin_s` on, in dB, each note a line at its pitch."""
+    """The spectrum of `item` over time, in dB, each note a line at its pitch.
+
+    Args:
+        axes: where to draw.
+        item: the recording. rate_hz: its sampling rate.
+        begin_s, seconds: the part to show.
+    """
     first, last = int(begin_s * rate_hz), int((begin_s + seconds) * rate_hz)
     signal = item.data[first:last].astype(np.float64)
     size = min(_SPECTRUM_WINDOW, len(signal))

@@ -1,4 +1,6 @@
-"""What would poison an experiment is refused, or put right with a notice; each text names member, line and value."""
+"""What would poison an experiment is refused, or put right with a notice; each text names member,
+line and value.
+"""
 
 import io
 import pickle
@@ -16,7 +18,7 @@ from scipy.io import wavfile
 
 from cplxnet.musicnet import recordings
 from extra.corpora import archive
-from extra.corpora.archive import labels, metadata, stores, unpickle, wav
+from extra.corpora.archive import labels, published, stores, unpickle, wav
 
 
 def samples(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
@@ -336,7 +338,7 @@ def test_npz_members_refused(tmp_path):
 
 
 def test_metadata(tmp_path):
-    found = metadata.read(tiny.metadata(tmp_path / "m.csv"))
+    found = published.read_metadata(tiny.metadata(tmp_path / "m.csv"))
     assert (
         found[1727]["composition"] == "Piano Quintet in A major"
         and found[2131]["ensemble"] == "Solo Cello"
@@ -354,7 +356,7 @@ def test_metadata(tmp_path):
     ):
         (tmp_path / "m.csv").write_text(text)
         with pytest.raises(archive.ArchiveError, match=match):
-            metadata.read(tmp_path / "m.csv")
+            published.read_metadata(tmp_path / "m.csv")
 
 
 def test_a_changed_byte_is_found_by_its_checksum(tmp_path):
