@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from slow_tests import SlowTests
 from small import quick, small
 
 from cplxnet.musicnet import recordings
@@ -15,6 +16,16 @@ SCALE = 48 + np.array(
 )  # C major, MIDI 48 to 72
 
 torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 still holds
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-slow", action="store_true", help="write tests/slow.txt from the tests of this run"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(SlowTests(write=config.getoption("--write-slow")))
 
 
 @pytest.fixture(autouse=True)
