@@ -120,17 +120,17 @@ def _transcribe(options: argparse.Namespace) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     try:
-        from legacy import older  # beside the package, not in it
+        from legacy import translate  # beside the package, not in it
     except ModuleNotFoundError as error:
         raise ValueError(
             "translate: expected the folder legacy/ of a checkout, got none; run it from there"
         ) from error
     if options.old.is_dir():
-        made = older.translate_folder(options.old, options.new)
+        made = translate.translate_folder(options.old, options.new)
         print(f"{len(made)} manifests in {options.new}")
         notes = dict.fromkeys(note for found in made.values() for note in found)
     else:
-        notes = dict.fromkeys(older.translate_file(options.old, options.new)[1])
+        notes = dict.fromkeys(translate.translate_file(options.old, options.new)[1])
         print(f"manifest: {options.new}")
     print(*notes, sep="\n")
     return 0

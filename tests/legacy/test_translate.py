@@ -9,7 +9,7 @@ from cplxnet.auto import __main__ as command
 from cplxnet.auto import load
 from cplxnet.auto.manifest import experiments, grid
 from cplxnet.auto.manifest.read import ManifestError
-from legacy import older
+from legacy import translate
 
 ROOT = "cplxpaper.musicnet"
 ADAM = {"cls": "<class 'torch.optim.adam.Adam'>", "lr": 0.001, "betas": [0.9, 0.999], "eps": 1e-08}
@@ -120,7 +120,7 @@ def write(folder: Path, raw: dict, name: str = "musicnet[003]-101.json") -> Path
 
 def test_the_same_experiment_as_ours(tmp_path: Path) -> None:
     """The translation of an experiment that both systems have is ours to the last resolved value."""
-    made, notes = older.translate_file(write(tmp_path, old()), tmp_path / "new.json")
+    made, notes = translate.translate_file(write(tmp_path, old()), tmp_path / "new.json")
     ours = experiments.experiment_1()["c2.5e-03-r3"]
     assert made.fingerprint() == grid.edit(ours, {"name": "an own example"}).fingerprint()
     assert load(tmp_path / "new.json") == made and made.seed == 3
@@ -135,7 +135,7 @@ def test_defaults_are_those_of_the_older_system(tmp_path: Path) -> None:
     del raw["model"]["legacy"], raw["datasets"]["test"]["stride"], raw["features"]["shift"]
     raw["stages"]["fine-tune"]["early"] = {key: EARLY[key] for key in ("cls", "scorer")}
     raw["objective_terms"]["kl_div"] = cls("auto.objective.ARDPenaltyObjective")
-    made, _ = older.translate_file(write(tmp_path, raw, "no-replicate.json"))
+    made, _ = translate.translate_file(write(tmp_path, raw, "no-replicate.json"))
     sparsify, early = made.stage("sparsify"), made.stage("fine-tune").early
     assert sparsify.grad_clip == 0.5 and sparsify.early is None and sparsify.restart is False
     assert sparsify.optimizer.lr == 1e-3 and sparsify.lr_scheduler.name == "trabelsi2017"
@@ -163,7 +163,7 @@ def test_the_earlier_form(tmp_path: Path) -> None:
     for name, kind in (("dense", ""), ("sparsify", "ARD"), ("fine-tune", "Masked")):
         raw["stages"][name]["model"] = cls(f"musicnet.complex.extensions.CplxDeepConvNet{kind}")
         raw["stages"][name]["early"] = {"feed": "valid", "patience": 200}
-    made, notes = older.translate_file(write(tmp_path, raw))
+    made, notes = translate.translate_file(write(tmp_path, raw))
     assert [
         stage.model.name.removeprefix("complex.DeepConvNet") for stage in made.all_stages()
     ] == [
@@ -209,7 +209,7 @@ def test_all_that_has_no_counterpart_is_named_at_once(tmp_path: Path) -> None:
             part = part[key]
         part[last] = value
     with pytest.raises(ManifestError, match=f"{len(UNTRANSLATABLE)} faults") as caught:
-        older.translate_file(write(tmp_path, raw), tmp_path / "new.json")
+        translate.translate_file(write(tmp_path, raw), tmp_path / "new.json")
     assert {fault.path: fault.value for fault in caught.value.faults} == UNTRANSLATABLE
     assert not (tmp_path / "new.json").exists()
 
@@ -225,7 +225,7 @@ def test_parts_of_another_type_are_faults(tmp_path: Path, path: str, value: obje
         part = part[key]
     part[last] = value
     with pytest.raises(ManifestError, match=path.replace("-", "[-_]")):
-        older.translate_file(write(tmp_path, raw))
+        translate.translate_file(write(tmp_path, raw))
 
 
 def test_load_names_the_translator(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_manifest_of_this_system_is_not_translated(tmp_path: Path) -> None:
     path = tmp_path / "ours.json"
     experiments.experiment_1()["c1e+00-r0"].save(path)
     with pytest.raises(ManifestError, match="not a manifest of the older system"):
-        older.translate_file(path)
+        translate.translate_file(path)
 
 
 def test_the_command_translates_a_file_and_a_folder(

@@ -1,7 +1,9 @@
-"""The class paths that manifests of the older complex_paper system name, and what they are called here.
+"""The class paths that manifests of the older complex_paper system name, and what they are called
+here.
 
-A path is matched as text against the tables below; nothing is ever imported. It is written `<class 'a.b.C'>` or
-`a.b.C`, and the root `cplxpaper` may be missing: earlier manifests begin at `musicnet` or `auto`.
+A path is matched as text against the tables below; nothing is ever imported. It is written
+`<class 'a.b.C'>` or `a.b.C`, and the root `cplxpaper` may be missing: earlier manifests begin at
+`musicnet` or `auto`.
 """
 
 from __future__ import annotations
@@ -40,10 +42,15 @@ SCHEDULES = {
     "musicnet.trabelsi2017.base.Trabelsi2017LRSchedule": "trabelsi2017",
 }
 STOPPERS = {"musicnet.performance.PooledAveragePrecisionEarlyStopper": "pooled average precision"}
+# What an error shows as accepted.
+MODELS = (
+    "cplxpaper.musicnet.models.{complex,real}.{DeepConvNet,ShallowConvNet,TwoLayerDense}"
+    "{,VD,ARD,Masked}"
+)
 
 
 class Model(NamedTuple):
-    """A network's name here, and what is to be said about it."""
+    """A network's name here, and what there is to say about it."""
 
     name: str
     note: str | None = None
@@ -54,9 +61,9 @@ class Model(NamedTuple):
 
 
 def class_path(text: object) -> str | None:
-    """`a.b.C` of the class string `text`, without the root `cplxpaper`; None if it is no class string."""
-    found = _PATH.fullmatch(text.strip()) if isinstance(text, str) else None
-    return None if found is None else (found[1] or found[2]).removeprefix("cplxpaper.")
+    """`a.b.C` of the class string `text`, without the root `cplxpaper`; None for any other text."""
+    match = _PATH.fullmatch(text.strip()) if isinstance(text, str) else None
+    return None if match is None else (match[1] or match[2]).removeprefix("cplxpaper.")
 
 
 def component(text: object, known: Mapping[str, str]) -> str | None:
@@ -65,15 +72,21 @@ def component(text: object, known: Mapping[str, str]) -> str | None:
 
 
 def model(text: object) -> Model | None:
-    """The network of the class string `text`, such as `<class 'cplxpaper.musicnet.models.complex.DeepConvNetVD'>`."""
-    found = _MODEL.fullmatch(class_path(text) or "")
-    if found is None or (found[2] and found[1] != "complex"):
+    """The network of a class string such as `<class
+    'cplxpaper.musicnet.models.complex.DeepConvNetVD'>`.
+    """
+    match = _MODEL.fullmatch(class_path(text) or "")
+    if match is None or (match[2] and match[1] != "complex"):
         return None
-    field, prefix, architecture, kind = found.groups()
+
+    field, prefix, architecture, kind = match.groups()
     field = "complex" if field == "complex" else "real"
     note = None
     if field == "complex" and architecture == "DeepConvNet" and prefix:
         note = "its first versions had no batch norm; the network here has"
     if field == "complex" and architecture == "ShallowConvNet":
-        note = "had no ReLU after its first linear layer, two layers being named alike; the network here has"
+        note = (
+            "had no ReLU after its first linear layer, two layers being named alike; "
+            "the network here has"
+        )
     return Model(f"{field}.{architecture}{kind or ''}", note)
