@@ -277,7 +277,7 @@ def _datasets(top: Row) -> dict[str, Any]:
 
 
 def _file(row: Row) -> Any:
-    """The file's name alone: a manifest here holds no folders, the data folder is given to `run`."""
+    """The file's name alone: the data folder is given to `run`, not written into manifests."""
     written = row.need("filename")
     if not isinstance(written, str):
         return written
@@ -384,7 +384,7 @@ def _first_model(top: Row, windows: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def _model(row: Row) -> dict[str, Any]:
-    """A model's name, and its first kernel: 3 where `legacy` is true, ours of 6 where it is false."""
+    """A model's name, and its first kernel: 3 where `legacy` is true, else ours of 6."""
     model: dict[str, Any] = {}
     if "cls" in row.left:
         text = row.take("cls")

@@ -1,4 +1,6 @@
-"""What every test shares: set seeds, a modest number of threads, a corpus of seconds and a finished run."""
+"""What every test shares: set seeds, a modest number of threads, a corpus of seconds and a finished
+run.
+"""
 
 from pathlib import Path
 
@@ -37,7 +39,9 @@ def _seeds() -> None:
 def _sine_recording(
     key: str, rng: np.random.Generator, *, seconds: float, beat: float = 0.3
 ) -> recordings.Recording:
-    """Chords of one to three decaying tones (a sine and its octave), a chord each `beat` seconds, one rest in eight."""
+    """Chords of one to three decaying tones (a sine and its octave), a chord each `beat` seconds,
+    one rest in eight.
+    """
     samples, step = int(seconds * RATE_HZ), int(beat * RATE_HZ)
     data, labels = np.zeros(samples), []
     for start in range(0, samples, step):
@@ -63,7 +67,9 @@ def _sine_recording(
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with musicnet_11khz_{train,valid,test}.h5: 3, 2 and 2 recordings of 3 to 5 s of sine chords."""
+    """A folder with musicnet_11khz_{train,valid,test}.h5: 3, 2 and 2 recordings of 3 to 5 s of sine
+    chords.
+    """
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(2018)
     for split, first, count in (("train", 1001, 3), ("valid", 2001, 2), ("test", 3001, 2)):

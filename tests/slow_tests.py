@@ -1,4 +1,5 @@
-"""Which tests `make quick` leaves out: those listed in slow.txt, beside the ones that carry the marker.
+"""Which tests `make quick` leaves out: those listed in slow.txt, beside the ones that carry the
+marker.
 
 The list is measured, not guessed: `python -m pytest --write-slow` writes it anew from the tests
 that it runs. Any other run names, at its end, the slow tests that are not on it.

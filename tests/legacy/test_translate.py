@@ -1,4 +1,6 @@
-"""Manifests of the older complex_paper system: translated key by key, and what has no counterpart named all at once."""
+"""Manifests of the older complex_paper system: translated key by key, and what has no counterpart
+named all at once.
+"""
 
 import json
 from pathlib import Path
@@ -119,7 +121,7 @@ def write(folder: Path, raw: dict, name: str = "musicnet[003]-101.json") -> Path
 
 
 def test_the_same_experiment_as_ours(tmp_path: Path) -> None:
-    """The translation of an experiment that both systems have is ours to the last resolved value."""
+    """An experiment that both systems have is ours to the last resolved value once translated."""
     made, notes = translate.translate_file(write(tmp_path, old()), tmp_path / "new.json")
     ours = experiments.experiment_1()["c2.5e-03-r3"]
     assert made.fingerprint() == grid.edit(ours, {"name": "an own example"}).fingerprint()
@@ -150,7 +152,9 @@ def test_defaults_are_those_of_the_older_system(tmp_path: Path) -> None:
 
 
 def test_the_earlier_form(tmp_path: Path) -> None:
-    """`dataset_sources`, features by kind, a stopper that names a feed, and models named in the stages only."""
+    """`dataset_sources`, features by kind, a stopper that names a feed, and models named in the
+    stages only.
+    """
     raw = old()
     raw["dataset"] = cls("musicnet.dataset.MusicNetRAM")
     raw["dataset_sources"] = {name: {**row} for name, row in raw.pop("datasets").items()}

@@ -129,6 +129,11 @@ def _transfer(
             with bar, open(part, "r+b" if begin else "wb") as file:
                 file.seek(begin)
                 for block in response.iter_content(_BLOCK):
+                    if size is not None and file.tell() + len(block) > size:
+                        raise DownloadError(
+                            f"{address}: expected {size} bytes, the server sends more; "
+                            "try another address"
+                        )
                     file.write(block)
                     bar.update(len(block))
     except (

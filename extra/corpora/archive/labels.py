@@ -9,6 +9,7 @@ understood here.
 import csv
 import io
 import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,8 @@ def from_csv(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
     for number, line in rows:
         if len(line) != len(header):
             raise ArchiveError(
-                f"{where}, line {number}: expected {len(header)} fields, got {len(line)}: {line!r}"
+                f"{where}, line {number}: expected {len(header)} fields, "
+                f"got {len(line)}: {reprlib.repr(line)}"
             )
 
     place = {name: header.index(name) for name in names.values()}
@@ -128,7 +130,7 @@ def from_intervals(
         if not isinstance(fields, (list, tuple)) or len(fields) != 5:
             raise ArchiveError(
                 f"{where}: expected (instrument, note, start_beat, end_beat, note_value) at "
-                f"[{start}, {end}), got {fields!r}"
+                f"[{start}, {end}), got {reprlib.repr(fields)}"
             )
         value = fields[4].encode("latin1") if isinstance(fields[4], str) else fields[4]
         rows.append((f"{where}, interval {k}", [start, end, *fields[:4], value]))
@@ -245,12 +247,16 @@ def _field(name: str, value: object, place: str) -> Any:
             return _finite(value)
     except (ValueError, TypeError, OverflowError):
         expected = "a whole number" if name in _REQUIRED else "a finite number"
-        raise ArchiveError(f"{place}: expected {expected} in {name}, got {value!r}") from None
+        raise ArchiveError(
+            f"{place}: expected {expected} in {name}, got {reprlib.repr(value)}"
+        ) from None
 
     text = value if isinstance(value, bytes) else str(value).encode()
     longest = LABELS["note_value"].itemsize
     if len(text) > longest:
-        raise ArchiveError(f"{place}: expected a note_value of {longest} bytes, got {text!r}")
+        raise ArchiveError(
+            f"{place}: expected a note_value of {longest} bytes, got {reprlib.repr(text)}"
+        )
     return text
 
 

@@ -26,6 +26,7 @@ Tell = Callable[[str], None]  # hears notices of what was put right
 _BUFFER = 1 << 20  # bytes
 # A CSV file is in memory at once; MusicNet's largest has 0.5 MB.
 _LARGEST_TABLE = 1 << 26
+_LARGEST_MEMBER = 1 << 32  # what a WAV file can hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,6 +275,11 @@ def _refuse_strange(member: tarfile.TarInfo, where: str) -> None:
     if member.issym() or member.islnk():
         raise ArchiveError(
             f"{where}: expected files, got {member.name!r}, a link to {member.linkname!r}"
+        )
+    if member.size > _LARGEST_MEMBER:
+        raise ArchiveError(
+            f"{where}: expected members of at most {_LARGEST_MEMBER} bytes, "
+            f"got {member.name!r} of {member.size}"
         )
     if not (member.isfile() or member.isdir()):
         raise ArchiveError(

@@ -87,7 +87,7 @@ def _read_hdf5(path: str, member: str, kind: str, where: str, tell: Tell) -> Ite
     """Samples or labels of the group `member`."""
     try:
         with h5py.File(path, "r") as file:
-            dataset = file[member]["data" if kind == "audio" else "labels"]
+            dataset = _own_dataset(file, member, "data" if kind == "audio" else "labels", where)
             if kind == "labels":
                 yield from tell_all(labels.from_columns(dataset[()], where), tell)
                 return
@@ -101,6 +101,20 @@ def _read_hdf5(path: str, member: str, kind: str, where: str, tell: Tell) -> Ite
         raise ArchiveError(
             f"{where}: expected readable datasets `data` and `labels`, got {error}"
         ) from None
+
+
+def _own_dataset(file: h5py.File, member: str, name: str, where: str) -> h5py.Dataset:
+    """A dataset whose values are in the file itself.
+
+    Raises:
+        ArchiveError: they are in another file, which may be any file of this machine.
+    """
+    links = (file.get(member, getlink=True), file[member].get(name, getlink=True))
+    dataset = file[member][name]
+    has_links = any(isinstance(link, h5py.ExternalLink) for link in links)
+    if has_links or dataset.external or dataset.is_virtual:
+        raise ArchiveError(f"{where}: expected {name} in the file itself, got them in another file")
+    return dataset
 
 
 def _read_npz(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:

@@ -1,5 +1,6 @@
-"""WAV files as blocks of float samples at 44.1 kHz: what is safe is converted with a notice, what is
-not is refused.
+"""WAV files as blocks of samples at 44.1 kHz.
+
+What can be converted safely is, with a notice; anything else is refused.
 
 A file is read forwards once, a block at a time: its length does not matter, and a member of the
 packed archive need not be unpacked. (libsndfile must seek, so `soundfile` cannot read those.)

@@ -10,7 +10,7 @@ import torch
 from matplotlib.colors import to_hex
 
 from cplxnet import nn
-from extra import anatomy, plots_model
+from extra import view_model
 
 matplotlib.use("Agg")
 
@@ -39,7 +39,7 @@ def net() -> torch.nn.Module:
 
 
 def test_layer_table(net: torch.nn.Module) -> None:
-    table = anatomy.layer_table(net, -0.5)
+    table = view_model.layer_table(net, -0.5)
     assert table.index.tolist() == [
         "conv",
         "vd",
@@ -64,7 +64,7 @@ def test_layer_table(net: torch.nn.Module) -> None:
 
 def test_a_layer_with_nothing_left_and_a_network_without_layers(net: torch.nn.Module) -> None:
     net.conv.mask = torch.zeros(4, 3, 2)
-    row = anatomy.layer_table(net, -0.5).loc["conv"]
+    row = view_model.layer_table(net, -0.5).loc["conv"]
     assert (
         row["kept"] == 0
         and np.isnan(row["median"])
@@ -74,11 +74,11 @@ def test_a_layer_with_nothing_left_and_a_network_without_layers(net: torch.nn.Mo
     with pytest.raises(
         ValueError, match="expected linear or convolutional layers in BatchNorm1d, got none"
     ):
-        anatomy.layer_table(torch.nn.BatchNorm1d(3), -0.5)
+        view_model.layer_table(torch.nn.BatchNorm1d(3), -0.5)
 
 
 def test_contents_lists_every_tensor(done: Path, tmp_path: Path) -> None:
-    table = anatomy.contents(done / "1-sparsify.pt")
+    table = view_model.contents(done / "1-sparsify.pt")
     saved = torch.load(done / "1-sparsify.pt", weights_only=True)["model"]
     assert table.index.tolist() == list(saved)
     assert table.loc["fc1.weight_ri"].tolist() == [
@@ -90,16 +90,16 @@ def test_contents_lists_every_tensor(done: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"a\.pt: expected a snapshot with a model, got keys weights"
     ):
-        anatomy.contents(tmp_path / "a.pt")
+        view_model.contents(tmp_path / "a.pt")
 
 
 def test_density_is_the_share_kept_in_blocks() -> None:
     mask = torch.rand(8, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.3
     flat = mask.reshape(8, 20).numpy()
-    assert (anatomy.density(mask).numpy() == flat).all()
+    assert (view_model.density(mask).numpy() == flat).all()
     blocks = flat.reshape(4, 2, 4, 5).mean((1, 3))  # blocks of 2 x 5
-    np.testing.assert_allclose(anatomy.density(mask, most=4).numpy(), blocks, atol=1e-6)
-    assert anatomy.density(mask, most=7).shape == (7, 7)  # blocks that cannot be equal
+    np.testing.assert_allclose(view_model.density(mask, most=4).numpy(), blocks, atol=1e-6)
+    assert view_model.density(mask, most=7).shape == (7, 7)  # blocks that cannot be equal
 
 
 def heights(axes: matplotlib.axes.Axes, colour: str) -> float:
@@ -111,30 +111,29 @@ def heights(axes: matplotlib.axes.Axes, colour: str) -> float:
 
 
 def test_histograms_count_every_weight_once(net: torch.nn.Module) -> None:
-    conv, vd, plain = plots_model.weights(net, threshold=-0.5).axes[:3]
+    conv, vd, plain = view_model.plot_weights(net, threshold=-0.5).axes[:3]
     with_zero = int((net.conv.weight.abs() > 0).sum())
     assert (
-        heights(conv, plots_model.KEPT) == 12
-        and heights(conv, plots_model.DROPPED) == with_zero - 12
+        heights(conv, view_model.KEPT) == 12 and heights(conv, view_model.DROPPED) == with_zero - 12
     )
     assert (
-        heights(vd, plots_model.KEPT) == 19 and heights(vd, plots_model.DROPPED) == 10
+        heights(vd, view_model.KEPT) == 19 and heights(vd, view_model.DROPPED) == 10
     )  # the zero has no logarithm
-    assert heights(plain, plots_model.KEPT) == 12 and plain.get_title("left") == "plain"
-    (axes,) = plots_model.log_alphas(net, threshold=-0.5).axes
-    assert heights(axes, plots_model.KEPT) == 19 and heights(axes, plots_model.DROPPED) == 10
+    assert heights(plain, view_model.KEPT) == 12 and plain.get_title("left") == "plain"
+    (axes,) = view_model.plot_log_alphas(net, threshold=-0.5).axes
+    assert heights(axes, view_model.KEPT) == 19 and heights(axes, view_model.DROPPED) == 10
     assert axes.get_lines()[0].get_xdata()[0] == -0.5
     with pytest.raises(ValueError, match="expected variational layers"):
-        plots_model.log_alphas(net.plain, threshold=-0.5)
+        view_model.plot_log_alphas(net.plain, threshold=-0.5)
 
 
 def test_masks_and_channels_are_drawn_as_they_are(net: torch.nn.Module) -> None:
-    axes = plots_model.masks(net, threshold=-0.5).axes[0]
+    axes = view_model.plot_masks(net, threshold=-0.5).axes[0]
     drawn = axes.images[0]
     colours = drawn.cmap(drawn.norm(drawn.get_array()))[..., 0]
     expected = np.where(net.conv.mask.reshape(4, 6).numpy(), 0.0, 1.0)  # black is kept
     np.testing.assert_allclose(colours, expected)
-    conv, vd, _ = plots_model.channels(net, threshold=-0.5).axes[:3]
+    conv, vd, _ = view_model.plot_channels(net, threshold=-0.5).axes[:3]
     assert conv.get_lines()[0].get_ydata() == pytest.approx([200 / 3, 200 / 3, 200 / 3, 0])
     assert (
         conv.get_title("left") == "conv: 1 of 4 dead" and vd.get_title("left") == "vd: 2 of 6 dead"
@@ -142,11 +141,11 @@ def test_masks_and_channels_are_drawn_as_they_are(net: torch.nn.Module) -> None:
 
 
 def test_the_plane_shows_the_weights_of_a_complex_layer(net: torch.nn.Module) -> None:
-    (axes,) = plots_model.complex_plane(net, "conv", threshold=-0.5).axes
+    (axes,) = view_model.plot_complex_plane(net, "conv", threshold=-0.5).axes
     dropped, kept = axes.get_lines()
     inside = net.conv.weight.detach()[net.conv.mask]
     np.testing.assert_allclose(kept.get_xdata(), inside.real.numpy())
     np.testing.assert_allclose(kept.get_ydata(), inside.imag.numpy())
     assert len(dropped.get_xdata()) == 12 and kept.get_label() == "kept: 12"
     with pytest.raises(ValueError, match="expected a complex layer of conv, got 'vd'"):
-        plots_model.complex_plane(net, "vd", threshold=-0.5)
+        view_model.plot_complex_plane(net, "vd", threshold=-0.5)

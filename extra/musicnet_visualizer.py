@@ -1,4 +1,4 @@
-"""What a corpus holds: tables of recordings, notes and polyphony, and a picture of a recording."""
+"""What a corpus holds, for `musicnet_visualizer.ipynb`: recordings, notes, polyphony, a picture."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,28 +12,33 @@ from matplotlib.ticker import ScalarFormatter
 from cplxnet.musicnet import recordings
 from cplxnet.musicnet.labels import LOWEST_NOTE, N_NOTES, changes_within
 
-_SPECTRUM_WINDOW, _SPECTRUM_HOP = 2048, 512  # samples
+_SPECTRUM_WINDOW = 2048  # samples
+_SPECTRUM_HOP = 512
 
 
 def summary(files: Mapping[str, Path]) -> pd.DataFrame:
-    """A row a recording of `files` (split -> path): split, key, its texts, seconds, notes."""
+    """A row a recording: split, key, its texts, seconds, notes.
+
+    Args:
+        files: split -> a file of recordings.
+    """
     rows = []
     for split, path in files.items():
         rate_hz = recordings.rate_hz(path)
         for item in recordings.recordings(path):
-            texts = (item.composer, item.composition, item.movement, item.ensemble)
-            rows.append((split, item.key, *texts, len(item.data) / rate_hz, len(item.labels)))
-    columns = [
-        "split",
-        "key",
-        "composer",
-        "composition",
-        "movement",
-        "ensemble",
-        "seconds",
-        "notes",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+            rows.append(
+                {
+                    "split": split,
+                    "key": item.key,
+                    "composer": item.composer,
+                    "composition": item.composition,
+                    "movement": item.movement,
+                    "ensemble": item.ensemble,
+                    "seconds": len(item.data) / rate_hz,
+                    "notes": len(item.labels),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def notes_per_class(path: Path) -> np.ndarray:
@@ -51,6 +56,8 @@ def polyphony(path: Path) -> np.ndarray:
         end = len(item.data)
         instants, words = changes_within(item.labels, end)
         sounding = np.bitwise_count(words).sum(1, dtype=np.int64)
+
+        # from the start to the first change no class sounds
         lengths = np.diff(np.concatenate([[0], instants, [end]]))
         np.add.at(samples, np.concatenate([[0], sounding]), lengths)
     return np.trim_zeros(samples, "b") / samples.sum()
@@ -68,24 +75,28 @@ def spectrogram(
 
     Args:
         axes: where to draw.
-        item: the recording. rate_hz: its sampling rate.
+        item: the recording.
+        rate_hz: its sampling rate.
         begin_s, seconds: the part to show.
     """
-    first, last = int(begin_s * rate_hz), int((begin_s + seconds) * rate_hz)
+    first = int(begin_s * rate_hz)
+    last = int((begin_s + seconds) * rate_hz)
     signal = item.data[first:last].astype(np.float64)
+
     size = min(_SPECTRUM_WINDOW, len(signal))
     hz, s, power = scipy.signal.spectrogram(
         signal, rate_hz, nperseg=size, noverlap=max(0, size - _SPECTRUM_HOP)
     )
-    axes.pcolormesh(
-        begin_s + s, hz, 10 * np.log10(power + 1e-12), cmap="Greys", shading="auto", rasterized=True
-    )
-    for label in item.labels[
-        (item.labels["start_time"] < last) & (item.labels["end_time"] > first)
-    ]:
-        pitch = 440 * 2 ** ((label["note"] - 69) / 12)
-        span = np.clip([label["start_time"], label["end_time"]], first, last) / rate_hz
-        axes.plot(span, [pitch, pitch], color="tab:red", linewidth=1.5, alpha=0.8)
+    decibels = 10 * np.log10(power + 1e-12)
+    axes.pcolormesh(begin_s + s, hz, decibels, cmap="Greys", shading="auto", rasterized=True)
+
+    labels = item.labels
+    heard = labels[(labels["start_time"] < last) & (labels["end_time"] > first)]
+    for label in heard:
+        pitch_hz = 440 * 2 ** ((label["note"] - 69) / 12)
+        span_s = np.clip([label["start_time"], label["end_time"]], first, last) / rate_hz
+        axes.plot(span_s, [pitch_hz, pitch_hz], color="tab:red", linewidth=1.5, alpha=0.8)
+
     axes.set(
         xlabel="time, seconds",
         ylabel="frequency, Hz",

@@ -1,4 +1,6 @@
-"""The KL curves against mpmath, a minimum over the prior, Monte Carlo, and the layers of the package."""
+"""The KL curves against mpmath, a minimum over the prior, Monte Carlo, and the layers of the
+package.
+"""
 
 import matplotlib
 import mpmath
@@ -7,8 +9,8 @@ import pytest
 from scipy import optimize, stats
 
 from cplxnet import nn
-from extra import kl_curves, plots_kl
-from extra.kl_curves import EXACT, FITS
+from extra import kl_divergence
+from extra.kl_divergence import EXACT, FITS
 
 matplotlib.use("Agg")
 
@@ -48,7 +50,7 @@ def test_ard_is_the_least_kl_over_priors(name: str, parts: int) -> None:
 @pytest.mark.parametrize("name", EXACT)
 def test_monte_carlo_agrees_within_its_errors_and_would_see_another_constant(name: str) -> None:
     points = np.linspace(-6, 6, 13)
-    mean, error = kl_curves.monte_carlo(name, points, draws=50_000, seed=1)
+    mean, error = kl_divergence.monte_carlo(name, points, draws=50_000, seed=1)
     z = (mean - EXACT[name].value(-points)) / error
     assert 1e-3 < stats.chi2.sf((z**2).sum(), len(z)) < 1 - 1e-3
     wrong = (mean + 0.03 - EXACT[name].value(-points)) / error
@@ -62,9 +64,9 @@ def test_monte_carlo_refuses_what_it_cannot_draw() -> None:
     with pytest.raises(
         ValueError, match="expected a term of complex VD, complex ARD, real VD, real ARD, got 'VD'"
     ):
-        kl_curves.monte_carlo("VD", LOG_ALPHA)
+        kl_divergence.monte_carlo("VD", LOG_ALPHA)
     with pytest.raises(ValueError, match="expected 2 draws at least, got 1"):
-        kl_curves.monte_carlo("real VD", LOG_ALPHA, draws=1)
+        kl_divergence.monte_carlo("real VD", LOG_ALPHA, draws=1)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_monte_carlo_refuses_what_it_cannot_draw() -> None:
     ],
 )
 def test_layers_have_these_curves(kind: type, name: str) -> None:
-    value, gradient = kl_curves.of_layer(kind, LOG_ALPHA)
+    value, gradient = kl_divergence.of_layer(kind, LOG_ALPHA)
     term = {**EXACT, **FITS}[name]
     np.testing.assert_allclose(value, term.value(-LOG_ALPHA), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(gradient, term.gradient(-LOG_ALPHA), rtol=1e-12, atol=1e-14)
@@ -96,16 +98,16 @@ def test_fits_as_published_and_their_slopes() -> None:
 
 
 def test_distances_find_the_largest_gap_and_where() -> None:
-    one = kl_curves.Term(lambda n: np.zeros_like(n), lambda n: np.zeros_like(n))
-    other = kl_curves.Term(lambda n: 3 - np.abs(n + 1), lambda n: -np.exp(n))
-    row = kl_curves.distances({"pair": (one, other)}, np.linspace(-2, 2, 41)).loc["pair"]
+    one = kl_divergence.Term(lambda n: np.zeros_like(n), lambda n: np.zeros_like(n))
+    other = kl_divergence.Term(lambda n: 3 - np.abs(n + 1), lambda n: -np.exp(n))
+    row = kl_divergence.distances({"pair": (one, other)}, np.linspace(-2, 2, 41)).loc["pair"]
     assert row["value"] == pytest.approx(3) and row["value, at log alpha"] == pytest.approx(1)
     assert row["gradient"] == pytest.approx(np.exp(2)) and row["gradient, at log alpha"] == -2
 
 
 def test_figures_show_the_curves_and_the_errors() -> None:
     grid = np.linspace(-8, 6, 15)
-    left, right = plots_kl.values_and_gradients(grid).axes
+    left, right = kl_divergence.plot_exact(grid).axes
     curves = {line.get_label(): line.get_ydata() for line in left.get_lines()}
     np.testing.assert_allclose(curves["real VD"], EXACT["real VD"].value(-grid))
     np.testing.assert_allclose(
@@ -113,16 +115,16 @@ def test_figures_show_the_curves_and_the_errors() -> None:
     )
     assert "nats" in left.get_ylabel() and left.get_xlabel() == "log alpha"
 
-    panels = plots_kl.monte_carlo_errors(grid, draws=500, seed=3).axes
+    panels = kl_divergence.plot_monte_carlo(grid, draws=500, seed=3).axes
     (dots, *_), (bars,) = panels[2].containers[0][0:1], panels[2].containers[0][2]
-    mean, error = kl_curves.monte_carlo(
+    mean, error = kl_divergence.monte_carlo(
         "real VD", grid, draws=500, seed=5
     )  # the third term: seed 3 + 2
     np.testing.assert_allclose(dots.get_ydata(), mean - EXACT["real VD"].value(-grid))
     ends = np.array([segment[:, 1] for segment in bars.get_segments()])
     np.testing.assert_allclose(ends[:, 1] - ends[:, 0], 4 * error)
 
-    top = plots_kl.approximations(grid).axes[0]
+    top = kl_divergence.plot_approximations(grid).axes[0]
     gap = next(
         line for line in top.get_lines() if line.get_label() == "complex VD, fit"
     ).get_ydata()
