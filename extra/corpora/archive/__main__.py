@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   python -m extra.corpora.archive musicnet/ --workers 8      build from the unpacked folder
   python -m extra.corpora.archive musicnet.npz --no-full     build only the 11 kHz files
 
-While it builds it takes 70 GB of disk, after that 27 GB (5.4 GB with --no-full)."""
+While it builds it takes 70 GB of disk, after that 27 GB."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

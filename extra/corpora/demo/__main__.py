@@ -18,8 +18,8 @@ from .build import FULL, IncompleteCorpusWarning, build, build_reference, file_1
 from .pieces import SPLITS
 
 EXAMPLES = """examples:
-  python -m extra.corpora.demo                     data/demo, for `make demo`; 2 to 4 minutes
-  python -m extra.corpora.demo --size reference    data/reference; about 10 minutes
+  python -m extra.corpora.demo                     data/demo, which `make demo` needs
+  python -m extra.corpora.demo --size reference    data/reference, for runs/reference
   python -m extra.corpora.demo --data /scratch     the same in /scratch/demo
 
 What is built already is left as it is, and the command says what there is."""
