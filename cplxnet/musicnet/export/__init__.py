@@ -1,7 +1,7 @@
 """A trained network elsewhere: as an ONNX file, and that file run."""
 
-from .layers import UnknownLayerError
+from .network import OnnxNetwork
 from .onnx import export_onnx
-from .session import OnnxNetwork
+from .real_form import UnknownLayerError
 
 __all__ = ["OnnxNetwork", "UnknownLayerError", "export_onnx"]
