@@ -17,7 +17,7 @@ from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
 
 from . import lock, reuse, stages
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, checkpoint_every_s
 from .components import Components, Feed
 from .folder import RunFolder
 
@@ -55,7 +55,7 @@ class Trainer:
         self.progress = progress
         self.timeout_s = timeout_s
 
-        self.checkpoints = Checkpoints(folder)
+        self.checkpoints = Checkpoints(folder, every_s=checkpoint_every_s(components.device))
         self.optimizer_state: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []  # of the stages that have ended
         self.results: dict[str, Any] = {}  # stage -> its entry in scores.json

@@ -16,6 +16,7 @@ The objective of one batch, of which every step follows the gradient:
 The first term, the loss, is noisy by the posterior of the weights; the second is exact, and left out where C = 0.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from cplxnet.auto.progress import bar
 
+from .graph import Graphed
 from .objective import Objective
 from .state import Training
 
@@ -35,6 +37,7 @@ Batch = tuple[Tensor, Tensor]  # x and notes
 class Feed(Protocol):
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Batch]: ...
+    def draw(self) -> Batch: ...
 
 
 class Diverged(RuntimeError):
@@ -49,12 +52,11 @@ def make_step(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """One step of the optimiser as a function of `(x, notes)`; it returns (loss, KL, gradient norm), shape (3,).
 
-    Nothing in it waits for the device, so it can be captured as a CUDA graph: the gradients stay allocated there.
+    Nothing in it waits for the device, so it can be captured as a CUDA graph (`graph.Graphed`).
     """
-    on_cpu = next(model.parameters()).device.type == "cpu"
 
     def step(x: Tensor, notes: Tensor) -> Tensor:
-        optimizer.zero_grad(set_to_none=on_cpu)
+        optimizer.zero_grad(set_to_none=True)
 
         loss = objective.loss(model(x), notes)
         if loss.requires_grad:
@@ -96,6 +98,9 @@ def train_stage(
     stage = training.stage
     watch = training.watch
     step = make_step(training.model, objective, training.optimizer, stage.grad_clip)
+    graphed = None
+    if training.device.type == "cuda":  # draw and step as one CUDA graph
+        graphed = Graphed(lambda: step(*feed.draw()), training.device, [training.windows])
     n_batches = len(feed)
     total = stage.n_epochs * n_batches
     done = training.n_epochs * n_batches
@@ -114,9 +119,9 @@ def train_stage(
             lr = training.set_rate()
             training.model.train()
             sums = torch.zeros(3, device=training.device)
-            for x, notes in feed:
+            for batch in feed if graphed is None else itertools.repeat((), n_batches):
                 check()
-                sums += step(x, notes)
+                sums += step(*batch) if graphed is None else graphed()
                 shown.update()
 
             loss, kl, grad_norm = (sums / n_batches).tolist()

@@ -8,7 +8,7 @@ from torch import nn
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Stage
-from cplxnet.auto.manifest.schema import Component, Early, Optimizer, Term
+from cplxnet.auto.manifest.schema import Early, ModelChange, Optimizer, Term
 from cplxnet.auto.train.loop import Diverged, make_step, predict, train_stage
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
@@ -38,7 +38,7 @@ def training_of(model, *, n_epochs=1, grad_clip=None, lr=0.1, early=None, score=
         name="dense",
         feed="train",
         n_epochs=n_epochs,
-        model=Component(name="Slope"),
+        model=ModelChange(name="Slope"),
         restart=True,
         reset=True,
         grad_clip=grad_clip,
