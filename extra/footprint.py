@@ -14,15 +14,10 @@ from torch import Tensor
 
 from cplxnet.auto import tasks
 from cplxnet.auto.models import export, heard, load_deployed, load_model, read_manifest
-from cplxnet.auto.report import plots
+from cplxnet.auto.report import style
 from cplxnet.auto.runner.folder import RunFolder
 
-_BARS = (
-    "#0072B2",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-)  # Okabe and Ito (2008): told apart without colour vision
+_BARS = tuple(style.COLOURS[k] for k in (0, 2, 1, 3))
 FORMS = {  # what is exported under each name
     "compact": ("compact.safetensors", "compact"),
     "compact, float16": ("compact-float16.safetensors", "compact-float16"),
@@ -87,15 +82,14 @@ def _least_ms(network: Callable[[Tensor], Tensor], x: Tensor, rounds: int) -> fl
     return 1e3 * min(times)
 
 
+@style.styled
 def plot_footprint(table: pd.DataFrame) -> Figure:
     """Bars of size and of latency, a row a form, each with its value, on logarithmic axes."""
     columns = {"kilobytes": "size, kilobytes"}
     for name in table.columns[table.columns.str.startswith("ms_")]:
         n = name.removeprefix("ms_")
         columns[name] = f"time for {n} window{'' if n == '1' else 's'}, ms"
-    figure, axes = plt.subplots(
-        1, len(columns), figsize=(11, 3.4), sharey=True, layout="constrained"
-    )
+    figure, axes = plt.subplots(1, len(columns), figsize=(11, 3.4), sharey=True)
     for axis, (name, title), colour in zip(axes, columns.items(), _BARS, strict=False):
         bars = axis.barh(table["form"], table[name], color=colour)
         axis.bar_label(
@@ -106,7 +100,8 @@ def plot_footprint(table: pd.DataFrame) -> Figure:
         low, high = table[name].min() / 3, table[name].max() * 6
         axis.set(xlabel=title, xscale="log", xlim=(low, high))
         if high < 1000 * low:  # matplotlib would label every tick, one over the other
-            plots.plain_log(axis)
+            style.plain_log(axis)
+        axis.grid(False)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()
     return figure

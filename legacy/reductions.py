@@ -12,7 +12,7 @@ from cplxnet.auto.manifest.experiments import REDUCTION, C
 def sparsity(folder: str | Path, stage: str = "sparsify") -> pd.DataFrame:
     """Share of irrelevant weights: a row per run and layer that has weights to lose, from the input on.
 
-    folder: of `remask.equalise`. Columns: run, pair (the compression of the run under "sum" that it is compared at),
+    folder: of `equalise`. Columns: run, pair (the compression of the run under "sum" that it is compared at),
     reduction, C, layer, n_par, n_zero (real numbers, biases included), sparsity. Empty while there is none.
     """
     table = report.layers(folder)
@@ -88,7 +88,7 @@ def _labelled(table: pd.DataFrame) -> pd.DataFrame:
     """The columns pair, reduction and C beside those of `report`; run names are <reduction>-x<compression>."""
     if REDUCTION not in table:
         raise ValueError(
-            f"expected runs under sum and under mean, got {sorted(set(table['run']))}; try remask.equalise"
+            f"expected runs under sum and under mean, got {sorted(set(table['run']))}; try equalise"
         )
     named = table.rename(columns={REDUCTION: "reduction", C: "C"})
     pair = named["run"].str.extract(r"-x(\d+(?:\.\d+)?)$")[0].astype(float)
