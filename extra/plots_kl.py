@@ -8,23 +8,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
+from cplxnet.auto.report import style
+from cplxnet.auto.report.style import COLOURS
+
 from .kl_curves import EXACT, FITS, Term, monte_carlo
 
 LOG_ALPHA = "log alpha"
-# Okabe and Ito (2008); VD solid, ARD dashed, so that none rests on colour alone
+# VD solid, ARD dashed, so that none rests on colour alone
 STYLES = {
-    "complex VD": {"color": "#0072B2", "ls": "-"},
-    "complex ARD": {"color": "#0072B2", "ls": "--"},
-    "real VD": {"color": "#D55E00", "ls": "-"},
-    "real ARD": {"color": "#D55E00", "ls": "--"},
-    "complex VD, fit": {"color": "#009E73", "ls": "-."},
-    "real VD, fit": {"color": "#E69F00", "ls": "-."},
+    "complex VD": {"color": COLOURS[0], "ls": "-"},
+    "complex ARD": {"color": COLOURS[0], "ls": "--"},
+    "real VD": {"color": COLOURS[1], "ls": "-"},
+    "real ARD": {"color": COLOURS[1], "ls": "--"},
+    "complex VD, fit": {"color": COLOURS[2], "ls": "-."},
+    "real VD, fit": {"color": COLOURS[4], "ls": "-."},
 }
 
 
+@style.styled
 def values_and_gradients(log_alpha: np.ndarray, *, threshold: float = -0.5) -> Figure:
     """The four exact terms, and the pull of each on log alpha: -dKL/dlog alpha = dKL/dn; the threshold as a line."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     for name, term in EXACT.items():
         left.plot(log_alpha, term.value(-log_alpha), label=name, **STYLES[name])
         right.plot(log_alpha, term.gradient(-log_alpha), **STYLES[name])
@@ -32,13 +36,14 @@ def values_and_gradients(log_alpha: np.ndarray, *, threshold: float = -0.5) -> F
     right.set_ylabel("-dKL / dlog alpha, nats")
     for axes in (left, right):
         _finish(axes, threshold)
-    left.legend(frameon=False)
+    left.legend()
     return figure
 
 
+@style.styled
 def monte_carlo_errors(log_alpha: np.ndarray, *, draws: int, seed: int = 0) -> Figure:
     """Monte Carlo less the exact value for each term, with bars of two standard errors; zero is agreement."""
-    figure, panels = plt.subplots(2, 2, figsize=(10, 5), sharex=True, layout="constrained")
+    figure, panels = plt.subplots(2, 2, figsize=(10, 5), sharex=True)
     for i, (axes, (name, term)) in enumerate(zip(panels.flat, EXACT.items(), strict=True)):
         mean, error = monte_carlo(name, log_alpha, draws=draws, seed=seed + i)
         axes.errorbar(
@@ -52,7 +57,6 @@ def monte_carlo_errors(log_alpha: np.ndarray, *, draws: int, seed: int = 0) -> F
         )
         axes.axhline(0, color="0.3", lw=1)
         axes.set_title(name, loc="left", fontsize=10)
-        axes.grid(alpha=0.25)
     for axes in panels[-1]:
         axes.set_xlabel(LOG_ALPHA)
         axes.xaxis.set_major_locator(MultipleLocator(2))
@@ -60,13 +64,14 @@ def monte_carlo_errors(log_alpha: np.ndarray, *, draws: int, seed: int = 0) -> F
     return figure
 
 
+@style.styled
 def approximations(log_alpha: np.ndarray, *, threshold: float = -0.5) -> Figure:
     """Fits (above) and ARD (below) less the exact VD term of the same field: KL on the left, gradients on the right."""
     others: Mapping[str, Mapping[str, Term]] = {
         "fits": FITS,
         "ARD": {n: t for n, t in EXACT.items() if "ARD" in n},
     }
-    figure, panels = plt.subplots(2, 2, figsize=(10, 6), sharex=True, layout="constrained")
+    figure, panels = plt.subplots(2, 2, figsize=(10, 6), sharex=True)
     for (left, right), (title, terms) in zip(panels, others.items(), strict=True):
         for name, term in terms.items():
             exact = EXACT[f"{name.split()[0]} VD"]
@@ -84,7 +89,7 @@ def approximations(log_alpha: np.ndarray, *, threshold: float = -0.5) -> Figure:
         for axes in (left, right):
             axes.axhline(0, color="0.3", lw=1)
             _finish(axes, threshold, below=title == "ARD")
-        left.legend(frameon=False)
+        left.legend()
     return figure
 
 
@@ -92,4 +97,3 @@ def _finish(axes: Axes, threshold: float, *, below: bool = True) -> None:
     axes.axvline(threshold, color="0.5", lw=1, ls=":", label=f"threshold, {threshold:g}")
     axes.xaxis.set_major_locator(MultipleLocator(2))
     axes.set_xlabel(LOG_ALPHA if below else "")
-    axes.grid(alpha=0.25)

@@ -8,15 +8,18 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from cplxnet.auto.report import style
 from cplxnet.nn.sparsity import variational_layers
 
 from .anatomy import density, kept, weighted_layers
 
-KEPT, DROPPED = "#0072B2", "#E69F00"  # Okabe and Ito (2008)
+KEPT = style.COLOURS[0]
+DROPPED = style.COLOURS[4]
 _COLUMNS = 4
 _MOST_POINTS = 5000
 
 
+@style.styled
 def weights(model: nn.Module, *, threshold: float) -> Figure:
     """Histograms of log10 |w| of the weights that are kept and of those that are not; zeros have no logarithm."""
     figure, panels = _panels(list(weighted_layers(model)))
@@ -29,6 +32,7 @@ def weights(model: nn.Module, *, threshold: float) -> Figure:
     return figure
 
 
+@style.styled
 def log_alphas(model: nn.Module, *, threshold: float) -> Figure:
     """Histograms of log alpha of every variational layer: kept at or below the threshold, irrelevant above.
 
@@ -47,6 +51,7 @@ def log_alphas(model: nn.Module, *, threshold: float) -> Figure:
     return figure
 
 
+@style.styled
 def masks(model: nn.Module, *, threshold: float) -> Figure:
     """The mask of every layer as a picture: outputs down, inputs (and taps) across; black is kept, white is not.
 
@@ -62,10 +67,12 @@ def masks(model: nn.Module, *, threshold: float) -> Figure:
             np.maximum(share, 1e-4), cmap="Greys", norm=norm, aspect="auto", interpolation="nearest"
         )
         axes.set(xticks=[], yticks=[])
+        axes.grid(False)
         axes.set_xlabel(" x ".join(map(str, mask.shape)), fontsize=8)
     return figure
 
 
+@style.styled
 def channels(model: nn.Module, *, threshold: float) -> Figure:
     """The share of its weights that every output channel keeps, in falling order; where it is 0 the channel is dead."""
     layers = weighted_layers(model)
@@ -83,12 +90,12 @@ def channels(model: nn.Module, *, threshold: float) -> Figure:
             f"{axes.get_title('left')}: {n_dead} of {len(share)} dead", loc="left", fontsize=9
         )
         axes.set_ylim(0, max(share.max() * 1.05, 1e-6))
-        axes.grid(alpha=0.25)
     figure.supxlabel("output channel, by what it keeps", fontsize=10)
     figure.supylabel("weights kept, percent", fontsize=10)
     return figure
 
 
+@style.styled
 def complex_plane(model: nn.Module, layer: str, *, threshold: float) -> Figure:
     """The weights of one complex layer in the plane, those kept over the others.
 
@@ -104,7 +111,7 @@ def complex_plane(model: nn.Module, layer: str, *, threshold: float) -> Figure:
             f"expected a complex layer of {', '.join(layers) or 'none'}, got {layer!r}"
         )
     weight, mask = layers[layer].weight.detach(), kept(layers[layer], threshold)
-    figure, axes = plt.subplots(figsize=(4.5, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(4.5, 5))
     for name, values, colour, zorder in (
         ("irrelevant", weight[~mask], DROPPED, 1),
         ("kept", weight[mask], KEPT, 2),
@@ -133,8 +140,7 @@ def complex_plane(model: nn.Module, layer: str, *, threshold: float) -> Figure:
         ylim=(-side, side),
     )
     axes.set_title(f"weights of {layer}", loc="left", fontsize=10)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=8, markerscale=2)
-    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", fontsize=8, markerscale=2)
     return figure
 
 
@@ -147,7 +153,6 @@ def _panels(names: list[str]) -> tuple[Figure, list[Axes]]:
         columns,
         figsize=(2.6 * columns, 2.3 * rows + 0.4),
         squeeze=False,
-        layout="constrained",
     )
     for axes, name in zip(grid.flat, names, strict=False):
         axes.set_title(name, loc="left", fontsize=9)
@@ -163,6 +168,7 @@ def _histogram(axes: Axes, groups: list[np.ndarray]) -> None:
     if len(values):
         edges = np.linspace(values.min(), values.max() + 1e-6, 61)
         axes.hist(groups, bins=edges.tolist(), stacked=True, color=[KEPT, DROPPED], lw=0)
+    axes.grid(False)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
     axes.yaxis.get_offset_text().set_fontsize(8)
 
@@ -175,6 +181,4 @@ def _legend(figure: Figure, colours: dict[str, str]) -> None:
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in colours.items()
     ]
-    figure.legend(
-        handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9
-    )
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
