@@ -11,11 +11,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import mir_eval
 import numpy as np
 
+from cplxnet.extras import extra
 from cplxnet.musicnet.labels import LOWEST_NOTE
 from cplxnet.musicnet.scores import Values, ranking
+
+with extra("transcription"):
+    import mir_eval
 
 FRAME_SCORES = (
     "precision",

@@ -8,11 +8,14 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pretty_midi
 
+from cplxnet.extras import extra
 from cplxnet.files import written
 from cplxnet.musicnet import recordings
 from cplxnet.musicnet.labels import LOWEST_NOTE
+
+with extra("transcription"):
+    import pretty_midi
 
 NOTES = np.dtype(
     [("start_s", "<f8"), ("end_s", "<f8"), ("note", "<i8")]
