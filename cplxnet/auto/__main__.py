@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cplxnet
 from cplxnet.extras import MissingExtraError
@@ -29,6 +29,9 @@ examples:
 
 `python -m cplxnet.auto COMMAND --help` describes one command.
 """
+
+
+DATA = "folder of the data files (default: data)"
 
 
 class Command(NamedTuple):
@@ -106,12 +109,6 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", type=Path, default=Path("data"), help="folder of the data files (default: data)"
-    )
-
-
 # ---------------------------------------------------------------------------------------------
 # run
 
@@ -119,40 +116,27 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     from .runner.lock import TIMEOUT_S
 
-    parser.add_argument("path", type=Path, help="a manifest, or a folder of manifests")
-    parser.add_argument(
-        "--devices",
-        nargs="+",
-        default=["cpu"],
-        metavar="DEVICE",
-        help="cpu (default), cuda:0 cuda:1, ...",
+    add = parser.add_argument
+    add("path", type=Path, help="a manifest, or a folder of manifests")
+    add("--devices", nargs="+", default=["cpu"], metavar="DEVICE", help="cpu (default), cuda:0 ...")
+    add("--per-device", type=int, default=1, metavar="N", help="runs at a time on each (default 1)")
+    add("--cluster", dest="address", help="of a Dask scheduler: its workers do the runs")
+    add("--data", type=Path, default=Path("data"), help=DATA)
+    add("--retry-failed", action="store_true", help="also run what failed or diverged before")
+    add(
+        "--no-reuse",
+        dest="reuse",
+        action="store_false",
+        help="train stages that runs share once for each run",
     )
-    parser.add_argument(
-        "--per-device",
-        type=int,
-        default=1,
-        metavar="N",
-        help="runs at a time on each device (default 1)",
-    )
-    parser.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="of a Dask scheduler: its workers do the runs, each with --devices",
-    )
-    _add_data(parser)
-    parser.add_argument(
-        "--retry-failed", action="store_true", help="also run what failed or diverged before"
-    )
-    parser.add_argument(
-        "--no-reuse", action="store_true", help="train stages that runs share once for each run"
-    )
-    parser.add_argument(
+    add(
         "--accept-changes",
         action="store_true",
         help="run on where a manifest has changed since its run was started",
     )
-    parser.add_argument(
+    add(
         "--timeout",
+        dest="timeout_s",
         type=_seconds,
         default=TIMEOUT_S,
         metavar="SECONDS",
@@ -168,43 +152,18 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _run(
-    path: Path,
-    devices: list[str],
-    per_device: int,
-    cluster: str | None,
-    data: Path,
-    retry_failed: bool,
-    no_reuse: bool,
-    accept_changes: bool,
-    timeout: float,
-) -> int:
+def _run(path: Path, **options: Any) -> int:
     """Run one manifest, or every manifest of a folder that is not done."""
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: expected a manifest or a folder of manifests, got nothing there"
         )
-
     if not path.is_dir():
-        if len(devices) > 1 or per_device > 1 or cluster:
-            raise ValueError(
-                f"{path}: expected one device for one manifest; try a folder of manifests"
-            )
-        return _run_manifest(path, devices[0], data, not no_reuse, accept_changes, timeout)
+        return _run_manifest(path, **options)
 
     from .sweep.run_many import run_many
 
-    outcomes = run_many(
-        path,
-        devices=devices,
-        per_device=per_device,
-        address=cluster,
-        data=data,
-        retry_failed=retry_failed,
-        reuse=not no_reuse,
-        accept_changes=accept_changes,
-        timeout_s=timeout,
-    )
+    outcomes = run_many(path, **options)
     for outcome in outcomes:
         reason = f" ({outcome.reason})" if outcome.reason else ""
         print(f"{outcome.name}: {outcome.state}{reason}")
@@ -218,13 +177,23 @@ def _run(
         )
     if any(outcome.state in ("failed", "diverged") for outcome in bad):
         print("what failed is run again with --retry-failed only", file=sys.stderr)
-
     return 1 if bad else 0
 
 
 def _run_manifest(
-    path: Path, device: str, data: Path, reuse: bool, accept_changes: bool, timeout_s: float
+    path: Path,
+    *,
+    devices: list[str],
+    per_device: int,
+    address: str | None,
+    reuse: bool,
+    retry_failed: bool,
+    **options: Any,
 ) -> int:
+    """Run one manifest; asking for it tries again what failed."""
+    if len(devices) > 1 or per_device > 1 or address:
+        raise ValueError(f"{path}: expected one device for one manifest; try a folder of manifests")
+
     from .manifest.read import load
     from .runner import lock
     from .runner.reuse import neighbours
@@ -232,16 +201,9 @@ def _run_manifest(
     from .train.loop import Diverged
 
     folder = path.with_suffix("")
+    others = neighbours(path) if reuse else []
     try:
-        run(
-            load(path),
-            folder,
-            device=device,
-            data=data,
-            reuse=neighbours(path) if reuse else (),
-            accept_changes=accept_changes,
-            timeout_s=timeout_s,
-        )
+        run(load(path), folder, device=devices[0], reuse=others, **options)
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 1
@@ -285,61 +247,35 @@ A folder that is still running is reported as far as it is; what is missing is n
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     from .report.kinds import KINDS
 
-    parser.description = REPORT.format(
-        kinds="\n".join(f"  {name:<11} {kind.__doc__}" for name, kind in KINDS.items())
-    )
+    kinds = [f"  {name:<11} {kind.__doc__}" for name, kind in KINDS.items()]
+    parser.description = REPORT.format(kinds="\n".join(kinds))
     parser.usage = f"{parser.prog} [KIND] FOLDER [FOLDER ...] [options]"
-    parser.add_argument(
-        "words",
-        nargs="+",
-        metavar="[KIND] FOLDER",
-        help="folders of manifests (./layers, if so named)",
-    )
-    parser.add_argument(
-        "--csv", type=Path, help="without a kind: also write the table to this file"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="for the files (default: FIRST FOLDER/figures)"
-    )
-    parser.add_argument(
-        "--scorer", default="test", help="whose scores, as manifests name it (default: test)"
-    )
-    _add_data(parser)
-    parser.add_argument(
-        "--device", default="cpu", help="threshold: what scores and trains (default: cpu)"
-    )
-    parser.add_argument(
-        "--runs", nargs="+", metavar="RUN", help="threshold: of these alone (default: all)"
-    )
-    parser.add_argument(
+
+    add = parser.add_argument
+    add("words", nargs="+", metavar="[KIND] FOLDER", help="of manifests (./layers, if so named)")
+    add("--csv", type=Path, help="without a kind: also write the table to this file")
+    add("--out", type=Path, metavar="DIR", help="for the files (default: FIRST FOLDER/figures)")
+    add("--scorer", default="test", help="whose scores, as manifests name it (default: test)")
+    add("--data", type=Path, default=Path("data"), help=DATA)
+    add("--device", default="cpu", help="threshold: what scores and trains (default: cpu)")
+    add("--runs", nargs="+", metavar="RUN", help="threshold: of these alone (default: all)")
+    add(
         "--at",
         nargs="+",
         type=float,
         metavar="T",
-        help="threshold: on log alpha (default: -6 -5 ... 6)",
+        help="threshold: on log alpha (default: -6 ... 6)",
     )
-    parser.add_argument(
-        "--tune", action="store_true", help="threshold: also fine-tune again at each, in DIR"
-    )
+    add("--tune", action="store_true", help="threshold: also fine-tune again at each, in DIR")
 
 
-def _report(
-    words: list[str],
-    csv: Path | None,
-    out: Path | None,
-    scorer: str,
-    data: Path,
-    device: str,
-    runs: list[str] | None,
-    at: list[float] | None,
-    tune: bool,
-) -> int:
+def _report(words: list[str], csv: Path | None, scorer: str, **options: Any) -> int:
     """Report what runs have reached: a table, or a kind of figure with its data."""
     from .report.kinds import KINDS, make
 
     kind, *folders = words
     if kind not in KINDS:
-        return _report_table(words, csv, scorer, tuple(KINDS))
+        return _report_table(words, csv, scorer, ", ".join(KINDS))
     if not folders:
         raise ValueError(
             f"expected folders of manifests after {kind!r}, got none; try report {kind} runs/demo"
@@ -349,40 +285,29 @@ def _report(
             "expected --csv without a kind only: a kind writes its data beside its figure; "
             "try --out"
         )
-    if kind != "threshold" and (tune or at or runs):
+    if kind != "threshold" and (options["tune"] or options["at"] or options["runs"]):
         raise ValueError(f"expected --at, --runs and --tune with the kind threshold, got {kind!r}")
 
     import matplotlib
 
     matplotlib.use("Agg")  # files only, wherever this runs
-
-    report = make(
-        kind,
-        folders,
-        out=out,
-        scorer=scorer,
-        data=data,
-        device=device,
-        runs=runs,
-        at=at,
-        tune=tune,
-    )
+    report = make(kind, folders, scorer=scorer, **options)
     for line in [*report.sentences, *report.paths]:
         print(line)
     return 0
 
 
-def _report_table(words: list[str], csv: Path | None, scorer: str, kinds: Sequence[str]) -> int:
+def _report_table(words: list[str], csv: Path | None, scorer: str, kinds: str) -> int:
     from .report import tables, text
 
     folder, *others = words
     if others:
         raise ValueError(
-            f"expected a kind of report ({', '.join(kinds)}) before several folders, got {folder!r}"
+            f"expected a kind of report ({kinds}) before several folders, got {folder!r}"
         )
     if not Path(folder).exists() and "/" not in folder:
         raise ValueError(
-            f"{folder}: expected a folder of manifests, or a kind ({', '.join(kinds)}) and folders"
+            f"{folder}: expected a folder of manifests, or a kind ({kinds}) and folders"
         )
 
     table = tables.collect(folder)
@@ -399,20 +324,20 @@ def _report_table(words: list[str], csv: Path | None, scorer: str, kinds: Sequen
 
 
 def _page_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="a folder of manifests")
-    parser.add_argument(
-        "--into", type=Path, metavar="FILE", help="put them between the marks in this file"
-    )
+    add = parser.add_argument
+    add("folder", type=Path, help="a folder of manifests")
+    add("--into", type=Path, metavar="FILE", help="put the page between the marks in this file")
+    add("--scorer", default="test", help="whose scores, as manifests name it (default: test)")
 
 
-def _page(folder: Path, into: Path | None) -> int:
+def _page(folder: Path, into: Path | None, scorer: str) -> int:
     """Write a grid's results in Markdown: a table of groups, then numbered readings."""
     from .report import text
 
     if into:
-        text.insert(into, folder)
+        text.insert(into, folder, scorer)
     else:
-        print(text.markdown(folder), end="")
+        print(text.markdown(folder, scorer), end="")
     return 0
 
 
@@ -423,60 +348,52 @@ def _page(folder: Path, into: Path | None) -> int:
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     from .models import EXPORTS
 
-    parser.add_argument("run", type=Path, help="a run's folder, runs/demo/c2e-02-r0 say")
-    parser.add_argument("file", type=Path, help="the file to write")
-    parser.add_argument(
-        "--as", dest="kind", choices=EXPORTS, default="compact", help="default: compact"
-    )
-    parser.add_argument("--stage", help="of the manifest (default: the last)")
-    parser.add_argument(
-        "--raw-audio", action="store_true", help="ONNX that takes samples: the features are inside"
-    )
+    add = parser.add_argument
+    add("run", type=Path, help="a run's folder, runs/demo/c2e-02-r0 say")
+    add("file", type=Path, help="the file to write")
+    add("--as", dest="kind", choices=EXPORTS, default="compact", help="default: compact")
+    add("--stage", help="of the manifest (default: the last)")
+    add("--raw-audio", action="store_true", help="ONNX that takes samples: the features are inside")
 
 
-def _export(run: Path, file: Path, kind: str, stage: str | None, raw_audio: bool) -> int:
+def _export(run: Path, file: Path, **options: Any) -> int:
     """Write the network of a run to a file for use elsewhere."""
     from . import models
 
-    written = models.export(run, file, kind=kind, stage=stage, raw_audio=raw_audio)
-    print(f"{kind}: {written}, {written.stat().st_size:,} bytes")
+    written = models.export(run, file, **options)
+    print(f"{options['kind']}: {written}, {written.stat().st_size:,} bytes")
     return 0
 
 
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("wav", type=Path, help="any rate, any number of channels")
-    parser.add_argument(
+    add = parser.add_argument
+    add("wav", type=Path, help="any rate, any number of channels")
+    add(
         "--model",
         type=Path,
         required=True,
         help="a run's folder, snapshot, compact file or ONNX file",
     )
-    parser.add_argument("--stage", help="of a run's folder (default: the last)")
-    parser.add_argument(
-        "--out", type=Path, help="the files' name without .csv and .mid (default: the WAV file's)"
+    add("--stage", help="of a run's folder (default: the last)")
+    add("--out", type=Path, help="the files' name without .csv and .mid (default: the WAV file's)")
+    add(
+        "--hop",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="samples at 11 kHz a frame (default 1024)",
     )
-    parser.add_argument(
-        "--hop", type=int, default=1024, metavar="N", help="samples at 11 kHz between frames (1024)"
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="probability of a note (default 0.5)",
-    )
+    add("--threshold", type=float, default=0.5, metavar="P", help="of a note (default 0.5)")
 
 
-def _transcribe(
-    wav: Path, model: Path, stage: str | None, out: Path | None, hop: int, threshold: float
-) -> int:
+def _transcribe(wav: Path, model: Path, stage: str | None, out: Path | None, **options: Any) -> int:
     """Turn a WAV file into a piano roll (CSV) and notes (MIDI)."""
     from cplxnet.musicnet.transcription.wav import transcribe_wav, write_transcription
 
     from . import models
 
     network, heard = models.load_deployed(model, stage=stage)
-    transcription = transcribe_wav(network, wav, hop=hop, threshold=threshold, **heard)
+    transcription = transcribe_wav(network, wav, **options, **heard)
     for notice in transcription.notices:
         print(notice, file=sys.stderr)
 
@@ -527,21 +444,19 @@ def _translate(old: Path, new: Path) -> int:
 
 
 def _equalise_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="a folder of finished runs with their snapshots")
-    parser.add_argument("into", type=Path, help="the folder to write; `run` goes on with it")
-    parser.add_argument(
-        "--at", nargs="+", type=float, default=[4, 20], metavar="TIMES", help="default: 4 20"
-    )
-    _add_data(parser)
+    add = parser.add_argument
+    add("folder", type=Path, help="a folder of finished runs with their snapshots")
+    add("into", type=Path, help="the folder to write; `run` goes on with it")
+    add("--at", nargs="+", type=float, default=[4, 20], metavar="TIMES", help="default: 4 20")
+    add("--data", type=Path, default=Path("data"), help=DATA)
 
 
-def _equalise(folder: Path, into: Path, at: list[float], data: Path) -> int:
+def _equalise(folder: Path, into: Path, **options: Any) -> int:
     """Begin runs at equal compression from those of a folder under sum and mean (legacy/)."""
     with _from_checkout():
         from legacy.equalise import equalise
 
-    manifests = equalise(folder, into, at=at, data=data)
-    for name, manifest in manifests.items():
+    for name, manifest in equalise(folder, into, **options).items():
         print(f"{into / name}: threshold {manifest.threshold:.4g}")
     print(f"next: python -m cplxnet.auto run {into}")
     return 0
