@@ -320,23 +320,15 @@ def _git_commit() -> str | None:
 
     As it was when this process began its first run: a grid of days goes on with the code that it imported then.
     """
-    here = Path(__file__).parents[1]  # cplxnet/auto
+
+    def git(*arguments: str) -> str:
+        package = Path(__file__).parents[2]
+        return subprocess.check_output(
+            ["git", *arguments], cwd=package, stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")

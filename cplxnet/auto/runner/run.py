@@ -69,9 +69,8 @@ def run(
     # done already?
     if not accept_changes:
         refuse_changes(run_folder, manifest)
-    scores = None if again else _done(run_folder, manifest)
+    scores = None if again else _done(run_folder, manifest, progress)
     if scores is not None:
-        _tell_done(run_folder, progress)
         return scores
 
     # device and data, before anything is written
@@ -82,7 +81,7 @@ def run(
 
     with contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s) as held:
         run_folder = RunFolder(folder, check=held.verify)
-        scores = None if again else _done(run_folder, manifest)
+        scores = None if again else _done(run_folder, manifest, progress)
         if scores is not None:  # by another process, since we looked
             held.finish()
             return scores
@@ -116,25 +115,19 @@ def run(
     return scores
 
 
-def _done(folder: RunFolder, manifest: Manifest) -> dict[str, Any] | None:
-    """The scores of a run that is done with this manifest; None if it is not."""
-    if folder.status["state"] != "done" or not unchanged(folder, manifest):
+def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, Any] | None:
+    """The scores of a run that is done with this manifest, and a word of it; None if it is not."""
+    status = folder.status
+    if status["state"] != "done" or not unchanged(folder, manifest):
         return None
     scores = folder.scores
     if scores is None or list(scores.get("stages", {})) != list(manifest.stage_order):
         return None
-    return scores
 
-
-def _tell_done(folder: RunFolder, progress: bool) -> None:
     if progress:
-        updated = folder.status.get("updated")
-        when = (
-            ""
-            if updated is None
-            else time.strftime(", trained on %Y-%m-%d", time.localtime(updated))
-        )
-        say(f"{folder.path.name}: read{when}")
+        day = time.strftime("%Y-%m-%d", time.localtime(status.get("updated")))
+        say(f"{folder.path.name}: read" + (f", trained on {day}" if "updated" in status else ""))
+    return scores
 
 
 def _state(error: BaseException) -> str:

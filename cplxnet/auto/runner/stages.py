@@ -1,6 +1,7 @@
 """What one stage takes over from the one before: weights, masks and optimiser state; and what identifies a stage."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -68,24 +69,18 @@ class Shared(NamedTuple):
     """What two manifests have in common where they share a stage."""
 
     key: str
-    goes_on: bool  # the next stage goes on with its optimiser's state
+    goes_on: bool  # the next stage goes on with the optimiser's state; without that the snapshot leaves it out
 
 
 def planned(
     manifest: Manifest, *, data: Mapping[str, str] | None = None, device: str = "cpu"
 ) -> Iterator[tuple[Stage, Shared]]:
     """Every stage in order, and what it shares with other manifests' stages. data, device: as of `key_of`."""
+    in_order = manifest.all_stages()
     key = None
-    for stage in manifest.all_stages():
+    for stage, after in itertools.zip_longest(in_order, in_order[1:]):
         key = key_of(manifest, stage.name, previous=key, data=data or {}, device=device)
-        yield stage, Shared(key, optimizer_goes_on(manifest, stage.name))
-
-
-def optimizer_goes_on(manifest: Manifest, stage: str) -> bool:
-    """Whether the stage after this one goes on with its optimiser's state; without that the snapshot leaves it out."""
-    order = manifest.stage_order
-    after = order[order.index(stage) + 1 :]
-    return bool(after) and not manifest.stage(after[0]).restart
+        yield stage, Shared(key, goes_on=after is not None and not after.restart)
 
 
 # -- inheritance ------------------------------------------------------------------------------------------------------
