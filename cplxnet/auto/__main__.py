@@ -9,6 +9,8 @@ from types import FrameType
 
 import pandas as pd
 
+from cplxnet.extras import MissingExtraError
+
 from . import commands, report_command
 from .manifest.read import load
 from .report import tables
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (lock.Held, lock.ClaimLost) as error:
         print(f"not run: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtraError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -31,9 +31,10 @@ def add(commands: Any) -> None:
     out.set_defaults(command=_export)
 
     hear = commands.add_parser(
-        "transcribe", help="a WAV file into a piano roll (CSV) and notes (MIDI)"
+        "transcribe",
+        help="a recording (WAV, FLAC, OGG, MP3, AIFF) into a piano roll (CSV) and notes (MIDI)",
     )
-    hear.add_argument("wav", type=Path, help="any rate, any number of channels")
+    hear.add_argument("audio", type=Path, help="any rate, any number of channels")
     hear.add_argument(
         "--model",
         type=Path,
@@ -42,7 +43,14 @@ def add(commands: Any) -> None:
     )
     hear.add_argument("--stage", help="of a run's folder (default: the last)")
     hear.add_argument(
-        "--out", type=Path, help="the files' name without .csv and .mid (default: the WAV file's)"
+        "--out",
+        type=Path,
+        help="the files' name without .csv and .mid (default: X.transcribed for X.wav)",
+    )
+    hear.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="also replace files that are no earlier transcription of the same recording",
     )
     hear.add_argument(
         "--hop", type=int, default=1024, metavar="N", help="samples at 11 kHz between frames (1024)"
@@ -102,17 +110,18 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _transcribe(options: argparse.Namespace) -> int:
-    from cplxnet.musicnet.transcription import wav
+    from cplxnet.musicnet.transcription import audio
 
     from . import models
 
     network, heard = models.load_deployed(options.model, stage=options.stage)
-    made = wav.transcribe_wav(
-        network, options.wav, hop=options.hop, threshold=options.threshold, **heard
+    made = audio.transcribe_audio(
+        network, options.audio, hop=options.hop, threshold=options.threshold, **heard
     )
     for notice in made.notices:
         print(notice, file=sys.stderr)
-    table, score = wav.write_transcription(made, options.out or options.wav.with_suffix(""))
+    stem = options.out or audio.default_stem(options.audio)
+    table, score = audio.write_transcription(made, stem, overwrite=options.overwrite)
     print(f"piano roll: {table}, {len(made.times)} frames")
     print(f"MIDI: {score}, {len(made.notes)} notes")
     return 0
@@ -120,17 +129,17 @@ def _transcribe(options: argparse.Namespace) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     try:
-        from legacy import older  # beside the package, not in it
+        from legacy import translate  # beside the package, not in it
     except ModuleNotFoundError as error:
         raise ValueError(
             "translate: expected the folder legacy/ of a checkout, got none; run it from there"
         ) from error
     if options.old.is_dir():
-        made = older.translate_folder(options.old, options.new)
+        made = translate.translate_folder(options.old, options.new)
         print(f"{len(made)} manifests in {options.new}")
         notes = dict.fromkeys(note for found in made.values() for note in found)
     else:
-        notes = dict.fromkeys(older.translate_file(options.old, options.new)[1])
+        notes = dict.fromkeys(translate.translate_file(options.old, options.new)[1])
         print(f"manifest: {options.new}")
     print(*notes, sep="\n")
     return 0

@@ -8,8 +8,9 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.progress import bar, say
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.run import check_device
+from cplxnet.extras import extra
 
-from . import cluster, savings, space
+from . import savings, space
 from .queue import Agenda, failed
 from .run_one import Outcome, Settings, run_one
 
@@ -73,6 +74,9 @@ def run_many(
     if address is None and len(chosen) * per_device == 1:
         _here(agenda, settings, chosen[0])
     else:
+        with extra("grid"):
+            from . import cluster
+
         cluster.run(agenda, settings, devices=chosen, per_device=per_device, address=address)
     return agenda.all_outcomes()
 
