@@ -48,7 +48,9 @@ def free_port():
 
 
 def until(what, found, seconds=WITHIN_S, command=None):
-    """Wait until `found()` is true, and return it; TimeoutError with `what`, at once where `command` ends before."""
+    """Wait until `found()` is true, and return it; TimeoutError with `what`, at once where
+    `command` ends before.
+    """
     end, ended = time.monotonic() + seconds, False
     while time.monotonic() < end and not ended:
         ended = (
@@ -81,7 +83,9 @@ def under_way(folder, n_epochs=2, command=None):
 
 
 class Started:
-    """Processes with a log each, ended with the test whatever happens; each leads a group of its own."""
+    """Processes with a log each, ended with the test whatever happens; each leads a group of its
+    own.
+    """
 
     def __init__(self, folder):
         self.folder, self.processes = folder, []

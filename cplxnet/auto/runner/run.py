@@ -35,13 +35,15 @@ def run(
 ) -> dict[str, Any]:
     """Run a manifest in `folder` and return what its scores.json holds.
 
-    A run that is done is not run again, and needs neither data nor device. Stages that the folder already holds,
-    trained under the same settings on the same data, are not trained again; nor are those found in one of the `reuse`
-    folders. A stage cut off goes on after its last epoch: the result is the same to the bit.
+    A run that is done is not run again, and needs neither data nor device. Stages that the folder
+    already holds, trained under the same settings on the same data, are not trained again; nor are
+    those found in one of the `reuse` folders. A stage cut off goes on after its last epoch: the
+    result is the same to the bit.
 
-    Nothing in the folder is written before device and data are open. Whatever ends the run early from then on is
-    written into the folder (status.json, traceback.txt) before the exception goes on: NaN or infinity as `diverged`,
-    Ctrl-C and errors of the system (a full disk) as `interrupted`, anything else as `failed`.
+    Nothing in the folder is written before device and data are open. Whatever ends the run early
+    from then on is written into the folder (status.json, traceback.txt) before the exception goes
+    on: NaN or infinity as `diverged`, Ctrl-C and errors of the system (a full disk) as
+    `interrupted`, anything else as `failed`.
 
     Args:
         manifest: the experiment.
@@ -50,9 +52,12 @@ def run(
         data: the folder that the manifest's files lie in.
         progress: show bars.
         reuse: folders of other runs, from which finished stages are taken.
-        accept_changes: run on with a manifest that has changed since the run was started, keeping what still holds.
-        again: look at the stages of a run that is done too, and train those whose snapshots are lost or damaged.
-        timeout_s: silence, in seconds, after which another process may take the run for dead and go on with it.
+        accept_changes: run on with a manifest that has changed since the run was started, keeping
+            what still holds.
+        again: look at the stages of a run that is done too, and train those whose snapshots are
+            lost or damaged.
+        timeout_s: silence, in seconds, after which another process may take the run for dead and go
+            on with it.
         claim: on the folder, where the caller has it already (`lock.hold(folder / "claim")`).
 
     Raises:
@@ -86,8 +91,8 @@ def run(
             held.finish()
             return scores
 
-        # Use the thread count the run started with: summation order changes the last bits. Set it even if unchanged;
-        # MKL may otherwise use fewer.
+        # Use the thread count the run started with: summation order changes the last bits. Set it
+        # even if unchanged; MKL may otherwise use fewer.
         n_threads = torch.get_num_threads()
         torch.set_num_threads(run_folder.config.get("threads", n_threads))
         cplx.keep_freed()  # once and for all that this process trains
@@ -131,7 +136,10 @@ def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, An
 
 
 def _state(error: BaseException) -> str:
-    """The state of a run that this error ended. What came from outside is `interrupted`: the run is tried again."""
+    """The state of a run that this error ended.
+
+    What came from outside is `interrupted`: such a run is tried again.
+    """
     if isinstance(error, Diverged):
         return "diverged"
     if isinstance(error, (KeyboardInterrupt, OSError)):  # OSError: a full disk, say

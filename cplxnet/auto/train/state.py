@@ -1,4 +1,4 @@
-"""The training of one stage as something that can be saved after an epoch and gone on with, to the same bits."""
+"""The training of one stage: saved after an epoch, gone on with to the same bits."""
 
 import json
 import time
@@ -15,9 +15,10 @@ from .optim import load_named_state, make_optimizer, make_schedule, named_state,
 
 
 class Training:
-    """What training changes: network, optimiser, early stopping, random numbers, and the epochs done.
+    """What training changes: network, optimiser, early stopping, random numbers, epochs done.
 
-    Everything else (learning rate, objective, feed) follows from the manifest and the number of the epoch.
+    Everything else (learning rate, objective, feed) follows from the manifest and the number of the
+    epoch.
 
     Args:
         stage: of the manifest.
@@ -84,8 +85,8 @@ class Training:
         """All of it as tensors and plain values; the tensors are the live ones, not copies.
 
         Args:
-            ended: the stage has ended. Then the optimiser's state, two thirds of the whole, is None unless the next
-                stage goes on with it.
+            ended: the stage has ended. Then the optimiser's state, two thirds of the whole, is None
+                unless the next stage goes on with it.
         """
         noise = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
