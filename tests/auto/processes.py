@@ -1,4 +1,4 @@
-"""Schedulers, workers and the command itself as processes of their own, for tests with real faults."""
+"""Schedulers, workers and the command itself as processes, for tests with real faults."""
 
 import os
 import shlex
@@ -69,7 +69,7 @@ def until(what, found, seconds=WITHIN_S, command=None):
 
 
 def under_way(folder, n_epochs=2, command=None):
-    """The process that trains the run, once it has trained so many epochs; `command` as of `until`."""
+    """The process that trains the run, once it has trained so many epochs; command: of `until`."""
 
     def owner():
         status = RunFolder(folder).status

@@ -27,13 +27,13 @@ class Training:
         device: where the network and the data are.
         seeds: "windows": of the random windows; "noise": of the noise in the layers.
         key: what identifies the stage (`runner.stages.key_of`).
-        start: the scores before the first epoch.
         goes_on: the next stage goes on with the optimiser's state.
 
     Attributes:
         windows: the random numbers that windows are drawn with.
         n_epochs: epochs done.
         history: a line (dict) an epoch.
+        start: the scores before the first epoch.
         began: when the stage began, as `time.time()`, less the time between two attempts.
     """
 
@@ -46,14 +46,12 @@ class Training:
         device: str,
         seeds: dict[str, int],
         key: str = "",
-        start: dict[str, Any] | None = None,
         goes_on: bool = False,
     ) -> None:
         self.stage = stage
         self.model = model
         self.device = torch.device(device)
         self.key = key
-        self.start = start or {}
         self.goes_on = goes_on
 
         self.watch = Watch(stage.early, model, score)
@@ -66,6 +64,7 @@ class Training:
 
         self.n_epochs = 0
         self.history: list[dict[str, Any]] = []
+        self.start: dict[str, Any] = {}
         self.began = time.time()
         self._factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
 

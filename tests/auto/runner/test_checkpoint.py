@@ -42,7 +42,7 @@ def test_a_run_cut_off_goes_on_from_its_last_epoch_to_the_same_bits(
 
 
 def cut_off_before_scores(folder, data, monkeypatch, n_stages, epochs):
-    """A run that ends after the last epoch of so many stages, as the last of them is to be scored."""
+    """A run that ends after the last epoch of so many stages, before the last is scored."""
     score = musicnet.score_dataset
 
     def cut(*args, **options):
