@@ -1,14 +1,19 @@
-# make demo: from music to a compression / precision curve.  make test: every test.  make check: also format, lint, types.
-# make faults: tests with hosts, schedulers and disks that fail, too long for every change.
-# make bench: how fast, beside other libraries (QUICK=--quick for the short form).  make bench-growth: how cost grows.
-# make bench-compact: compressed networks made compact.
+# make demo            from music to a compression / precision curve
+# make lab             the notebooks, in JupyterLab
+# make quick           the tests that take a minute in all
+# make test            every test: 10 to 15 minutes on two cores
+# make faults          tests with hosts, schedulers, disks and empty environments: too long for every change
+# make check           formatting, lint, types and every test
+# make format          mend formatting and what lint can mend
+# make bench           how fast, beside other libraries (QUICK=--quick for the short form)
+# make bench-growth    how cost grows; make bench-compact: compressed networks made compact
 PYTHON ?= python3
 BIN := .venv/bin
 # The bars are drawn on make's own stderr, not in the notebook; the cells' output goes to both.
 NOTEBOOK := CPLXNET_PROGRESS=/proc/$$$$/fd/2 $(BIN)/papermill --kernel python3 --no-progress-bar --stdout-file /dev/stdout --stderr-file /dev/stderr
 DEMO := runs/demo
 
-.PHONY: env demo test faults check format bench bench-growth bench-compact clean-demo
+.PHONY: env demo lab quick test faults check format bench bench-growth bench-compact clean-demo
 
 env: .venv/installed
 
@@ -28,6 +33,12 @@ demo: env
 	$(NOTEBOOK) experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb -p folder $(DEMO) -y 'again: [c2e-02-r0]'
 	$(BIN)/python -m cplxnet.auto report $(DEMO)
 	@echo "figure: $(DEMO)/figures/trade-off.png"
+
+lab: env
+	$(BIN)/jupyter lab
+
+quick: env
+	$(BIN)/python -m pytest -m 'not slow and not faults'
 
 test: env
 	$(BIN)/python -m pytest

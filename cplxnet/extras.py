@@ -8,7 +8,8 @@
 | `notebooks`     | the notebooks, run cell by cell or from the command line                     |
 | `corpora`       | the builders in `extra/corpora`                                              |
 
-`pip install 'cplxnet[grid,onnx]'` installs two of them; `pyproject.toml` says which packages each one holds.
+`pip install 'cplxnet[grid,onnx]'` installs two of them; `pyproject.toml` says which packages each
+one holds.
 """
 
 from collections.abc import Iterator
@@ -43,5 +44,5 @@ def extra(name: str) -> Iterator[None]:
             raise
 
         raise MissingExtraError(
-            f"expected the package {package}, got no such package; try pip install 'cplxnet[{name}]'"
+            f"expected the package {package}, got none installed; try pip install 'cplxnet[{name}]'"
         ) from error

@@ -1,1 +1,1 @@
-"""Beside the package: notebooks with the modules that serve them, corpora and benchmarks; run from a checkout."""
+"""Notebooks with a module of their name, builders of corpora, benchmarks; run from a checkout."""

@@ -1,1 +1,1 @@
-"""The first grid search, and what reads manifests of the older systems; run from a checkout."""
+"""The first grid search, and the translation of older manifests; run from a checkout."""

@@ -1,24 +1,24 @@
-"""The first grid search as manifests: Trabelsi et al. replicated, and compression with the KL averaged in each layer.
+"""The first grid search as manifests, for `legacy_generator.ipynb`.
 
-What is theirs and what is today's is told in `legacy/README.md`. The study of what the averaging does, on the demo
-corpus, is `study`.
+Trabelsi et al. replicated, compression with the KL averaged within each layer, and a study on the
+demo corpus of what the averaging does. `legacy/README.md` tells what is theirs and what is ours.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cplxnet.auto.manifest import experiments, grid
 from cplxnet.auto.manifest.experiments import METHOD, REDUCTION, TEMPLATE, C
 from cplxnet.auto.manifest.read import Manifest, Vocabulary, parse
 
-N_EPOCHS = 200  # Trabelsi et al., of 1000 batches
-KERNEL_SIZE = (
-    3  # of the first layer of the complex DeepConvNet in the first search; Trabelsi et al. have 6
-)
-# which network hears what; short-time spectra are 70 frames long, too short for either convolutional network
+N_EPOCHS = 200  # of 1000 batches, as Trabelsi et al.
+# Of the complex DeepConvNet's first layer in the first search. Trabelsi et al. have 6.
+KERNEL_SIZE = 3
+# Which network takes which features. Short-time spectra are 70 frames long, too short for either
+# convolutional network.
 NETWORKS = {
     "raw": {"shallow": "ShallowConvNet", "deep": "DeepConvNet"},
     "fft": {"shallow": "ShallowConvNet", "deep": "DeepConvNet"},
@@ -27,24 +27,38 @@ NETWORKS = {
 
 
 def replication(*, replicates: int = 1, task: Vocabulary | None = None) -> dict[str, Manifest]:
-    """Trabelsi et al. again: each feature kind, real and complex, on each network that can hear it; one stage.
+    """Trabelsi et al. again: each feature kind, real and complex, on each network that takes it.
 
-    200 epochs of 1000 batches, Adam on their schedule, no clipping, no early stopping, frequency zero at the left (no
-    shift), the first kernel of the complex deep network 3.
+    One stage of 200 epochs of 1000 batches, Adam on their schedule, no clipping, no early stopping,
+    frequency zero at the left (no shift), the first kernel of the complex deep network 3.
+
+    Args:
+        replicates: seeds of each.
+        task: what the manifests may name; None: the installed task.
+
+    Returns:
+        {file's name: manifest}.
 
     Reference: Trabelsi et al. (2018), "Deep Complex Networks", section 4.2.
     """
-    made: dict[str, Manifest] = {}
-    for kind, field, depth in _cells():
+    settings = [
+        (kind, field, depth)
+        for kind, networks in NETWORKS.items()
+        for field in ("real", "complex")
+        for depth in networks
+    ]
+
+    manifests: dict[str, Manifest] = {}
+    for kind, field, depth in settings:
         raw = _first_search(kind, field, NETWORKS[kind][depth])
         raw |= {"stages": {"dense": raw["stages"]["dense"]}, "stage_order": ["dense"]}
         del raw["objective_terms"]["kl_div"]
         for seed in range(replicates):
-            name = f"legacy replication {kind} {field} {depth} replicate {seed}"
-            made[f"{kind}-{field}-{depth}-r{seed}"] = parse(
-                {**raw, "name": name, "seed": seed}, task=task, source=name
+            raw |= {"name": f"legacy replication {kind} {field} {depth} replicate {seed}"}
+            manifests[f"{kind}-{field}-{depth}-r{seed}"] = parse(
+                {**raw, "seed": seed}, task=task, source=raw["name"]
             )
-    return made
+    return manifests
 
 
 def compression(
@@ -54,22 +68,40 @@ def compression(
     replicates: int = 1,
     task: Vocabulary | None = None,
 ) -> dict[str, Manifest]:
-    """The deep networks of `replication` on Fourier transforms, compressed with the KL averaged within each layer.
+    """The deep networks on Fourier transforms, compressed with the KL averaged within each layer.
 
-    Real and complex, VD and ARD, over `values` of C. The dense stage is that of `replication`, the other two have
-    today's number of epochs (75, 50). C is large because a mean over the 7.6 million weights of the largest layer is
-    that many times smaller than their sum.
+    The dense stage is that of `replication`, the other two have today's number of epochs (75, 50).
+
+    Args:
+        values: of C. They are large because a mean over the 7.6 million weights of the largest
+            layer is that many times smaller than their sum.
+        forms: of the posterior.
+        replicates, task: as in `replication`.
+
+    Returns:
+        {file's name: manifest}, real and complex.
     """
-    made: dict[str, Manifest] = {}
+
+    def field_and_form(varied: Mapping[str, Any]) -> tuple[str, str]:
+        field, _, network = varied[METHOD].partition(".")
+        return field, network.removeprefix("DeepConvNet")
+
+    def file_name(varied: Mapping[str, Any]) -> str:
+        field, form = field_and_form(varied)
+        return f"{field}-{form.lower()}-{experiments.label(varied)}"
+
+    def title(varied: Mapping[str, Any]) -> str:
+        field, form = field_and_form(varied)
+        return f"legacy compression {field} {form} C={varied[C]:g} replicate {varied['seed']}"
+
+    manifests: dict[str, Manifest] = {}
     for field in ("complex", "real"):
         raw = _first_search("fft", field, "DeepConvNet")
-        made |= _grid(
-            raw,
-            {METHOD: [f"{field}.DeepConvNet{form}" for form in forms], C: list(values)},
-            replicates,
-            task,
+        axes = {METHOD: [f"{field}.DeepConvNet{form}" for form in forms], C: list(values)}
+        manifests |= grid.expand(
+            raw, axes, replicates=replicates, label=file_name, title=title, task=task
         )
-    return made
+    return manifests
 
 
 def study(
@@ -80,59 +112,40 @@ def study(
     task: Vocabulary | None = None,
     **options: Any,
 ) -> dict[str, Manifest]:
-    """The grid of `make demo` under both reductions: today's network and schedule of minutes, one replicate.
+    """The grid of `make demo` under both reductions: today's network, minutes, one replicate.
 
-    sums, means: the values of C under "sum" and under "mean". lr_log_sigma2: ten times lr, so that 250 steps are enough
-    for log_sigma2 to move. options: as of `experiments.demo`.
+    Args:
+        sums: values of C under "sum".
+        means: values of C under "mean".
+        lr_log_sigma2: ten times lr, so that 250 steps are enough for log_sigma2 to move.
+        task: as in `replication`.
+        options: of `experiments.demo`.
+
+    Returns:
+        {file's name: manifest}.
     """
     options["lr_log_sigma2"] = lr_log_sigma2
-    made: dict[str, Manifest] = {}
+
+    manifests: dict[str, Manifest] = {}
     for how, values in (("sum", sums), ("mean", means)):
         for name, manifest in experiments.demo(values, task=task, **options).items():
             heading = manifest.name.replace("demo", f"legacy study {how}", 1)
-            made[f"{how}-{name}"] = grid.edit(
-                manifest, {"name": heading, REDUCTION: how}, task=task
-            )
-    return made
-
-
-def _cells() -> Iterator[tuple[str, str, str]]:
-    for kind, networks in NETWORKS.items():
-        for field in ("real", "complex"):
-            for depth in networks:
-                yield kind, field, depth
+            changes = {"name": heading, REDUCTION: how}
+            manifests[f"{how}-{name}"] = grid.edit(manifest, changes, task=task)
+    return manifests
 
 
 def _first_search(kind: str, field: str, network: str) -> dict[str, Any]:
-    """TEMPLATE with the settings of the first search; a real network hears magnitudes, or the signal itself."""
+    """The template with the settings of the first search; a real network takes magnitudes."""
     raw = copy.deepcopy(TEMPLATE)
     raw["features"] = {"kind": kind, "cplx": field == "complex", "shift": False}
     raw["objective_terms"]["kl_div"]["reduction"] = "mean"
-    kernel = {"kernel_size": KERNEL_SIZE} if (field, network) == ("complex", "DeepConvNet") else {}
-    raw["model"] = {"name": f"{field}.{network}", **kernel}
+
+    raw["model"] = {"name": f"{field}.{network}"}
+    if raw["model"]["name"] == "complex.DeepConvNet":
+        raw["model"]["kernel_size"] = KERNEL_SIZE
+
     raw["stages"]["dense"] |= {"n_epochs": N_EPOCHS, "grad_clip": None, "early": None}
-    for stage, form in (("sparsify", "VD"), ("fine-tune", "Masked")):
-        raw["stages"][stage]["model"] = {"name": f"{field}.{network}{form}"}
+    raw["stages"]["sparsify"]["model"] = {"name": f"{field}.{network}VD"}
+    raw["stages"]["fine-tune"]["model"] = {"name": f"{field}.{network}Masked"}
     return raw
-
-
-def _grid(
-    raw: Mapping[str, Any],
-    axes: Mapping[str, Sequence[Any]],
-    replicates: int,
-    task: Vocabulary | None,
-) -> dict[str, Manifest]:
-    def which(varied: Mapping[str, Any]) -> tuple[str, str]:
-        field, _, network = varied[METHOD].partition(".")
-        return field, network.removeprefix("DeepConvNet")
-
-    def file(varied: Mapping[str, Any]) -> str:
-        field, form = which(varied)
-        return f"{field}-{form.lower()}-{experiments.label(varied)}"
-
-    def title(varied: Mapping[str, Any]) -> str:
-        return "legacy compression {} {} C={:g} replicate {}".format(
-            *which(varied), varied[C], varied["seed"]
-        )
-
-    return grid.expand(raw, axes, replicates=replicates, label=file, title=title, task=task)

@@ -1,13 +1,20 @@
-"""What every test shares: set seeds, a modest number of threads, a corpus of seconds and a finished run."""
+"""What every test shares: set seeds, a modest number of threads, a corpus of seconds and a finished
+run.
+"""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from slow_tests import SlowTests
 from small import quick, small
 
 from cplxnet.musicnet import recordings
+
+if not torch.cuda.is_available():  # before anything imports Triton: kernels run on CPU tensors then
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 RATE_HZ = 11000
 SCALE = 48 + np.array(
@@ -15,6 +22,16 @@ SCALE = 48 + np.array(
 )  # C major, MIDI 48 to 72
 
 torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 still holds
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-slow", action="store_true", help="write tests/slow.txt from the tests of this run"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(SlowTests(write=config.getoption("--write-slow")))
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +43,9 @@ def _seeds() -> None:
 def _sine_recording(
     key: str, rng: np.random.Generator, *, seconds: float, beat: float = 0.3
 ) -> recordings.Recording:
-    """Chords of one to three decaying tones (a sine and its octave), a chord each `beat` seconds, one rest in eight."""
+    """Chords of one to three decaying tones (a sine and its octave), a chord each `beat` seconds,
+    one rest in eight.
+    """
     samples, step = int(seconds * RATE_HZ), int(beat * RATE_HZ)
     data, labels = np.zeros(samples), []
     for start in range(0, samples, step):
@@ -52,7 +71,9 @@ def _sine_recording(
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with musicnet_11khz_{train,valid,test}.h5: 3, 2 and 2 recordings of 3 to 5 s of sine chords."""
+    """A folder with musicnet_11khz_{train,valid,test}.h5: 3, 2 and 2 recordings of 3 to 5 s of sine
+    chords.
+    """
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(2018)
     for split, first, count in (("train", 1001, 3), ("valid", 2001, 2), ("test", 3001, 2)):

@@ -22,9 +22,9 @@ def _names(requirements: list[str]) -> set[str]:
 
 
 def test_a_missing_package_names_the_extra_to_install():
-    with pytest.raises(MissingExtraError, match=r"no_such_package.*pip install 'cplxnet\[grid\]'"):
-        with extra("grid"):
-            import no_such_package.part  # noqa: F401
+    text = r"no_such_package.*pip install 'cplxnet\[grid\]'"
+    with pytest.raises(MissingExtraError, match=text), extra("grid"):
+        import no_such_package.part  # noqa: F401
 
 
 def test_a_missing_module_of_our_own_is_not_blamed_on_an_extra():

@@ -367,7 +367,7 @@ def _export(run: Path, file: Path, **options: Any) -> int:
 
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("wav", type=Path, help="any rate, any number of channels")
+    add("audio", type=Path, help="any rate, any number of channels")
     add(
         "--model",
         type=Path,
@@ -375,7 +375,16 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run's folder, snapshot, compact file or ONNX file",
     )
     add("--stage", help="of a run's folder (default: the last)")
-    add("--out", type=Path, help="the files' name without .csv and .mid (default: the WAV file's)")
+    add(
+        "--out",
+        type=Path,
+        help="the files' name without .csv and .mid (default: X.transcribed for X.wav)",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="also replace files that are no earlier transcription of the same recording",
+    )
     add(
         "--hop",
         type=int,
@@ -386,18 +395,30 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threshold", type=float, default=0.5, metavar="P", help="of a note (default 0.5)")
 
 
-def _transcribe(wav: Path, model: Path, stage: str | None, out: Path | None, **options: Any) -> int:
-    """Turn a WAV file into a piano roll (CSV) and notes (MIDI)."""
-    from cplxnet.musicnet.transcription.wav import transcribe_wav, write_transcription
+def _transcribe(
+    audio: Path,
+    model: Path,
+    stage: str | None,
+    out: Path | None,
+    overwrite: bool,
+    **options: Any,
+) -> int:
+    """Turn a recording (WAV, FLAC, OGG, MP3, AIFF) into a piano roll (CSV) and notes (MIDI)."""
+    from cplxnet.musicnet.transcription.audio import (
+        default_stem,
+        transcribe_audio,
+        write_transcription,
+    )
 
     from . import models
 
     network, heard = models.load_deployed(model, stage=stage)
-    transcription = transcribe_wav(network, wav, **options, **heard)
+    transcription = transcribe_audio(network, audio, **options, **heard)
     for notice in transcription.notices:
         print(notice, file=sys.stderr)
 
-    roll, midi = write_transcription(transcription, out or wav.with_suffix(""))
+    stem = out or default_stem(audio)
+    roll, midi = write_transcription(transcription, stem, overwrite=overwrite)
     print(f"piano roll: {roll}, {len(transcription.times)} frames")
     print(f"MIDI: {midi}, {len(transcription.notes)} notes")
     return 0
@@ -428,14 +449,14 @@ def _translate_arguments(parser: argparse.ArgumentParser) -> None:
 def _translate(old: Path, new: Path) -> int:
     """Translate manifests of the older complex_paper system into those of this one."""
     with _from_checkout():
-        from legacy import older
+        from legacy import translate
 
     if old.is_dir():
-        translated = older.translate_folder(old, new)
+        translated = translate.translate_folder(old, new)
         notes = [note for own in translated.values() for note in own]
         print(f"{len(translated)} manifests in {new}")
     else:
-        _, notes = older.translate_file(old, new)
+        _, notes = translate.translate_file(old, new)
         print(f"manifest: {new}")
 
     for note in dict.fromkeys(notes):

@@ -1,1 +1,1 @@
-"""Corpora: MusicNet from its archive, rendered scores in its layout, and what a corpus holds."""
+"""Builders of corpora: MusicNet from its archive, and rendered scores in its layout."""

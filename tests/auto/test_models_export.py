@@ -1,5 +1,6 @@
 """A run's network as files, and the same recording transcribed from every one of them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_every_form_of_a_network_transcribes_alike(run: Path, wav: Path, tmp_pat
     header = (tmp_path / "raw.csv").read_text().splitlines()[0].split(",")
     assert header == ["time_s", *map(str, range(21, 105))]
     found = pretty_midi.PrettyMIDI(str(tmp_path / "folder.mid")).instruments[0].notes
-    wanted = notes_of(want >= threshold, times)
+    wanted = notes_of(want >= threshold, times, duration_s=len(samples) / 11_000)
     assert len(found) == len(wanted) > 84
     assert sorted(note.pitch for note in found) == sorted(wanted["note"])
     assert max(note.end for note in found) == pytest.approx(wanted["end_s"].max(), abs=1e-3)
@@ -110,9 +111,38 @@ def test_silence_is_a_transcription_without_notes(
     assert command.main(["transcribe", str(tmp_path / "silent.wav"), "--model", str(run)]) == 0
     shown = capsys.readouterr()
     assert "silent, so without notes" in shown.err and "0 notes" in shown.out
-    table = np.loadtxt(tmp_path / "silent.csv", delimiter=",", skiprows=1)
+    table = np.loadtxt(tmp_path / "silent.transcribed.csv", delimiter=",", skiprows=1)
     assert table.shape == (11, 85) and not table[:, 1:].any()
-    assert not pretty_midi.PrettyMIDI(str(tmp_path / "silent.mid")).instruments
+    assert not pretty_midi.PrettyMIDI(str(tmp_path / "silent.transcribed.mid")).instruments
+
+
+def test_files_of_others_are_not_replaced(
+    run: Path, wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Data sets keep a recording's reference beside it, under the recording's name."""
+
+    def transcribe_it(*arguments: str) -> int:
+        return command.main(["transcribe", str(recording), "--model", str(run), *arguments])
+
+    recording = shutil.copy(wav, tmp_path / "take.1")
+    for name in ("take.mid", "take.1.mid", "take.csv"):
+        (tmp_path / name).write_bytes(b"a reference")
+    for _ in range(2):  # its own files may be replaced
+        assert transcribe_it() == 0
+    assert {path.name for path in tmp_path.iterdir()} - {"take.mid", "take.1.mid", "take.csv"} == {
+        "take.1",
+        "take.1.transcribed.csv",
+        "take.1.transcribed.mid",
+    }
+    for name in ("take.mid", "take.1.mid", "take.csv"):
+        assert (tmp_path / name).read_bytes() == b"a reference"
+
+    capsys.readouterr()
+    assert transcribe_it("--out", str(tmp_path / "take")) == 2
+    assert "take.csv: expected no file, or an earlier transcription" in capsys.readouterr().err
+    assert (tmp_path / "take.mid").read_bytes() == b"a reference"
+    assert transcribe_it("--out", str(tmp_path / "take"), "--overwrite") == 0
+    assert (tmp_path / "take.mid").read_bytes()[:4] == b"MThd"
 
 
 FAULTS = {

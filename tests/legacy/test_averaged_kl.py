@@ -1,4 +1,6 @@
-"""legacy/: its manifests are what its README says, and its notebooks and the study run on a setting of seconds."""
+"""legacy/: its manifests are what its README says, and its notebooks and the study run on a setting
+of seconds.
+"""
 
 from pathlib import Path
 
@@ -27,7 +29,7 @@ MOVING = {
 }  # some weights are irrelevant
 
 
-# -- manifests ---------------------------------------------------------------------------------------------------------
+# Manifests
 
 
 def test_replication_is_every_kind_and_field_for_200_epochs_without_shift() -> None:
@@ -121,7 +123,7 @@ def test_committed_manifests_byte_for_byte(name: str) -> None:
     )
 
 
-# -- another threshold -------------------------------------------------------------------------------------------------
+# Another threshold
 
 
 @pytest.mark.parametrize("layer", [nn.CplxLinearVD(30, 20), nn.LinearARD(30, 20)])
@@ -189,7 +191,7 @@ def test_remask_refuses_other_settings_and_other_data(
     assert not (tmp_path / "a").exists()
 
 
-# -- the study ---------------------------------------------------------------------------------------------------------
+# The study
 
 
 def test_spread_counts_every_layer_once_and_divides_by_their_number() -> None:

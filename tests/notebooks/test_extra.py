@@ -1,4 +1,6 @@
-"""The notebooks in extra/ run top to bottom in their own folder, on a setting of seconds, and show what they say."""
+"""The notebooks in extra/ run top to bottom in their own folder, on a setting of seconds, and show
+what they say.
+"""
 
 import json
 import shutil
@@ -35,7 +37,8 @@ def beside(root: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def checkout(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What the notebooks need of a checkout, where they look for it: a corpus, and a run on windows of 256 samples.
+    """What the notebooks need of a checkout, where they look for it: a corpus, and a run on windows
+    of 256 samples.
 
     Nothing may be written beside them.
     """

@@ -1,4 +1,6 @@
-"""The three notebooks run top to bottom from a clean kernel, on a setting of seconds, and make what they say."""
+"""The three notebooks run top to bottom from a clean kernel, on a setting of seconds, and make what
+they say.
+"""
 
 import json
 import shutil
@@ -20,7 +22,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def execute(name: str, into: Path, *, root: Path = ROOT, **parameters: object) -> dict:
-    """Run a notebook of the repository with other parameters, in its own folder as Jupyter does; its output as JSON."""
+    """Run a notebook of the repository with other parameters, in its own folder as Jupyter does;
+    its output as JSON.
+    """
     path, out = root / name, into / Path(name).name
     papermill.execute_notebook(
         path, out, parameters, kernel_name="python3", cwd=path.parent, progress_bar=False
@@ -29,7 +33,9 @@ def execute(name: str, into: Path, *, root: Path = ROOT, **parameters: object) -
 
 
 def checkout_of(folder: str, root: Path) -> Path:
-    """A checkout at `root` with the notebooks of one folder and its modules; they look for all else from its root."""
+    """A checkout at `root` with the notebooks of one folder and its modules; they look for all else
+    from its root.
+    """
     for pattern in ("*.ipynb", "*.py", "corpora/**/*.py"):
         for path in (ROOT / folder).glob(pattern):
             (root / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +45,9 @@ def checkout_of(folder: str, root: Path) -> Path:
 
 
 def compressing(folder: str) -> Manifest:
-    """A run of seconds whose log_sigma2 moves by 1 a step: some weights become irrelevant within six steps."""
+    """A run of seconds whose log_sigma2 moves by 1 a step: some weights become irrelevant within
+    six steps.
+    """
     fast = {"name": "adam", "lr": 1e-3, "lr_log_sigma2": 2.0}
     return grid.edit(experiments.tiny(folder=folder), {"stages.sparsify.optimizer": fast})
 

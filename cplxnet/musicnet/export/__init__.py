@@ -3,8 +3,8 @@
 from cplxnet.extras import extra
 
 with extra("onnx"):
-    from .layers import UnknownLayerError
+    from .network import OnnxNetwork
     from .onnx import export_onnx
-    from .session import OnnxNetwork
+    from .real_form import UnknownLayerError
 
 __all__ = ["OnnxNetwork", "UnknownLayerError", "export_onnx"]

@@ -1,32 +1,42 @@
-"""A network as an ONNX file, which other runtimes open: no complex types inside, the batch axis dynamic.
+"""A network as an ONNX file, which other runtimes open: no complex types, the batch axis dynamic.
 
-    export_onnx(model, "net.onnx")                       inputs real, imag (batch, C, L): the features' two parts
-    export_onnx(model, "net.onnx", raw_audio=True)       input signal (batch, window): the Fourier transform is inside
+    export_onnx(model, "net.onnx")                  inputs real, imag (batch, C, L): features
+    export_onnx(model, "net.onnx", raw_audio=True)  input signal (batch, window), features inside
 
-All is float32, the output is `logits` (batch, 84), opset 20 of the standard domain. Where features are real, the one
-input is `features` (batch, C, L). What the network hears (window, rate, kind, cplx, shift) is in the file's metadata,
-under `cplxnet`, as JSON. Weights that are mostly zero, masked ones say, are stored by what is left.
-"""
+`torch.onnx.export` writes the network's real form (`real_form`). All is float32, the output is
+`logits` (batch, 84), in opset 20 of the standard domain. Where the features are real, the one input
+is `features` (batch, C, L). What the network hears (window, rate, kind, cplx, shift) is in the
+file's metadata, under `cplxnet`, as JSON. Weights that are mostly zero, as masked ones are, are
+stored by what is left."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import logging
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cplxnet.files import written
-from cplxnet.musicnet.features import as_channels, features
-from cplxnet.musicnet.networks import Network
+from cplxnet.musicnet.features import STFT_HOP, STFT_WINDOW, features
 from cplxnet.musicnet.resample import TARGET_HZ
-from cplxnet.nn.compaction.network import Compact
 
-from . import hearing, layers
-from .graph import Graph, Value
-from .stages import append_compact
+from .real_form import Step, UnknownLayerError, modulus, real_chain, with_zero_imaginary_part
+
+OPSET = 20  # the first whose DFT takes its axis as an input; onnxruntime 1.17 and later
+IR_VERSION = 9  # the one that came with that opset: older runtimes refuse files with a newer one
+_SMALL = 1024  # numbers; a smaller weight is stored as it is
 
 
 def export_onnx(
@@ -44,79 +54,224 @@ def export_onnx(
 
     Args:
         model: dense, variational (its means), masked or compact, a stack of layers.
-        window, rate_hz, kind, cplx, shift: what it hears, as `auto.heard(manifest)` and `features` say.
+        path: the file to write.
+        window: samples that the network hears.
+        rate_hz: samples per second.
+        kind: of features, as `features` takes it.
+        cplx: whether they are complex.
+        shift: whether frequency zero is in the centre. `auto.heard(manifest)` gives all five.
         raw_audio: take the window itself and compute the features inside.
 
+    Returns:
+        The path.
+
     Raises:
-        UnknownLayerError: a layer that has no form here, named, with its place; nothing is written.
+        UnknownLayerError: a layer without a real form, named, with its place; nothing is written.
+        ValueError: an unknown kind of features.
     """
     heard = {"window": window, "rate_hz": rate_hz, "kind": kind, "cplx": cplx, "shift": shift}
     training = model.training
     try:
-        made = _model(model.eval(), heard, raw_audio)
+        proto = _exported(model.eval(), heard, raw_audio)
     finally:
         model.train(training)
+
+    helper.set_model_props(proto, {"cplxnet": json.dumps({**heard, "raw_audio": raw_audio})})
+    onnx.checker.check_model(proto, full_check=True)
     path = Path(path)
     with written(path) as temporary:
-        temporary.write_bytes(made.SerializeToString())
+        temporary.write_bytes(proto.SerializeToString())
     return path
 
 
+class Exported(nn.Module):
+    """What the file computes: the network's real form of its inputs.
+
+    The inputs are the two parts of complex features (B, C, L), made one tensor (B, 2C, L) of parts
+    in turn, or one tensor.
+    """
+
+    def __init__(self, chain: nn.Sequential) -> None:
+        super().__init__()
+        self.chain = chain
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x = torch.stack(inputs, 2).flatten(1, 2) if len(inputs) == 2 else inputs[0]
+        return self.chain(x)
+
+
 @torch.no_grad()
-def _model(model: nn.Module, heard: dict, raw_audio: bool) -> onnx.ModelProto:
-    graph, how = Graph(), {key: heard[key] for key in ("kind", "cplx", "shift")}
-    x = features(torch.zeros(1, heard["window"]), **how)
+def _exported(model: nn.Module, heard: dict, raw_audio: bool) -> onnx.ModelProto:
+    generator = torch.Generator().manual_seed(0)
+    # a batch of 1 would become part of the file
+    signal = torch.randn(2, heard["window"], generator=generator)
+    x = features(signal, heard["kind"], cplx=heard["cplx"], shift=heard["shift"])
+
+    chain = real_chain(model, x)
     if raw_audio:
-        value = hearing.hear(
-            graph, graph.input("signal", heard["window"]), window=heard["window"], **how
-        )
+        chain = nn.Sequential(*_features(heard["kind"], heard["cplx"], heard["shift"]), *chain)
+        inputs = {"signal": signal}
     elif x.is_complex():
-        real, imag = (
-            Value(graph.input(name, *x.shape[1:]), tuple(x.shape[1:]), False)
-            for name in ("real", "imag")
-        )
-        value = hearing.pair(graph, real, imag)
+        inputs = {"real": x.real.contiguous(), "imag": x.imag.contiguous()}
     else:
-        value = Value(graph.input("features", *x.shape[1:]), tuple(x.shape[1:]), False)
-    value = _append(graph, model, value, x)
-    if value.cplx:
-        raise layers.UnknownLayerError(
-            "expected real outputs, got complex ones; try CplxToReal at the end"
+        inputs = {"features": x}
+
+    exported = Exported(chain).eval()
+    _check(exported(*inputs.values()), model(x))
+    return _proto(exported, inputs)
+
+
+def _features(kind: str, cplx: bool, shift: bool) -> list[Step]:
+    """`features` of raw windows (B, window), complex ones as parts in turn, by what ONNX has."""
+    if kind == "raw":
+        channel = Step(lambda signal: signal.unsqueeze(1))
+        return [channel, Step(with_zero_imaginary_part)] if cplx else [channel]
+    if kind == "fft":
+        transform = Step(functools.partial(_fourier, shift=shift))
+    else:
+        transform = Step(_short_time_fourier, waves=_waves())
+    return [transform] if cplx else [transform, Step(modulus)]
+
+
+def _fourier(signal: Tensor, shift: bool) -> Tensor:
+    """The discrete Fourier transform: (B, window) -> (B, 2, window)."""
+    spectrum = torch.view_as_real(torch.fft.fft(signal))
+    if shift:
+        spectrum = spectrum.roll(signal.shape[1] // 2, 1)
+    return spectrum.transpose(1, 2)
+
+
+def _short_time_fourier(signal: Tensor, waves: Tensor) -> Tensor:
+    """The short-time Fourier transform as a convolution: (B, window) -> (B, 122, L).
+
+    ONNX has an operator for it, whose error in onnxruntime is ten times as large.
+    """
+    half = STFT_WINDOW // 2
+    padded = F.pad(signal, (half, half + -signal.shape[1] % STFT_HOP))
+    return F.conv1d(padded.unsqueeze(1), waves, stride=STFT_HOP)
+
+
+def _waves() -> Tensor:
+    """Cosine and negative sine of each frequency under the Hann window: (122, 1, 120)."""
+    t = torch.arange(STFT_WINDOW, dtype=torch.float64)
+    frequency = torch.arange(STFT_WINDOW // 2 + 1, dtype=torch.float64)
+    hann = torch.hann_window(STFT_WINDOW, dtype=torch.float64)
+    phase = 2 * torch.pi * torch.outer(frequency, t) / STFT_WINDOW
+    parts = torch.stack((hann * phase.cos(), -hann * phase.sin()), 1)
+    return parts.flatten(0, 1).unsqueeze(1).float()
+
+
+def _check(logits: Tensor, expected: Tensor) -> None:
+    """A layer of the user's own may say it is one of ours and compute something else."""
+    scale = float(expected.abs().max())
+    if logits.shape != expected.shape or float((logits - expected).abs().max()) > 1e-3 * scale:
+        raise UnknownLayerError(
+            "expected layers that compute what their class does, got one with a forward of its own "
+            "(the logits of the real form differ from the network's)"
         )
-    metadata = {"cplxnet": json.dumps({**heard, "raw_audio": raw_audio})}
-    return graph.model(value.name, value.shape, metadata)
 
 
-def _append(graph: Graph, model: nn.Module, value: Value, x: Tensor) -> Value:
-    """The network on `value`, the features; x: an example of them."""
-    if isinstance(model, (Network, Compact)) and model.is_complex and not value.cplx:
-        value, x = (
-            hearing.with_zero_imaginary_part(graph, value),
-            torch.complex(x, torch.zeros_like(x)),
-        )
-    elif isinstance(model, Network) and not model.is_complex and value.cplx:
-        value, x = hearing.channels(graph, value), as_channels(x)
-    if isinstance(model, Compact):
-        return append_compact(graph, model, value)
-    named = _leaves(model)
-    return layers.append(graph, named, value, _shapes(named, x))
+def _proto(exported: Exported, inputs: dict[str, Tensor]) -> onnx.ModelProto:
+    batch = torch.export.Dim("batch")
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                exported,
+                tuple(inputs.values()),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=["logits"],
+                dynamic_shapes=(tuple({0: batch} for _ in inputs),),
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise UnknownLayerError(
+                f"expected layers that torch.onnx.export knows, got {error}"
+            ) from error
+    assert program is not None
+    proto = program.model_proto
+
+    proto.ir_version = IR_VERSION
+    proto.producer_name = "cplxnet"
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]  # torch's notes, with lines and paths of the source
+    _store_by_what_is_left(graph)
+    return proto
 
 
-def _leaves(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """The layers of nested `nn.Sequential`s in order."""
-    if type(model) not in (nn.Sequential, Network):
-        return [(prefix, model)]
-    return [
-        leaf
-        for name, child in model.named_children()
-        for leaf in _leaves(child, f"{prefix}.{name}".strip("."))
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's exporter on itself: no torchvision here, and torch deprecates torch."""
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", "# The axis name: batch")  # real's and imag's are one
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _store_by_what_is_left(graph: onnx.GraphProto) -> None:
+    """Store weights that are mostly zero as positions and values, where that is smaller.
+
+    In the graph they are scattered into zeros when a session starts (runtimes fold constants), so
+    that running costs nothing. Positions are those of single numbers or of pairs, such as complex
+    weights, whichever is smaller."""
+    kept = []
+    nodes = []
+    for weight in graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or values.size < _SMALL:
+            kept.append(weight)
+            continue
+        width = min((1, 2), key=lambda width: _stored_bytes(values, width))
+        if values.size % 2 or _stored_bytes(values, width) >= values.nbytes:
+            kept.append(weight)
+            continue
+        constants, scatter = _scattered(weight.name, values, width)
+        kept += constants
+        nodes += scatter
+
+    nodes += graph.node
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+
+
+def _stored_bytes(values: np.ndarray, width: int) -> int:
+    """Bytes of positions (int32) and values (float32) of the rows of `width` that are left."""
+    if values.size % width:
+        return values.nbytes
+    return int(values.reshape(-1, width).any(1).sum()) * 4 * (width + 1)
+
+
+def _scattered(
+    name: str, values: np.ndarray, width: int
+) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    """Constants and nodes that give `values` under `name`."""
+    rows = values.reshape(-1, width)
+    positions = np.flatnonzero(rows.any(1))
+    tensors: dict[str, np.ndarray] = {
+        "rows": np.array(rows.shape, np.int64),
+        "positions": positions[:, None].astype(np.int32),
+        "values": rows[positions],
+        "shape": np.array(values.shape, np.int64),
+    }
+    constants = [numpy_helper.from_array(value, f"{name}.{key}") for key, value in tensors.items()]
+
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
+        inputs = [f"{name}.{key}" for key in inputs]
+        return helper.make_node(kind, inputs, [output], name=f"{output}/{kind}", **attributes)
+
+    nodes = [
+        node("ConstantOfShape", ["rows"], f"{name}.zeros"),
+        node("Cast", ["positions"], f"{name}.indices", to=TensorProto.INT64),
+        node("ScatterND", ["zeros", "indices", "values"], f"{name}.filled"),
+        node("Reshape", ["filled", "shape"], name),
     ]
-
-
-def _shapes(named: list[tuple[str, nn.Module]], x: Tensor) -> list[tuple[int, ...]]:
-    """What each layer gives for x, without the batch."""
-    found = []
-    for _, layer in named:
-        x = layer(x)
-        found.append(tuple(x.shape[1:]))
-    return found
+    return constants, nodes

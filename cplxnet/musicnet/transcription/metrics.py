@@ -1,11 +1,12 @@
-"""How good a transcription is once a threshold has made it a yes or no: frame by frame and note by note, by mir_eval.
+"""How good a transcription is once a threshold has made it a yes or no: frame by frame and note by
+note, by mir_eval.
 
-Average precision (`scores`) needs no threshold; whoever wants notes does. It is chosen where the network was not
-trained and the final scores are not taken: on validation.
+Average precision (`scores`) needs no threshold; whoever wants notes does. It is chosen where the
+network was not trained and the final scores are not taken: on validation.
 
-References: Bay, Ehmann and Downie (2009), "Evaluation of Multiple-F0 Estimation and Tracking Systems" (frames); Raffel
-et al. (2014), "mir_eval: A Transparent Implementation of Common MIR Metrics".
-"""
+References: Bay, Ehmann and Downie (2009), "Evaluation of Multiple-F0 Estimation and Tracking
+Systems" (frames); Raffel et al. (2014), "mir_eval: A Transparent Implementation of Common MIR
+Metrics"."""
 
 import warnings
 from collections.abc import Iterator
@@ -32,12 +33,13 @@ FRAME_SCORES = (
 
 
 def best_threshold(target: Values, probability: Values) -> float:
-    """The threshold t with the best frame F-measure of `probability >= t`, over all notes and frames at once.
+    """The threshold t with the best frame F-measure of `probability >= t`, over all notes and
+    frames at once.
 
         F(t) = 2 TP/(reported + true) = 2 A/(1 + A),   A(t) = TP/(reported + true - TP)
 
-    so the best accuracy A (Bay et al. 2009) is at the same t. Every value of a true entry is tried; between two of them
-    only false alarms change. Of equal ones the highest is taken.
+    so the best accuracy A (Bay et al. 2009) is at the same t. Every value of a true entry is tried;
+    between two of them only false alarms change. Of equal ones the highest is taken.
 
     Args:
         target: 0 or 1 (frames, 84). probability: (frames, 84).
@@ -51,10 +53,12 @@ def best_threshold(target: Values, probability: Values) -> float:
 
 
 def frame_scores(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Scores of a roll of yes and no against the true one, of all frames together, by `mir_eval.multipitch`.
+    """Scores of a roll of yes and no against the true one, of all frames together, by
+    `mir_eval.multipitch`.
 
-    `precision` TP/(TP + FP), `recall` TP/(TP + FN), `accuracy` TP/(TP + FP + FN), `f_measure`, and the errors
-    `substitution`, `miss`, `false_alarm` and their sum `error`, per true entry (Bay et al. 2009).
+    `precision` TP/(TP + FP), `recall` TP/(TP + FN), `accuracy` TP/(TP + FP + FN), `f_measure`, and
+    the errors `substitution`, `miss`, `false_alarm` and their sum `error`, per true entry (Bay et
+    al. 2009).
 
     Args:
         times: float (frames,), seconds, increasing. target, predicted: bool (frames, 84).
@@ -82,10 +86,11 @@ def frame_scores(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -
 
 
 def note_scores(true: np.ndarray, found: np.ndarray, *, offsets: bool = False) -> dict[str, float]:
-    """Scores of a list of notes against the true one, by `mir_eval.transcription`: `precision`, `recall`, `f_measure`.
+    """Scores of a list of notes against the true one, by `mir_eval.transcription`: `precision`,
+    `recall`, `f_measure`.
 
-    A note is right if its pitch is and it begins within 50 ms of a true one, each true one found once; with `offsets`
-    its end must also be within 50 ms or 20 percent of the true length.
+    A note is right if its pitch is and it begins within 50 ms of a true one, each true one found
+    once; with `offsets` its end must also be within 50 ms or 20 percent of the true length.
 
     Args:
         true, found: `midi.NOTES` (notes,).

@@ -1,8 +1,7 @@
 """Piano rolls, bool (frames, 84), as lists of notes, and notes as a MIDI file.
 
-Frame k stands for the time [(k - 1/2) hop, (k + 1/2) hop): a note begins and ends halfway between two frames, no
-further than half a hop from where the network heard it.
-"""
+Frame k stands for the time [(k - 1/2) hop, (k + 1/2) hop): a note begins and ends halfway between
+two frames, no further than half a hop from where the network heard it."""
 
 import os
 from pathlib import Path
@@ -17,73 +16,92 @@ from cplxnet.musicnet.labels import LOWEST_NOTE
 with extra("transcription"):
     import pretty_midi
 
-NOTES = np.dtype(
-    [("start_s", "<f8"), ("end_s", "<f8"), ("note", "<i8")]
-)  # [start, end) in seconds, MIDI note
+# [start, end) in seconds, MIDI note
+NOTES = np.dtype([("start_s", "<f8"), ("end_s", "<f8"), ("note", "<i8")])
 VELOCITY = 80  # of every note: the networks do not hear loudness
-_TICKS = 1000  # a beat of 0.5 s: times are kept to 0.25 ms
+_TICKS = 1000  # a beat of 0.5 s, so that times are kept to 0.25 ms
+TICK_S = 0.5 / _TICKS
 
 
-def notes_of(roll: np.ndarray, times: np.ndarray, *, least_s: float = 0.0) -> np.ndarray:
+def notes_of(
+    roll: np.ndarray, times: np.ndarray, *, duration_s: float | None = None, least_s: float = 0.0
+) -> np.ndarray:
     """The notes of a piano roll: a note is a run of frames in which its class sounds.
 
     Args:
-        roll: bool (frames, 84). times: float (frames,), seconds, evenly spaced, as `transcribe` gives them.
+        roll: bool (frames, 84).
+        times: float (frames,), seconds, evenly spaced, as `transcribe` gives them.
+        duration_s: of the recording, beyond the last frame's time; no note ends after it. None:
+            half a hop beyond the last frame.
         least_s: notes shorter than this are left out; 0 keeps every one.
 
     Returns:
-        `NOTES` (notes,), by start, then note.
+        `NOTES` (notes,), by start, then note. Each ends after it starts.
 
     Raises:
-        ValueError: a roll that is not bool (frames, notes), or times of another length.
+        ValueError: a roll that is not bool (frames, notes), times of another length, a single frame
+            without `duration_s`, or frames at or after `duration_s`.
     """
     if roll.ndim != 2 or roll.dtype != bool or times.shape != roll.shape[:1]:
         raise ValueError(
-            f"expected a bool roll (frames, notes) and times (frames,), got {roll.dtype} {roll.shape} and "
-            f"{times.shape}; try probabilities >= threshold"
+            f"expected a bool roll (frames, notes) and times (frames,), got {roll.dtype} "
+            f"{roll.shape} and {times.shape}; try probabilities >= threshold"
         )
-    step = np.diff(
-        roll.astype(np.int8), axis=0, prepend=0, append=0
-    ).T  # (84, frames + 1): +1 begins, -1 ends
+    if len(times) == 1 and duration_s is None:
+        raise ValueError("expected duration_s, got None: a single frame does not tell its length")
+    if duration_s is not None and len(times) and times[-1] >= duration_s:
+        raise ValueError(f"expected frames before {duration_s} s, got one at {times[-1]} s")
+
+    # (84, frames + 1): +1 where a note begins, -1 where it has ended
+    step = np.diff(roll.astype(np.int8), axis=0, prepend=0, append=0).T
     note, first = np.nonzero(step == 1)
-    last = np.nonzero(step == -1)[
-        1
-    ]  # of the same runs, in the same order: note by note, then in time
-    hop_s = float(times[1] - times[0]) if len(times) > 1 else 0.0
+    _, after = np.nonzero(step == -1)  # of the same runs in the same order: by note, then time
+
+    half_hop_s = float(times[1] - times[0]) / 2 if len(times) > 1 else np.inf
     notes = np.empty(len(note), NOTES)
-    notes["start_s"] = np.maximum(times[first] - hop_s / 2, 0)
-    notes["end_s"] = times[last - 1] + hop_s / 2
     notes["note"] = note + LOWEST_NOTE
+    notes["start_s"] = np.maximum(times[first] - half_hop_s, 0)
+    notes["end_s"] = times[after - 1] + half_hop_s
+    if duration_s is not None:
+        notes["end_s"] = np.minimum(notes["end_s"], duration_s)
     notes = notes[notes["end_s"] - notes["start_s"] >= least_s]
     return notes[np.lexsort((notes["note"], notes["start_s"]))]
 
 
 def labelled_notes(recording: recordings.Recording, *, rate_hz: int) -> np.ndarray:
-    """The labels of a recording at `rate_hz` as `NOTES`, by start, then note; empty ones left out."""
+    """The labels of a recording at `rate_hz` as `NOTES`, by start, then note, without empty ones."""
     labels = recording.labels[recording.labels["end_time"] > recording.labels["start_time"]]
     notes = np.empty(len(labels), NOTES)
-    notes["start_s"], notes["end_s"] = labels["start_time"] / rate_hz, labels["end_time"] / rate_hz
+    notes["start_s"] = labels["start_time"] / rate_hz
+    notes["end_s"] = labels["end_time"] / rate_hz
     notes["note"] = labels["note"]
     return notes[np.lexsort((notes["note"], notes["start_s"]))]
 
 
-def midi(notes: np.ndarray, *, program: int = 0) -> pretty_midi.PrettyMIDI:
-    """The notes as one track of General MIDI instrument `program` (0: grand piano) at one velocity."""
-    track = pretty_midi.Instrument(program)
+def midi(notes: np.ndarray, *, program: int = 0, track: str = "") -> pretty_midi.PrettyMIDI:
+    """The notes as one track at one velocity.
+
+    Args:
+        notes: `NOTES` (notes,).
+        program: of General MIDI; 0 is the grand piano.
+        track: its name.
+    """
+    instrument = pretty_midi.Instrument(program, name=track)
     for note in notes:
-        track.notes.append(
-            pretty_midi.Note(
-                VELOCITY, int(note["note"]), float(note["start_s"]), float(note["end_s"])
-            )
-        )
+        start_s = float(note["start_s"])
+        end_s = max(float(note["end_s"]), start_s + TICK_S)  # one that ends at once never stops
+        instrument.notes.append(pretty_midi.Note(VELOCITY, int(note["note"]), start_s, end_s))
+
     score = pretty_midi.PrettyMIDI(resolution=_TICKS)
-    score.instruments.append(track)
+    score.instruments.append(instrument)
     return score
 
 
-def write_midi(path: str | os.PathLike[str], notes: np.ndarray, *, program: int = 0) -> Path:
+def write_midi(
+    path: str | os.PathLike[str], notes: np.ndarray, *, program: int = 0, track: str = ""
+) -> Path:
     """Write `midi(notes)` to a standard MIDI file, whole or not at all; returns the path."""
     path = Path(path)
     with written(path) as temporary:
-        midi(notes, program=program).write(str(temporary))
+        midi(notes, program=program, track=track).write(str(temporary))
     return path

@@ -30,7 +30,8 @@ def outcomes(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def draw(axes: Axes, times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> None:
-    """The outcomes of every frame and note on `axes`, over seconds and MIDI notes with the Cs named.
+    """The outcomes of every frame and note on `axes`, over seconds and MIDI notes with the Cs
+    named.
 
     times: float (frames,), seconds, evenly spaced; target, predicted: bool (frames, 84).
     """
@@ -71,8 +72,8 @@ def beside(
 ) -> Figure:
     """One panel a prediction, its title above it, all of the same part of a recording.
 
-    predicted: title -> bool (frames, 84). begin_s, seconds: the part. Raises ValueError where it has no frame.
-    """
+    predicted: title -> bool (frames, 84). begin_s, seconds: the part. Raises ValueError where it
+    has no frame."""
     part = (times >= begin_s) & (times < begin_s + seconds)
     if not part.any():
         raise ValueError(

@@ -1,9 +1,10 @@
-"""From a recording to probabilities of notes: a window around every frame, each through the network.
+"""From a recording to probabilities of notes: a window around every frame, each through the
+network.
 
-Frame k is at sample k * hop, the middle of its window, as labels are (DESIGN 4); beyond both ends of the recording
-there is silence. So a recording of any length is transcribed from its first sample to its last, and a frame that is as
-far from both ends as half a window has exactly the window that `MusicNet` has there.
-"""
+Frame k is at sample k * hop, the middle of its window, as labels are (DESIGN 4); beyond both ends
+of the recording there is silence. So a recording of any length is transcribed from its first sample
+to its last, and a frame that is as far from both ends as half a window has exactly the window that
+`MusicNet` has there."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -44,20 +45,21 @@ def transcribe(
         probabilities[k] = sigmoid(model(features(x[k hop - window/2 : k hop + window/2])))
 
     Args:
-        model: features (B, C, L) -> logits (B, 84); a `torch.nn.Module` is put into evaluation mode.
-        samples: float (samples,) at `rate_hz`, of one channel and on the scale of the training data: full scale is 1.
-        rate_hz: samples per second; the networks of this package hear 11 000.
-        window: samples that the network hears at a time. hop: samples from one frame to the next.
-        kind, cplx, shift: as for `features`. All that a run's network expects: `auto.heard(manifest)`.
-        batch_size: windows at a time. device: where the model is. progress: a bar over the batches.
+        model: features (B, C, L) -> logits (B, 84); a `torch.nn.Module` is put into evaluation
+        mode. samples: float (samples,) at `rate_hz`, of one channel and on the scale of the
+        training data: full scale is 1. rate_hz: samples per second; the networks of this package
+        hear 11 000. window: samples that the network hears at a time. hop: samples from one frame
+        to the next. kind, cplx, shift: as for `features`. All that a run's network expects:
+        `auto.heard(manifest)`. batch_size: windows at a time. device: where the model is. progress:
+        a bar over the batches.
 
     Returns:
-        times: float64 (frames,), seconds, frames = ceil(samples / hop). probabilities: float32 (frames, 84), of the
-        MIDI notes 21 to 104.
+        times: float64 (frames,), seconds, frames = ceil(samples / hop). probabilities: float32
+        (frames, 84), of the MIDI notes 21 to 104.
 
     Raises:
-        ValueError: no samples, more than one channel, whole numbers (try samples / 32768), NaN, infinity; a window, hop
-            or batch size below 1; outputs that are not (B, notes).
+        ValueError: no samples, more than one channel, whole numbers (try samples / 32768), NaN,
+            infinity; a window, hop or batch size below 1; outputs that are not (B, notes).
     """
     signal = _checked(samples)
     for name, value in (("window", window), ("hop", hop), ("batch_size", batch_size)):
@@ -97,7 +99,8 @@ def transcribe_file(
     progress: bool = True,
     **heard: object,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every recording of an 11 kHz file, one after another: the true roll, bool, and the probabilities, (frames, 84).
+    """Every recording of an 11 kHz file, one after another: the true roll, bool, and the
+    probabilities, (frames, 84).
 
     heard: `window`, `kind`, `cplx`, `shift`, `batch_size` and `device` of `transcribe`.
     """

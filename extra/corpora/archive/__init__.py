@@ -1,13 +1,13 @@
-"""MusicNet itself: from the published archive, or what people hold of it, to `musicnet.h5` and the three 11 kHz files.
+"""MusicNet itself: from the published archive, or what people hold of it, to `musicnet.h5` and the
+three 11 kHz files.
 
 `python -m extra.corpora.archive` does all of it; extra/get_datasets.ipynb shows it step by step.
 """
 
 from .build import Built, build
 from .download import DownloadError, fetch
-from .faults import ArchiveError, DiskFullError
-from .obtain import obtain, obtain_metadata
-from .published import ARCHIVE, METADATA, SPLITS, split_of
+from .errors import ArchiveError, DiskFullError
+from .published import ARCHIVE, METADATA, SPLITS, obtain, obtain_metadata, split_of
 from .sources import open_source
 
 __all__ = [

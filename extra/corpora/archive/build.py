@@ -1,29 +1,41 @@
-"""From a source to `musicnet.h5` and the three 11 kHz files: every recording, then the files, then their names."""
+"""From a source to `musicnet.h5` and the three 11 kHz files: every recording, then the files, then
+their names.
+"""
 
 import dataclasses
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+from pebble import ProcessExpired
 from tqdm.auto import tqdm
 
 from cplxnet.files import written
+from cplxnet.musicnet import recordings
+from cplxnet.musicnet.recordings import Recording
+from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, rescale
+from extra.corpora import jobs
 
-from . import faults, files, metadata, pool, staging
+from . import staging
 from .download import md5_of
-from .faults import ArchiveError, Seen
-from .files import Entry, Written
-from .published import EXPECTED, SPLITS, split_of
+from .errors import ArchiveError, full_disk_named
+from .labels import clip
+from .published import EXPECTED, SPLITS, TEXTS, read_metadata, split_of
 from .sources import Source, open_source
+from .staging import Staged
 
 FULL = "musicnet.h5"
 RECORD = "musicnet.build.json"  # what was built, from what
+RATE_HZ = {"full": SOURCE_HZ, "low": TARGET_HZ}
 _STAGING = ".musicnet-build"
+_PRELOAD = ("extra.corpora.archive.build",)
+_MOST_ALIKE = 3  # notices that differ in the recording alone; more become one
 
 
 def file_11khz(split: str) -> str:
@@ -32,163 +44,71 @@ def file_11khz(split: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Entry:
+    """A recording to be written.
+
+    Attributes:
+        number: of the recording.
+        audio, labels: file names of its staged pieces.
+        member: where the labels are from, for errors.
+        texts: composer, composition, movement, ensemble.
+    """
+
+    number: int
+    audio: str
+    labels: str
+    member: str
+    texts: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What a file holds.
+
+    Attributes:
+        name: of the file.
+        recordings, hours, notes: how much music.
+        size: in bytes.
+        md5: hexadecimal.
+        notices: of labels that were clipped.
+    """
+
+    name: str
+    recordings: int
+    hours: float
+    notes: int
+    size: int
+    md5: str
+    notices: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Built:
-    """What a build made: the folder, its files by name, and everything that was put right on the way."""
+    """What a build made: the folder, its files by name, and everything that was put right on the
+    way.
+    """
 
     folder: Path
     files: Mapping[str, Written]
     notices: tuple[str, ...]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a file: recordings, what MusicNet has, hours, notes, seconds of sound, bytes, md5."""
-        expected = {file_11khz(split): count for split, count in EXPECTED.items()} | {
-            FULL: sum(EXPECTED.values())
-        }
+        """A row a file: its recordings, what MusicNet has, hours, notes, seconds, bytes, md5."""
+        expected = {file_11khz(split): count for split, count in EXPECTED.items()}
+        expected[FULL] = sum(EXPECTED.values())
         return [
             {
                 "file": name,
-                "recordings": made.recordings,
+                "recordings": file.recordings,
                 "expected for MusicNet": expected[name],
-                "hours": made.hours,
-                "notes": made.notes,
-                "seconds": made.hours * 3600,
-                "bytes": made.size,
-                "md5": made.md5,
+                "hours": file.hours,
+                "notes": file.notes,
+                "seconds": file.hours * 3600,
+                "bytes": file.size,
+                "md5": file.md5,
             }
-            for name, made in self.files.items()
+            for name, file in self.files.items()
         ]
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The folder for this build alone; free again when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = folder.exists() and os.path.samestat(
-                os.fstat(handle), folder.stat()
-            )  # or removed by its owner
-        except BlockingIOError:
-            mine = False
-        if not mine:
-            raise RuntimeError(
-                f"{folder}: expected no other build here, got one at work; wait for its end"
-            )
-        for left in folder.glob("*.part"):  # of processes that were killed; hidden ones too
-            left.unlink()
-        yield
-    finally:
-        os.close(handle)
-
-
-def _stage(source: Source, folder: Path, recipe: str, n_workers: int) -> list[Seen]:
-    jobs = [(shard, folder, recipe) for shard in source.shards(max(1, n_workers))]
-    seen: list[Seen] = []
-    with tqdm(total=source.n_recordings, desc="recordings", unit="recording") as bar:
-
-        def tick() -> None:
-            bar.update(len(list(folder.glob("id_*.audio.*.json"))) - bar.n)
-
-        for _, found in pool.run(staging.stage, jobs, n_workers=n_workers, tick=tick):
-            seen += found
-        tick()
-    faults.check(str(source.path), seen)
-    return seen
-
-
-def _entries(seen: Sequence[Seen], texts: Mapping[int, Mapping[str, str]]) -> list[Entry]:
-    by_kind = {(one.number, one.kind): one for one in seen}
-    empty = dict.fromkeys(metadata.TEXTS, "")
-    return [
-        Entry(
-            number,
-            by_kind[number, "audio"].staged,
-            by_kind[number, "labels"].staged,
-            by_kind[number, "labels"].member,
-            texts.get(number, empty),
-        )
-        for number in sorted({one.number for one in seen})
-    ]
-
-
-def _gaps(entries: Sequence[Entry], texts: Mapping[int, Mapping[str, str]]) -> list[str]:
-    """Notices of recordings without metadata and of splits unlike MusicNet's."""
-    found = []
-    unknown = [str(entry.number) for entry in entries if entry.number not in texts]
-    if unknown:
-        found.append(
-            f"{len(unknown)} recordings without metadata: {', '.join(unknown[:10])}{', ...' * (len(unknown) > 10)}"
-        )
-    for split in SPLITS:
-        count = sum(split_of(entry.number) == split for entry in entries)
-        if count != EXPECTED[split]:
-            found.append(f"{split}: {count} recordings, MusicNet has {EXPECTED[split]}")
-    return found
-
-
-def _assemble(
-    entries: Sequence[Entry], folder: Path, full: bool, n_workers: int
-) -> dict[str, Written]:
-    jobs: list[tuple[Any, ...]] = (
-        [(FULL, entries, folder, "full")] if full else []
-    )  # the longest first
-    for split in SPLITS:
-        some = [entry for entry in entries if split_of(entry.number) == split]
-        if some:
-            jobs.append((file_11khz(split), some, folder, "low"))
-    made = {}
-    with tqdm(total=len(jobs), desc="files", unit="file") as bar:
-        for _, written in pool.run(files.assemble, jobs, n_workers=n_workers):
-            made[written.name] = written
-            bar.update()
-    return {name: made[name] for name in (FULL, *map(file_11khz, SPLITS)) if name in made}
-
-
-def _found(data: Path, key: Mapping[str, Any]) -> Built | None:
-    """What an earlier build from the same source left, if all of it is still there."""
-    try:
-        record = json.loads((data / RECORD).read_text())
-        made = {
-            one["name"]: Written(**one | {"notices": tuple(one["notices"])})
-            for one in record["files"]
-        }
-        whole = all((data / name).stat().st_size == one.size for name, one in made.items())
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return (
-        Built(data, made, tuple(record["notices"]))
-        if whole and record.get("key") == dict(key)
-        else None
-    )
-
-
-def _refuse_stale(entries: Sequence[Entry], data: Path) -> None:
-    there = {split_of(entry.number) for entry in entries}
-    for split in SPLITS:
-        stale = data / file_11khz(split)
-        if split not in there and stale.exists():
-            raise ArchiveError(
-                f"{stale}: expected no file of another build, got one and no {split} recordings; remove it"
-            )
-
-
-def _publish(built: Built, folder: Path, key: Mapping[str, Any]) -> None:
-    """Give the files their final names; their record last."""
-    (built.folder / RECORD).unlink(missing_ok=True)
-    for name in built.files:
-        os.replace(folder / name, built.folder / name)
-    record = {"key": dict(key), "files": [dataclasses.asdict(one) for one in built.files.values()]}
-    with written(folder / RECORD) as place:
-        place.write_text(json.dumps(record | {"notices": built.notices}, indent=2) + "\n")
-    os.replace(folder / RECORD, built.folder / RECORD)
-
-
-def _told(built: Built) -> Built:
-    for notice in built.notices:
-        tqdm.write(f"notice: {notice}")
-    return built
 
 
 def build(
@@ -200,56 +120,295 @@ def build(
     n_workers: int = 2,
     force: bool = False,
 ) -> Built:
-    """Build `musicnet.h5` (44.1 kHz) and `musicnet_11khz_{train,valid,test}.h5` in `data`; the same bytes each time.
+    """Build `musicnet.h5` (44.1 kHz) and `musicnet_11khz_{train,valid,test}.h5` in `data`; the same
+    bytes each time.
 
-    Killed at any moment and run again, it goes on with the next recording. Recordings in work lie in
-    `data`/.musicnet-build, as large as the result, until all is done.
+    Killed at any moment and run again, it goes on with the next recording. Recordings in work lie
+    in `data`/.musicnet-build, as large as the result, until all is done.
 
-    Parameters
-    ----------
-    source: .tar.gz, unpacked folder, musicnet.h5 or musicnet.npz (`open_source`).
-    metadata_csv: musicnet_metadata.csv; None: composers and the like stay empty.
-    full: False: no 44.1 kHz file, which nothing but looking and listening needs.
-    n_workers: processes; 0: in this one. force: build again what is built.
+    Args:
+        source: .tar.gz, unpacked folder, musicnet.h5 or musicnet.npz (`open_source`).
+        data: the folder to build in.
+        metadata_csv: musicnet_metadata.csv; None: composers and the like stay empty.
+        full: False: no 44.1 kHz file, which nothing but looking and listening needs.
+        n_workers: processes; 0: in this one.
+        force: build again what is built.
 
-    Raises
-    ------
-    ArchiveError: with every fault found; nothing is written under a final name then.
-    FileNotFoundError, DiskFullError; RuntimeError: another build is at work there, or a process was killed.
+    Raises:
+        ArchiveError: with every fault of the source; nothing is written under a final name then.
+        FileNotFoundError, DiskFullError.
+        RuntimeError: another build is at work there, or a process was killed.
     """
-    data, opened = Path(data), open_source(source)
-    texts = metadata.read(Path(metadata_csv)) if metadata_csv is not None else {}
+    data = Path(data)
+    opened = open_source(source)
+    texts = read_metadata(Path(metadata_csv)) if metadata_csv is not None else {}
     key: dict[str, Any] = {
         "recipe": staging.recipe(),
         "source": opened.identity,
         "metadata": md5_of(Path(metadata_csv)) if metadata_csv is not None else None,
         "full": full,
     }
+
     folder = data / _STAGING
-    if not force and (found := _found(data, key)) is not None:
+    earlier = None if force else _earlier(data, key)
+    if earlier is not None:
         if folder.exists():  # killed at its very end
             with _locked(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-        return _told(found)
+        return _told(earlier)
+
     with _locked(folder):
-        seen = _stage(opened, folder, key["recipe"], n_workers)
-        entries = _entries(seen, texts)
+        pieces = _stage(opened, folder, key["recipe"], n_workers)
+        entries = _entries(pieces, texts)
         _refuse_stale(entries, data)
-        made = _assemble(entries, folder, full, n_workers)
-        clipped = (
-            next(iter(made.values())).notices
-            if full
-            else [n for one in made.values() for n in one.notices]
-        )
-        told = (
-            *(notice for one in seen for notice in one.notices),
-            *clipped,
-            *_gaps(entries, texts),
-        )
-        built = Built(data, made, tuple(sorted(told)))
-        with staging.telling_full(data):
+        files = _assemble(entries, folder, full, n_workers)
+
+        notices = [notice for piece in pieces for notice in piece.notices]
+        # the full file has every recording, so the others' notices would only repeat its own
+        clipped = [files[FULL]] if full else list(files.values())
+        notices += [notice for file in clipped for notice in file.notices]
+        notices = _condensed(notices) + _gaps(entries, texts)
+
+        built = Built(data, files, tuple(sorted(notices)))
+        with full_disk_named(data):
             _publish(built, folder, key)
-        shutil.rmtree(
-            folder, ignore_errors=True
-        )  # the dying process of a killed build may still write there
+        # a dying process of a killed build may still write there
+        shutil.rmtree(folder, ignore_errors=True)
     return _told(built)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder for this build alone; free again when the process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # its owner may have removed the folder in between
+            is_ours = folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())
+        except BlockingIOError:
+            is_ours = False
+        if not is_ours:
+            raise RuntimeError(
+                f"{folder}: expected no other build here, got one at work; wait for its end"
+            )
+
+        for part in folder.glob("*.part"):  # of processes that were killed; hidden ones too
+            part.unlink()
+        yield
+    finally:
+        os.close(handle)
+
+
+def _all(
+    work: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    n_workers: int,
+    tick: Callable[[], None],
+) -> list[Any]:
+    """What `work` returns for each of the arguments; the first exception ends all.
+
+    Raises:
+        RuntimeError: a process was killed. Whatever `work` raises.
+    """
+    if n_workers == 0:
+        return [work(*job) for job in arguments]
+
+    results: dict[int, Any] = {}
+    try:
+        for k, future in jobs.run(
+            work, arguments, n_workers=n_workers, preload=_PRELOAD, tick=tick
+        ):
+            results[k] = future.result()
+    except ProcessExpired:
+        raise RuntimeError(
+            "a process of the build was killed, by hand or for want of memory; what is done is "
+            "kept: run it again, with fewer --workers if memory was short"
+        ) from None
+    return [results[k] for k in range(len(arguments))]
+
+
+def _stage(source: Source, folder: Path, recipe: str, n_workers: int) -> list[Staged]:
+    """Every piece of the source in `folder`. Raises ArchiveError with every fault."""
+    shards = source.shards(max(1, n_workers))
+    arguments = [(shard, folder, recipe) for shard in shards]
+
+    with tqdm(total=source.n_recordings, desc="recordings", unit="recording") as bar:
+
+        def tick() -> None:
+            bar.update(len(list(folder.glob("id_*.audio.*.json"))) - bar.n)
+
+        by_shard = _all(staging.stage, arguments, n_workers, tick)
+        tick()
+
+    pieces = [piece for pieces in by_shard for piece in pieces]
+    staging.check(str(source.path), pieces)
+    return pieces
+
+
+def _entries(pieces: Sequence[Staged], texts: Mapping[int, Mapping[str, str]]) -> list[Entry]:
+    """The recordings to be written, by their numbers."""
+    by_kind = {(piece.number, piece.kind): piece for piece in pieces}
+    empty = dict.fromkeys(TEXTS, "")
+
+    entries = []
+    for number in sorted({piece.number for piece in pieces}):
+        audio = by_kind[number, "audio"]
+        labels = by_kind[number, "labels"]
+        entries.append(
+            Entry(number, audio.file, labels.file, labels.member, texts.get(number, empty))
+        )
+    return entries
+
+
+def _refuse_stale(entries: Sequence[Entry], data: Path) -> None:
+    """Raise ArchiveError where a file of another build would stand beside the new ones as one of
+    theirs.
+    """
+    splits = {split_of(entry.number) for entry in entries}
+    for split in SPLITS:
+        stale = data / file_11khz(split)
+        if split not in splits and stale.exists():
+            raise ArchiveError(
+                f"{stale}: expected no file of another build, got one, and this source has no "
+                f"{split} recordings; build in another folder (--data)"
+            )
+
+
+def _assemble(
+    entries: Sequence[Entry], folder: Path, full: bool, n_workers: int
+) -> dict[str, Written]:
+    """The final files, in `folder` still; the largest first, as it takes longest."""
+    arguments: list[tuple[Any, ...]] = [(FULL, entries, folder, "full")] if full else []
+    for split in SPLITS:
+        chosen = [entry for entry in entries if split_of(entry.number) == split]
+        if chosen:
+            arguments.append((file_11khz(split), chosen, folder, "low"))
+
+    with tqdm(total=len(arguments), desc="files", unit="file") as bar:
+
+        def tick() -> None:
+            bar.update(sum((folder / name).exists() for name, *_ in arguments) - bar.n)
+
+        files = _all(assemble, arguments, n_workers, tick)
+        tick()
+    return {file.name: file for file in files}
+
+
+def assemble(name: str, entries: Sequence[Entry], folder: Path, form: str) -> Written:
+    """Write the file `name` in `folder` of `entries` at the rate of `form`, "full" or "low"; the
+    same bytes each time.
+
+    Raises:
+        ArchiveError: labels that cannot be the recording's. DiskFullError.
+    """
+    notices: list[str] = []
+    samples: list[int] = []
+    notes: list[int] = []
+
+    def counted() -> Iterator[Recording]:
+        for entry in entries:
+            recording = _recording(entry, folder, form, notices)
+            samples.append(len(recording.data))
+            notes.append(len(recording.labels))
+            yield recording
+
+    path = folder / name
+    with full_disk_named(folder):
+        recordings.write(path, counted(), rate_hz=RATE_HZ[form])
+    return Written(
+        name=name,
+        recordings=len(entries),
+        hours=sum(samples) / RATE_HZ[form] / 3600,
+        notes=sum(notes),
+        size=path.stat().st_size,
+        md5=md5_of(path),
+        notices=tuple(notices),
+    )
+
+
+def _recording(entry: Entry, folder: Path, form: str, notices: list[str]) -> Recording:
+    """The recording of `entry`; its samples stay on disk until they are written, slice by slice."""
+    n_samples = len(staging.values(folder / entry.audio, "full"))
+    labels, told = clip(staging.values(folder / entry.labels, "rows")[:], n_samples, entry.member)
+    notices += told
+
+    if form == "low":
+        labels = labels.copy()
+        for column in ("start_time", "end_time"):
+            labels[column] = rescale(labels[column])
+    data = cast(np.ndarray, staging.values(folder / entry.audio, form))
+    return Recording(f"id_{entry.number:04d}", data, labels, **entry.texts)
+
+
+def _gaps(entries: Sequence[Entry], texts: Mapping[int, Mapping[str, str]]) -> list[str]:
+    """Notices of recordings without metadata and of splits unlike MusicNet's."""
+    notices = []
+    unknown = [str(entry.number) for entry in entries if entry.number not in texts]
+    if unknown:
+        more = ", ..." * (len(unknown) > 10)
+        notices.append(
+            f"{len(unknown)} recordings without metadata: {', '.join(unknown[:10])}{more}"
+        )
+
+    for split in SPLITS:
+        count = sum(split_of(entry.number) == split for entry in entries)
+        if count != EXPECTED[split]:
+            notices.append(f"{split}: {count} recordings, MusicNet has {EXPECTED[split]}")
+    return notices
+
+
+def _condensed(notices: Sequence[str]) -> list[str]:
+    """The same notices; where many members ("MEMBER: TEXT") have one text, one line that counts
+    them.
+    """
+    members: dict[str, list[str]] = {}
+    for notice in notices:
+        member, _, text = notice.partition(": ")
+        members.setdefault(text, []).append(member)
+
+    lines = []
+    for text, names in members.items():
+        if len(names) > _MOST_ALIKE:
+            lines.append(f"{names[0]} and {len(names) - 1} more: {text}")
+        else:
+            lines += [f"{name}: {text}" for name in names]
+    return lines
+
+
+def _earlier(data: Path, key: Mapping[str, Any]) -> Built | None:
+    """What an earlier build from the same source left, if all of it is still there."""
+    try:
+        record = json.loads((data / RECORD).read_text())
+        files = {
+            file["name"]: Written(**file | {"notices": tuple(file["notices"])})
+            for file in record["files"]
+        }
+        if any((data / name).stat().st_size != file.size for name, file in files.items()):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+    if record.get("key") != dict(key):
+        return None
+    return Built(data, files, tuple(record["notices"]))
+
+
+def _publish(built: Built, folder: Path, key: Mapping[str, Any]) -> None:
+    """Give the files their final names; their record last."""
+    (built.folder / RECORD).unlink(missing_ok=True)
+    for name in built.files:
+        os.replace(folder / name, built.folder / name)
+
+    files = [dataclasses.asdict(file) for file in built.files.values()]
+    record = {"key": dict(key), "files": files, "notices": built.notices}
+    with written(folder / RECORD) as place:
+        place.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(folder / RECORD, built.folder / RECORD)
+
+
+def _told(built: Built) -> Built:
+    for notice in built.notices:
+        tqdm.write(f"notice: {notice}")
+    return built

@@ -1,8 +1,9 @@
 """What is done of a build, recording by recording, so that a killed one goes on.
 
-A piece is staged as plain values in a file for each of its forms, `id_1727.audio.HASH.full` (44.1 kHz) and `.low`
-(11 kHz) or `id_1727.labels.HASH.rows`, and `id_1727.audio.HASH.json`, written last: how many values there are, and the
-notices. The hash is of what it was made from and by which code: another source or version makes other files.
+A piece is staged as plain values in a file for each of its forms, `id_1727.audio.HASH.full` (44.1
+kHz) and `.low` (11 kHz) or `id_1727.labels.HASH.rows`, and `id_1727.audio.HASH.json`, written last:
+how many values there are, and the notices. The hash is of what it was made from and by which code:
+another source or version makes other files.
 """
 
 import collections
@@ -11,7 +12,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,37 +23,32 @@ from cplxnet.musicnet import resample
 from cplxnet.musicnet.recordings import LABELS
 from cplxnet.musicnet.resample import resample_blocks
 
-from .faults import NO_SPACE, ArchiveError, DiskFullError, Seen
+from .errors import ArchiveError, full_disk_named
 from .sources import Piece, Shard
 
-_CODE = ("wav.py", "labels.py", "stores.py", "unpickle.py", "outline.py", "staging.py")
+_CODE = ("wav.py", "labels.py", "stores.py", "unpickle.py", "staging.py")
 _DTYPES = {"full": np.dtype("<f4"), "low": np.dtype("<f4"), "rows": LABELS}
 
 
-def recipe() -> str:
-    """A sha256 over the code and the libraries that decide what a recording becomes."""
-    here = Path(__file__).parent
-    digest = hashlib.sha256(
-        b"".join(
-            path.read_bytes()
-            for path in (*(here / name for name in _CODE), Path(resample.__file__))
-        )
-    )
-    digest.update(repr([importlib.metadata.version(p) for p in ("soxr", "numpy", "h5py")]).encode())
-    return digest.hexdigest()
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """What became of one piece of a recording.
 
+    Attributes:
+        number: of the recording.
+        kind: "audio" or "labels".
+        member: where it is from.
+        file: the name of its .json, "" if it failed.
+        fault: why it failed.
+        notices: what was put right.
+    """
 
-@contextlib.contextmanager
-def telling_full(folder: Path) -> Iterator[None]:
-    """A full disk in the block as DiskFullError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise DiskFullError(
-            f"{folder}: no space left; the recordings done so far are kept there, make room and run again to go on"
-        ) from None
+    number: int
+    kind: str
+    member: str
+    file: str = ""
+    fault: str = ""
+    notices: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,20 +68,79 @@ class Values:
         return np.fromfile(self.path, self.dtype, end - begin, offset=begin * self.dtype.itemsize)
 
 
+def recipe() -> str:
+    """A sha256 of the code and the libraries' versions that decide what a recording becomes."""
+    here = Path(__file__).parent
+    code = [here / name for name in _CODE] + [Path(resample.__file__)]
+    libraries = ("soxr", "numpy", "h5py")
+
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in code))
+    digest.update(repr([importlib.metadata.version(name) for name in libraries]).encode())
+    return digest.hexdigest()
+
+
+def stage(shard: Shard, folder: Path, recipe: str) -> list[Staged]:
+    """Stage every piece of `shard` in `folder`, unless it is there; a fault ends its own piece
+    only.
+
+    Raises:
+        ArchiveError: the shard itself cannot be read on. DiskFullError.
+    """
+    pieces = []
+    for piece in shard.pieces():
+        key = hashlib.sha256(f"{recipe}/{piece.kind}/{piece.identity}".encode()).hexdigest()[:16]
+        path = folder / f"id_{piece.number:04d}.{piece.kind}.{key}.json"
+        try:
+            if not _is_staged(path):
+                _make(piece, path)
+        except ArchiveError as error:
+            pieces.append(Staged(piece.number, piece.kind, piece.member, fault=str(error)))
+            continue
+
+        notices = tuple(json.loads(path.read_text())["notices"])
+        pieces.append(Staged(piece.number, piece.kind, piece.member, path.name, notices=notices))
+    return pieces
+
+
 def values(path: Path, form: str) -> Values:
-    """The values of `form`, "full", "low" or "rows", of the staged piece whose .json is at `path`."""
-    return Values(
-        path.with_suffix(f".{form}"), _DTYPES[form], (json.loads(path.read_text())["values"][form],)
-    )
+    """The values "full", "low" or "rows" of the staged piece whose .json is at `path`."""
+    count = json.loads(path.read_text())["values"][form]
+    return Values(path.with_suffix(f".{form}"), _DTYPES[form], (count,))
 
 
-def notices(path: Path) -> tuple[str, ...]:
-    """The notices of a staged piece."""
-    return tuple(json.loads(path.read_text())["notices"])
+def check(source: str, pieces: Sequence[Staged]) -> None:
+    """Raise ArchiveError with every fault: pieces that failed, came twice, or lack their other
+    half.
+    """
+    lines = [piece.fault for piece in pieces if piece.fault]
+
+    members: dict[tuple[int, str], list[str]] = {}
+    for piece in pieces:
+        members.setdefault((piece.number, piece.kind), []).append(piece.member)
+    for (number, kind), names in sorted(members.items()):
+        if len(names) > 1:
+            lines.append(
+                f"{', '.join(names)}: expected one {kind} of recording {number}, got {len(names)}"
+            )
+    for (number, kind), names in sorted(members.items()):
+        other = "labels" if kind == "audio" else "audio"
+        if (number, other) not in members:
+            lines.append(f"{names[0]}: expected {other} of recording {number} too, got none")
+
+    if not pieces:
+        lines.append(
+            "expected recordings (train_data/*.wav with train_labels/*.csv, or groups id_NNNN), "
+            "got none"
+        )
+    if lines:
+        count = f"{len(lines)} fault{'s' * (len(lines) > 1)}"
+        raise ArchiveError(f"{source}: {count}\n  " + "\n  ".join(lines))
 
 
 def _is_staged(path: Path) -> bool:
-    """Whether the piece is there, whole: after a power cut a file may be shorter than its name promises."""
+    """Whether the piece is there, whole: after a power cut a file may be shorter than its name
+    promises.
+    """
     try:
         counts = json.loads(path.read_text())["values"]
         return all(
@@ -96,7 +151,32 @@ def _is_staged(path: Path) -> bool:
         return False
 
 
+def _make(piece: Piece, path: Path) -> None:
+    """Stage `piece`, block by block; `path` is that of its .json."""
+    notices: list[str] = []
+    forms = ("full", "low") if piece.kind == "audio" else ("rows",)
+
+    with full_disk_named(path.parent):
+        with contextlib.ExitStack() as stack:
+            places = [stack.enter_context(written(path.with_suffix(f".{form}"))) for form in forms]
+            files = [stack.enter_context(open(place, "wb")) for place in places]
+
+            # a chain of generators: a block is written at 44.1 kHz, resampled and written again
+            blocks = piece.read(notices.append)
+            if piece.kind == "audio":
+                blocks = resample_blocks(_append(files[0], _finite(blocks, piece.member)))
+            collections.deque(_append(files[-1], blocks), maxlen=0)
+
+            counts = {
+                form: file.tell() // _DTYPES[form].itemsize
+                for form, file in zip(forms, files, strict=True)
+            }
+        with written(path) as place:
+            place.write_text(json.dumps({"values": counts, "notices": notices}))
+
+
 def _finite(blocks: Iterable[np.ndarray], where: str) -> Iterator[np.ndarray]:
+    """The same blocks. Raises ArchiveError at the first sample that is NaN or infinite."""
     begin = 0
     for block in blocks:
         finite = np.isfinite(block)
@@ -110,48 +190,7 @@ def _finite(blocks: Iterable[np.ndarray], where: str) -> Iterator[np.ndarray]:
 
 
 def _append(file: BinaryIO, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same blocks, each written to `file`."""
     for block in blocks:
         file.write(np.ascontiguousarray(block).data)
         yield block
-
-
-def _make(piece: Piece, path: Path) -> None:
-    """Stage `piece`, block by block; `path` is that of its .json."""
-    told: list[str] = []
-    forms = ("full", "low") if piece.kind == "audio" else ("rows",)
-    with telling_full(path.parent):
-        with contextlib.ExitStack() as stack:
-            places = [stack.enter_context(written(path.with_suffix(f".{form}"))) for form in forms]
-            files = [stack.enter_context(open(place, "wb")) for place in places]
-            blocks = piece.read(told.append)
-            if piece.kind == "audio":
-                blocks = resample_blocks(_append(files[0], _finite(blocks, piece.member)))
-            collections.deque(_append(files[-1], blocks), maxlen=0)
-            sizes = {
-                form: file.tell() // _DTYPES[form].itemsize
-                for form, file in zip(forms, files, strict=True)
-            }
-        with written(path) as place:
-            place.write_text(json.dumps({"values": sizes, "notices": told}))
-
-
-def stage(shard: Shard, folder: Path, recipe: str) -> list[Seen]:
-    """Every piece of `shard` in `folder`, made or found there, with what was seen; a fault ends its own piece only.
-
-    Raises
-    ------
-    ArchiveError: the shard itself cannot be read on; DiskFullError.
-    """
-    seen = []
-    for piece in shard.pieces():
-        key = hashlib.sha256(f"{recipe}/{piece.kind}/{piece.identity}".encode()).hexdigest()[:16]
-        name = f"id_{piece.number:04d}.{piece.kind}.{key}.json"
-        fault = ""
-        if not _is_staged(folder / name):
-            try:
-                _make(piece, folder / name)
-            except ArchiveError as error:
-                fault, name = str(error), ""
-        told = notices(folder / name) if name else ()
-        seen.append(Seen(piece.number, piece.kind, piece.member, name, fault, told))
-    return seen

@@ -1,4 +1,6 @@
-"""The older single files: musicnet.h5 with groups id_NNNN, and musicnet.npz of pickled interval trees."""
+"""The older single files: musicnet.h5 with groups id_NNNN, and musicnet.npz of pickled interval
+trees.
+"""
 
 import dataclasses
 import functools
@@ -16,170 +18,54 @@ import numpy as np
 from cplxnet.musicnet.resample import SOURCE_HZ
 
 from . import labels, unpickle
-from .faults import ArchiveError
-from .sources import Piece, Shard, Source, Tell, number_of, stamp, told
+from .errors import ArchiveError
+from .sources import Piece, Shard, Source, Tell, number_of, stamp, tell_all
 
 _BLOCK = 1 << 20  # samples in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
 class StoreShard:
-    """One recording of a single-file store; `reader` is the name of its function in `_READERS`."""
+    """One recording of a single-file store; `kind` is "hdf5" or "npz"."""
 
     path: str
     member: str
-    reader: str
+    kind: str
 
     def pieces(self) -> Iterator[Piece]:
         path = Path(self.path)
-        where, number = (
-            f"{path.name}, {self.member}",
-            number_of(self.member, f"{path.name}, {self.member}"),
-        )
+        where = f"{path.name}, {self.member}"
+        number = number_of(self.member, where)
+        read = _read_hdf5 if self.kind == "hdf5" else _read_npz
+
         for kind in ("audio", "labels"):
-            read = functools.partial(_READERS[self.reader], self.path, self.member, kind, where)
-            yield Piece(number, kind, where, f"{stamp(path)}/{self.member}", read)
-
-
-def _check_mono(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
-    if (
-        dtype.kind not in "fi"
-        or len(shape) != 1
-        or not shape[0]
-        or (dtype.kind == "i" and dtype.itemsize != 2)
-    ):
-        raise ArchiveError(
-            f"{where}: expected samples of shape (samples,), float or int16, got {dtype} of shape {shape}"
-        )
-
-
-def _float32(block: np.ndarray) -> np.ndarray:
-    """Samples as float32; int16 as in a WAV file."""
-    return (
-        block.astype(np.float32, copy=False)
-        if block.dtype.kind == "f"
-        else block * np.float32(2.0**-15)
-    )
-
-
-def _read_hdf5(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
-    try:
-        with h5py.File(path, "r") as file:
-            found = file[member]["data" if kind == "audio" else "labels"]
-            if kind == "labels":
-                yield from told(labels.from_columns(found[()], where), tell)
-                return
-            _check_mono(found.dtype, found.shape, where)
-            step = max(
-                _BLOCK, found.chunks[0] if found.chunks else 0
-            )  # a chunk is read as a whole, once
-            for begin in range(0, len(found), step):
-                yield _float32(found[begin : begin + step])
-    except (KeyError, OSError) as error:
-        raise ArchiveError(
-            f"{where}: expected readable datasets `data` and `labels`, got {error}"
-        ) from None
+            read_piece = functools.partial(read, self.path, self.member, kind, where)
+            yield Piece(number, kind, where, f"{stamp(path)}/{self.member}", read_piece)
 
 
 def hdf5(path: Path) -> Source:
-    """An old musicnet.h5 at 44.1 kHz. Raises ArchiveError for one at another rate, if it says so."""
+    """An old musicnet.h5 at 44.1 kHz.
+
+    Raises:
+        ArchiveError: the file says that its recordings have another rate.
+    """
     with h5py.File(path, "r") as file:
         rate_hz = int(file.attrs.get("rate_hz", SOURCE_HZ))
         members = sorted(name for name in file if isinstance(file[name], h5py.Group))
     if rate_hz != SOURCE_HZ:
         raise ArchiveError(
-            f"{path}: expected recordings at {SOURCE_HZ} Hz, got {rate_hz} Hz; try the 44.1 kHz file"
+            f"{path}: expected recordings at {SOURCE_HZ} Hz, got {rate_hz} Hz; "
+            "try the 44.1 kHz file"
         )
     return _store(path, "hdf5", members)
 
 
-@contextmanager
-def _pickled(path: str, member: str, where: str) -> Iterator[BinaryIO]:
-    """The pickle of a member, at its beginning: behind the header of an array of objects."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-            version = np.lib.format.read_magic(file)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            _, _, dtype = read(file)
-            if dtype != np.dtype(object):
-                raise ArchiveError(
-                    f"{where}: expected a pair of samples and interval tree, got an array of {dtype}"
-                )
-            yield cast(BinaryIO, file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise ArchiveError(f"{where}: expected a readable member, got {error}") from None
-    except ValueError as error:
-        raise (
-            error if isinstance(error, ArchiveError) else ArchiveError(f"{where}: {error}")
-        ) from None
-
-
-@functools.lru_cache(maxsize=1)  # audio and labels of a recording are one pickle
-def _entry(path: str, member: str, where: str) -> list[Any]:
-    with _pickled(path, member, where) as file:
-        found = unpickle.load(file, where)
-        while file.read(_BLOCK):  # to the end, where the checksum is compared
-            pass
-    if not isinstance(found, list) or len(found) != 2 or not isinstance(found[1], unpickle.Tree):
-        raise ArchiveError(
-            f"{where}: expected a pair of samples and interval tree, got {type(found).__name__}"
-        )
-    return found
-
-
-def _fields(interval: unpickle.Interval, where: str) -> list[Any]:
-    """start, end, and what the interval's data hold: instrument, note, start_beat, end_beat, note_value."""
-    data = unpickle.content_of(interval.data)
-    if not isinstance(data, (list, tuple)) or len(data) != 5:
-        raise ArchiveError(
-            f"{where}: expected (instrument, note, start_beat, end_beat, note_value) at [{interval.begin}, "
-            f"{interval.end}), got {data!r}"
-        )
-    value = data[4].encode("latin1") if isinstance(data[4], str) else data[4]
-    return [interval.begin, interval.end, *data[:4], value]
-
-
-def _read_npz(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
-    data, tree = _entry(path, member, where)
-    if kind == "labels":
-        rows = (
-            (f"{where}, interval {k}", _fields(one, where)) for k, one in enumerate(tree.intervals)
-        )
-        yield from told(labels.table(rows, where), tell)
-        return
-    if not isinstance(data, (np.ndarray, unpickle.Stored)):
-        raise ArchiveError(f"{where}: expected an array of samples, got {type(data).__name__}")
-    _check_mono(data.dtype, data.shape, where)
-    if isinstance(data, np.ndarray):
-        yield _float32(data)
-        return
-    samples = 0
-    with _pickled(path, member, where) as file:
-        for raw in _whole_samples(data.place.blocks(file), data.dtype.itemsize):
-            samples += len(raw) // data.dtype.itemsize
-            yield _float32(np.frombuffer(raw, data.dtype))
-    if samples != data.shape[0]:
-        raise ArchiveError(
-            f"{where}: expected {data.shape[0]} samples, got {samples}; fetch the file again"
-        )
-
-
-def _whole_samples(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in blocks of a multiple of `size`."""
-    rest = b""
-    for block in blocks:
-        rest += block
-        whole = len(rest) // size * size
-        yield rest[:whole]
-        rest = rest[whole:]
-
-
 def npz(path: Path) -> Source:
-    """The old musicnet.npz. Raises ArchiveError for a zip file without .npy members."""
+    """The old musicnet.npz.
+
+    Raises:
+        ArchiveError: not a zip file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = sorted(name for name in archive.namelist() if name.endswith(".npy"))
@@ -189,10 +75,143 @@ def npz(path: Path) -> Source:
 
 
 def _store(path: Path, kind: str, members: Sequence[str]) -> Source:
+    """A single file, a shard a recording."""
+
     def shards(_: int) -> Sequence[Shard]:
         return [StoreShard(os.fspath(path), member, kind) for member in members]
 
     return Source(path, kind, stamp(path), len(members), shards)
 
 
-_READERS = {"hdf5": _read_hdf5, "npz": _read_npz}
+def _read_hdf5(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
+    """Samples or labels of the group `member`."""
+    try:
+        with h5py.File(path, "r") as file:
+            dataset = _own_dataset(file, member, "data" if kind == "audio" else "labels", where)
+            if kind == "labels":
+                yield from tell_all(labels.from_columns(dataset[()], where), tell)
+                return
+
+            _check_mono(dataset.dtype, dataset.shape, where)
+            # a chunk is read as a whole, so that each is read once
+            step = max(_BLOCK, dataset.chunks[0] if dataset.chunks else 0)
+            for begin in range(0, len(dataset), step):
+                yield _float32(dataset[begin : begin + step])
+    except (KeyError, OSError) as error:
+        raise ArchiveError(
+            f"{where}: expected readable datasets `data` and `labels`, got {error}"
+        ) from None
+
+
+def _own_dataset(file: h5py.File, member: str, name: str, where: str) -> h5py.Dataset:
+    """A dataset whose values are in the file itself.
+
+    Raises:
+        ArchiveError: they are in another file, which may be any file of this machine.
+    """
+    links = (file.get(member, getlink=True), file[member].get(name, getlink=True))
+    dataset = file[member][name]
+    has_links = any(isinstance(link, h5py.ExternalLink) for link in links)
+    if has_links or dataset.external or dataset.is_virtual:
+        raise ArchiveError(f"{where}: expected {name} in the file itself, got them in another file")
+    return dataset
+
+
+def _read_npz(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
+    """Samples or labels of the pickle `member`."""
+    data, tree = _entry(path, member, where)
+    if kind == "labels":
+        intervals = [
+            (interval.begin, interval.end, unpickle.content_of(interval.data))
+            for interval in tree.intervals
+        ]
+        yield from tell_all(labels.from_intervals(intervals, where), tell)
+        return
+
+    if not isinstance(data, (np.ndarray, unpickle.Stored)):
+        raise ArchiveError(f"{where}: expected an array of samples, got {type(data).__name__}")
+    _check_mono(data.dtype, data.shape, where)
+    if isinstance(data, np.ndarray):
+        yield _float32(data)
+        return
+
+    n_samples = 0
+    with _pickled(path, member, where) as file:
+        for raw in _in_multiples(data.place.blocks(file), data.dtype.itemsize):
+            n_samples += len(raw) // data.dtype.itemsize
+            yield _float32(np.frombuffer(raw, data.dtype))
+    if n_samples != data.shape[0]:
+        raise ArchiveError(
+            f"{where}: expected {data.shape[0]} samples, got {n_samples}; fetch the file again"
+        )
+
+
+@functools.lru_cache(maxsize=1)  # audio and labels of a recording are one pickle
+def _entry(path: str, member: str, where: str) -> list[Any]:
+    """[samples, interval tree] of the pickle `member`; long samples are left in the file."""
+    with _pickled(path, member, where) as file:
+        entry = unpickle.load(file, where)
+        while file.read(_BLOCK):  # to the end, where the checksum is compared
+            pass
+
+    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], unpickle.Tree):
+        raise ArchiveError(
+            f"{where}: expected a pair of samples and interval tree, got {type(entry).__name__}"
+        )
+    return entry
+
+
+@contextmanager
+def _pickled(path: str, member: str, where: str) -> Iterator[BinaryIO]:
+    """The pickle of a member, at its beginning: behind the header of an array of objects."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            dtype = _npy_dtype(file)
+            if dtype != np.dtype(object):
+                raise ArchiveError(
+                    f"{where}: expected a pair of samples and interval tree, "
+                    f"got an array of {dtype}"
+                )
+            yield cast(BinaryIO, file)
+    except ArchiveError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise ArchiveError(f"{where}: expected a readable member, got {error}") from None
+    except ValueError as error:
+        raise ArchiveError(f"{where}: {error}") from None
+
+
+def _npy_dtype(file: Any) -> np.dtype:
+    """The dtype in the header of an .npy file, which is read past."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        _, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        _, _, dtype = np.lib.format.read_array_header_2_0(file)
+    return dtype
+
+
+def _check_mono(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
+    is_sound = dtype.kind == "f" or dtype == np.int16
+    if not is_sound or len(shape) != 1 or not shape[0]:
+        raise ArchiveError(
+            f"{where}: expected samples of shape (samples,), float or int16, "
+            f"got {dtype} of shape {shape}"
+        )
+
+
+def _float32(block: np.ndarray) -> np.ndarray:
+    """Samples as float32; int16 as in a WAV file."""
+    if block.dtype.kind == "f":
+        return block.astype(np.float32, copy=False)
+    return block * np.float32(2.0**-15)
+
+
+def _in_multiples(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in blocks of a multiple of `size`."""
+    left_over = b""
+    for block in blocks:
+        left_over += block
+        whole = len(left_over) // size * size
+        yield left_over[:whole]
+        left_over = left_over[whole:]

@@ -1,29 +1,51 @@
-"""Reads the pickles of the old musicnet.npz, arrays and interval trees, without running a line of theirs.
+"""Reads the pickles of the old musicnet.npz, arrays and interval trees, without running a line of
+theirs.
 
-A pickle names functions and classes to call. Here each name it may use stands for a small stand-in of ours that only
-keeps what it is given, and any other name is refused. numpy's own reconstruction is not among them: it believes the
-pickle about how memory is laid out. Opcodes that need an import, a persistent id or a registered code all go through
-`find_class` or fail.
+A pickle names functions and classes to call. Here each name it may use stands for a small stand-in
+of ours that only keeps what it is given, and any other name is refused. numpy's own reconstruction
+is not among them: it believes the pickle about how memory is laid out. Opcodes that need an import,
+a persistent id or a registered code all go through `find_class` or fail.
 
-Reference: Python's documentation of pickle, "Restricting Globals".
+A recording's samples need no memory: the pickle is copied opcode by opcode, and a string of 64 KiB
+or more is left in the file, a persistent id in the copy telling its place.
+
+References: Python's documentation of pickle, "Restricting Globals"; `pickletools`, which describes
+every opcode.
 """
 
+import codecs
 import io
 import math
 import pickle
-from collections.abc import Callable
+import pickletools
+import struct
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .faults import ArchiveError
-from .outline import Left, left, outline
+from .errors import ArchiveError
 
 _PLAIN = "biuf"  # kinds of numbers that an array may hold; beside them only "O", a list of objects
+_LARGE = 1 << 16  # bytes; longer strings stay in the file
+_MOST = 1 << 26  # bytes beside those; a recording's interval tree has under 1 MB
+_BLOCK = 1 << 20
+_STRINGS = {  # opcodes of strings, and the format of their length
+    "BINSTRING": "<i",
+    "BINBYTES": "<I",
+    "BINBYTES8": "<Q",
+    "BYTEARRAY8": "<Q",
+    "BINUNICODE": "<I",  # so Python 3 writes bytes in Python 2's protocols
+    "BINUNICODE8": "<Q",
+}
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+_REFUSED = {"PERSID", "BINPERSID"}  # ours alone
 
 
 class Interval(NamedTuple):
-    """A note: sounds on `[begin, end)` samples; `data` is (instrument, note, start_beat, end_beat, note_value)."""
+    """A note: sounds on `[begin, end)` samples; `data` is (instrument, note, start_beat, end_beat,
+    note_value).
+    """
 
     begin: Any
     end: Any
@@ -42,8 +64,27 @@ def _tree(intervals: Any = ()) -> Tree:
     return Tree(tuple(intervals))
 
 
+class Left(NamedTuple):
+    """`size` bytes left where they are, `begin` bytes from the pickle's beginning; if `text`,
+    latin-1 as UTF-8.
+    """
+
+    begin: int
+    size: int
+    text: bool
+
+    def blocks(self, file: BinaryIO) -> Iterator[bytes]:
+        """The bytes in blocks, `file` being where the pickle begins."""
+        file.seek(file.tell() + self.begin)
+        left = self.size
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        while left and (raw := file.read(min(left, _BLOCK))):
+            left -= len(raw)
+            yield decoder.decode(raw).encode("latin1") if self.text else raw
+
+
 class Stored(NamedTuple):
-    """A large array, left where it is: its values' type and shape, and their place in the pickle."""
+    """A large array, left where it is: type and shape, and its place in the pickle."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -56,7 +97,8 @@ class _Dtype:
     __slots__ = ("code", "order")
 
     def __init__(self, code: Any, *_: Any) -> None:
-        self.code, self.order = str(code), "|"
+        self.code = str(code)
+        self.order = "|"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.order = str(state[1])
@@ -65,14 +107,15 @@ class _Dtype:
     def numpy(self) -> np.dtype:
         """The type, for numbers only. Raises UnpicklingError for any other."""
         try:
-            found = np.dtype(self.code)
+            dtype = np.dtype(self.code)
         except TypeError:
-            found = np.dtype("V")
-        if found.kind not in _PLAIN:
+            dtype = np.dtype("V")
+        if dtype.kind not in _PLAIN:
             raise pickle.UnpicklingError(f"an array of {self.code}")
-        return (
-            found.newbyteorder("<" if self.order == "<" else ">") if self.order in "<>" else found
-        )
+
+        if self.order == "<":
+            return dtype.newbyteorder("<")
+        return dtype.newbyteorder(">") if self.order == ">" else dtype
 
 
 def _numbers(content: Any, dtype: np.dtype, shape: Any) -> Any:
@@ -87,7 +130,9 @@ def _numbers(content: Any, dtype: np.dtype, shape: Any) -> Any:
 
 
 class _Array:
-    """What stands for an array while its pickle is read; `value`: the array, where it is, or an object array's list."""
+    """What stands for an array while its pickle is read; `value`: the array, where it is, or an
+    object array's list.
+    """
 
     __slots__ = ("value",)
 
@@ -98,17 +143,16 @@ class _Array:
         _, shape, dtype, _, content = state
         if dtype.code in ("O", "O8", "O4", "object"):
             self.value = [content_of(item) for item in content]
-        else:
-            content = (
-                content.encode("latin1") if isinstance(content, str) else content
-            )  # Python 2's str
-            self.value = _numbers(content, dtype.numpy, shape)
+            return
+
+        raw = content.encode("latin1") if isinstance(content, str) else content  # Python 2's str
+        self.value = _numbers(raw, dtype.numpy, shape)
 
 
 def _from_buffer(content: Any, dtype: Any, shape: Any, order: str) -> Any:
-    made = _Array()
-    made.value = _numbers(content, dtype.numpy, shape)
-    return made
+    array = _Array()
+    array.value = _numbers(content, dtype.numpy, shape)
+    return array
 
 
 def _scalar(dtype: _Dtype, content: Any) -> Any:
@@ -143,7 +187,9 @@ for _module in ("numpy.core.numeric", "numpy._core.numeric"):
 
 
 class _Callable:
-    """A stand-in to be called and nothing else: a pickle can also set attributes, of classes and functions too."""
+    """A stand-in to be called and nothing else: a pickle can also set attributes, of classes and
+    functions too.
+    """
 
     __slots__ = ("_make",)
     _make: Callable[..., Any]
@@ -166,7 +212,7 @@ class _Restricted(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> Left:
-        return left(pid)
+        return _left(pid)
 
 
 def content_of(value: Any) -> Any:
@@ -175,16 +221,83 @@ def content_of(value: Any) -> Any:
 
 
 def load(file: BinaryIO, where: str) -> Any:
-    """The object pickled in `file` (seekable): numbers, texts, lists, arrays, `Stored` for large ones, `Tree`.
+    """The object pickled in `file` (seekable): numbers, texts, lists, arrays, `Stored` for large
+    ones, `Tree`.
 
-    Raises
-    ------
-    ArchiveError: the pickle names anything else, or is broken; the text says what.
+    Raises:
+        ArchiveError: the pickle names anything else, or is broken; the text says what.
     """
     try:
-        return content_of(_Restricted(io.BytesIO(outline(file)), encoding="latin1").load())
+        return content_of(_Restricted(io.BytesIO(_outline(file)), encoding="latin1").load())
     except Exception as error:  # a broken pickle raises anything; whichever, nothing of it is used
         raise ArchiveError(
-            f"{where}: expected a pickle of arrays and interval trees, got {error or type(error).__name__}; "
+            f"{where}: expected a pickle of arrays and interval trees, "
+            f"got {error or type(error).__name__}; "
             "it was refused, nothing in it was run"
         ) from None
+
+
+def _skip(file: BinaryIO, size: int) -> None:
+    while size and (content := file.read(min(size, _BLOCK))):
+        size -= len(content)
+    if size:
+        raise EOFError(f"the pickle ends {size} bytes early")
+
+
+def _copy(file: BinaryIO, opcode: pickletools.OpcodeInfo) -> bytes:
+    """The argument of `opcode`, as it stands in the file."""
+    if opcode.arg is None:
+        return b""
+    begin = file.tell()
+    opcode.arg.reader(file)
+    size = file.tell() - begin
+    file.seek(begin)
+    return file.read(size)
+
+
+def _string(file: BinaryIO, opcode: pickletools.OpcodeInfo, begin: int) -> bytes:
+    """The opcode of a byte string with its argument, or of the persistent id that stands for it."""
+    form = _STRINGS[opcode.name]
+    length = file.read(struct.calcsize(form))
+    (size,) = struct.unpack(form, length)
+    if size < _LARGE:
+        return opcode.code.encode("latin1") + length + file.read(max(size, 0))
+
+    place = f"{file.tell() - begin} {size} {int('UNICODE' in opcode.name)}".encode()
+    _skip(file, size)
+    return pickle.SHORT_BINSTRING + bytes([len(place)]) + place + pickle.BINPERSID
+
+
+def _outline(file: BinaryIO) -> bytes:
+    """The pickle that begins here in `file` (seekable), with persistent ids ("begin size text") for
+    large byte strings.
+
+    Raises:
+        pickle.UnpicklingError: an opcode that has no business in it. EOFError: the file ends before
+            the pickle does.
+    """
+    begin = file.tell()
+    copied = io.BytesIO()
+    while copied.tell() < _MOST:
+        code = file.read(1).decode("latin1")
+        opcode = _OPCODES.get(code)
+        if opcode is None or opcode.name in _REFUSED:
+            if not code:
+                raise EOFError("the pickle ends early")
+            raise pickle.UnpicklingError(f"opcode {code!r}")
+
+        if opcode.name in _STRINGS:
+            copied.write(_string(file, opcode, begin))
+        elif opcode.name == "FRAME":
+            _skip(file, 8)  # its length, no longer right; frames may be left out
+        else:
+            copied.write(code.encode("latin1") + _copy(file, opcode))
+        if opcode.name == "STOP":
+            return copied.getvalue()
+    raise pickle.UnpicklingError(f"over {_MOST} bytes beside the samples")
+
+
+def _left(place: str) -> Left:
+    """What the persistent id `place` stands for."""
+    begin, size, text = map(int, place.split())
+    return Left(begin, size, bool(text))

@@ -1,6 +1,12 @@
-"""`python -m extra.corpora.demo [--size reference] [--data data] [--force]`: build a corpus, or find it built."""
+"""Build a corpus of rendered scores, with exact labels, in MusicNet's layout.
+
+The scores are music21's (Beethoven, Mozart, Haydn, Schumann and others), played by the General MIDI
+sound font that pretty_midi ships. Nothing is downloaded. The same command always writes the same
+bytes.
+"""
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -8,52 +14,70 @@ from pathlib import Path
 
 from cplxnet.musicnet import recordings
 
-from . import corpus, reference
-from .corpus import FULL, IncompleteCorpusWarning, file_11khz
+from .build import FULL, IncompleteCorpusWarning, build, build_reference, file_11khz
 from .pieces import SPLITS
 
-SIZES = {"demo": corpus.build, "reference": reference.build}
+EXAMPLES = """examples:
+  python -m extra.corpora.demo                     data/demo, which `make demo` needs
+  python -m extra.corpora.demo --size reference    data/reference, for runs/reference
+  python -m extra.corpora.demo --data /scratch     the same in /scratch/demo
 
-
-def _summary(folder: Path) -> str:
-    lines = []
-    for split in SPLITS:
-        path = folder / file_11khz(split)
-        rate_hz, samples = (
-            recordings.rate_hz(path),
-            [len(recording) for recording in recordings.recordings(path)],
-        )
-        lines.append(
-            f"{path}: {len(samples)} recordings, {sum(samples) / rate_hz / 60:.1f} minutes"
-        )
-    if (folder / FULL).is_file():
-        lines.append(f"{folder / FULL}: the same at 44.1 kHz")
-    return "\n".join(lines)
+What is built already is left as it is, and the command says what there is."""
+SIZES = {"demo": build, "reference": build_reference}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build the corpus and say what there is; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m extra.corpora.demo", description=__doc__)
+    """Build the corpus and say what there is; returns the exit code, 1 if it could not be built."""
+    parser = argparse.ArgumentParser(
+        prog="python -m extra.corpora.demo",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--size",
         choices=SIZES,
         default="demo",
-        help="demo: 47 minutes of training music (default); reference: over two hours, for runs/reference",
+        help="demo: 47 minutes of training music (default); reference: over two hours",
     )
     parser.add_argument(
-        "--data", type=Path, default=Path("data"), help="where to build its folder (default: data)"
+        "--data",
+        type=Path,
+        default=Path("data"),
+        metavar="FOLDER",
+        help="where to build the corpus's folder (default: data)",
     )
     parser.add_argument("--force", action="store_true", help="build again what is built")
     options = parser.parse_args(arguments)
+
     start = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", IncompleteCorpusWarning)
-        folder = SIZES[options.size](options.data, force=options.force)
+        try:
+            folder = SIZES[options.size](options.data, force=options.force)
+        except (OSError, RuntimeError, IncompleteCorpusWarning) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
     print(_summary(folder))
     print(f"ready after {time.monotonic() - start:.0f} s")
     for warning in caught:
-        print(f"warning: {warning.message}")
+        print(f"warning: {warning.message}", file=sys.stderr)
     return 0
+
+
+def _summary(folder: Path) -> str:
+    """A line a file: recordings and minutes."""
+    lines = []
+    for split in SPLITS:
+        path = folder / file_11khz(split)
+        samples = [len(recording) for recording in recordings.recordings(path)]
+        minutes = sum(samples) / recordings.rate_hz(path) / 60
+        lines.append(f"{path}: {len(samples)} recordings, {minutes:.1f} minutes")
+
+    if (folder / FULL).is_file():
+        lines.append(f"{folder / FULL}: the same at 44.1 kHz")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

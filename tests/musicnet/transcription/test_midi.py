@@ -61,6 +61,15 @@ def test_short_notes_are_left_out(roll: np.ndarray) -> None:
     assert not len(midi.notes_of(np.zeros((5, 84), bool), times[:5]))
 
 
+def test_a_single_frame_lasts_as_long_as_the_recording() -> None:
+    roll = np.ones((1, 84), bool)
+    assert (midi.notes_of(roll, np.zeros(1), duration_s=0.05)["end_s"] == 0.05).all()
+    with pytest.raises(ValueError, match="expected duration_s, got None"):
+        midi.notes_of(roll, np.zeros(1))
+    with pytest.raises(ValueError, match=r"expected frames before 0\.05 s, got one at 0\.1 s"):
+        midi.notes_of(np.ones((2, 84), bool), np.array([0.0, 0.1]), duration_s=0.05)
+
+
 def test_what_is_no_roll_is_refused(roll: np.ndarray) -> None:
     with pytest.raises(
         ValueError, match=r"got float64 \(200, 84\) and \(200,\); try probabilities >= threshold"

@@ -1,5 +1,5 @@
-"""Transcribing a recording: the frames are the windows around them, the labels those of the file, nothing depends on
-batches."""
+"""Transcribing a recording: the frames are the windows around them, the labels those of the file,
+nothing depends on batches."""
 
 from pathlib import Path
 

@@ -14,7 +14,9 @@ import tiny
 
 @pytest.fixture(scope="session")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four recordings of two seconds: 1727 and 1759 train, 2131 valid, 2303 test. Not to be changed."""
+    """Four recordings of two seconds: 1727 and 1759 train, 2131 valid, 2303 test. Not to be
+    changed.
+    """
     return tiny.folder(tmp_path_factory.mktemp("musicnet") / "unpacked")
 
 
@@ -36,7 +38,9 @@ def expected(unpacked, metadata_csv, tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def forked(unpacked, metadata_csv) -> Iterator[Callable[..., dict[str, Any]]]:
-    """`forked(data, **order)` builds the tiny MusicNet in `data` in a process of its own: see forked.py."""
+    """`forked(data, **order)` builds the tiny MusicNet in `data` in a process of its own: see
+    forked.py.
+    """
     if not hasattr(os, "fork"):
         pytest.skip("needs os.fork")
     command = [

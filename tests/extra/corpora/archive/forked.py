@@ -1,8 +1,10 @@
-"""Builds in forks of one process, which imports once: to be killed, or to run into a full disk. Run by the tests.
+"""Builds in forks of one process, which imports once: to be killed, or to run into a full disk. Run
+by the tests.
 
-`python forked.py SOURCE METADATA`, then a line of JSON on stdin for each build, and one of JSON back:
-`{"data": folder, "step": k}` kills it before its k-th change of the file system or block written, `{"data": folder,
-"seconds": s}` after that time. Back comes {"ended": exit code (-9: killed), "error": text}.
+`python forked.py SOURCE METADATA`, then a line of JSON on stdin for each build, and one of JSON
+back: `{"data": folder, "step": k}` kills it before its k-th change of the file system or block
+written, `{"data": folder, "seconds": s}` after that time. Back comes {"ended": exit code (-9:
+killed), "error": text}.
 """
 
 import json

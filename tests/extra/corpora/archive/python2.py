@@ -1,8 +1,9 @@
 """MusicNet's npz file as Python 2.7, numpy 1.11 and intervaltree 2.1.0 wrote it, opcode by opcode.
 
-There is no Python 2 here, so this writes what their published sources say: `pickle.py` of Python 2.7 (protocol 2,
-which numpy's `format.write_array` asks for), `ndarray.__reduce__` and `dtype.__reduce__` of numpy 1.11, and the two
-`__reduce__` of intervaltree 2.1.0: `IntervalTree, (sorted(self.all_intervals),)` and `Interval, (begin, end, data)`.
+There is no Python 2 here, so this writes what their published sources say: `pickle.py` of Python
+2.7 (protocol 2, which numpy's `format.write_array` asks for), `ndarray.__reduce__` and
+`dtype.__reduce__` of numpy 1.11, and the two `__reduce__` of intervaltree 2.1.0: `IntervalTree,
+(sorted(self.all_intervals),)` and `Interval, (begin, end, data)`.
 """
 
 import io
@@ -18,7 +19,9 @@ _HEADER = b"{'descr': '|O', 'fortran_order': False, 'shape': (2,), }"
 
 
 class Pickler:
-    """What Python 2's Pickler keeps while it writes: the stream and how many objects it has numbered."""
+    """What Python 2's Pickler keeps while it writes: the stream and how many objects it has
+    numbered.
+    """
 
     def __init__(self) -> None:
         self.stream, self.count, self.classes = io.BytesIO(b"\x80\x02"), 0, {}
@@ -177,7 +180,9 @@ def entry(samples: np.ndarray, notes: list[tuple]) -> bytes:
 
 
 def npz(path: Path, recordings: dict[int, tuple[np.ndarray, list[tuple]]]) -> Path:
-    """The archive of `recordings`, number -> (samples, notes), stored without compression as np.savez does."""
+    """The archive of `recordings`, number -> (samples, notes), stored without compression as
+    np.savez does.
+    """
     with zipfile.ZipFile(path, "w") as file:
         for number, (samples, notes) in recordings.items():
             file.writestr(f"{number}.npy", entry(samples, notes))

@@ -4,9 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -17,8 +14,7 @@ import tiny
 
 from cplxnet.musicnet import MusicNet
 from extra.corpora import archive
-from extra.corpora.archive import pool
-from extra.corpora.archive.build import _locked
+from extra.corpora.archive.build import _all, _locked
 
 NAMES = (
     "musicnet.h5",
@@ -135,48 +131,11 @@ def test_without_the_large_file_and_without_metadata(unpacked, tmp_path):
 
 def test_a_killed_worker_is_told():
     with pytest.raises(RuntimeError, match=r"a process of the build was killed.*run it again"):
-        list(pool.run(_die, [()], n_workers=1))
+        _all(_die, [()], 1, lambda: None)
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_workers_end_when_the_build_is_killed(tmp_path):
-    script = """
-import os, sys, time
-from extra.corpora.archive import pool
-sys.path.insert(0, FOLDER)
-import sleeper
-list(pool.run(sleeper.sleep, [()], n_workers=1))
-""".replace("FOLDER", repr(str(tmp_path)))
-    (tmp_path / "sleeper.py").write_text(
-        "import os, time\ndef sleep():\n    print(os.getpid(), flush=True); time.sleep(600)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        cwd=Path(__file__).parents[4],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    worker = int(process.stdout.readline())
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    deadline = time.monotonic() + 60
-    while (
-        Path(f"/proc/{worker}").exists() and _state(worker) != "Z" and time.monotonic() < deadline
-    ):
-        time.sleep(0.05)
-    assert not Path(f"/proc/{worker}").exists() or _state(worker) == "Z"
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return "Z"
 
 
 def test_one_build_at_a_time(unpacked, tmp_path):

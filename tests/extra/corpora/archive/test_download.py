@@ -1,5 +1,8 @@
-"""Downloads from a server on loopback that cuts, ignores Range, sends wrong bytes, and answers 404 and 503."""
+"""Downloads from a server on loopback that cuts, ignores Range, sends wrong bytes, and answers 404
+and 503.
+"""
 
+import contextlib
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,10 +45,12 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         body = server.content[begin:]
-        self.send_header("Content-Length", str(len(body)))
+        if server.says_length:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         cut = server.cuts.pop(0) if server.cuts else None
-        self.wfile.write(body[:cut])
+        with contextlib.suppress(ConnectionError):  # whoever has seen enough hangs up
+            self.wfile.write(body[:cut])
         self.close_connection = True
 
 
@@ -53,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
         made.content, made.ranges, made.cuts, made.statuses, made.asked = CONTENT, True, [], [], []
+        made.says_length = True
         made.address = f"http://127.0.0.1:{made.server_address[1]}/musicnet.tar.gz"
         threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
         yield made
@@ -161,3 +167,13 @@ def test_the_address_can_be_a_mirror_or_a_path(server, tmp_path):
     assert archive.obtain(tmp_path, tmp_path) == tmp_path
     with pytest.raises(FileNotFoundError, match="expected MusicNet at"):
         archive.obtain(tmp_path / "nowhere", tmp_path)
+
+
+def test_a_server_that_never_ends_is_cut_at_the_expected_size(server, tmp_path):
+    server.says_length = False
+    server.content = CONTENT + b"more" * 1_000_000
+
+    with pytest.raises(DownloadError, match="expected 3072000 bytes, the server sends more"):
+        fetch(server.address, tmp_path / "a", **QUICK)
+    assert not (tmp_path / "a").exists()
+    assert (tmp_path / ".a.part").stat().st_size <= len(CONTENT)

@@ -1,4 +1,6 @@
-"""A disk that is really full: a clear error, what was done is kept, and it goes on once there is room."""
+"""A disk that is really full: a clear error, what was done is kept, and it goes on once there is
+room.
+"""
 
 import errno
 import os
@@ -49,7 +51,9 @@ def disk(tmp_path) -> Iterator[tuple[Path, Callable[[int], None]]]:
 
 @pytest.mark.faults
 def test_it_grows_until_the_build_fits(disk, forked, expected):
-    """From no room for one recording to just enough: at each size another write is the one that fails."""
+    """From no room for one recording to just enough: at each size another write is the one that
+    fails.
+    """
     folder, resize = disk
     size, before, failures = 300, set(), 0
     while (told := forked(folder / "data"))["ended"] != 0:
@@ -102,7 +106,9 @@ def test_a_download_keeps_what_came(disk, monkeypatch):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("samples", [10, 1 << 21])
 def test_hdf5_on_a_full_disk_ends_in_the_systems_error(samples):
-    """Refused while it writes, or first when it closes; h5py alone dies of a segmentation fault there."""
+    """Refused while it writes, or first when it closes; h5py alone dies of a segmentation fault
+    there.
+    """
     with (
         pytest.raises(OSError, match="No space left on device") as caught,
         Hdf5(Path("/dev/full")) as file,
@@ -114,7 +120,9 @@ def test_hdf5_on_a_full_disk_ends_in_the_systems_error(samples):
 
 
 def test_what_was_refused_is_read_back_until_the_error_is_told(tmp_path, monkeypatch):
-    """HDF5 reads its own tables again while it writes; they must be there although the disk took none of them."""
+    """HDF5 reads its own tables again while it writes; they must be there although the disk took
+    none of them.
+    """
     groups = 300
     with pytest.raises(OSError, match="No space left"), Hdf5(Path("/dev/full")) as file:
         for k in range(groups):

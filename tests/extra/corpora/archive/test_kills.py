@@ -1,4 +1,6 @@
-"""Killed before changes of the disk of every kind, at random moments, with two processes: the same bytes in the end."""
+"""Killed before changes of the disk of every kind, at random moments, with two processes: the same
+bytes in the end.
+"""
 
 import json
 import random
@@ -35,7 +37,9 @@ def staged(data):
 
 
 def test_killed_before_changes_of_the_disk(forked, expected, tmp_path):
-    """Each build goes on from what the one before has left, and is killed some steps later than that."""
+    """Each build goes on from what the one before has left, and is killed some steps later than
+    that.
+    """
     step, before, steps = 0, {}, random.Random(2)
     while True:
         step += steps.randint(1, 3)

@@ -15,7 +15,9 @@ from extra.corpora.archive import labels, stores, unpickle
 
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory):
-    """The tiny MusicNet, and one recording more with over a thousand notes and numpy's numbers among them."""
+    """The tiny MusicNet, and one recording more with over a thousand notes and numpy's numbers
+    among them.
+    """
     recordings = {number: (tiny.audio(number), tiny.notes(number)) for number in tiny.NUMBERS}
     many = [
         (s, e, np.int64(i), n, np.float64(b), c, v)

@@ -1,4 +1,6 @@
-"""What would poison an experiment is refused, or put right with a notice; each text names member, line and value."""
+"""What would poison an experiment is refused, or put right with a notice; each text names member,
+line and value.
+"""
 
 import io
 import pickle
@@ -16,7 +18,7 @@ from scipy.io import wavfile
 
 from cplxnet.musicnet import recordings
 from extra.corpora import archive
-from extra.corpora.archive import labels, metadata, stores, unpickle, wav
+from extra.corpora.archive import labels, published, stores, unpickle, wav
 
 
 def samples(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
@@ -336,7 +338,7 @@ def test_npz_members_refused(tmp_path):
 
 
 def test_metadata(tmp_path):
-    found = metadata.read(tiny.metadata(tmp_path / "m.csv"))
+    found = published.read_metadata(tiny.metadata(tmp_path / "m.csv"))
     assert (
         found[1727]["composition"] == "Piano Quintet in A major"
         and found[2131]["ensemble"] == "Solo Cello"
@@ -354,7 +356,7 @@ def test_metadata(tmp_path):
     ):
         (tmp_path / "m.csv").write_text(text)
         with pytest.raises(archive.ArchiveError, match=match):
-            metadata.read(tmp_path / "m.csv")
+            published.read_metadata(tmp_path / "m.csv")
 
 
 def test_a_changed_byte_is_found_by_its_checksum(tmp_path):
@@ -370,3 +372,47 @@ def test_a_changed_byte_is_found_by_its_checksum(tmp_path):
         recordings.RecordingError, match=r"id_1: expected the values that were written, got "
     ):
         list(recordings.recordings(path))
+
+
+def test_a_tar_that_claims_more_than_a_wav_file_can_hold_ends_at_once(tmp_path):
+    info = tarfile.TarInfo("musicnet/train_data/1727.wav")
+    info.size = 2**62
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+    with pytest.raises(archive.ArchiveError, match=r"at most 4294967296 bytes, got .*1727\.wav"):
+        archive.build(tmp_path / "a.tar", tmp_path / "data", n_workers=0)
+
+
+def test_errors_of_long_lines_are_short():
+    lines = b",".join(tiny.HEADER[k].encode() for k in range(7)) + b"\n" + b"9," * 1_000_000
+    with pytest.raises(archive.ArchiveError, match=r"line 2: expected 7 fields") as caught:
+        labels.from_csv(lines, "1.csv")
+    assert len(str(caught.value)) < 500
+
+    bad = (*ROW[:6], "x" * 100_000)
+    with pytest.raises(archive.ArchiveError, match="expected a note_value") as caught:
+        labels.from_csv(tiny.csv_bytes([bad]), "1.csv")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("where", ["external storage", "external link", "virtual"])
+def test_samples_of_another_file_are_not_read_into_a_corpus(where, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(SIGNAL.tobytes())
+    path = tiny.hdf5(tmp_path / "old.h5", {1727: ""})
+    tiny.hdf5(tmp_path / "other.h5", {1727: ""})
+    with h5py.File(path, "r+") as file:
+        group = file["id_1727"]
+        del group["data"]
+        if where == "external storage":
+            size = (str(secret), 0, SIGNAL.nbytes)
+            group.create_dataset("data", SIGNAL.shape, "f4", external=[size])
+        elif where == "external link":
+            group["data"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/id_1727/data")
+        else:
+            layout = h5py.VirtualLayout(SIGNAL.shape, "f4")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "id_1727/data", SIGNAL.shape)
+            group.create_virtual_dataset("data", layout)
+
+    with pytest.raises(archive.ArchiveError, match="expected data in the file itself, got them in"):
+        archive.build(path, tmp_path / "data", n_workers=0)

@@ -1,4 +1,6 @@
-"""A tiny MusicNet in each form that people hold it in, made here with libraries other than the package's own code."""
+"""A tiny MusicNet in each form that people hold it in, made here with libraries other than the
+package's own code.
+"""
 
 import csv
 import io

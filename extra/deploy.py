@@ -1,0 +1,123 @@
+"""What each form of a network costs, for `deploy.ipynb`: bytes on disk, milliseconds a call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cplxnet.auto import tasks
+from cplxnet.auto.models import export, heard, load_deployed, load_model, read_manifest
+from cplxnet.auto.report import style
+from cplxnet.auto.runner.folder import RunFolder
+
+Network = Callable[[Tensor], Tensor]
+
+# Okabe and Ito (2008): told apart without colour vision.
+_BARS = tuple(style.COLOURS[k] for k in (0, 2, 1, 3))
+FORMS = {  # form: (its file, what `export` calls it)
+    "compact": ("compact.safetensors", "compact"),
+    "compact, float16": ("compact-float16.safetensors", "compact-float16"),
+    "ONNX, masked": ("masked.onnx", "onnx"),
+    "ONNX, compact": ("compact.onnx", "onnx-compact"),
+}
+
+
+def footprint(
+    folder: str | Path,
+    into: str | Path,
+    *,
+    batch_sizes: tuple[int, ...] = (1, 32),
+    rounds: int = 10,
+) -> pd.DataFrame:
+    """Every form of a run's network, written to files and timed; a row a form.
+
+    Args:
+        folder: the run's.
+        into: the folder for the files.
+        batch_sizes: windows a call.
+        rounds: calls, of which the fastest counts, with the threads that torch has.
+
+    Returns:
+        The columns `form`, `file`, `kilobytes`, `difference` (the largest of a logit from the
+        masked network's, on windows of noise), and for each batch size B `ms_B`, the least time of
+        a call in milliseconds. The row `dense` is the snapshot of the first stage, weights alone:
+        it computes something else.
+    """
+    manifest = read_manifest(folder)
+    options = heard(manifest)
+    generator = torch.Generator().manual_seed(0)
+    signal = torch.randn(max(batch_sizes), options.pop("window"), generator=generator)
+    x = tasks.TASKS[manifest.task].features(signal, **options)
+
+    networks: dict[str, tuple[Path, Network]] = {}
+    for form, stage in (("dense", manifest.stage_order[0]), ("masked", manifest.stage_order[-1])):
+        snapshot = RunFolder(folder).snapshot(manifest.stage_order.index(stage), stage)
+        networks[form] = (snapshot, load_model(folder, stage)[0])
+    for form, (name, kind) in FORMS.items():
+        path = export(folder, Path(into) / name, kind=kind)
+        networks[form] = (path, load_deployed(path).network)
+
+    rows = []
+    with torch.inference_mode():
+        expected = networks["masked"][1](x)
+        for form, (path, network) in networks.items():
+            gap = float("nan") if form == "dense" else float((network(x) - expected).abs().max())
+            row = {"form": form, "file": path.name, "kilobytes": _bytes(form, path, network) / 1e3}
+            times = {f"ms_{n}": _least_ms(network, x[:n], rounds) for n in batch_sizes}
+            rows.append({**row, "difference": gap, **times})
+    return pd.DataFrame(rows)
+
+
+def _bytes(form: str, path: Path, network: object) -> int:
+    """A file's size; of a snapshot, that of weights and masks: it may hold the optimiser too."""
+    if not isinstance(network, torch.nn.Module) or form not in ("dense", "masked"):
+        return path.stat().st_size
+    return sum(value.nbytes for value in network.state_dict().values())
+
+
+def _least_ms(network: Network, x: Tensor, rounds: int) -> float:
+    """The time of the fastest of `rounds` calls, after one that warms up."""
+    network(x)
+
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        network(x)
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+@style.styled
+def plot_footprint(table: pd.DataFrame) -> Figure:
+    """Bars of size and of latency, a row a form, each with its value, on logarithmic axes.
+
+    Args:
+        table: of `footprint`.
+    """
+    titles = {"kilobytes": "size, kilobytes"}
+    for name in table.columns[table.columns.str.startswith("ms_")]:
+        n = name.removeprefix("ms_")
+        titles[name] = f"time for {n} window{'' if n == '1' else 's'}, ms"
+
+    figure, panels = plt.subplots(1, len(titles), figsize=(11, 3.4), sharey=True)
+    for axes, (name, title), colour in zip(panels, titles.items(), _BARS, strict=False):
+        values = table[name]
+        labels = [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values]
+        axes.bar_label(axes.barh(table["form"], values, color=colour), labels=labels, padding=3)
+
+        low = values.min() / 3
+        high = values.max() * 6
+        axes.set(xlabel=title, xscale="log", xlim=(low, high))
+        if high < 1000 * low:  # matplotlib would label every tick, one over the other
+            style.plain_log(axes)
+        axes.grid(False)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    return figure

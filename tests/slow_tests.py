@@ -1,0 +1,55 @@
+"""Which tests `make quick` leaves out: those listed in slow.txt, beside the ones that carry the
+marker.
+
+The list is measured, not guessed: `python -m pytest --write-slow` writes it anew from the tests
+that it runs. Any other run names, at its end, the slow tests that are not on it.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+SLOW_S = 2.0  # seconds of a test function, all its cases together
+LIST = Path(__file__).with_name("slow.txt")
+
+
+def _function(nodeid: str) -> str:
+    """The test function of a case, without its parameters."""
+    return nodeid.partition("[")[0]
+
+
+class SlowTests:
+    """A plugin of pytest, registered by conftest.py."""
+
+    def __init__(self, *, write: bool) -> None:
+        self.write = write
+        self.listed = set(LIST.read_text().splitlines())
+        self.marked: set[str] = set()
+        self.seconds: Counter[str] = Counter()
+
+    @pytest.hookimpl(tryfirst=True)  # before -m chooses
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            if _function(item.nodeid) in self.listed:
+                item.add_marker(pytest.mark.slow)
+            if item.get_closest_marker("slow"):
+                self.marked.add(_function(item.nodeid))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.seconds[_function(report.nodeid)] += report.duration
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        slow = {name for name, seconds in self.seconds.items() if seconds > SLOW_S}
+        if self.write:
+            kept = {name for name in self.listed if name not in self.seconds}
+            kept = {name for name in kept if Path(name.partition("::")[0]).is_file()}
+            LIST.write_text("".join(f"{name}\n" for name in sorted(slow | kept)))
+            return
+
+        unlisted = sorted(slow - self.marked)
+        if unlisted:
+            terminalreporter.section(f"over {SLOW_S:g} s and not in tests/slow.txt")
+            for name in unlisted:
+                terminalreporter.write_line(f"{self.seconds[name]:6.1f} s  {name}")
