@@ -30,7 +30,7 @@ from cplxnet.auto.sweep.run_many import run_many
 from cplxnet.auto.train.loop import predict
 
 from . import style, tables
-from .request import Drawn, Request
+from .request import Report, Request
 from .tables import Lacking, Run, by_method
 
 SPARSIFY = "sparsify"
@@ -38,7 +38,7 @@ TUNE = "fine-tune"
 THRESHOLDS = tuple(range(-6, 7))  # of log alpha
 
 
-def report(request: Request) -> Drawn:
+def report(request: Request) -> Report:
     """every run masked at other thresholds, from its snapshot; --tune: fine-tuned again"""
     where = {"data": request.data, "device": request.device}
     how = {
@@ -53,7 +53,7 @@ def report(request: Request) -> Drawn:
         masked = pd.DataFrame([*masked.to_dict("records"), *tuned.to_dict("records")])
 
     lacking = without_snapshot(request.folders, request.runs)
-    return Drawn(figure(masked, scorer=request.scorer), masked, lacking)
+    return Report(figure(masked, scorer=request.scorer), masked, lacking)
 
 
 def scan(
