@@ -1,4 +1,4 @@
-"""Early stopping: the rule, and a network watched by it (when to score, when to stop, which weights to end with)."""
+"""Early stopping: the rule, and a network watched by it."""
 
 import dataclasses
 import math
@@ -13,10 +13,11 @@ from cplxnet.auto.manifest.schema import Early
 
 @dataclass
 class EarlyStopping:
-    """Stop on a score that fell too far below the best, or after `patience` scores in a row without a new best.
+    """Stop on a score too far below the best, or after `patience` scores without a new best.
 
-    A score s stops training if s < best - max(rtol * |best|, atol), or if it is the `patience`-th in a row that brought
-    no new best. Scores are taken before each epoch, but for those that `cooldown` skips.
+    A score s stops training if s < best - max(rtol * |best|, atol), or if it is the `patience`-th
+    in a row that brought no new best. Scores are taken before each epoch, but for those that
+    `cooldown` skips.
 
     Args:
         patience: a number of scores.
@@ -64,7 +65,7 @@ class EarlyStopping:
 
 
 class Watch:
-    """Scores a network before each epoch as the manifest says, and keeps its best weights where it says so.
+    """Scores a network before each epoch as a manifest says, and keeps its best weights if asked.
 
     Args:
         spec: the stage's `early`; None: never scores, never stops.
@@ -89,7 +90,10 @@ class Watch:
         self._best_weights: dict[str, Tensor] | None = None
 
     def score(self) -> float | None:
-        """Score the network if that is due and decide whether to stop; None if it is not scored before this epoch."""
+        """Score the network if that is due before this epoch, and decide whether to stop.
+
+        Returns None if it is not scored.
+        """
         if self.spec is None or self.early is None or not self.early.due():
             return None
 
@@ -107,7 +111,7 @@ class Watch:
         return f"stopped early: AP {self.last:.3f} after {self.early.best:.3f}"
 
     def restore_best(self) -> bool:
-        """After the last epoch: go back to the best weights where the manifest asks for it; the last ones count too.
+        """After the last epoch: go back to the best weights, the last ones included, if asked.
 
         Returns whether the network has other weights now than after its last epoch.
         """

@@ -1,19 +1,18 @@
-"""The training of one stage, from its first epoch to its last or to an early stop; and one pass of scoring.
-
-What the names and shapes are:
+"""The training of one stage, to its last epoch or to an early stop; and one pass of scoring.
 
     B       windows in a batch: one of every training recording, 321 for MusicNet
-    T       samples in a window, 4096 at 11 kHz
-    x       the network's input, features of the windows: complex (B, 1, T) for "fft"; the feed makes it on the device
+    T       samples in a window: 4096, at 11 kHz
+    x       the network's input, made by the feed: (B, 1, T) complex where features are "fft"
     notes   1 for each of 84 notes that sounds in the middle of the window, else 0: (B, 84)
     logit   what the network says of them: (B, 84)
-    mu, s   mean and log_sigma2 of a weight w's posterior q(w), while sparsifying
+    w       a weight; while sparsifying, its posterior q(w) has mean mu and log-variance s
 
 The objective of one batch, of which every step follows the gradient:
 
-    1/(84 B) * sum over windows b and notes k of BCE(logit[b, k], notes[b, k])  +  C * 1e-5 * sum over w of KL(q(w) || p(w))
+    loss  =  1/(84 B) * sum over windows b and notes k of BCE(logit[b, k], notes[b, k])
+    loss  +  C * 1e-5 * sum over weights w of KL(q(w) || p(w))
 
-The first term, the loss, is noisy by the posterior of the weights; the second is exact, and left out where C = 0.
+The loss is noisy by the posterior of the weights; the KL is exact, and left out where C = 0.
 """
 
 import itertools
@@ -50,7 +49,7 @@ def make_step(
     optimizer: torch.optim.Optimizer,
     grad_clip: float | None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """One step of the optimiser as a function of `(x, notes)`; it returns (loss, KL, gradient norm), shape (3,).
+    """One step of the optimiser: a function of `(x, notes)` to (loss, KL, gradient norm).
 
     Nothing in it waits for the device, so it can be captured as a CUDA graph (`graph.Graphed`).
     """

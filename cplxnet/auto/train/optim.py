@@ -30,7 +30,7 @@ def step(epoch: int, n_epochs: int, at: float = 0.6, factor: float = 0.1) -> flo
 
 
 def cosine(epoch: int, n_epochs: int, final: float = 0.01) -> float:
-    """From 1 at epoch 0 towards `final` by half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+    """From 1 towards `final` by half a cosine (Loshchilov and Hutter 2017, without restarts)."""
     return final + (1 - final) * (1 + math.cos(math.pi * epoch / n_epochs)) / 2
 
 
@@ -43,7 +43,7 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 
 
 def make_schedule(spec: Component | None, n_epochs: int) -> Callable[[int], float]:
-    """The schedule a manifest names: epoch -> factor of the learning rate; constant where it names none."""
+    """The schedule a manifest names, constant if none: epoch -> factor of the learning rate."""
     if spec is None:
         return functools.partial(constant, n_epochs=n_epochs)
     return functools.partial(SCHEDULES[spec.name], n_epochs=n_epochs, **spec.kwargs)
@@ -78,7 +78,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimiser over the model's parameters.
 
-    Weight decay pulls weights towards zero. On log_sigma2 it would be another prior, so it never acts there.
+    Weight decay pulls weights towards zero. On log_sigma2 it would be another prior, so it never
+    acts there.
 
     Args:
         name: of `OPTIMIZERS`.
@@ -122,7 +123,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """The optimiser's state by parameter name, so that a network with other parameters can take over what it shares."""
+    """The optimiser's state by parameter name: another network takes over what it shares."""
     return {
         key: dict(optimizer.state[p]) for key, p in model.named_parameters() if p in optimizer.state
     }

@@ -133,6 +133,16 @@ def test_an_owner_whose_claim_was_taken_notices_before_it_writes(tmp_path):
     )  # not given up in the other's name
 
 
+def test_an_owner_asked_to_stop_notices_at_its_next_batch_and_may_still_write(tmp_path):
+    stopped = []
+    with lock.hold(tmp_path / "claim", stopped=lambda: bool(stopped)) as held:
+        held.check()
+        stopped.append(True)
+        with pytest.raises(lock.Interrupted, match="asked to stop"):
+            held.check()
+        held.verify()
+
+
 def test_a_finished_claim_leaves_nothing(tmp_path):
     with lock.hold(tmp_path / "claim") as held:
         held.finish()

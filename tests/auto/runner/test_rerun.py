@@ -1,4 +1,6 @@
-"""The same experiment again, or what is left of it, gives the same bits; and only what is needed is trained."""
+"""The same experiment again, or what is left of it, gives the same bits; and only what is needed is
+trained.
+"""
 
 import re
 import shutil
