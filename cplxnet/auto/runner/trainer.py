@@ -215,7 +215,7 @@ class Trainer:
     ) -> None:
         """Keep a stage that has just been trained: its snapshot, its scores, its history."""
         stage = training.stage
-        watch = training.watch
+        early = training.early
         self.optimizer_state = training.optimizer_state()
 
         # the last checkpoint of a stage that stopped early has an optimiser state that the snapshot
@@ -224,13 +224,13 @@ class Trainer:
             self.folder.snapshot(number, stage.name),
             self._n_epochs(training),
             training.state(ended=True),
-            changed=restored or (watch.stopped and not training.goes_on),
+            changed=restored or (early.stopped and not training.goes_on),
         )
 
         result = {
             "key": training.key,
             "epochs": training.n_epochs,
-            "stopped_early": watch.stopped,
+            "stopped_early": early.stopped,
             "seconds": time.time() - training.began,
             "reused_from": None,
             **stages.counts(self.model, self.manifest.threshold),
@@ -238,8 +238,8 @@ class Trainer:
                 name: {"start": training.start.get(name), "end": end} for name, end in ends.items()
             },
         }
-        if watch.stopped:
-            result["stopped_at"] = watch.last
+        if early.stopped:
+            result["stopped_at"] = early.last
         self.results[stage.name] = result
         self.history += _with_end(training.history, result)
 

@@ -95,7 +95,7 @@ def train_stage(
         Diverged: an epoch's loss, KL or gradient norm was not finite.
     """
     stage = training.stage
-    watch = training.watch
+    early = training.early
     step = make_step(training.model, objective, training.optimizer, stage.grad_clip)
     graphed = None
     if training.device.type == "cuda":  # draw and step as one CUDA graph
@@ -108,10 +108,10 @@ def train_stage(
             began = time.time()
 
             # ---- validation, before the epoch: stop here if the score fell
-            score = watch.score()
-            if watch.stopped:
+            score = early.score()
+            if early.stopped:
                 shown.total = shown.n  # closes the bar: there is nothing more to come
-                shown.set_postfix_str(watch.reason())
+                shown.set_postfix_str(early.reason())
                 break
 
             # ---- one epoch; the sums stay on the device until its end
@@ -143,7 +143,7 @@ def train_stage(
             # ---- the checkpoint: a run killed from here on goes on after this epoch
             save()
 
-    return watch.restore_best()
+    return early.restore_best()
 
 
 @torch.inference_mode()
