@@ -1,4 +1,4 @@
-"""Early stopping on score sequences, against DESIGN 4's definition."""
+"""Early stopping on score sequences, against the definition in extra/design.md."""
 
 import math
 import random
