@@ -15,16 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet import nn as cplx
+from cplxnet.nn.variational import FORMS
 
 from .features import as_channels
 from .labels import N_NOTES
 
-KINDS = (
-    "",
-    "VD",
-    "ARD",
-    "Masked",
-)  # ordinary, variational dropout, automatic relevance determination, masked
+KINDS = ("", *FORMS, "Masked")  # of layers: ordinary, variational, masked
 
 
 class Field(NamedTuple):

@@ -152,6 +152,10 @@ def _bordered(layer: Any, x: Tensor) -> tuple[Tensor, Any]:
     return F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
 
 
+# the forms of a layer with a posterior, one for each prior: what its name ends in
+FORMS = ("VD", "ARD")
+
+
 class CplxLinearVD(_NoisyLinear, CplxLinear):
     """`CplxLinear` under variational dropout: complex (..., in) -> (..., out)."""
 

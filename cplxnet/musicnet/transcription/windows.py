@@ -1,7 +1,7 @@
 """From a recording to probabilities of notes: a window around every frame, each through the
 network.
 
-Frame k is at sample k * hop, the middle of its window, as labels are (DESIGN 4); beyond both ends
+Frame k is at sample k * hop, the middle of its window, as labels are; beyond both ends
 of the recording there is silence. So a recording of any length is transcribed from its first sample
 to its last, and a frame that is as far from both ends as half a window has exactly the window that
 `MusicNet` has there."""
