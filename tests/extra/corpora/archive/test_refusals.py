@@ -436,3 +436,23 @@ def test_samples_of_another_file_are_not_read_into_a_corpus(where, tmp_path):
 
     with pytest.raises(archive.ArchiveError, match="expected data in the file itself, got them in"):
         archive.build(path, tmp_path / "data", n_workers=0)
+
+
+def test_a_store_that_claims_2_to_the_40_samples_is_not_read(tmp_path):
+    path = tiny.hdf5(tmp_path / "old.h5", {1727: ""})
+    with h5py.File(path, "r+") as file:
+        del file["id_1727/data"]
+        file["id_1727"].create_dataset("data", (2**40,), "f4", chunks=(1 << 16,))
+
+    with pytest.raises(archive.ArchiveError, match=r"id_1727: expected at most a day of samples"):
+        archive.build(path, tmp_path / "data", n_workers=0)
+
+
+def test_a_sample_that_float32_cannot_hold_is_named(tmp_path):
+    path = tiny.hdf5(tmp_path / "old.h5", {1727: ""})
+    with h5py.File(path, "r+") as file:
+        del file["id_1727/data"]
+        file["id_1727/data"] = np.array([0.0, 1e39, 0.5])
+
+    with pytest.raises(archive.ArchiveError, match=r"expected finite samples, got inf at sample 1"):
+        archive.build(path, tmp_path / "data", n_workers=0)
