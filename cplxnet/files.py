@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
-
 Check = Callable[[], None]  # raises where the writer has no right to write any more
 
 
@@ -78,6 +76,7 @@ def write_json(path: str | Path, value: Any, *, check: Check | None = None) -> N
 
 def write_tensors(path: str | Path, value: dict[str, Any], *, check: Check | None = None) -> None:
     """Write tensors and plain values so that `torch.load(path, weights_only=True)` reads them back."""
+    import torch  # late: it takes seconds, and reading a run's status needs none of it
 
     def fill(file: BinaryIO) -> None:
         try:
@@ -98,6 +97,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
 
     Raises ValueError, naming the file, where it is truncated, altered or holds anything but tensors and plain values.
     """
+    import torch
+
     try:
         with zipfile.ZipFile(
             path

@@ -51,3 +51,11 @@ def ticking(
         check()
         yield item
         shown.update()
+
+
+def duration(seconds: float) -> str:
+    """A time in words: 45 s, 12 min, 2 h 05 min."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -25,8 +25,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cplxnet import files
 from cplxnet.auto.manifest.read import Manifest
 
@@ -45,6 +43,8 @@ class RunFolder:
 
     def start(self, manifest: Manifest, device: str) -> None:
         """Take the folder: write config.json and a status of running."""
+        import torch  # late: it takes seconds, and reading a status needs none of it
+
         config = {
             "manifest": manifest.to_dict(),
             "fingerprint": manifest.fingerprint(),
