@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
+from cplxnet.extras import extra
 from cplxnet.musicnet.labels import LOWEST_NOTE
+
+with extra("report"):
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 HIT, MISS, FALSE_ALARM = 1, 2, 3  # 0: silence, and rightly so
 # Okabe and Ito (2008): told apart with any colour vision, and in grey by their lightness
