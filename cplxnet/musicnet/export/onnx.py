@@ -103,7 +103,7 @@ class Exported(nn.Module):
 @torch.no_grad()
 def _exported(model: nn.Module, heard: dict, raw_audio: bool) -> onnx.ModelProto:
     generator = torch.Generator().manual_seed(0)
-    # a batch of 1 would become part of the file
+    # not one window: a batch of 1 would become part of the file
     signal = torch.randn(2, heard["window"], generator=generator)
     x = features(signal, heard["kind"], cplx=heard["cplx"], shift=heard["shift"])
 

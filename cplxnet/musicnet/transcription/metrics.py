@@ -18,15 +18,9 @@ import numpy as np
 from cplxnet.musicnet.labels import LOWEST_NOTE
 from cplxnet.musicnet.scores import Values, ranking
 
-FRAME_SCORES = (
-    "precision",
-    "recall",
-    "accuracy",
-    "substitution",
-    "miss",
-    "false_alarm",
-    "error",
-)  # mir_eval's order
+# in mir_eval's order
+FRAME_SCORES = ("precision", "recall", "accuracy", "substitution", "miss", "false_alarm", "error")
+NOTE_SCORES = ("precision", "recall", "f_measure")
 
 
 def best_threshold(target: Values, probability: Values) -> float:
@@ -39,7 +33,8 @@ def best_threshold(target: Values, probability: Values) -> float:
     between two of them only false alarms change. Of equal ones the highest is taken.
 
     Args:
-        target: 0 or 1 (frames, 84). probability: (frames, 84).
+        target: 0 or 1 (frames, 84).
+        probability: (frames, 84).
 
     Raises:
         ValueError: as `scores.pooled_average_precision`.
@@ -58,7 +53,9 @@ def frame_scores(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -
     al. 2009).
 
     Args:
-        times: float (frames,), seconds, increasing. target, predicted: bool (frames, 84).
+        times: float (frames,), seconds, increasing.
+        target: bool (frames, 84).
+        predicted: bool (frames, 84).
 
     Raises:
         ValueError: shapes that differ, or nothing that sounds: recall is undefined then.
@@ -69,20 +66,20 @@ def frame_scores(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -
             "expected a frame with a note, got silence: recall is undefined; try a longer part"
         )
     with _quiet():  # mir_eval warns of a roll without notes; its precision is 0
-        found = mir_eval.multipitch.metrics(
+        values = mir_eval.multipitch.metrics(
             times, _frequencies(target), times, _frequencies(predicted)
         )
-    scores = {
-        name: float(value) for name, value in zip(FRAME_SCORES, found, strict=False)
-    }  # the rest: octaves folded
-    both = scores["precision"] + scores["recall"]
-    return {
-        **scores,
-        "f_measure": 2 * scores["precision"] * scores["recall"] / both if both else 0.0,
-    }
+    # seven more values, of octaves folded into one, are left out
+    scores = {name: float(value) for name, value in zip(FRAME_SCORES, values, strict=False)}
+
+    total = scores["precision"] + scores["recall"]
+    product = scores["precision"] * scores["recall"]
+    return {**scores, "f_measure": 2 * product / total if total else 0.0}
 
 
-def note_scores(true: np.ndarray, found: np.ndarray, *, offsets: bool = False) -> dict[str, float]:
+def note_scores(
+    true: np.ndarray, predicted: np.ndarray, *, offsets: bool = False
+) -> dict[str, float]:
     """Scores of a list of notes against the true one, by `mir_eval.transcription`: `precision`,
     `recall`, `f_measure`.
 
@@ -90,7 +87,9 @@ def note_scores(true: np.ndarray, found: np.ndarray, *, offsets: bool = False) -
     once; with `offsets` its end must also be within 50 ms or 20 percent of the true length.
 
     Args:
-        true, found: `midi.NOTES` (notes,).
+        true: `midi.NOTES` (notes,).
+        predicted: `midi.NOTES` (notes,).
+        offsets: whether ends count.
 
     Raises:
         ValueError: no true note.
@@ -99,22 +98,22 @@ def note_scores(true: np.ndarray, found: np.ndarray, *, offsets: bool = False) -
         raise ValueError(
             "expected a true note at least, got none: recall is undefined; try a longer part"
         )
-    pairs = [(_intervals(notes), _hertz(notes["note"])) for notes in (true, found)]
-    (true_s, true_hz), (found_s, found_hz) = pairs
     with _quiet():
         values = mir_eval.transcription.precision_recall_f1_overlap(
-            true_s, true_hz, found_s, found_hz, offset_ratio=0.2 if offsets else None
+            _intervals(true),
+            _hertz(true["note"]),
+            _intervals(predicted),
+            _hertz(predicted["note"]),
+            offset_ratio=0.2 if offsets else None,
         )
-    return {
-        name: float(value)
-        for name, value in zip(("precision", "recall", "f_measure"), values, strict=False)
-    }
+    return {name: float(value) for name, value in zip(NOTE_SCORES, values, strict=False)}
 
 
 def _check(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> None:
     if target.shape != predicted.shape or target.ndim != 2 or times.shape != target.shape[:1]:
         raise ValueError(
-            f"expected times (frames,) and two rolls (frames, 84), got {times.shape}, {target.shape}, {predicted.shape}"
+            f"expected times (frames,) and two rolls (frames, 84), got {times.shape}, "
+            f"{target.shape}, {predicted.shape}"
         )
 
 

@@ -66,7 +66,7 @@ def notes_of(
 
 
 def labelled_notes(recording: recordings.Recording, *, rate_hz: int) -> np.ndarray:
-    """The labels of a recording at `rate_hz` as `NOTES`, by start, then note, without empty ones."""
+    """The labels of a recording at `rate_hz` as `NOTES`, by start, then note; no empty ones."""
     labels = recording.labels[recording.labels["end_time"] > recording.labels["start_time"]]
     notes = np.empty(len(labels), NOTES)
     notes["start_s"] = labels["start_time"] / rate_hz

@@ -95,7 +95,7 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
 
 
 def _reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
-    """By exact type: a user's subclass may have another forward. Masked and variational: by base."""
+    """By exact type: a user's subclass may have another forward; ours are by base."""
     if isinstance(layer, (Masked, GaussianWeight)):
         return next((READERS[kind] for kind in _WEIGHTED if isinstance(layer, kind)), None)
     return READERS.get(type(layer))
