@@ -57,18 +57,17 @@ FEATURE_KINDS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {
 def features(
     signal: torch.Tensor, kind: str = "fft", cplx: bool = True, shift: bool = True
 ) -> torch.Tensor:
-    """Features (B, C, L) of windows `signal` (B, window), on the signal's device and in its
-    precision.
+    """Features (B, C, L) of windows, on the signal's device and in its precision.
 
     - `raw`: the signal with imaginary part 0, (B, 1, window).
-    - `fft`: X_k = sum_t x_t exp(-2 pi i k t / window), unnormalised, (B, 1, window); with `shift`
+    - `fft`: X_k = sum_t x_t exp(-2 pi i k t / window), unnormalised, (B, 1, window). With `shift`
       frequency zero is at `window // 2`, otherwise at 0.
-    - `stft`: Hann window (periodic) of 120 samples, 60 overlapping, zeros beyond both ends; the
-      frequencies are the channels: (B, 61, ceil(window / 60) + 1). 60 times (the sum of the Hann
-      window) what `scipy.signal.stft` gives.
+    - `stft`: a periodic Hann window of 120 samples, 60 overlapping, zeros beyond both ends. The
+      frequencies are the channels: (B, 61, ceil(window / 60) + 1). It is 60 times (the sum of the
+      Hann window) what `scipy.signal.stft` gives.
 
     Args:
-        signal: float32 (complex64 results) or float64 (complex128).
+        signal: (B, window), float32 (complex64 results) or float64 (complex128).
         kind: one of `FEATURE_KINDS`.
         cplx: False for real networks: magnitudes, and for `raw` the signal itself, float. For real
             and imaginary parts as two channels take `as_channels(features(signal, kind))`.

@@ -1,11 +1,11 @@
-"""Which notes sound at a sample: the sets of sounding notes, bit-packed, one for each instant at
-which the set changes.
+"""Which notes sound at a sample: a table of the instants at which the set of notes changes.
 
 A recording's labels become a step function of time. It is stored as its sorted change instants
 (int64, samples) and, per instant, two int64 words of 42 bits: bit c % 42 of word c // 42 is set
-while class c = MIDI note - 21 sounds. Finding the notes at any sample is then one binary search and
-84 shifts, on whatever device the tables live. A change takes 24 bytes, so the 1.1 million notes of
-MusicNet take at most 53 MB."""
+while class c = MIDI note - 21 sounds. Finding the notes at any sample is one binary search and 84
+shifts, on whatever device the tables live. A change takes 24 bytes, so the 1.1 million notes of
+MusicNet take at most 53 MB.
+"""
 
 from collections.abc import Sequence
 
@@ -28,12 +28,13 @@ def note_changes(
     (they are counted) or touch (no change where they meet). Empty intervals are ignored.
 
     Args:
-        start, end: int64 (notes,), samples, end exclusive.
+        start: int64 (notes,), samples.
+        end: int64 (notes,), samples, exclusive.
         note_class: int64 (notes,), 0..83.
 
     Returns:
-        instants: int64 (changes,), increasing, each with a set unlike the one before. words: int64
-        (changes, 2), the set from that instant on.
+        instants: int64 (changes,), increasing, each with a set unlike the one before.
+        words: int64 (changes, 2), the set from that instant on.
 
     Raises:
         ValueError: lengths differ, an end before its start, a class outside 0..83.
@@ -54,7 +55,7 @@ def note_changes(
 
 
 def changes_within(labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """`note_changes` of a recording's labels (`recordings.LABELS`), cut at `length` samples."""
+    """`note_changes` of a recording's labels (`recordings.LABELS`), cut off at its end."""
     start = np.minimum(labels["start_time"], length)
     end = np.minimum(labels["end_time"], length)
     return note_changes(start, end, labels["note"] - LOWEST_NOTE)
@@ -70,8 +71,8 @@ def _check_intervals(start: np.ndarray, end: np.ndarray, note_class: np.ndarray)
     if len(bad):
         row = bad[0]
         raise ValueError(
-            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class {note_class[row]} on "
-            f"[{start[row]}, {end[row]}) in row {row}; try note_class = MIDI note - {LOWEST_NOTE}"
+            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class "
+            f"{note_class[row]} on [{start[row]}, {end[row]}) in row {row}; try note_class = MIDI note - {LOWEST_NOTE}"
         )
 
 
@@ -99,13 +100,12 @@ def _transitions(
 
 
 class NoteLookup:
-    """Sets of sounding notes by position, over the change instants of one or more recordings laid
-    end to end.
+    """Sounding notes by position, over the changes of recordings laid end to end.
 
     Args:
-        changes: for each recording in turn, `(instants, words)` as `note_changes` gives them, the
-            instants shifted by the recording's offset, none past its end; not decreasing over the
-            whole.
+        changes: for each recording in turn, `(instants, words)` as `note_changes` gives them. The
+            instants are shifted by the recording's offset, none is past its end, and they do not
+            decrease over the whole.
         device: where the tables live and `__call__` computes.
 
     Raises:

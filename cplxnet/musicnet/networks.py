@@ -1,13 +1,13 @@
-"""The three networks of Trabelsi et al. 2018, complex and real, with ordinary, variational or
-masked layers.
+"""The three networks of Trabelsi et al. (2018), complex and real, with every kind of layer.
 
 A network is built by its registered name, `complex.DeepConvNetVD` say: field, architecture, kind of
 layer. It takes the features of a batch (B, in_channels, length), complex or real, and gives the
 logits (B, 84).
 
-Complex networks use split ReLU and average pooling and return the real part of their last layer;
-real ones use ReLU and max pooling, and their last bias starts at -5, since about one label in
-twenty is positive."""
+Complex networks use split ReLU and average pooling and return the real part of their last layer.
+Real ones use ReLU and max pooling, and their last bias starts at -5, since about one label in
+twenty is positive.
+"""
 
 import functools
 from collections.abc import Callable
@@ -71,7 +71,8 @@ class Network(nn.Sequential):
     """A stack of layers over (B, in_channels, length) features.
 
     A real network given complex features reads their real and imaginary parts as twice the
-    channels; a complex network given real features takes them as real parts."""
+    channels; a complex network given real features takes them as real parts.
+    """
 
     is_chain = True  # its forward is that of its layers in turn: what `nn.compact` asks
 

@@ -1,9 +1,9 @@
-"""The HDF5 layout of MusicNet's recordings: how a file is written, and read back with every value
-checked.
+"""The HDF5 layout of MusicNet's recordings, written and read with every value checked.
 
 A file holds one group a recording, `id_NNNN`, with `data` (float32, (samples,)) and `labels` (a row
-a note, `LABELS`), and the root attribute `rate_hz`. A note sounds on the samples `[start_time,
-end_time)`."""
+a note, `LABELS`), and the root attribute `rate_hz`. A note sounds on the samples
+`[start_time, end_time)`.
+"""
 
 import dataclasses
 import os
@@ -160,8 +160,7 @@ def _read(group: h5py.Group, where: str) -> Recording:
 
 
 def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
-    """The recordings of the file at `path`, checked, in the order of their keys, one in memory at a
-    time.
+    """The recordings of the file at `path`, checked, by their keys, one in memory at a time.
 
     Raises:
         FileNotFoundError: no file at `path`; the text says how to build it.
@@ -207,13 +206,17 @@ def write(
     rate_hz: int,
     attributes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `recordings` (an iterable, consumed one by one) at `rate_hz` samples per second, each
-    one checked.
+    """Write recordings to the file at `path`, each one checked.
 
-    The file appears whole or not at all: it is written beside `path` and renamed. Without time
-    stamps, so the same recordings give the same bytes. `attributes` are added to the root. A
-    recording's `data` are only asked for their shape, type and slices of 4 MiB, so they need not be
-    in memory.
+    The file appears whole or not at all: it is written beside `path` and renamed. It has no time
+    stamps, so equal recordings give equal bytes.
+
+    Args:
+        path: the file.
+        recordings: consumed one by one. Their `data` are asked for shape, type and slices of 4 MiB
+            alone, so they need not be in memory.
+        rate_hz: samples per second.
+        attributes: added to the root.
 
     Raises:
         RecordingError: as `recordings` raises on reading, or no recording to write.

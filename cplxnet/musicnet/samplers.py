@@ -10,13 +10,13 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # signal (B, window), notes (B, 84), 
 
 
 class OnePerRecording:
-    """`n_batches` batches, each one window of every recording at a uniformly random start
-    (`MusicNet.draw`).
+    """`n_batches` batches, each one window of every recording at a random start.
 
-    Each pass goes on with `generator` where the last one stopped, so epochs differ and a seed gives
-    the same run.
+    Starts are uniform (`MusicNet.draw`). Each pass goes on with `generator` where the last one
+    stopped, so epochs differ and a seed gives one run.
 
     Args:
+        dataset: where windows are from.
         generator: random numbers on the dataset's device; None for torch's own.
         n_batches: batches in an epoch, at least 1.
 
@@ -39,8 +39,11 @@ class OnePerRecording:
 
 
 class InOrder:
-    """Every window of the dataset once, in order, `batch_size` at a time; the last batch may be
-    smaller.
+    """Every window of the dataset once, in order.
+
+    Args:
+        dataset: where windows are from.
+        batch_size: windows of a batch; the last one may be smaller.
 
     Raises:
         ValueError: batch_size below 1.

@@ -1,8 +1,8 @@
-"""How well notes are transcribed: average precision over one ranking of all notes and windows, and
-note by note.
+"""How well notes are transcribed: average precision, of all notes in one ranking and of each note.
 
-N windows, 84 notes; `target` is 0 or 1 and `logit` any real number, both (N, 84), tensors or
-arrays, on any one device."""
+N windows, 84 notes. `target` is 0 or 1 and `logit` any real number, both (N, 84), tensors or
+arrays, on any one device.
+"""
 
 import math
 from typing import Any
@@ -22,13 +22,17 @@ Values = torch.Tensor | np.ndarray
 
 
 def pooled_average_precision(target: Values, logit: Values) -> float:
-    """Average precision of one ranking of all entries of `target` and `logit`, whatever their
-    (common) shape.
+    """Average precision of one ranking of all entries.
 
-    AP = sum over distinct thresholds t, falling, of (R(t) - R(before)) P(t), where P and R are
-    precision and recall of `logit >= t`: no interpolation, equal logits rank together, as
-    `sklearn.metrics.average_precision_score`. Written as a mean over the positive entries: AP =
-    mean of TP(t_i) / count(logit >= t_i), t_i the i-th one's logit.
+        AP = sum over distinct thresholds t, falling, of (R(t) - R(before)) P(t)
+           = mean over the positive entries i of TP(t_i) / count(logit >= t_i),    t_i = logit_i
+
+    P and R are precision and recall of `logit >= t`. There is no interpolation, and equal logits
+    rank together, as in `sklearn.metrics.average_precision_score`.
+
+    Args:
+        target: 0 or 1, any shape.
+        logit: of the target's shape.
 
     Raises:
         ValueError: shapes differ, a target not 0 or 1, a NaN logit, no positive target (AP is
@@ -91,16 +95,19 @@ def _checked(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def per_note(target: Values, logit: Values, *, threshold: float = 0.0) -> dict[str, np.ndarray]:
-    """Average precision of each note's own ranking, and its precision and recall at `logit >
-    threshold`.
+    """Average precision of each note's own ranking, and its precision and recall.
+
+    Args:
+        target: 0 or 1 (N, notes).
+        logit: (N, notes).
+        threshold: of precision and recall: a note is reported where `logit > threshold`.
 
     Returns:
         `ap`, `precision`, `recall`: float64 (notes,), nan where the note never sounds. A note that
         sounds but is never reported has precision 0, as in scikit-learn.
 
     Raises:
-        ValueError: as `pooled_average_precision`, except that a note without positive targets is no
-            fault.
+        ValueError: as `pooled_average_precision`; a note without positive targets is no fault.
     """
     mask, logits = _checked(target, logit)
     positives = mask.sum(0).double()
@@ -151,21 +158,25 @@ def curve(target: Values, logit: Values, *, n_points: int = CURVE_POINTS) -> dic
 
 
 def trabelsi2018_windows(recording: Values, start: Values, rate_hz: int) -> torch.Tensor | None:
-    """The windows of the older protocol among those given: bool (N,) on the CPU, or None where they
-    are not all there.
+    """The windows of the older protocol among those given: bool (N,) on the CPU.
 
     Trabelsi et al. (2018) score, of each recording, the 7500 windows that start at 1 s + 128 k
-    samples, k = 0..7499. Windows in order lie on a grid of their own, so the grid here begins at
+    samples, k = 0..7499. Windows in order lie on a grid of their own. So the grid here begins at
     the first given window of the recording that starts at `rate_hz` samples or later (at 11 kHz and
-    stride 128: 11008, 8 samples after 1 s), and this must be less than 128 samples later. None if
-    in any recording one of the 7500 is missing: a recording shorter than rate_hz + 7499 * 128 +
-    window samples (88.6 s at 11 kHz), or a stride that does not divide 128.
+    stride 128: 11008, 8 samples after 1 s), which must be less than 128 samples later.
 
     Args:
-        recording, start: int (N,), each window's recording and its first sample there.
+        recording: int (N,), each window's recording.
+        start: int (N,), each window's first sample there.
+        rate_hz: samples per second.
+
+    Returns:
+        The mask, or None if one of the 7500 is missing in any recording: it is shorter than
+        rate_hz + 7499 * 128 + window samples (88.6 s at 11 kHz), or the stride does not divide 128.
 
     Reference: C. Trabelsi et al., Deep complex networks, ICLR 2018, sec. 4.2, and the authors' code
-    (`eval_set`)."""
+    (`eval_set`).
+    """
     recording = np.asarray(torch.as_tensor(recording).cpu())
     start = np.asarray(torch.as_tensor(start).cpu())
     chosen = np.zeros(len(start), bool)
@@ -188,21 +199,23 @@ def score(
     rate_hz: int,
     curves: bool = False,
 ) -> dict[str, Any]:
-    """All scores of the windows given, as plain numbers and lists for scores.json; what is
-    undefined is None.
+    """All scores of the windows given, as plain numbers and lists for scores.json.
 
     Args:
-        target, logit: (N, 84).
-        recording, start: int (N,), each window's recording and its first sample there.
+        target: 0 or 1 (N, 84).
+        logit: (N, 84).
+        recording: int (N,), each window's recording.
+        start: int (N,), each window's first sample there.
         rate_hz: samples per second.
         curves: add the `curve`.
 
     Returns:
-        `average_precision` (all windows, all notes in one ranking),
-        `average_precision_trabelsi2018` (the same over `trabelsi2018_windows`; None where they are
-        not all there), `n_windows`, `positive_share` (of all targets: the average precision of a
-        random ranking), `notes`: `ap`, `precision`, `recall` (`per_note`, at logit > 0: probability
-        above a half), and `curve`: `precision`, `recall`.
+        `average_precision`: all windows, all notes in one ranking.
+        `average_precision_trabelsi2018`: the same over `trabelsi2018_windows`.
+        `n_windows`, `positive_share`: of all targets; the average precision of a random ranking.
+        `notes`: `ap`, `precision`, `recall` by `per_note`, at probability above a half.
+        `curve`: `precision`, `recall`.
+        What is undefined is None.
 
     Raises:
         ValueError: as `pooled_average_precision`, or recording and start not of one entry a window.
@@ -239,8 +252,13 @@ def score(
 def score_dataset(
     target: Values, logit: Values, dataset: MusicNet, *, curves: bool = False
 ) -> dict[str, Any]:
-    """`score` of all windows of `dataset` in order, as the feed `in-order` gives them: target and
-    logit (len, 84).
+    """`score` of all windows of `dataset` in order, as the feed `in-order` gives them.
+
+    Args:
+        target: 0 or 1 (len(dataset), 84).
+        logit: (len(dataset), 84).
+        dataset: where the windows are from.
+        curves: add the `curve`.
 
     Raises:
         ValueError: as `score`, or fewer or more windows than the dataset has.

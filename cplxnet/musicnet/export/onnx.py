@@ -7,7 +7,8 @@
 `logits` (batch, 84), in opset 20 of the standard domain. Where the features are real, the one input
 is `features` (batch, C, L). What the network hears (window, rate, kind, cplx, shift) is in the
 file's metadata, under `cplxnet`, as JSON. Weights that are mostly zero, as masked ones are, are
-stored by what is left."""
+stored by what is left.
+"""
 
 from __future__ import annotations
 
@@ -221,7 +222,8 @@ def _store_by_what_is_left(graph: onnx.GraphProto) -> None:
 
     In the graph they are scattered into zeros when a session starts (runtimes fold constants), so
     that running costs nothing. Positions are those of single numbers or of pairs, such as complex
-    weights, whichever is smaller."""
+    weights, whichever is smaller.
+    """
     kept = []
     nodes = []
     for weight in graph.initializer:

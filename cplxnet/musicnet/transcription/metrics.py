@@ -1,12 +1,13 @@
-"""How good a transcription is once a threshold has made it a yes or no: frame by frame and note by
-note, by mir_eval.
+"""How good a transcription is, once a threshold makes it a yes or no: by frames and by notes.
 
-Average precision (`scores`) needs no threshold; whoever wants notes does. It is chosen where the
-network was not trained and the final scores are not taken: on validation.
+Average precision (`scores`) needs no threshold; whoever wants notes does. It is chosen on
+validation, where the network was not trained and the final scores are not taken. The scores are
+those of mir_eval.
 
 References: Bay, Ehmann and Downie (2009), "Evaluation of Multiple-F0 Estimation and Tracking
 Systems" (frames); Raffel et al. (2014), "mir_eval: A Transparent Implementation of Common MIR
-Metrics"."""
+Metrics".
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -24,12 +25,11 @@ NOTE_SCORES = ("precision", "recall", "f_measure")
 
 
 def best_threshold(target: Values, probability: Values) -> float:
-    """The threshold t with the best frame F-measure of `probability >= t`, over all notes and
-    frames at once.
+    """The threshold t with the best frame F-measure of `probability >= t`, over all entries.
 
         F(t) = 2 TP/(reported + true) = 2 A/(1 + A),   A(t) = TP/(reported + true - TP)
 
-    so the best accuracy A (Bay et al. 2009) is at the same t. Every value of a true entry is tried;
+    so the best accuracy A (Bay et al. 2009) is at the same t. Every value of a true entry is tried:
     between two of them only false alarms change. Of equal ones the highest is taken.
 
     Args:
@@ -45,12 +45,11 @@ def best_threshold(target: Values, probability: Values) -> float:
 
 
 def frame_scores(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Scores of a roll of yes and no against the true one, of all frames together, by
-    `mir_eval.multipitch`.
+    """Scores of a roll of yes and no against the true one, of all frames together.
 
     `precision` TP/(TP + FP), `recall` TP/(TP + FN), `accuracy` TP/(TP + FP + FN), `f_measure`, and
     the errors `substitution`, `miss`, `false_alarm` and their sum `error`, per true entry (Bay et
-    al. 2009).
+    al. 2009), by `mir_eval.multipitch`.
 
     Args:
         times: float (frames,), seconds, increasing.
@@ -80,16 +79,15 @@ def frame_scores(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -
 def note_scores(
     true: np.ndarray, predicted: np.ndarray, *, offsets: bool = False
 ) -> dict[str, float]:
-    """Scores of a list of notes against the true one, by `mir_eval.transcription`: `precision`,
-    `recall`, `f_measure`.
+    """`precision`, `recall` and `f_measure` of a list of notes, by `mir_eval.transcription`.
 
-    A note is right if its pitch is and it begins within 50 ms of a true one, each true one found
-    once; with `offsets` its end must also be within 50 ms or 20 percent of the true length.
+    A note is right if its pitch is and it begins within 50 ms of a true one; each true one counts
+    once.
 
     Args:
         true: `midi.NOTES` (notes,).
         predicted: `midi.NOTES` (notes,).
-        offsets: whether ends count.
+        offsets: its end must also be within 50 ms or 20 percent of the true length.
 
     Raises:
         ValueError: no true note.

@@ -1,7 +1,8 @@
 """Piano rolls, bool (frames, 84), as lists of notes, and notes as a MIDI file.
 
 Frame k stands for the time [(k - 1/2) hop, (k + 1/2) hop): a note begins and ends halfway between
-two frames, no further than half a hop from where the network heard it."""
+two frames, no further than half a hop from where the network heard it.
+"""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A predicted piano roll over the true one: what was found, what was missed, what was made up."""
+"""A predicted piano roll over the true one: what was heard, what was missed, what was made up."""
 
 from collections.abc import Mapping
 
@@ -34,10 +34,13 @@ def outcomes(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def draw(axes: Axes, times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> None:
-    """The outcomes of every frame and note on `axes`, over seconds and MIDI notes with the Cs
-    named.
+    """The outcomes of every frame and note on `axes`, over seconds and notes.
 
-    times: float (frames,), seconds, evenly spaced; target, predicted: bool (frames, 84).
+    Args:
+        axes: to draw on.
+        times: float (frames,), seconds, evenly spaced.
+        target: bool (frames, 84).
+        predicted: bool (frames, 84).
     """
     kinds = outcomes(target, predicted)
     half = (times[1] - times[0]) / 2 if len(times) > 1 else 0.5
@@ -71,10 +74,18 @@ def beside(
     begin_s: float,
     seconds: float,
 ) -> Figure:
-    """One panel a prediction, its title above it, all of the same part of a recording.
+    """One panel a prediction, its title above it, all of one part of a recording.
 
-    predicted: title -> bool (frames, 84). begin_s, seconds: the part. Raises ValueError where it
-    has no frame."""
+    Args:
+        times: float (frames,), seconds, evenly spaced.
+        target: bool (frames, 84).
+        predicted: title -> bool (frames, 84).
+        begin_s: where the part begins.
+        seconds: its length.
+
+    Raises:
+        ValueError: a part without a frame.
+    """
     part = (times >= begin_s) & (times < begin_s + seconds)
     if not part.any():
         raise ValueError(

@@ -1,10 +1,10 @@
-"""From a recording to probabilities of notes: a window around every frame, each through the
-network.
+"""From a recording to probabilities of notes: a window around every frame, through the network.
 
-Frame k is at sample k * hop, the middle of its window, as labels are (DESIGN 4); beyond both ends
-of the recording there is silence. So a recording of any length is transcribed from its first sample
-to its last, and a frame that is as far from both ends as half a window has exactly the window that
-`MusicNet` has there."""
+Frame k is at sample k * hop, the middle of its window, as labels are (extra/design.md). Beyond both
+ends of the recording there is silence, so that a recording of any length is transcribed from its
+first sample to its last. A frame that is as far from both ends as half a window has exactly the
+window that `MusicNet` has there.
+"""
 
 import os
 from collections.abc import Callable, Iterable
@@ -44,17 +44,22 @@ def transcribe(
         probabilities[k] = sigmoid(model(features(x[k hop - window/2 : k hop + window/2])))
 
     Args:
-        model: features (B, C, L) -> logits (B, 84); a `torch.nn.Module` is put into evaluation
-        mode. samples: float (samples,) at `rate_hz`, of one channel and on the scale of the
-        training data: full scale is 1. rate_hz: samples per second; the networks of this package
-        hear 11 000. window: samples that the network hears at a time. hop: samples from one frame
-        to the next. kind, cplx, shift: as for `features`. All that a run's network expects:
-        `auto.heard(manifest)`. batch_size: windows at a time. device: where the model is. progress:
-        a bar over the batches.
+        model: features (B, C, L) -> logits (B, 84). A `torch.nn.Module` is put into evaluation.
+        samples: float (samples,) at `rate_hz`, of one channel, on the scale of the training data,
+            full scale 1.
+        rate_hz: samples per second; the networks of this package hear 11 000.
+        window: samples that the network hears at a time.
+        hop: samples from one frame to the next.
+        kind: of features; `auto.heard(manifest)` gives it, and `window`, `cplx` and `shift`.
+        cplx: as for `features`.
+        shift: as for `features`.
+        batch_size: windows at a time.
+        device: where the model is.
+        progress: show a bar over the batches.
 
     Returns:
-        times: float64 (frames,), seconds, frames = ceil(samples / hop). probabilities: float32
-        (frames, 84), of the MIDI notes 21 to 104.
+        times: float64 (frames,), seconds, frames = ceil(samples / hop).
+        probabilities: float32 (frames, 84), of the MIDI notes 21 to 104.
 
     Raises:
         ValueError: no samples, more than one channel, whole numbers (try samples / 32768), NaN,
@@ -100,10 +105,17 @@ def transcribe_file(
     progress: bool = True,
     **heard: object,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every recording of an 11 kHz file, one after another: the true roll, bool, and the
-    probabilities, (frames, 84).
+    """Every recording of an 11 kHz file, one after another.
 
-    heard: `window`, `kind`, `cplx`, `shift`, `batch_size` and `device` of `transcribe`.
+    Args:
+        model: as `transcribe` takes it.
+        path: an HDF5 file of recordings.
+        hop: samples from one frame to the next.
+        progress: show a bar over the recordings.
+        heard: `window`, `kind`, `cplx`, `shift`, `batch_size` and `device` of `transcribe`.
+
+    Returns:
+        The true roll, bool, and the probabilities, float32, (frames, 84).
     """
     options: dict = {"rate_hz": recordings.rate_hz(path), "hop": hop, **heard}
     rolls = []
