@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .fast.batchnorm import NO_TAIL, Tail
+from .fast.batchnorm import NO_TAIL, Normalise, Tail
+from .fast.batchnorm import normalise_by as normalise_by_in_c
+from .fast.dispatch import native_usable
 from .parameters import as_ri, refuse_complex
 from .whitening import normalise, normalise_by
 
@@ -73,45 +75,98 @@ class CplxBatchNorm1d(nn.Module):
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._normalised(x, NO_TAIL)
+        """Normalise complex x (B, C) or (B, C, L); the result has x's shape."""
+        rows = self._rows(x)
+        if self._by_batch:
+            y = self._normalise(rows.flatten(0, -3))
+        else:
+            y = self._normalise_by_running(rows)
 
-    def rectified(self, x: Tensor, pool: bool) -> Tensor:
-        """y after the split ReLU, and if `pool` after `Split(AvgPool1d(2))`: in one go, where `folding` sees a way."""
-        return self._normalised(x, Tail(True, pool, x.shape[-1]))
+        return torch.view_as_complex(y.view(rows.shape)).movedim(-1, 1)
 
-    def _normalised(self, x: Tensor, tail: Tail) -> Tensor:
+    def fused_usable(self, x: Tensor) -> bool:
+        """Whether `fused` can take complex x (B, C, L): channels last in memory, and C can compute it."""
+        if x.dim() != 3 or not x.is_complex():
+            return False
+        if not self._by_batch and torch.is_grad_enabled():
+            return False  # a gradient through running statistics is rare: left to autograd
+
+        return native_usable(as_ri(x.movedim(1, -1)), *self._numbers())
+
+    def fused(self, x: Tensor, pool: bool) -> Tensor:
+        """Batch norm and split ReLU in one pass, and `Split(AvgPool1d(2))` with them if `pool`.
+
+        x: complex (B, C, L), such that `fused_usable(x)`. Returns (B, C, L), or (B, C, L // 2) if `pool`.
+        """
+        rows = self._rows(x)
+        n_samples, length, *_ = rows.shape
+        tail = Tail(relu=True, pool=pool, length=length)
+        flat = rows.flatten(0, -3)
+        y = (
+            self._normalise(flat, tail)
+            if self._by_batch
+            else self._normalise_by_running(flat, tail)
+        )
+        y = y.view(n_samples, length // 2 if pool else length, self.num_features, 2)
+
+        return torch.view_as_complex(y).movedim(-1, 1)
+
+    @property
+    def _by_batch(self) -> bool:
+        """Whether the batch's statistics are used, not the running ones."""
+        return self.training or not self.track_running_stats
+
+    def _numbers(self) -> list[Tensor]:
+        """Parameters and running statistics, as far as the layer has them."""
+        stored = (self.weight, self.bias, self.running_mean, self.running_var)
+        return [t for t in stored if t is not None]
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """x as real pairs with the channels last: (B, C, 2) or (B, L, C, 2)."""
         if x.dim() not in (2, 3) or x.shape[1] != self.num_features:
             expected = f"complex (B, {self.num_features}) or (B, {self.num_features}, L)"
             raise ValueError(f"expected {expected}, got {tuple(x.shape)}")
-        rows = x.movedim(1, -1)  # (B, C) or (B, L, C)
-        flat = as_ri(rows.contiguous()).view(-1, self.num_features, 2)  # (N, C, 2)
-        if self.training or not self.track_running_stats:
-            y = self._by_batch(flat, tail)
-        else:
-            y = normalise_by(
-                flat, self.running_mean, self.running_var, self.weight, self.bias, self.eps, tail
-            )
-        length = (tail.length // 2,) if tail.pool else rows.shape[1:-1]
-        return torch.view_as_complex(y.view(len(rows), *length, self.num_features, 2)).movedim(
-            -1, 1
-        )
 
-    def _by_batch(self, flat: Tensor, tail: Tail) -> Tensor:
-        n = flat.shape[0]
+        return as_ri(x.movedim(1, -1).contiguous())
+
+    def _normalise(self, x_ri: Tensor, tail: Tail = NO_TAIL) -> Tensor:
+        """Normalise (N, C, 2) by its own statistics, and update the running ones in training."""
+        n = x_ri.shape[0]
         if n < 2:
             raise ValueError(
                 f"expected more than one value per channel in training, got input rows {n}"
             )
-        y, mean, cov = normalise(flat, self.weight, self.bias, self.eps, tail)
+
+        given = [t for t in (x_ri, self.weight, self.bias) if t is not None]
+        if native_usable(*given):
+            y, mean, cov = Normalise.apply(x_ri, self.weight, self.bias, self.eps, tail)
+        else:
+            y, mean, cov = normalise(x_ri, self.weight, self.bias, self.eps)
+
         if self.training and self.track_running_stats:
-            with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                # a tensor, so that a cumulative average does not wait for the device
-                n_batches = self.num_batches_tracked.to(mean.dtype)
-                rate = 1 / n_batches if self.momentum is None else self.momentum
-                self.running_mean += rate * (mean - self.running_mean)
-                self.running_var += rate * (cov * (n / (n - 1)) - self.running_var)
+            self._update_running(mean, cov * (n / (n - 1)))
         return y
+
+    def _normalise_by_running(self, x_ri: Tensor, tail: Tail = NO_TAIL) -> Tensor:
+        """Normalise (..., C, 2) by the running statistics."""
+        given = (self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+        needs_gradient = torch.is_grad_enabled() and any(
+            t.requires_grad for t in (x_ri, *self._numbers())
+        )
+        if not needs_gradient and native_usable(x_ri, *self._numbers()):
+            return normalise_by_in_c(x_ri.flatten(0, -3), *given, tail)
+
+        return normalise_by(x_ri, *given)
+
+    @torch.no_grad()
+    def _update_running(self, mean: Tensor, cov: Tensor) -> None:
+        """Move the running statistics towards the batch's mean (2, C) and unbiased covariance (2, 2, C)."""
+        self.num_batches_tracked.add_(1)
+        # a tensor, so that a cumulative average does not wait for the device
+        n_batches = self.num_batches_tracked.to(mean.dtype)
+        rate = 1 / n_batches if self.momentum is None else self.momentum
+        self.running_mean += rate * (mean - self.running_mean)
+        self.running_var += rate * (cov - self.running_var)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CplxBatchNorm1d":
         for stored in (self.weight, self.running_mean):

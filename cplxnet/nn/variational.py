@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from torch.nn.modules.utils import _single
 
 from .conv import CplxConv1d, CplxConv2d
-from .fast import native
 from .fast.conv import conv2d
+from .fast.dispatch import native_usable
+from .fast.noise import SquaredPairs
 from .gaussian import GaussianWeight, with_noise
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, squared_modulus
 from .linear import CplxLinear, product
@@ -36,36 +37,10 @@ def with_square(x: Tensor) -> tuple[Tensor, Tensor]:
         # in the order of memory, where layers of this package have their channels last; moved first, as the gradient of
         # `view_as_real` comes out contiguous
         pairs = as_ri(x.movedim(1, -1))
-        if native.usable(pairs):
-            same, square = _SquaredPairs.apply(pairs)
+        if native_usable(pairs):
+            same, square = SquaredPairs.apply(pairs)
             return torch.view_as_complex(same).movedim(-1, 1), square.movedim(-1, 1)
     return x, squared_modulus(as_ri(x), True)
-
-
-class _SquaredPairs(torch.autograd.Function):
-    """Pairs (..., 2) and re^2 + im^2; from the gradients h and g by both, h + 2 g (re, im), in one pass each."""
-
-    @staticmethod
-    def forward(ctx: Any, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(pairs)
-        square = pairs.new_empty(pairs.shape[:-1])
-        native.call("dot_pairs", square.numel(), pairs, pairs, square)
-        return pairs.view_as(pairs), square
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, by_same: Tensor, by_square: Tensor) -> Tensor:
-        (pairs,) = ctx.saved_tensors
-        by_pairs = torch.empty_like(pairs)
-        native.call(
-            "square_pairs_grad",
-            by_square.numel(),
-            by_same.contiguous(),
-            by_square.contiguous(),
-            pairs,
-            by_pairs,
-        )
-        return by_pairs
 
 
 class _LinearInLog(torch.autograd.Function):

@@ -12,7 +12,7 @@ from scipy import linalg
 from torch import Tensor
 from torch.func import functional_call
 
-from cplxnet.nn import CplxBatchNorm1d, whitening
+from cplxnet.nn import CplxBatchNorm1d
 
 EPS = 1e-5
 
@@ -194,30 +194,6 @@ def test_gradcheck(shape: tuple[int, ...], affine: bool, training: bool) -> None
     names = [n for n, _ in layer.named_parameters()]
     call: Any = lambda x, *p: functional_call(layer, dict(zip(names, p, strict=True)), (x,))  # noqa: E731
     assert torch.autograd.gradcheck(call, (x.requires_grad_(), *layer.parameters()))
-
-
-@pytest.mark.parametrize(
-    "block", [7, 1 << 16]
-)  # numbers in a block: several blocks with a rest, and one
-@pytest.mark.parametrize("affine", [True, False])
-def test_closed_form_equals_plain(
-    block: int, affine: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(whitening, "_BLOCK", block)
-    x = torch.view_as_real(mixed((11, 3)).contiguous()).requires_grad_()
-    affine_part = [
-        torch.randn(2, 2, 3).double().requires_grad_(),
-        torch.randn(2, 3).double().requires_grad_(),
-    ]
-    weight, bias = affine_part if affine else (None, None)
-    upstream, inputs = (
-        torch.randn(11, 3, 2, dtype=torch.float64),
-        [x, *(affine_part if affine else [])],
-    )
-    results = [f(x, weight, bias, EPS) for f in (whitening.normalise, whitening.normalise_plain)]
-    grads = [torch.autograd.grad(y, inputs, upstream) for y, _, _ in results]
-    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(grads[0], grads[1], rtol=1e-8, atol=1e-10)
 
 
 def test_gradient_goes_through_the_statistics() -> None:

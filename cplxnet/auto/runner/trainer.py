@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.progress import bar, ticking
 from cplxnet.auto.train.early_stopping import Watch
@@ -24,9 +23,6 @@ from .components import Materials
 from .folder import RunFolder
 from .reuse import Earlier, finished_elsewhere
 
-COMPILE_FROM = (
-    200  # steps of a stage from which compiling the KL, some ten seconds the first time, pays
-)
 LOOK_EVERY_S = 0.5  # at a stage that another run is training
 
 
@@ -184,9 +180,6 @@ class Session:
         stage, watch = training.stage, training.watch
         feed = self.feed(stage.feed, training.windows)
         objective = Objective(self.manifest.objective_terms, stage.objective)
-        cplx.compile_kernels(
-            bool(objective.penalties) and stage.n_epochs * len(feed) >= COMPILE_FROM
-        )
         n_batches, done = stage.n_epochs * len(feed), training.n_epochs * len(feed)
         with bar(
             total=n_batches, initial=done, desc=stage.name, unit="batch", disable=not self.progress

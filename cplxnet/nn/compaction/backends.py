@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cplxnet.nn.fast import native
+from cplxnet.nn.fast.dispatch import native_usable
 
 from .block import Pool, Stage, real_form
 
@@ -144,7 +145,7 @@ def candidates(stage: Stage, x: Tensor) -> list[str]:
     if stage.whole and not torch.compiler.is_compiling():
         names.append("csr")
     long = stage.pool is not None and stage.n_conv(x.shape[2]) > LONGEST
-    if not long and native.usable(x.new_empty(0)):
+    if not long and native_usable(x.new_empty(0)):
         names.append("rows")
     return names
 

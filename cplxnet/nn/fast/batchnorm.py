@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from . import native
 
-_BLOCK = (
+BLOCK = (
     1 << 13
 )  # complex numbers in a block of rows, whose sums are formed in float32 and added in float64
 
@@ -49,9 +49,9 @@ class Normalise(torch.autograd.Function):
         native.call("column_sums", n, c, rows, x_ri, partial)
         mean = (partial.sum(0, dtype=torch.float64)[0] / n).float()
         cov = _covariance(_pair_sums(x_ri, mean, x_ri, mean, NO_TAIL, (x_ri, x_ri)) / n)
-        forward_map = _map(mean, cov, weight, bias, eps)
-        y = _affine(x_ri, forward_map, tail)
-        ctx.save_for_backward(x_ri, mean, cov, weight, *forward_map)
+        given_map = forward_map(mean, cov, weight, bias, eps)
+        y = _affine(x_ri, given_map, tail)
+        ctx.save_for_backward(x_ri, mean, cov, weight, *given_map)
         ctx.eps, ctx.has_bias, ctx.tail = eps, bias is not None, tail
         by_part = mean.t()
         ctx.mark_non_differentiable(by_part, cov)
@@ -62,15 +62,15 @@ class Normalise(torch.autograd.Function):
     def backward(
         ctx: Any, grad: Tensor, *_: Any
     ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
-        x_ri, mean, cov, weight, *forward_map = ctx.saved_tensors
+        x_ri, mean, cov, weight, *given_map = ctx.saved_tensors
         (n, c, _), grad, dx = x_ri.shape, grad.contiguous(), torch.empty_like(x_ri)
-        sums = _pair_sums(grad, grad.new_zeros(c, 2), x_ri, mean, ctx.tail, forward_map)
+        sums = _pair_sums(grad, grad.new_zeros(c, 2), x_ri, mean, ctx.tail, given_map)
         by_weight, by_bias = grad.new_empty(2, 2, c), grad.new_empty(2, c)
         back, around, shift = grad.new_empty(2, c, 2), grad.new_empty(2, c, 2), grad.new_empty(c, 2)
-        given = (sums, mean, cov, 0 if weight is None else weight, ctx.eps)
+        given = (sums, mean, cov, weight, ctx.eps)
         native.call("whitening_gradient", c, n, *given, by_weight, by_bias, back, around, shift)
         sizes = (ctx.tail.code, n, c, ctx.tail.length)
-        native.call("affine_two", *sizes, grad, back, x_ri, around, shift, *forward_map, dx)
+        native.call("affine_two", *sizes, grad, back, x_ri, around, shift, *given_map, dx)
         return (
             dx,
             None if weight is None else by_weight,
@@ -90,18 +90,18 @@ def normalise_by(
     tail: Tail,
 ) -> Tensor:
     """y by a mean (2, C) and a covariance (2, 2, C) that are given, and its tail; without a gradient."""
-    return _affine(x_ri, _map(mean.t().contiguous(), cov, weight, bias, eps), tail)
+    return _affine(x_ri, forward_map(mean.t().contiguous(), cov, weight, bias, eps), tail)
 
 
 def _blocks(x_ri: Tensor, n_sums: int) -> tuple[int, Tensor]:
     """Rows in a block, and room for the blocks' sums (blocks, n_sums, C, 2)."""
     n, c, _ = x_ri.shape
-    rows = max(_BLOCK // c, 1)
+    rows = max(BLOCK // c, 1)
     return rows, x_ri.new_empty(-(-n // rows), n_sums, c, 2)
 
 
 def _pair_sums(
-    grad: Tensor, grad_mean: Tensor, x_ri: Tensor, mean: Tensor, tail: Tail, forward_map: Any
+    grad: Tensor, grad_mean: Tensor, x_ri: Tensor, mean: Tensor, tail: Tail, given_map: Any
 ) -> Tensor:
     """Sums (3, C, 2), float64, of g' = g - grad_mean, of (g'_re x'_re, g'_im x'_im) and of (g'_re x'_im, g'_im x'_re).
 
@@ -119,7 +119,7 @@ def _pair_sums(
         grad_mean,
         x_ri,
         mean,
-        *forward_map,
+        *given_map,
         partial,
     )
     return partial.sum(0, dtype=torch.float64)
@@ -131,20 +131,19 @@ def _covariance(moments: Tensor) -> Tensor:
     return torch.stack((rr, ri, ri, ii)).view(2, 2, -1)
 
 
-def _map(
+def forward_map(
     mean: Tensor, cov: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """M (2, C, 2) and b - M mean (C, 2), from a mean (C, 2)."""
     c = len(mean)
     matrix, shift = mean.new_empty(2, c, 2), mean.new_empty(c, 2)
-    parameters = (0 if t is None else t for t in (weight, bias))  # 0: C's null pointer
-    native.call("whitening_map", c, mean, cov, *parameters, eps, matrix, shift)
+    native.call("whitening_map", c, mean, cov, weight, bias, eps, matrix, shift)
     return matrix, shift
 
 
-def _affine(x_ri: Tensor, forward_map: tuple[Tensor, Tensor], tail: Tail) -> Tensor:
+def _affine(x_ri: Tensor, given_map: tuple[Tensor, Tensor], tail: Tail) -> Tensor:
     n, c, _ = x_ri.shape
     n = n // tail.length * (tail.length // 2) if tail.pool else n
     y = x_ri.new_empty(n, c, 2)
-    native.call("affine_pairs", tail.code, n, c, tail.length, x_ri, *forward_map, y)
+    native.call("affine_pairs", tail.code, n, c, tail.length, x_ri, *given_map, y)
     return y

@@ -20,11 +20,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 SOURCE = Path(__file__).with_name("native.c")
 # Not -ffast-math: linked into a shared library it would switch denormal numbers off for the whole process.
 FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp"]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"]
+_PLAIN = (Tensor, Parameter)
 _state = {"on": os.environ.get("CPLXNET_NATIVE", "1") != "0"}
 
 
@@ -33,16 +35,9 @@ def use(on: bool) -> None:
     _state["on"] = on
 
 
-def usable(*tensors: Tensor) -> bool:
-    """Whether the C functions can take these tensors: float32, contiguous, on the CPU, and there is a library."""
-    if torch.compiler.is_compiling():
-        return (
-            False  # torch.compile fuses the plain formulas itself, and cannot trace a call into C
-        )
-    fit = all(
-        t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors
-    )
-    return fit and _state["on"] and library() is not None
+def enabled() -> bool:
+    """Whether the C functions are switched on (not: whether they could be compiled)."""
+    return _state["on"]
 
 
 @functools.cache
@@ -107,17 +102,53 @@ def _processor() -> str:
     )
 
 
-def _argument(value: Tensor | int | float) -> Any:
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
+def is_plain(tensor: Tensor) -> bool:
+    """Whether this is a Tensor or a Parameter, of no other subclass and no wrapper of torch.func."""
+    return type(tensor) in _PLAIN and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
-def call(name: str, *arguments: Tensor | int | float) -> None:
-    """Call a C function: tensors go as pointers, int as int64 (a leading `term` too: see native.c), float as float."""
+def addressable(tensor: Tensor) -> bool:
+    """Whether the tensor's numbers lie in the CPU's memory as they are, one after the other."""
+    return (
+        is_plain(tensor)
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and not tensor._is_zerotensor()
+    )
+
+
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Call a C function.
+
+    Args:
+        name: of the function.
+        arguments: in C's order. A tensor goes as its pointer, None as a null pointer, an int as int64_t, a float as
+            float.
+
+    Raises:
+        RuntimeError: a tensor has no memory that C can read, or the function refuses its arguments.
+    """
     function = getattr(library(), name)
     function.restype = None
     function(*map(_argument, arguments))
 
 
-BLOCK = 4096  # as in native.c
+def _argument(value: Tensor | int | float | None) -> Any:
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, int):
+        return ctypes.c_int64(value)
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    if not addressable(value):
+        raise RuntimeError(
+            "expected a plain contiguous tensor on the CPU in a backward pass in C, got "
+            f"{type(value).__name__} on {value.device} of shape {tuple(value.shape)}; try the plain formulas "
+            "(CPLXNET_NATIVE=0 in the environment), which can be batched and differentiated again"
+        )
+    return ctypes.c_void_p(value.data_ptr())
+
+
+BLOCK = 4096  # numbers that a thread takes at a time; as in native.c
