@@ -86,12 +86,12 @@ class CplxBatchNorm1d(nn.Module):
 
     def fused_usable(self, x: Tensor) -> bool:
         """Whether `fused` can take complex x (B, C, L): channels last in memory, and C can compute it."""
-        if x.dim() != 3 or not x.is_complex():
+        if x.dim() != 3 or not x.is_complex() or not native_usable(*self._numbers()):
             return False
         if not self._by_batch and torch.is_grad_enabled():
             return False  # a gradient through running statistics is rare: left to autograd
 
-        return native_usable(as_ri(x.movedim(1, -1)), *self._numbers())
+        return native_usable(as_ri(x.movedim(1, -1)))
 
     def fused(self, x: Tensor, pool: bool) -> Tensor:
         """Batch norm and split ReLU in one pass, and `Split(AvgPool1d(2))` with them if `pool`.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .fast.dispatch import native_usable
 from .fast.noise import PairNoise
 from .kl import Squares, Term, penalty, penalty_backward, penalty_sum, squared_modulus
+from .parameters import stored_parameter
 
 VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 
@@ -39,7 +40,7 @@ class GaussianWeight(nn.Module):
     @property
     def stored_weight(self) -> nn.Parameter:
         """The real parameter that holds the means: `weight_ri` (..., 2) of complex layers, `weight` of real ones."""
-        return self._parameters["weight_ri" if self.term.cplx else "weight"]  # type: ignore[return-value]
+        return stored_parameter(self, "weight")
 
     @property
     def log_alpha(self) -> Tensor:

@@ -48,6 +48,26 @@ def empty_ri(*shape: int, device: Any = None, dtype: torch.dtype | None = None) 
     return nn.Parameter(torch.empty(*shape, 2, device=device, dtype=dtype))
 
 
+def stored_parameter(layer: nn.Module, name: str) -> Any:
+    """The real parameter behind `layer.weight` or `layer.bias`, or None if the layer has no bias.
+
+    `weight_ri` (..., 2) of complex layers, `weight` of real ones.
+
+    Raises:
+        RuntimeError: it is not a parameter of the layer any more, since torch.nn.utils computes it from others
+            (parametrize, weight_norm, prune).
+    """
+    key = f"{name}_ri" if isinstance(layer, ComplexParameters) else name
+    if key not in layer._parameters:
+        raise RuntimeError(
+            f"expected {key} to be a parameter of {type(layer).__name__}, got a tensor computed from others: "
+            "parametrizations, weight_norm and pruning do not go with variational and masked layers; try the dense "
+            "layer, or torch.nn.utils.parametrize.remove_parametrizations first"
+        )
+
+    return layer._parameters[key]
+
+
 class ComplexParameters(nn.Module):
     """Base of layers whose `weight` and `bias` are complex views of the real parameters `weight_ri` and `bias_ri`.
 

@@ -16,11 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
-from torch.nn.modules.utils import _single
 
-from .conv import CplxConv1d, CplxConv2d
-from .fast.conv import conv2d
+from .conv import CplxConv1d, CplxConv2d, _CplxConv
 from .fast.dispatch import native_usable
 from .fast.noise import SquaredPairs
 from .gaussian import GaussianWeight, with_noise
@@ -88,38 +85,12 @@ class _NoisyLinear(_Noisy):
 
 
 class _NoisyConv(_Noisy):
-    stride: Any
-    padding: Any
-    dilation: Any
-    groups: int
-
     def variance(self, square: Tensor) -> Tensor:
-        energy, padding = _bordered(self, square)
-        weight, geometry = self.log_sigma2.exp(), (self.stride, padding, self.dilation, self.groups)
-        if self.log_sigma2.dim() == 4:
-            return conv2d(energy, weight, None, *geometry)
-        if not self.term.cplx:
-            return F.conv1d(energy, weight, None, *geometry)
-        # the complex layer works channels last as an image of height 1 (see `parameters`); so does its variance
-        pad = padding if isinstance(padding, str) else (0, *_single(padding))
-        stride, dilation = (1, *_single(self.stride)), (1, *_single(self.dilation))
-        image, weight = (
-            t.unsqueeze(-2).contiguous(memory_format=torch.channels_last) for t in (energy, weight)
-        )
-        return (
-            conv2d(image, weight, None, stride, pad, dilation, self.groups)
-            .squeeze(-2)
-            .to(energy.dtype)
-        )
+        kernel = self.log_sigma2.exp()
+        if isinstance(self, _CplxConv):
+            return self.real_conv(square, kernel)
 
-
-def _bordered(layer: Any, x: Tensor) -> tuple[Tensor, Any]:
-    """What the mean layer convolves: x with its borders where padding_mode is not zeros, and the padding left to do."""
-    if not isinstance(layer, nn.modules.conv._ConvNd):
-        return layer.padded(x)
-    if layer.padding_mode == "zeros":
-        return x, layer.padding
-    return F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+        return self._conv_forward(square, kernel, None)  # type: ignore[operator]
 
 
 class CplxLinearVD(_NoisyLinear, CplxLinear):

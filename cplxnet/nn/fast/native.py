@@ -103,8 +103,8 @@ def _processor() -> str:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether this is a Tensor or a Parameter, of no other subclass and no wrapper of torch.func."""
-    return type(tensor) in _PLAIN and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    """Whether this is a Tensor or a Parameter with a storage: of no other subclass, and not batched by vmap."""
+    return type(tensor) in _PLAIN and torch._C._has_storage(tensor)
 
 
 def addressable(tensor: Tensor) -> bool:
