@@ -16,9 +16,9 @@ from cplxnet.nn.fast.dispatch import native_usable
 
 from .block import Pool, Stage, real_form
 
-LONGEST = 16384  # as in native.c
+LONGEST = 16384  # as in sparse.c
 _TOGETHER = 32  # samples of a batch that a sparse linear layer takes at a time: two to eight AVX registers a weight
-_POOLS = {"average": 1, "maximum": 2}  # as in native.c
+_POOLS = {"average": 1, "maximum": 2}  # as in sparse.c
 Engine = Callable[[Tensor], Tensor]
 
 
@@ -68,7 +68,7 @@ class Csr:
 
 
 class SparseRows:
-    """Only the weights that are left, row by row, bias, ReLU and pooling in the same pass (`sparse_rows` in native.c).
+    """Only the weights that are left, row by row, bias, ReLU and pooling in the same pass (`sparse_rows` in sparse.c).
 
     A strided convolution reads its input as `stride` channels for each one, position p of them at p // stride, so that
     what is read for neighbouring outputs are neighbours. A linear layer runs along the batch.

@@ -1,4 +1,4 @@
-"""The C functions of native.c: compiled once per machine when first needed, and what runs them.
+"""The C functions of this folder: compiled once per machine when first needed, and called.
 
 On the CPU and in float32 a training step spends much of its time in passes over large arrays that tensor operations can
 only make one small step at a time. The functions here make them in one. They are an addition: without a C compiler (or
@@ -22,10 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = ("kl.c", "noise.c", "batchnorm.c", "sparse.c")
+HEADERS = ("shared.h",)
 # Not -ffast-math: linked into a shared library it would switch denormal numbers off for the whole process.
 FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp"]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"]
+FLAGS += ["-Werror=switch"]  # a KL term without its case does not compile
 _PLAIN = (Tensor, Parameter)
 _state = {"on": os.environ.get("CPLXNET_NATIVE", "1") != "0"}
 
@@ -61,16 +63,18 @@ def _compiled() -> Path:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise FileNotFoundError("no C compiler found")
-    source = SOURCE.read_bytes()
-    identity = repr((source, FLAGS, compiler, platform.platform(), _processor())).encode()
+    folder = Path(__file__).parent
+    contents = [(folder / name).read_bytes() for name in (*SOURCES, *HEADERS)]
+    identity = repr((contents, FLAGS, compiler, platform.platform(), _processor())).encode()
     name = f"native-{hashlib.sha256(identity).hexdigest()[:16]}.so"
     path, scratch = _places(name)
     if not path.exists():
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            made = Path(folder) / name
-            command = [compiler, *FLAGS, "-shared", str(SOURCE), "-o", str(made), "-lm"]
+        with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+            output = Path(temporary) / name
+            sources = [str(folder / source) for source in SOURCES]
+            command = [compiler, *FLAGS, "-shared", *sources, "-o", str(output), "-lm"]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-            os.replace(made, path)  # whole or not at all, whoever else compiles at the same time
+            os.replace(output, path)  # whole or not at all, whoever else compiles at the same time
     return path
 
 
@@ -131,8 +135,9 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
         RuntimeError: a tensor has no memory that C can read, or the function refuses its arguments.
     """
     function = getattr(library(), name)
-    function.restype = None
-    function(*map(_argument, arguments))
+    if function(*map(_argument, arguments)):
+        numbers = [value for value in arguments if isinstance(value, int | float)]
+        raise RuntimeError(f"the C function {name} knows no such case: {numbers}")
 
 
 def _argument(value: Tensor | int | float | None) -> Any:
@@ -151,4 +156,4 @@ def _argument(value: Tensor | int | float | None) -> Any:
     return ctypes.c_void_p(value.data_ptr())
 
 
-BLOCK = 4096  # numbers that a thread takes at a time; as in native.c
+BLOCK = 4096  # numbers that a thread takes at a time; as in shared.h

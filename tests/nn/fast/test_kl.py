@@ -249,3 +249,33 @@ def test_kl_sum_without_gradients() -> None:
         with mode():
             value = cplx.kl_sum(net)
         assert not value.requires_grad and torch.equal(value, wanted.detach())
+
+
+# -- terms that C does not know ----------------------------------------------------------------------------------------
+
+
+@in_c
+@pytest.mark.parametrize("code", [-1, 4, 1 << 40])
+@pytest.mark.parametrize("name", ["kl_value", "kl_grad", "kl_value_grad"])
+def test_a_term_that_c_does_not_know_is_an_error(name: str, code: int) -> None:
+    pairs, numbers = torch.ones(3, 2), torch.ones(3)
+    arguments = {
+        "kl_value": (torch.zeros(1, dtype=torch.float64),),
+        "kl_grad": (torch.ones(()), pairs.clone(), numbers.clone()),
+        "kl_value_grad": (torch.ones(()), pairs.clone(), numbers.clone(), torch.zeros(3)),
+    }[name]
+    with pytest.raises(RuntimeError, match=f"the C function {name} knows no such case: .{code}, 3"):
+        native.call(name, code, 3, pairs, numbers, *arguments)
+
+
+def test_a_term_of_ones_own_is_computed_by_its_formula() -> None:
+    term = Term(False, torch.sqrt, lambda q: 0.5 / q.sqrt(), 0.0)  # KL = |mu|/sigma, g = KL/2
+    weight = nn.Parameter(torch.randn(71))
+    log_sigma2 = nn.Parameter(torch.randn(71))
+    wanted = (weight.abs() * (-log_sigma2 / 2).exp()).sum()
+    by_weight, by_log_sigma2 = torch.autograd.grad(wanted, (weight, log_sigma2))
+
+    torch.testing.assert_close(penalty_sum(weight, log_sigma2, term), wanted)
+    for _ in range(2):  # without gradients to add to, and with
+        penalty_backward(weight, log_sigma2, term, torch.tensor(0.5))
+    torch.testing.assert_close((weight.grad, log_sigma2.grad), (by_weight, by_log_sigma2))

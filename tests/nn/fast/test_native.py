@@ -208,3 +208,12 @@ def test_no_result_depends_on_the_number_of_threads() -> None:
     with threads(2):
         two = everything()
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@in_c
+@pytest.mark.parametrize("name", ["affine_pairs", "pair_sums", "affine_two"])
+def test_a_tail_of_batch_norm_that_c_does_not_know_is_an_error(name: str) -> None:
+    tensors = {"affine_pairs": 4, "pair_sums": 7, "affine_two": 8}[name]
+    sizes = (1, 1, 1, 1) if name == "pair_sums" else (1, 1, 1)
+    with pytest.raises(RuntimeError, match=f"the C function {name} knows no such case"):
+        native.call(name, 3, *sizes, *[torch.zeros(8)] * tensors)
