@@ -5,27 +5,46 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .fast.batchnorm import NO_TAIL, Normalise, Tail
 from .fast.batchnorm import normalise_by as normalise_by_in_c
 from .fast.dispatch import native_usable
-from .parameters import as_ri, refuse_complex
+from .parameters import as_ri, real_dtype, refuse_complex
 from .whitening import normalise, normalise_by
 
 
-class CplxBatchNorm1d(nn.Module):
+class CplxBatchNorm1d(_BatchNorm):
     """y = W (V + eps I)^(-1/2) (x - m) + b, with m and V the mean and covariance of each channel's (real, imaginary).
 
-    W is a full real 2x2 matrix, I/sqrt(2) at the start (and for good if `affine` is False), so that E|y|^2 = 1. Input
-    complex (B, C) or (B, C, L), statistics over batch and positions (biased). In eval mode the running statistics take
-    the place of the batch's. Arguments as in `torch.nn.BatchNorm1d`; `momentum=None` keeps a cumulative average.
+    W is a full real 2x2 matrix that starts at I/sqrt(2) (and stays there if `affine` is False), so that E|y|^2 = 1. Mean
+    and covariance (biased) are those of the batch, over batch and positions; in eval mode they are the running ones.
 
-    Parameters: weight (2, 2, C), bias (2, C). Buffers: running_mean (2, C), running_var (2, 2, C), num_batches_tracked.
-    Raises ValueError for another shape, and for a single value per channel in training, as torch does.
-    Reference: Trabelsi et al. 2018, "Deep Complex Networks", equations 3 to 6. Their scale matrix is symmetric; ours is
+    To torch this is a batch norm: `torch.optim.swa_utils.update_bn` renews its running statistics. It has no synchronised
+    form: the layer that `convert_sync_batchnorm` makes of it refuses complex input.
+
+    Args:
+        num_features: channels C of the input, complex (B, C) or (B, C, L).
+        eps: added to the diagonal of V.
+        momentum: weight of a new batch in the running statistics; None for a cumulative average.
+        affine: whether W and b are learnt.
+        track_running_stats: whether there are running statistics; without, eval mode uses the batch's.
+        device: of parameters and buffers.
+        dtype: float32 or float64, or the complex type of those.
+
+    Parameters are weight (2, 2, C) and bias (2, C), real; buffers are running_mean (2, C), running_var (2, 2, C) and
+    num_batches_tracked.
+
+    Raises:
+        ValueError: an input of another shape, or in training a single value per channel, as torch does.
+        TypeError: a real input.
+
+    Reference: Trabelsi et al. (2018), "Deep Complex Networks", equations 3 to 6. Their scale matrix is symmetric; ours is
     full, so that weights of older libraries load.
     """
 
+    weight: nn.Parameter | None  # type: ignore[assignment]
+    bias: nn.Parameter | None  # type: ignore[assignment]
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -41,23 +60,22 @@ class CplxBatchNorm1d(nn.Module):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        real = dtype.to_real() if dtype is not None else None
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
-        options = {"device": device, "dtype": real}
-        self.weight = nn.Parameter(torch.empty(2, 2, num_features, **options)) if affine else None
-        self.bias = nn.Parameter(torch.empty(2, num_features, **options)) if affine else None
-        tracked = track_running_stats
-        self.register_buffer(
-            "running_mean", torch.empty(2, num_features, **options) if tracked else None
-        )
-        self.register_buffer(
-            "running_var", torch.empty(2, 2, num_features, **options) if tracked else None
-        )
-        self.register_buffer(
-            "num_batches_tracked", torch.tensor(0, device=device) if tracked else None
-        )
+        nn.Module.__init__(self)  # _BatchNorm's would make parameters of its own shapes
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(*shape, num_features, device=device, dtype=real_dtype(dtype))
+
+        self.weight = nn.Parameter(empty(2, 2)) if affine else None
+        self.bias = nn.Parameter(empty(2)) if affine else None
+        count = torch.tensor(0, device=device)
+        self.register_buffer("running_mean", empty(2) if track_running_stats else None)
+        self.register_buffer("running_var", empty(2, 2) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", count if track_running_stats else None)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
@@ -68,6 +86,7 @@ class CplxBatchNorm1d(nn.Module):
             self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:
+        """W = I/sqrt(2), b = 0, and the running statistics of `reset_running_stats`."""
         self.reset_running_stats()
         if self.weight is not None and self.bias is not None:
             with torch.no_grad():
@@ -181,4 +200,5 @@ class CplxBatchNorm1d(nn.Module):
 
 
 def _eye(like: Tensor) -> Tensor:
+    """The 2x2 unit matrix (2, 2, 1)."""
     return torch.eye(2, dtype=like.dtype, device=like.device).unsqueeze(-1)

@@ -9,7 +9,7 @@ from torch.nn.modules.utils import _pair, _single
 
 from .fast.conv import Geometry, conv2d
 from .init import trabelsi_standard_
-from .parameters import ComplexParameters, empty_ri, from_image, to_image
+from .parameters import ComplexParameters, empty_ri, from_image, real_dtype, to_image
 
 Padding = int | tuple[int, ...] | Literal["valid", "same"]
 
@@ -155,6 +155,7 @@ def cplx_conv(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None, geometry: Ge
     Returns:
         Complex (B, out, H', W') or (B, out, L').
     """
+    real_dtype(weight_ri.dtype)
     image = to_image(x)
     if x.dim() == 3:
         weight_ri = weight_ri.unsqueeze(2)

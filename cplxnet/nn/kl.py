@@ -199,5 +199,14 @@ def _slopes(square: Tensor, log_sigma2: Tensor, grad: Tensor, term: Term) -> tup
 
 
 def _limits(dtype: torch.dtype) -> tuple[float, float]:
-    """The least log_sigma2 and the largest q that are computed with, so that 1/sigma^2 and q stay finite."""
+    """The least log_sigma2 and the largest q that are computed with, so that 1/sigma^2 and q stay finite.
+
+    Raises:
+        TypeError: float16, which cannot hold them.
+    """
+    if dtype == torch.float16:
+        raise TypeError(
+            "expected log_sigma2 in float32, float64 or bfloat16, got float16, in which 1/sigma^2 overflows; "
+            "try torch.autocast"
+        )
     return (-300.0, 1e300) if dtype == torch.float64 else (-69.0, 1e37)

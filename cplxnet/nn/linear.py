@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .fast.dispatch import own_gradient_usable
 from .init import trabelsi_standard_
-from .parameters import ComplexParameters, as_ri, empty_ri
+from .parameters import ComplexParameters, as_ri, empty_ri, real_dtype
 
 FEW_ROWS, MANY_ROWS = 16, 1024
 
@@ -56,6 +56,7 @@ def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> 
 
     x: complex (..., in); weight_ri: real (out, in, 2); bias_ri: real (out, 2). Returns complex (..., out).
     """
+    real_dtype(weight_ri.dtype)
     re, im = as_ri(x).unbind(-1)
     rows = torch.stack((torch.stack((re, -im), -1), torch.stack((im, re), -1)))  # (2, ..., in, 2)
     parts = product(rows.flatten(-2).flatten(0, -2), weight_ri.flatten(-2))

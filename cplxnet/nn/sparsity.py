@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .gaussian import GaussianWeight
 from .kl import Squares
 from .masked import Masked
+from .parameters import stored_parameter
 
 Reduction = Literal["sum", "mean"]
 
@@ -92,6 +93,8 @@ def deploy_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     layer without a mask, and of a mask of another shape than its layer's weight.
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Masked)}
+    for layer in layers.values():
+        stored_parameter(layer, "weight")
     kinds = {name: type(layer).__name__ for name, layer in module.named_modules()}
     faults = [
         f"{n}: a mask, but the layer is {kinds.get(n, 'missing')}" for n in masks if n not in layers
@@ -133,6 +136,7 @@ def sparsity(module: nn.Module, threshold: float) -> dict[str, tuple[int, int]]:
 def _dropped(layer: nn.Module, threshold: float) -> int:
     """How many (complex or real) weights of this very layer are zero."""
     if isinstance(layer, Masked):
+        stored_parameter(layer, "weight")  # or its zeros would be counted nowhere
         return int((~layer.mask).sum())
     return int((~layer.relevance(threshold)).sum()) if isinstance(layer, GaussianWeight) else 0
 

@@ -14,6 +14,7 @@ from c_functions import plain
 from kl_cases import TERMS, at, every_term, log_fraction
 from scipy import integrate, special, stats
 
+from cplxnet import nn as cplx
 from cplxnet.nn.kl import COMPLEX_VD, REAL_VD, Term, penalty, penalty_sum
 
 
@@ -170,3 +171,13 @@ def test_sum_of_many_small_terms_is_accurate() -> None:
     assert penalty_sum(weight, log_sigma2, COMPLEX_VD).item() == pytest.approx(
         one * 2**21, rel=2e-6
     )
+
+
+def test_float16_is_an_error_that_says_what_to_do() -> None:
+    layer = cplx.LinearVD(4, 3).half()
+    for value in (layer.kl, lambda: layer.penalty):
+        with pytest.raises(
+            TypeError, match=r"got float16, in which 1/sigma\^2 overflows; try torch\.aut"
+        ):
+            value()
+    assert cplx.LinearVD(4, 3).bfloat16().kl().isfinite()
