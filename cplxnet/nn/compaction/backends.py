@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cplxnet.nn.fast import native
+from cplxnet.nn.fast.dispatch import native_usable
 
 from .block import Pool, Stage, real_form
 
-LONGEST = 16384  # as in native.c
+LONGEST = 16384  # as in sparse.c
 _TOGETHER = 32  # samples that a sparse linear layer takes at a time: two to eight AVX registers
 _FEW = 8  # samples; fewer make no vector of them
-_POOLS = {"average": 1, "maximum": 2}  # as in native.c
+_POOLS = {"average": 1, "maximum": 2}  # as in sparse.c
 Engine = Callable[[Tensor], Tensor]
 
 
@@ -154,7 +155,7 @@ def candidates(stage: Stage, x: Tensor) -> list[str]:
         names.append("csr")
 
     long = stage.pool is not None and stage.n_conv(x.shape[2]) > LONGEST
-    if not long and native.usable(x.new_empty(0)):
+    if not long and native_usable(x.new_empty(0)):
         names.append("rows")
     return names
 

@@ -13,6 +13,7 @@ from cplxnet.nn.compaction.block import Pool, Stage
 from cplxnet.nn.compaction.file import decode, encode
 from cplxnet.nn.compaction.network import Compact
 from cplxnet.nn.fast import native
+from cplxnet.nn.fast.dispatch import native_usable
 
 
 def same(value: Tensor, expected: Tensor) -> None:
@@ -44,7 +45,7 @@ def test_padding_groups_strides_without_a_head(options: dict[str, int], constant
     z = torch.randn(9, 4, 50, dtype=torch.complex64)
     made = compact(net, measure=False)
     same(made(z), net(z))
-    if native.usable(torch.zeros(0)):
+    if native_usable(torch.zeros(0)):
         rows = Compact(made.stages, made.inputs, made.in_channels, plan={1: ["rows"] * 2})
         same(rows(z), net(z))
         same(rows(z[:2]), net(z[:2]))
@@ -158,7 +159,7 @@ def test_inputs_that_do_not_fit() -> None:
         compact(nn.Sequential(nn.Linear(3, 2)), measure=False)(torch.zeros(2, 4))
 
 
-@pytest.mark.skipif(not native.usable(torch.zeros(0)), reason="no C compiler, or CPLXNET_NATIVE=0")
+@pytest.mark.skipif(not native_usable(torch.zeros(0)), reason="no C compiler, or CPLXNET_NATIVE=0")
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 15, 63, 64, 65, 71, 130])
 @pytest.mark.parametrize("pool", [None, Pool("average", 3, 2), Pool("maximum", 2, 2)])
 def test_sparse_rows_by_brute_force(length: int, pool: Pool | None) -> None:
