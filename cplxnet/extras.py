@@ -44,6 +44,5 @@ def extra(name: str) -> Iterator[None]:
             raise
 
         raise MissingExtraError(
-            f"expected the package {package}, got none installed; "
-            f"try pip install 'cplxnet[{name}]'"
+            f"expected the package {package}, got none installed; try pip install 'cplxnet[{name}]'"
         ) from error

@@ -1,12 +1,13 @@
-"""Files that are whole or not there: written under a temporary name in the same folder, synced, then renamed.
+"""Files that are whole or not there: written under a temporary name, synced, then renamed.
 
-Every file that matters is written by one of these functions, so a process that is killed at any moment leaves the old
-file or the new one, and at most a hidden `.NAME.*.part` beside it.
+Every file that matters is written by one of these functions, so a process that is killed at any
+moment leaves the old file or the new one, and at most a hidden `.NAME.*.part` beside it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -16,20 +17,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+
 Check = Callable[[], None]
-"""Asked "may I go on?"; raises where this process may not, since another one has its work by now."""
+"""Asked "may I go on?"; raises if not, since another process has the work by now."""
 
 
 @contextlib.contextmanager
 def written(path: str | os.PathLike[str], *, check: Check | None = None) -> Iterator[Path]:
-    """The temporary name under which the block writes a file; it becomes `path` if the block ends without an error.
+    """The temporary name under which the block writes a file; renamed to `path` if all went well.
 
     Args:
         path: the file; its folder is made if need be.
         check: asked just before the renaming.
 
     Raises:
-        OSError: `path` is there and is not a regular file (a device, say), which is not to be replaced.
+        OSError: `path` is there and is not a regular file (a device, say), which is not to be
+            replaced.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -61,13 +65,13 @@ def sweep(folder: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
-# -- writing ----------------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def write(
     path: str | os.PathLike[str], fill: Callable[[BinaryIO], object], *, check: Check | None = None
 ) -> None:
-    """Write what `fill(file)` writes into the open file that it is given. Arguments as of `written`."""
+    """Write a file by `fill(file)`, which is given it open. Other arguments as of `written`."""
     with written(path, check=check) as temporary, temporary.open("wb") as file:
         fill(file)
 
@@ -87,7 +91,7 @@ def write_json(path: str | Path, value: Any, *, check: Check | None = None) -> N
 
 
 def write_tensors(path: str | Path, value: dict[str, Any], *, check: Check | None = None) -> None:
-    """Write tensors and plain values so that `torch.load(path, weights_only=True)` reads them back."""
+    """Write tensors and plain values that `torch.load(path, weights_only=True)` reads back."""
     import torch  # late: it takes seconds, and reading a run's status needs none of it
 
     def fill(file: BinaryIO) -> None:
@@ -117,10 +121,13 @@ def create(path: Path, text: str) -> None:
         try:
             os.link(draft, path)
         except FileExistsError:
-            # NFS may have made the link and lost its answer: then the draft has two names (link(2), open(2) on O_EXCL)
+            # NFS may have made the link and lost its answer: then the draft has two names (link(2),
+            # open(2) on O_EXCL)
             if draft.stat().st_nlink < 2:
                 raise
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
             # no hard links on this file system (FAT, some FUSE): made empty at once, filled next
             with path.open("x") as file:
                 file.write(text)
@@ -129,7 +136,7 @@ def create(path: Path, text: str) -> None:
 
 
 def share(source: Path, target: Path, *, check: Check | None = None) -> None:
-    """Give the file `source` the name `target` too, without a second copy where the file system has hard links.
+    """Give the file `source` the name `target` too, by a hard link or else a copy.
 
     Files here are replaced, never written into, so neither name can change what the other shows.
     """
@@ -140,7 +147,7 @@ def share(source: Path, target: Path, *, check: Check | None = None) -> None:
             shutil.copyfile(source, temporary)
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
@@ -148,7 +155,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file, which the text names, is truncated, altered or holds anything but tensors and plain values.
+        ValueError: the file, which the text names, is truncated, altered or holds anything but
+            tensors and plain values.
     """
     import torch
 

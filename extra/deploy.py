@@ -14,13 +14,13 @@ from torch import Tensor
 
 from cplxnet.auto import tasks
 from cplxnet.auto.models import export, heard, load_deployed, load_model, read_manifest
-from cplxnet.auto.report import plots
+from cplxnet.auto.report import style
 from cplxnet.auto.runner.folder import RunFolder
 
 Network = Callable[[Tensor], Tensor]
 
 # Okabe and Ito (2008): told apart without colour vision.
-_BARS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7")
+_BARS = tuple(style.COLOURS[k] for k in (0, 2, 1, 3))
 FORMS = {  # form: (its file, what `export` calls it)
     "compact": ("compact.safetensors", "compact"),
     "compact, float16": ("compact-float16.safetensors", "compact-float16"),
@@ -94,6 +94,7 @@ def _least_ms(network: Network, x: Tensor, rounds: int) -> float:
     return 1e3 * min(times)
 
 
+@style.styled
 def plot_footprint(table: pd.DataFrame) -> Figure:
     """Bars of size and of latency, a row a form, each with its value, on logarithmic axes.
 
@@ -105,9 +106,7 @@ def plot_footprint(table: pd.DataFrame) -> Figure:
         n = name.removeprefix("ms_")
         titles[name] = f"time for {n} window{'' if n == '1' else 's'}, ms"
 
-    figure, panels = plt.subplots(
-        1, len(titles), figsize=(11, 3.4), sharey=True, layout="constrained"
-    )
+    figure, panels = plt.subplots(1, len(titles), figsize=(11, 3.4), sharey=True)
     for axes, (name, title), colour in zip(panels, titles.items(), _BARS, strict=False):
         values = table[name]
         labels = [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values]
@@ -117,7 +116,8 @@ def plot_footprint(table: pd.DataFrame) -> Figure:
         high = values.max() * 6
         axes.set(xlabel=title, xscale="log", xlim=(low, high))
         if high < 1000 * low:  # matplotlib would label every tick, one over the other
-            plots.plain_log(axes)
+            style.plain_log(axes)
+        axes.grid(False)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
     return figure

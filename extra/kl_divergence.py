@@ -32,18 +32,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from scipy import integrate, special
 
+from cplxnet.auto.report import style
+from cplxnet.auto.report.style import COLOURS
 from cplxnet.nn import GaussianWeight
 
 Array = np.ndarray
 
-# Okabe and Ito (2008). VD is solid and ARD dashed, so that no reading rests on colour alone.
+# VD is solid and ARD dashed, so that no reading rests on colour alone.
 STYLES = {
-    "complex VD": {"color": "#0072B2", "ls": "-"},
-    "complex ARD": {"color": "#0072B2", "ls": "--"},
-    "real VD": {"color": "#D55E00", "ls": "-"},
-    "real ARD": {"color": "#D55E00", "ls": "--"},
-    "complex VD, fit": {"color": "#009E73", "ls": "-."},
-    "real VD, fit": {"color": "#E69F00", "ls": "-."},
+    "complex VD": {"color": COLOURS[0], "ls": "-"},
+    "complex ARD": {"color": COLOURS[0], "ls": "--"},
+    "real VD": {"color": COLOURS[1], "ls": "-"},
+    "real ARD": {"color": COLOURS[1], "ls": "--"},
+    "complex VD, fit": {"color": COLOURS[2], "ls": "-."},
+    "real VD, fit": {"color": COLOURS[4], "ls": "-."},
 }
 _LOG_ALPHA = "log alpha"  # an axis
 
@@ -219,9 +221,10 @@ def distances(pairs: Mapping[str, tuple[Term, Term]], log_alpha: Array) -> pd.Da
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+@style.styled
 def plot_exact(log_alpha: Array, *, threshold: float = -0.5) -> Figure:
     """The four exact terms, and how each pulls on log alpha: -dKL/dlog alpha = dKL/dn."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     for name, term in EXACT.items():
         left.plot(log_alpha, term.value(-log_alpha), label=name, **STYLES[name])
         right.plot(log_alpha, term.gradient(-log_alpha), **STYLES[name])
@@ -230,13 +233,14 @@ def plot_exact(log_alpha: Array, *, threshold: float = -0.5) -> Figure:
     right.set_ylabel("-dKL / dlog alpha, nats")
     for axes in (left, right):
         _finish(axes, threshold)
-    left.legend(frameon=False)
+    left.legend()
     return figure
 
 
+@style.styled
 def plot_monte_carlo(log_alpha: Array, *, draws: int, seed: int = 0) -> Figure:
     """Monte Carlo less the exact value for each term, with bars of two standard errors."""
-    figure, panels = plt.subplots(2, 2, figsize=(10, 5), sharex=True, layout="constrained")
+    figure, panels = plt.subplots(2, 2, figsize=(10, 5), sharex=True)
     for i, (axes, (name, term)) in enumerate(zip(panels.flat, EXACT.items(), strict=True)):
         mean, error = monte_carlo(name, log_alpha, draws=draws, seed=seed + i)
         gap = mean - term.value(-log_alpha)
@@ -244,7 +248,6 @@ def plot_monte_carlo(log_alpha: Array, *, draws: int, seed: int = 0) -> Figure:
         axes.errorbar(log_alpha, gap, 2 * error, **style)
         axes.axhline(0, color="0.3", lw=1)
         axes.set_title(name, loc="left", fontsize=10)
-        axes.grid(alpha=0.25)
 
     for axes in panels[-1]:
         axes.set_xlabel(_LOG_ALPHA)
@@ -253,13 +256,14 @@ def plot_monte_carlo(log_alpha: Array, *, draws: int, seed: int = 0) -> Figure:
     return figure
 
 
+@style.styled
 def plot_approximations(log_alpha: Array, *, threshold: float = -0.5) -> Figure:
     """Fits (above) and ARD (below) less exact VD: the KL on the left, its gradient on the right."""
     others: Mapping[str, Mapping[str, Term]] = {
         "fits": FITS,
         "ARD": {name: term for name, term in EXACT.items() if "ARD" in name},
     }
-    figure, panels = plt.subplots(2, 2, figsize=(10, 6), sharex=True, layout="constrained")
+    figure, panels = plt.subplots(2, 2, figsize=(10, 6), sharex=True)
 
     for (left, right), (title, terms) in zip(panels, others.items(), strict=True):
         for name, term in terms.items():
@@ -274,13 +278,12 @@ def plot_approximations(log_alpha: Array, *, threshold: float = -0.5) -> Figure:
         for axes in (left, right):
             axes.axhline(0, color="0.3", lw=1)
             _finish(axes, threshold, labelled=title == "ARD")
-        left.legend(frameon=False)
+        left.legend()
     return figure
 
 
 def _finish(axes: Axes, threshold: float, *, labelled: bool = True) -> None:
-    """The threshold as a dotted line, ticks every 2, a grid, and the axis's label."""
+    """The threshold as a dotted line, ticks every 2, and the axis's label."""
     axes.axvline(threshold, color="0.5", lw=1, ls=":", label=f"threshold, {threshold:g}")
     axes.xaxis.set_major_locator(MultipleLocator(2))
     axes.set_xlabel(_LOG_ALPHA if labelled else "")
-    axes.grid(alpha=0.25)

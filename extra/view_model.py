@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cplxnet import files
+from cplxnet.auto.report import style
 from cplxnet.nn import CplxConv1d, CplxConv2d, CplxLinear, GaussianWeight
 from cplxnet.nn.masked import Masked
 from cplxnet.nn.sparsity import variational_layers
@@ -24,8 +25,8 @@ from cplxnet.nn.sparsity import variational_layers
 Layer = Any  # a module of WEIGHTED: it has a weight (out, in, ...), but no common base
 # Variational and masked layers derive from these.
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, CplxLinear, CplxConv1d, CplxConv2d)
-KEPT = "#0072B2"  # Okabe and Ito (2008): told apart without colour vision
-DROPPED = "#E69F00"
+KEPT = style.COLOURS[0]
+DROPPED = style.COLOURS[4]
 _COLUMNS = 4  # panels in a row
 _MOST_POINTS = 5000  # of each kind in the complex plane
 _LEAST_SHARE = 1e-4  # where the grey scale of masks begins
@@ -138,6 +139,7 @@ def density(mask: Tensor, *, most: int = 256) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(picture, size)[0, 0]
 
 
+@style.styled
 def plot_weights(model: nn.Module, *, threshold: float) -> Figure:
     """Histograms of log10 |w| of kept and of irrelevant weights; zeros have no logarithm."""
     layers = weighted_layers(model)
@@ -154,6 +156,7 @@ def plot_weights(model: nn.Module, *, threshold: float) -> Figure:
     return figure
 
 
+@style.styled
 def plot_log_alphas(model: nn.Module, *, threshold: float) -> Figure:
     """Histograms of log alpha of every variational layer: kept at or below the threshold.
 
@@ -175,6 +178,7 @@ def plot_log_alphas(model: nn.Module, *, threshold: float) -> Figure:
     return figure
 
 
+@style.styled
 def plot_masks(model: nn.Module, *, threshold: float) -> Figure:
     """The mask of every layer: outputs down, inputs (and taps) across; black is kept, white is not.
 
@@ -194,10 +198,12 @@ def plot_masks(model: nn.Module, *, threshold: float) -> Figure:
             interpolation="nearest",
         )
         axes.set(xticks=[], yticks=[])
+        axes.grid(False)
         axes.set_xlabel(" x ".join(map(str, mask.shape)), fontsize=8)
     return figure
 
 
+@style.styled
 def plot_channels(model: nn.Module, *, threshold: float) -> Figure:
     """The share of its weights that each output channel keeps, in falling order; 0 is dead."""
     layers = weighted_layers(model)
@@ -216,13 +222,13 @@ def plot_channels(model: nn.Module, *, threshold: float) -> Figure:
         title = f"{axes.get_title('left')}: {n_dead} of {n_channels} dead"
         axes.set_title(title, loc="left", fontsize=9)
         axes.set_ylim(0, max(percent.max() * 1.05, 1e-6))
-        axes.grid(alpha=0.25)
 
     figure.supxlabel("output channel, by what it keeps", fontsize=10)
     figure.supylabel("weights kept, percent", fontsize=10)
     return figure
 
 
+@style.styled
 def plot_complex_plane(model: nn.Module, layer: str, *, threshold: float) -> Figure:
     """The weights of one complex layer in the plane, the kept ones over the others.
 
@@ -244,7 +250,7 @@ def plot_complex_plane(model: nn.Module, layer: str, *, threshold: float) -> Fig
     weight = layers[layer].weight.detach()
     mask = kept_weights(layers[layer], threshold)
 
-    figure, axes = plt.subplots(figsize=(4.5, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(4.5, 5))
     _points(axes, weight[~mask], name="irrelevant", colour=DROPPED, zorder=1)
     _points(axes, weight[mask], name="kept", colour=KEPT, zorder=2)
 
@@ -257,8 +263,7 @@ def plot_complex_plane(model: nn.Module, layer: str, *, threshold: float) -> Fig
         ylim=(-side, side),
     )
     axes.set_title(f"weights of {layer}", loc="left", fontsize=10)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=8, markerscale=2)
-    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", fontsize=8, markerscale=2)
     return figure
 
 
@@ -269,8 +274,8 @@ def _points(axes: Axes, weights: Tensor, *, name: str, colour: str, zorder: int)
     label = f"{name}: {len(weights)}"
     if len(shown) < len(weights):
         label += f", {len(shown)} shown"
-    style = {"color": colour, "ms": 6, "alpha": 0.6, "mew": 0, "zorder": zorder}
-    axes.plot(shown.real, shown.imag, ".", label=label, **style)
+    look = {"color": colour, "ms": 6, "alpha": 0.6, "mew": 0, "zorder": zorder}
+    axes.plot(shown.real, shown.imag, ".", label=label, **look)
 
 
 def _panels(names: list[str]) -> tuple[Figure, list[Axes]]:
@@ -282,7 +287,6 @@ def _panels(names: list[str]) -> tuple[Figure, list[Axes]]:
         n_columns,
         figsize=(2.6 * n_columns, 2.3 * n_rows + 0.4),
         squeeze=False,
-        layout="constrained",
     )
 
     for axes, name in zip(grid.flat, names, strict=False):
@@ -299,6 +303,7 @@ def _histogram(axes: Axes, groups: list[np.ndarray]) -> None:
     if len(values):
         edges = np.linspace(values.min(), values.max() + 1e-6, 61)
         axes.hist(groups, bins=edges.tolist(), stacked=True, color=[KEPT, DROPPED], lw=0)
+    axes.grid(False)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
     axes.yaxis.get_offset_text().set_fontsize(8)
 
@@ -311,6 +316,4 @@ def _legend(figure: Figure, colours: dict[str, str]) -> None:
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in colours.items()
     ]
-    figure.legend(
-        handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9
-    )
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from cplxnet.auto import report
 from cplxnet.auto.manifest.experiments import REDUCTION, C
-from cplxnet.auto.report.style import COLOURS, MARKERS
+from cplxnet.auto.report import style
+from cplxnet.auto.report.style import COLOURS, MARKERS, PRECISION
 
-PRECISION = "pooled average precision"
 STYLES = {  # dashes too, so that no reading rests on colour alone
     "sum": {"color": COLOURS[0], "marker": MARKERS[0], "ls": "-"},
     "mean": {"color": COLOURS[1], "marker": MARKERS[1], "ls": "--"},
@@ -110,6 +110,7 @@ def readings(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
+@style.styled
 def plot_layers(table: pd.DataFrame) -> Figure:
     """Irrelevant weights in every layer under sum and mean, a panel a compression.
 
@@ -126,7 +127,6 @@ def plot_layers(table: pd.DataFrame) -> Figure:
         figsize=(1 + 3.2 * len(compressions), 3.6),
         sharey=True,
         squeeze=False,
-        layout="constrained",
     )
 
     for axes, pair in zip(panels.flat, compressions, strict=True):
@@ -134,14 +134,14 @@ def plot_layers(table: pd.DataFrame) -> Figure:
             axes.plot(rows["layer"], 100 * rows["sparsity"], label=how, **STYLES[how])
         axes.set(title=f"{pair:g} times fewer", ylim=(-3, 103))
         axes.tick_params(axis="x", rotation=60)
-        axes.grid(alpha=0.25)
 
     panels[0, 0].set_ylabel("irrelevant weights, percent")
-    panels[0, 0].legend(frameon=False, title="KL within a layer")
+    panels[0, 0].legend(title="KL within a layer")
     figure.supxlabel("layer, from the input on", fontsize=10)
     return figure
 
 
+@style.styled
 def plot_scores(table: pd.DataFrame, *, scorer: str = "test") -> Figure:
     """The spread over layers on the left, average precision around fine-tuning on the right.
 
@@ -152,13 +152,13 @@ def plot_scores(table: pd.DataFrame, *, scorer: str = "test") -> Figure:
     Raises:
         ValueError: the table is empty.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
     for how, rows in _not_empty(table).groupby("reduction", sort=False):
-        style = STYLES[how]
-        left.plot(rows["pair"], rows["std"], label=how, **style)
-        right.plot(rows["pair"], rows["after"], label=f"{how}, after fine-tuning", **style)
+        look = STYLES[how]
+        left.plot(rows["pair"], rows["std"], label=how, **look)
+        right.plot(rows["pair"], rows["after"], label=f"{how}, after fine-tuning", **look)
         right.plot(
-            rows["pair"], rows["before"], label=f"{how}, before", **style, mfc="white", alpha=0.6
+            rows["pair"], rows["before"], label=f"{how}, before", **look, mfc="white", alpha=0.6
         )
     right.axhline(table["dense"].mean(), color="0.3", lw=1, label="dense")
 
@@ -172,10 +172,9 @@ def plot_scores(table: pd.DataFrame, *, scorer: str = "test") -> Figure:
         axes.set(xscale="log", xlabel="compression, times fewer real numbers")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_xticks([], minor=True)
-        axes.grid(alpha=0.25)
 
-    left.legend(frameon=False, title="KL within a layer")
-    right.legend(frameon=False, fontsize=8)
+    left.legend(title="KL within a layer")
+    right.legend(fontsize=8)
     return figure
 
 

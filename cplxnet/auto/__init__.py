@@ -1,15 +1,38 @@
-"""How an experiment runs: manifests, grids, stages of training, runs and their results."""
+"""How an experiment runs: manifests, grids, stages of training, runs and their results.
 
-from . import report
-from . import report as reports  # its older name, which notebooks use
-from .manifest import experiments, grid, vocabulary
-from .manifest.read import load
-from .manifest.schema import Manifest
-from .models import heard, load_model
-from .report import page, plots, status
-from .runner.run import run
-from .sweep.run_many import run_many
-from .sweep.run_one import Outcome
+A name loads when it is first used (PEP 562): torch, matplotlib and distributed take seconds to
+import, and `--help` and `status` need none of them.
+"""
+
+import pkgutil
+from typing import Any
+
+from .manifest import vocabulary
+
+_NAMES = {
+    "Manifest": "cplxnet.auto.manifest.schema:Manifest",
+    "Outcome": "cplxnet.auto.sweep.run_one:Outcome",
+    "experiments": "cplxnet.auto.manifest.experiments",
+    "grid": "cplxnet.auto.manifest.grid",
+    "heard": "cplxnet.auto.models:heard",
+    "load": "cplxnet.auto.manifest.read:load",
+    "load_model": "cplxnet.auto.models:load_model",
+    "report": "cplxnet.auto.report",
+    "run": "cplxnet.auto.runner.run:run",
+    "run_many": "cplxnet.auto.sweep.run_many:run_many",
+    "status": "cplxnet.auto.report.tables:status",
+    # older names of what is in `report`, which people's notebooks use
+    "page": "cplxnet.auto.report.text",
+    "plots": "cplxnet.auto.report.curves",
+    "reports": "cplxnet.auto.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    return pkgutil.resolve_name(_NAMES[name])
 
 
 def _vocabulary_of(task: object) -> vocabulary.Vocabulary:
@@ -19,3 +42,7 @@ def _vocabulary_of(task: object) -> vocabulary.Vocabulary:
 
 
 vocabulary.provide(_vocabulary_of)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})

@@ -1,38 +1,66 @@
-"""Command line: `python -m cplxnet.auto run|status|report PATH`."""
+"""Experiments from the command line: run them, see how far they are, report what they reached.
+
+Each command is a pair of functions, one that adds its arguments to a parser and one that does it,
+and `COMMANDS` names them. A command imports what it uses: `--help` and `status` never load torch.
+
+The parser is argparse. Click and typer have no option that takes several values, as `--devices`,
+`--at` and `--runs` do, so with them every command line written so far would have to change.
+"""
 
 import argparse
+import contextlib
+import math
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any, NamedTuple
 
-import pandas as pd
-
+import cplxnet
 from cplxnet.extras import MissingExtraError
 
-from . import commands, report_command
-from .manifest.read import load
-from .report import tables
-from .runner import lock
-from .runner.reuse import neighbours
-from .runner.run import run
-from .sweep import savings
-from .sweep.run_many import run_many
-from .sweep.run_one import Outcome
-from .train.loop import Diverged
+EPILOG = """\
+examples:
+  python -m cplxnet.auto run runs/demo --devices cuda:0 cuda:1 --per-device 2
+  python -m cplxnet.auto status runs/demo
+  python -m cplxnet.auto report trade-off runs/demo
+
+`python -m cplxnet.auto COMMAND --help` describes one command.
+"""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, 1 if a run failed, 2 if what was asked for cannot be done."""
-    options = _parser().parse_args(arguments)
+DATA = "folder of the data files (default: data)"
+
+
+class Command(NamedTuple):
+    """A command: what adds its arguments to a parser, and what does it.
+
+    `action` takes the arguments by name and returns the exit code; its docstring is the help.
+    """
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    action: Callable[..., int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do one command.
+
+    Args:
+        arguments: the words of the command line; None: those of this process.
+
+    Returns:
+        The exit code: 0, 1 if a run failed, 2 if what was asked for cannot be done.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = vars(_parser(words).parse_args(words))
+    command = COMMANDS[options.pop("command")]
+
     try:
-        return options.command(options)
-    except Diverged as error:
-        print(f"diverged: {error}", file=sys.stderr)
-        return 1
-    except (lock.Held, lock.ClaimLost) as error:
-        print(f"not run: {error}", file=sys.stderr)
+        return command.action(**options)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does: no fault of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, MissingExtraError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -42,127 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m cplxnet.auto", description=__doc__)
-    kinds = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    one = kinds.add_parser(
-        "run", help="run one manifest, or every manifest of a folder that is not done"
-    )
-    one.add_argument("path", type=Path, help="a manifest, or a folder of manifests")
-    one.add_argument(
-        "--devices",
-        nargs="+",
-        default=["cpu"],
-        metavar="DEVICE",
-        help="cpu (default), cuda:0 cuda:1, ...",
-    )
-    one.add_argument(
-        "--per-device",
-        type=int,
-        default=1,
-        metavar="N",
-        help="runs at a time on each device (default 1)",
-    )
-    one.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="of a Dask scheduler: its workers do it, each with --devices",
-    )
-    one.add_argument(
-        "--data", type=Path, default=Path("data"), help="folder of the data files (default: data)"
-    )
-    one.add_argument(
-        "--retry-failed", action="store_true", help="also run what failed or diverged before"
-    )
-    one.add_argument(
-        "--no-reuse", action="store_true", help="train stages that runs share once for each run"
-    )
-    one.add_argument(
-        "--accept-changes",
-        action="store_true",
-        help="run on where a manifest has changed since its run was started",
-    )
-    one.add_argument(
-        "--timeout",
-        type=float,
-        default=lock.TIMEOUT_S,
-        metavar="SECONDS",
-        help=f"silence after which a run's process counts as gone (default {lock.TIMEOUT_S:.0f})",
-    )
-    one.set_defaults(command=_run)
-
-    two = kinds.add_parser("status", help="how far each run of a folder is")
-    two.add_argument("path", type=Path, help="a folder of manifests")
-    two.set_defaults(command=_status)
-
-    report_command.add(kinds)
-    commands.add(kinds)
-    return parser
-
-
-def _run(options: argparse.Namespace) -> int:
-    if not options.path.exists():
-        raise FileNotFoundError(
-            f"{options.path}: expected a manifest or a folder of manifests, got nothing there"
-        )
-    if options.path.is_dir():
-        return _run_folder(options)
-    if len(options.devices) > 1 or options.per_device > 1 or options.cluster:
-        raise ValueError(
-            f"{options.path}: expected one device for one manifest; try a folder of manifests"
-        )
-    folder = options.path.with_suffix("")
-    run(
-        load(options.path),
-        folder,
-        device=options.devices[0],
-        data=options.data,
-        reuse=() if options.no_reuse else neighbours(options.path),
-        accept_changes=options.accept_changes,
-        timeout_s=options.timeout,
-    )
-    print(f"done: {folder / 'scores.json'}")
-    return 0
-
-
-def _run_folder(options: argparse.Namespace) -> int:
-    outcomes = run_many(
-        options.path,
-        devices=options.devices,
-        per_device=options.per_device,
-        address=options.cluster,
-        data=options.data,
-        retry_failed=options.retry_failed,
-        reuse=not options.no_reuse,
-        accept_changes=options.accept_changes,
-        timeout_s=options.timeout,
-    )
-    return _summary(options.path, outcomes)
-
-
-def _summary(folder: Path, outcomes: list[Outcome]) -> int:
-    for outcome in outcomes:
-        print(
-            f"{outcome.name}: {outcome.state}" + (f" ({outcome.reason})" if outcome.reason else "")
-        )
-    saved = savings.saved(folder, [outcome.name for outcome in outcomes])
-    if saved:
-        print(saved)
-    bad = [outcome for outcome in outcomes if outcome.state not in ("done", "skipped")]
-    if bad:
-        print(
-            f"{len(bad)} of {len(outcomes)} runs did not finish; see traceback.txt in their folders",
-            file=sys.stderr,
-        )
-    if any(outcome.state in ("failed", "diverged") for outcome in bad):
-        print("what failed is run again with --retry-failed only", file=sys.stderr)
-    return 1 if bad else 0
-
-
-def _status(options: argparse.Namespace) -> int:
-    print(tables.status(options.path).to_string())
-    return 0
+def console() -> None:
+    """The script `cplxnet`: `main`, with signals handled and the process ended by its exit code."""
+    signal.signal(signal.SIGINT, _on_signal)
+    signal.signal(signal.SIGTERM, _on_signal)  # what batch systems send before they kill
+    sys.exit(main())
 
 
 def _on_signal(number: int, _: FrameType | None) -> None:
@@ -171,8 +83,417 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for these words: only the command that is asked for gets its arguments.
+
+    Adding the arguments of `report` and `export` imports the kinds that they offer.
+    """
+    is_script = Path(sys.argv[0]).stem == "cplxnet"
+    parser = argparse.ArgumentParser(
+        prog="cplxnet" if is_script else "python -m cplxnet.auto",
+        description=(__doc__ or "").partition("\n")[0],
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"cplxnet {cplxnet.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    asked = next((word for word in words if word in COMMANDS), None)
+    for name, command in COMMANDS.items():
+        about = command.action.__doc__
+        own = commands.add_parser(name, help=about, description=about)
+        own.formatter_class = argparse.RawDescriptionHelpFormatter
+        if name == asked:
+            command.add_arguments(own)
+
+    return parser
+
+
+# ---------------------------------------------------------------------------------------------
+# run
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    from .runner.lock import TIMEOUT_S
+
+    add = parser.add_argument
+    add("path", type=Path, help="a manifest, or a folder of manifests")
+    add("--devices", nargs="+", default=["cpu"], metavar="DEVICE", help="cpu (default), cuda:0 ...")
+    add("--per-device", type=int, default=1, metavar="N", help="runs at a time on each (default 1)")
+    add("--cluster", dest="address", help="of a Dask scheduler: its workers do the runs")
+    add("--data", type=Path, default=Path("data"), help=DATA)
+    add("--retry-failed", action="store_true", help="also run what failed or diverged before")
+    add(
+        "--no-reuse",
+        dest="reuse",
+        action="store_false",
+        help="train stages that runs share once for each run",
+    )
+    add(
+        "--accept-changes",
+        action="store_true",
+        help="run on where a manifest has changed since its run was started",
+    )
+    add(
+        "--timeout",
+        dest="timeout_s",
+        type=_seconds,
+        default=TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"silence after which a run's process counts as gone (default {TIMEOUT_S:.0f})",
+    )
+
+
+def _seconds(text: str) -> float:
+    """A finite number of at least one second. With less, two commands would train one run."""
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds >= 1):
+        raise argparse.ArgumentTypeError(f"expected at least 1 second, got {text}; try 60")
+    return seconds
+
+
+def _run(path: Path, **options: Any) -> int:
+    """Run one manifest, or every manifest of a folder that is not done."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: expected a manifest or a folder of manifests, got nothing there"
+        )
+    if not path.is_dir():
+        return _run_manifest(path, **options)
+
+    from .sweep.run_many import run_many
+
+    outcomes = run_many(path, **options)
+    for outcome in outcomes:
+        reason = f" ({outcome.reason})" if outcome.reason else ""
+        print(f"{outcome.name}: {outcome.state}{reason}")
+
+    bad = [outcome for outcome in outcomes if outcome.state not in ("done", "skipped")]
+    if bad:
+        print(
+            f"{len(bad)} of {len(outcomes)} runs did not finish; "
+            "see traceback.txt in their folders",
+            file=sys.stderr,
+        )
+    if any(outcome.state in ("failed", "diverged") for outcome in bad):
+        print("what failed is run again with --retry-failed only", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _run_manifest(
+    path: Path,
+    *,
+    devices: list[str],
+    per_device: int,
+    address: str | None,
+    reuse: bool,
+    retry_failed: bool,
+    **options: Any,
+) -> int:
+    """Run one manifest; asking for it tries again what failed."""
+    if len(devices) > 1 or per_device > 1 or address:
+        raise ValueError(f"{path}: expected one device for one manifest; try a folder of manifests")
+
+    from .manifest.read import load
+    from .runner import lock
+    from .runner.reuse import neighbours
+    from .runner.run import run
+    from .train.loop import Diverged
+
+    folder = path.with_suffix("")
+    others = neighbours(path) if reuse else []
+    try:
+        run(load(path), folder, device=devices[0], reuse=others, **options)
+    except Diverged as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        return 1
+    except (lock.Held, lock.ClaimLost) as error:
+        print(f"not run: {error}", file=sys.stderr)
+        return 1
+
+    print(f"done: {folder / 'scores.json'}")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
+# status
+
+
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="a folder of manifests")
+
+
+def _status(path: Path) -> int:
+    """Show how far each run of a folder is."""
+    from .report import tables
+
+    print(tables.status(path).to_string())
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
+# report
+
+REPORT = """\
+report FOLDER            the table: a row per run and stage, then readings in words
+report KIND FOLDER...    a figure (PDF and PNG) with its data (CSV), of one folder or several
+
+{kinds}
+
+A folder that is still running is reported as far as it is; what is missing is named.
+"""
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    from .report.kinds import KINDS
+
+    kinds = [f"  {name:<11} {kind.__doc__}" for name, kind in KINDS.items()]
+    parser.description = REPORT.format(kinds="\n".join(kinds))
+    parser.usage = f"{parser.prog} [KIND] FOLDER [FOLDER ...] [options]"
+
+    add = parser.add_argument
+    add("words", nargs="+", metavar="[KIND] FOLDER", help="of manifests (./layers, if so named)")
+    add("--csv", type=Path, help="without a kind: also write the table to this file")
+    add("--out", type=Path, metavar="DIR", help="for the files (default: FIRST FOLDER/figures)")
+    add("--scorer", default="test", help="whose scores, as manifests name it (default: test)")
+    add("--data", type=Path, default=Path("data"), help=DATA)
+    add("--device", default="cpu", help="threshold: what scores and trains (default: cpu)")
+    add("--runs", nargs="+", metavar="RUN", help="threshold: of these alone (default: all)")
+    add(
+        "--at",
+        nargs="+",
+        type=float,
+        metavar="T",
+        help="threshold: on log alpha (default: -6 ... 6)",
+    )
+    add("--tune", action="store_true", help="threshold: also fine-tune again at each, in DIR")
+
+
+def _report(words: list[str], csv: Path | None, scorer: str, **options: Any) -> int:
+    """Report what runs have reached: a table, or a kind of figure with its data."""
+    from .report.kinds import KINDS, make
+
+    kind, *folders = words
+    if kind not in KINDS:
+        return _report_table(words, csv, scorer, ", ".join(KINDS))
+    if not folders:
+        raise ValueError(
+            f"expected folders of manifests after {kind!r}, got none; try report {kind} runs/demo"
+        )
+    if csv:
+        raise ValueError(
+            "expected --csv without a kind only: a kind writes its data beside its figure; "
+            "try --out"
+        )
+    if kind != "threshold" and (options["tune"] or options["at"] or options["runs"]):
+        raise ValueError(f"expected --at, --runs and --tune with the kind threshold, got {kind!r}")
+
+    import matplotlib
+
+    matplotlib.use("Agg")  # files only, wherever this runs
+    report = make(kind, folders, scorer=scorer, **options)
+    for line in [*report.sentences, *report.paths]:
+        print(line)
+    return 0
+
+
+def _report_table(words: list[str], csv: Path | None, scorer: str, kinds: str) -> int:
+    from .report import tables, text
+
+    folder, *others = words
+    if others:
+        raise ValueError(
+            f"expected a kind of report ({kinds}) before several folders, got {folder!r}"
+        )
+    if not Path(folder).exists() and "/" not in folder:
+        raise ValueError(
+            f"{folder}: expected a folder of manifests, or a kind ({kinds}) and folders"
+        )
+
+    table = tables.collect(folder)
+    print(tables.summary(table, scorer).to_string(index=False))
+    for sentence in text.readings(table, scorer):
+        print(sentence)
+    if csv:
+        table.to_csv(csv, index=False)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
+# page
+
+
+def _page_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", type=Path, help="a folder of manifests")
+    add("--into", type=Path, metavar="FILE", help="put the page between the marks in this file")
+    add("--scorer", default="test", help="whose scores, as manifests name it (default: test)")
+
+
+def _page(folder: Path, into: Path | None, scorer: str) -> int:
+    """Write a grid's results in Markdown: a table of groups, then numbered readings."""
+    from .report import text
+
+    if into:
+        text.insert(into, folder, scorer)
+    else:
+        print(text.markdown(folder, scorer), end="")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
+# export, transcribe
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    from .models import EXPORTS
+
+    add = parser.add_argument
+    add("run", type=Path, help="a run's folder, runs/demo/c2e-02-r0 say")
+    add("file", type=Path, help="the file to write")
+    add("--as", dest="kind", choices=EXPORTS, default="compact", help="default: compact")
+    add("--stage", help="of the manifest (default: the last)")
+    add("--raw-audio", action="store_true", help="ONNX that takes samples: the features are inside")
+
+
+def _export(run: Path, file: Path, **options: Any) -> int:
+    """Write the network of a run to a file for use elsewhere."""
+    from . import models
+
+    written = models.export(run, file, **options)
+    print(f"{options['kind']}: {written}, {written.stat().st_size:,} bytes")
+    return 0
+
+
+def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("audio", type=Path, help="any rate, any number of channels")
+    add(
+        "--model",
+        type=Path,
+        required=True,
+        help="a run's folder, snapshot, compact file or ONNX file",
+    )
+    add("--stage", help="of a run's folder (default: the last)")
+    add(
+        "--out",
+        type=Path,
+        help="the files' name without .csv and .mid (default: X.transcribed for X.wav)",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="also replace files that are no earlier transcription of the same recording",
+    )
+    add(
+        "--hop",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="samples at 11 kHz a frame (default 1024)",
+    )
+    add("--threshold", type=float, default=0.5, metavar="P", help="of a note (default 0.5)")
+
+
+def _transcribe(
+    audio: Path,
+    model: Path,
+    stage: str | None,
+    out: Path | None,
+    overwrite: bool,
+    **options: Any,
+) -> int:
+    """Turn a recording (WAV, FLAC, OGG, MP3, AIFF) into a piano roll (CSV) and notes (MIDI)."""
+    from cplxnet.musicnet.transcription.audio import (
+        default_stem,
+        transcribe_audio,
+        write_transcription,
+    )
+
+    from . import models
+
+    network, heard = models.load_deployed(model, stage=stage)
+    transcription = transcribe_audio(network, audio, **options, **heard)
+    for notice in transcription.notices:
+        print(notice, file=sys.stderr)
+
+    stem = out or default_stem(audio)
+    roll, midi = write_transcription(transcription, stem, overwrite=overwrite)
+    print(f"piano roll: {roll}, {len(transcription.times)} frames")
+    print(f"MIDI: {midi}, {len(transcription.notes)} notes")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
+# translate, equalise: what older systems left, kept beside the package
+
+
+@contextlib.contextmanager
+def _from_checkout() -> Iterator[None]:
+    """Say what to do if an import in the block finds no folder legacy/."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "legacy":
+            raise
+        raise ValueError(
+            "expected the folder legacy/ of a checkout, got none; run the command from there"
+        ) from error
+
+
+def _translate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("old", type=Path, help="a manifest, or a folder of them")
+    parser.add_argument("new", type=Path, help="the file, or the folder, to write")
+
+
+def _translate(old: Path, new: Path) -> int:
+    """Translate manifests of the older complex_paper system into those of this one."""
+    with _from_checkout():
+        from legacy import translate
+
+    if old.is_dir():
+        translated = translate.translate_folder(old, new)
+        notes = [note for own in translated.values() for note in own]
+        print(f"{len(translated)} manifests in {new}")
+    else:
+        _, notes = translate.translate_file(old, new)
+        print(f"manifest: {new}")
+
+    for note in dict.fromkeys(notes):
+        print(note)
+    return 0
+
+
+def _equalise_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", type=Path, help="a folder of finished runs with their snapshots")
+    add("into", type=Path, help="the folder to write; `run` goes on with it")
+    add("--at", nargs="+", type=float, default=[4, 20], metavar="TIMES", help="default: 4 20")
+    add("--data", type=Path, default=Path("data"), help=DATA)
+
+
+def _equalise(folder: Path, into: Path, **options: Any) -> int:
+    """Begin runs at equal compression from those of a folder under sum and mean (legacy/)."""
+    with _from_checkout():
+        from legacy.equalise import equalise
+
+    for name, manifest in equalise(folder, into, **options).items():
+        print(f"{into / name}: threshold {manifest.threshold:.4g}")
+    print(f"next: python -m cplxnet.auto run {into}")
+    return 0
+
+
+COMMANDS = {
+    "run": Command(_run_arguments, _run),
+    "status": Command(_status_arguments, _status),
+    "report": Command(_report_arguments, _report),
+    "page": Command(_page_arguments, _page),
+    "export": Command(_export_arguments, _export),
+    "transcribe": Command(_transcribe_arguments, _transcribe),
+    "translate": Command(_translate_arguments, _translate),
+    "equalise": Command(_equalise_arguments, _equalise),
+}
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, _on_signal)
-    signal.signal(signal.SIGTERM, _on_signal)  # what batch systems send before they kill
-    pd.set_option("display.width", 160)
-    sys.exit(main())
+    console()

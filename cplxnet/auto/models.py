@@ -1,6 +1,7 @@
-"""Networks from runs: loaded from a run's folder, written to a file for use elsewhere, read again from such files.
+"""Networks from runs: loaded from a run's folder, written to files for use elsewhere, read again.
 
-A run's network is built from the manifest in its folder; its weights are those of a stage's snapshot.
+A run's network is built from the manifest in its folder; its weights are those of a stage's
+snapshot.
 """
 
 from __future__ import annotations
@@ -31,21 +32,22 @@ EXPORTS = ("compact", "compact-float16", "onnx", "onnx-compact", "cplxmodule")
 _HOW_TO = "try auto.run(manifest, folder, again=True), which trains what is missing"
 
 
-# -- from a run's folder ----------------------------------------------------------------------------------------------
+# -- from a run's folder ---------------------------------------------------------------------------
 
 
 def load_model(folder: str | Path, stage: str | None = None) -> tuple[nn.Module, Manifest]:
-    """The network of a run as it was at the end of `stage`, in evaluation mode on the CPU, and the run's manifest.
+    """The network of a run at the end of a stage, in evaluation mode on the CPU, and the manifest.
 
-    Neither data nor the manifest's own file is needed: `config.json` in the folder has it. A variational network comes
-    back with its log_sigma2, a masked one with its masks.
+    Neither data nor the manifest's own file is needed: `config.json` in the folder has it. A
+    variational network comes back with its log_sigma2, a masked one with its masks.
 
     Args:
         folder: of a run, `runs/demo/c2e-02-r0` say.
         stage: its name in the manifest; None: the last of `stage_order`.
 
     Raises:
-        FileNotFoundError: no run in the folder, or no snapshot of that stage; the text says which there are.
+        FileNotFoundError: no run in the folder, or no snapshot of that stage; the text says which
+            there are.
         ValueError: no such stage, a damaged snapshot, or one of another network.
         ManifestError: an unreadable manifest.
     """
@@ -68,7 +70,8 @@ def load_model(folder: str | Path, stage: str | None = None) -> tuple[nn.Module,
         model.load_state_dict(snapshot["model"])
     except (KeyError, RuntimeError) as error:
         raise ValueError(
-            f"{path}: expected the weights of {manifest.stage(name).model.name}, got others: {error}"
+            f"{path}: expected the weights of {manifest.stage(name).model.name}, got others: "
+            f"{error}"
         ) from error
     return model.eval(), manifest
 
@@ -78,14 +81,14 @@ def read_manifest(folder: str | Path) -> Manifest:
     run = RunFolder(folder)
     if "manifest" not in run.config:
         raise FileNotFoundError(
-            f"expected a run's folder with config.json at {run.path}, got none; try the folder of one run, "
-            "runs/demo/c2e-02-r0 say"
+            f"expected a run's folder with config.json at {run.path}, got none; try the folder of "
+            "one run, runs/demo/c2e-02-r0 say"
         )
     return parse(run.config["manifest"], source=run.path / "config.json")
 
 
 def heard(manifest: Manifest) -> dict[str, Any]:
-    """What the network hears: `window` in samples, and `kind`, `cplx` and `shift` of its features."""
+    """What the network hears: `window` in samples; `kind`, `cplx` and `shift` of its features."""
     first = manifest.stage(manifest.stage_order[0])
     window = manifest.datasets[manifest.feeds[first.feed].dataset].window
     return {"window": window, **manifest.features.model_dump()}
@@ -94,7 +97,8 @@ def heard(manifest: Manifest) -> dict[str, Any]:
 def build(manifest: Manifest, stage: Stage) -> nn.Module:
     """The network of a stage with weights of no meaning yet, on the CPU, from the manifest alone.
 
-    Its input has the shape of the features of a window of silence. The global random numbers are left as they were.
+    Its input has the shape of the features of a window of silence. The global random numbers are
+    left as they were.
     """
     task = tasks.TASKS[manifest.task]
     options = heard(manifest)
@@ -104,11 +108,14 @@ def build(manifest: Manifest, stage: Stage) -> nn.Module:
         return task.build(stage.model.name, example, **stage.model.kwargs)
 
 
-# -- in files for use elsewhere ---------------------------------------------------------------------------------------
+# -- in files for use elsewhere --------------------------------------------------------------------
 
 
 class Deployed(NamedTuple):
-    """A network as a function of features, and what it hears: `window`, `rate_hz`, `kind`, `cplx`, `shift`."""
+    """A network as a function of features, and what it hears.
+
+    That is `window` (samples), `rate_hz`, and `kind`, `cplx` and `shift` of its features.
+    """
 
     network: Callable[[Tensor], Tensor]
     heard: dict[str, Any]
@@ -146,7 +153,8 @@ def load_deployed(path: str | Path, *, stage: str | None = None) -> Deployed:
     small = cplx.load_compact(path)
     if HEARD not in small.metadata:
         raise ValueError(
-            f"{path}: expected what the network hears in its metadata, got none; try `python -m cplxnet.auto export`"
+            f"{path}: expected what the network hears in its metadata, got none; try "
+            "`python -m cplxnet.auto export`"
         )
     return Deployed(small, json.loads(small.metadata[HEARD]))
 
@@ -173,13 +181,15 @@ def export(
     Args:
         folder: of the run.
         path: of the file.
-        kind: "compact" (`nn.save_compact`), "compact-float16", "onnx", "onnx-compact", or "cplxmodule": a state dict in
-            that library's layout, which `torch.load(path, weights_only=True)` reads.
+        kind: "compact" (`nn.save_compact`), "compact-float16", "onnx", "onnx-compact", or
+            "cplxmodule": a state dict in that library's layout, which `torch.load(path,
+            weights_only=True)` reads.
         stage: its name; None: the last.
         raw_audio: of ONNX, the features inside.
 
     Raises:
-        ValueError: another kind, or raw_audio of a kind that is not ONNX. Otherwise as `load_model`.
+        ValueError: another kind, or raw_audio of a kind that is not ONNX. Otherwise as
+            `load_model`.
     """
     if kind not in EXPORTS or (raw_audio and not kind.startswith("onnx")):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Progress bars: widgets in a live notebook, text on a terminal and in notebooks run by a command."""
+"""Progress bars: widgets in a live notebook, text on a terminal and where a command runs one."""
 
 import functools
 import os
@@ -20,8 +20,9 @@ def _terminal(path: str) -> TextIO:
 def bar(*args: Any, **options: Any) -> tqdm:
     """A tqdm bar with this package's settings; arguments as of tqdm.
 
-    The environment variable CPLXNET_PROGRESS asks for another kind: text (also in a notebook), off, or the path of a
-    file or terminal to draw on, so that a notebook run by a command shows its bars there and keeps none.
+    The environment variable CPLXNET_PROGRESS asks for another kind: text (also in a notebook), off,
+    or the path of a file or terminal to draw on, so that a notebook run by a command shows its bars
+    there and keeps none.
 
     Raises:
         ValueError: another value of CPLXNET_PROGRESS.
@@ -40,7 +41,7 @@ def bar(*args: Any, **options: Any) -> tqdm:
 
 
 def say(text: str) -> None:
-    """A line on the terminal that leaves the bars whole; nothing for an empty text or where bars are off."""
+    """Print a line that leaves the bars whole; nothing if it is empty or bars are off."""
     if text and os.environ.get("CPLXNET_PROGRESS") != "off":
         tqdm.write(text, file=sys.stderr)
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from cplxnet.auto.report.style import COLOURS, MARKERS
+from cplxnet.auto.report import style
 from cplxnet.musicnet import MusicNet
 
 from . import report
@@ -135,20 +135,21 @@ def logarithm(found: Growth, quantity: str) -> tuple[float, float]:
     return float(b), float(1 - np.sum((y - a - b * x) ** 2) / np.sum((y - y.mean()) ** 2))
 
 
+@style.styled
 def chart(found: Sequence[Growth]) -> Figure:
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    figure = Figure(figsize=(11, 7.5))
     for ax, growth in zip(figure.subplots(2, 2).flat, found, strict=True):
         for k, (quantity, seconds) in enumerate(growth.seconds.items()):
+            colour, marker = style.of(k)
             label = f"{quantity} (exponent {growth.slope(quantity):.2f})"
             milliseconds = [1000 * value for value in seconds]
-            ax.loglog(growth.sizes, milliseconds, color=COLOURS[k], marker=MARKERS[k], label=label)
+            ax.loglog(growth.sizes, milliseconds, color=colour, marker=marker, label=label)
         ax.set(xlabel=growth.variable, ylabel="time (ms)")
         ax.set_xticks(growth.sizes, [f"{size:,}" for size in growth.sizes], minor=False)
         ax.minorticks_off()
-        ax.grid(alpha=0.3)
         low, high = ax.get_ylim()
         ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
-        ax.legend(loc="upper left", fontsize=9, frameon=False)
+        ax.legend(loc="upper left")
     return figure
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cplxnet.auto.report import page
+from cplxnet.auto.report.text import put
 
 from .agreement import Row
 from .steps import OURS
@@ -70,4 +70,4 @@ def write(text: str, path: Path = README, *, section: str = "measured") -> None:
         f"<!-- {section}: begin ({WRITERS[section]} writes what is between) -->",
         f"<!-- {section}: end -->",
     )
-    page.put(path, begin, end, text)
+    put(path, begin, end, text)

@@ -1,7 +1,9 @@
-"""Runners as processes of their own, forked once all is imported: `python runners.py race|kill FOLDER DATA THREADS`.
+"""Runners as processes of their own, forked once all is imported: `python runners.py race|kill
+FOLDER DATA THREADS`.
 
-race: two of them on one folder at the same time. kill: one after another, each killed with SIGKILL at a random moment,
-until at least 20 were; then one to the end. What they train is logged in FOLDER/log.txt: a line an epoch.
+race: two of them on one folder at the same time. kill: one after another, each killed with SIGKILL
+at a random moment, until at least 20 were; then one to the end. What they train is logged in
+FOLDER/log.txt: a line an epoch.
 """
 
 import os
@@ -56,7 +58,9 @@ def race(folder: Path, data: Path) -> list[int]:
 
 
 def kill(folder: Path, data: Path) -> list[int]:
-    """As many kills as asked for hit before the end: the moments are drawn from less than a run takes."""
+    """As many kills as asked for hit before the end: the moments are drawn from less than a run
+    takes.
+    """
     codes: list[int] = []
     moments = random.Random(2026)
     while codes.count(-signal.SIGKILL) < N_KILLS and 0 not in codes:

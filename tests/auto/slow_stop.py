@@ -1,4 +1,5 @@
-"""`python slow_stop.py run FOLDER ...`: the command, which on Ctrl-C says so and then stops slowly, as on a disk that
+"""`python slow_stop.py run FOLDER ...`: the command, which on Ctrl-C says so and then stops slowly,
+as on a disk that
 hangs; for tests of a second Ctrl-C."""
 
 import runpy

@@ -1,4 +1,6 @@
-"""A three-stage experiment of a second on the corpus of `tiny_corpus`, and what the tests of runs share."""
+"""A three-stage experiment of a second on the corpus of `tiny_corpus`, and what the tests of runs
+share.
+"""
 
 import copy
 import functools
@@ -128,13 +130,9 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
         return [text for key in a for text in differences(a[key], b[key], f"{where}/{key}")]
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
         n_unequal = int((a != b).sum())
-        return (
-            [
-                f"{where}: {n_unequal} of {a.numel()} by up to {(a.double() - b.double()).abs().max():.3g}"
-            ]
-            if n_unequal
-            else []
-        )
+        largest = (a.double() - b.double()).abs().max() if n_unequal else 0.0
+        text = f"{where}: {n_unequal} of {a.numel()} by up to {largest:.3g}"
+        return [text] if n_unequal else []
     return (
         []
         if a is b or (not isinstance(a, torch.Tensor) and a == b)

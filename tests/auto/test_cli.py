@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from small import C, read, small
 
-from cplxnet.auto import commands, models, report, report_command
-from cplxnet.auto.__main__ import main
+import cplxnet
+from cplxnet import auto
+from cplxnet.auto import report
+from cplxnet.auto.__main__ import COMMANDS, main
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.runner.trainer import Trainer
@@ -23,9 +25,75 @@ def _no_bars(monkeypatch):
     monkeypatch.setenv("CPLXNET_PROGRESS", "off")
 
 
-def test_the_names_that_the_parsers_offer_without_heavy_imports_are_those_that_there_are():
-    assert tuple(report.KINDS) == report_command.WHICH
-    assert commands._EXPORTS == models.EXPORTS
+LIGHT = """
+import contextlib, sys
+from cplxnet.auto.__main__ import main
+with contextlib.suppress(SystemExit):
+    assert main(sys.argv[1:]) == 0
+heavy = {"torch", "matplotlib", "distributed", "scipy", "sklearn", "onnxruntime", "h5py"}
+print("imported:", *sorted(heavy & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--help"], "status"),
+        (["--version"], f"cplxnet {cplxnet.__version__}"),
+        (["status", "--help"], "how far"),
+        (["status", "runs/reference"], "fine-tune"),
+    ],
+)
+def test_help_and_status_import_nothing_heavy(arguments, shown):
+    command = [sys.executable, "-c", LIGHT, *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert shown in result.stdout and result.stdout.endswith("imported:\n"), result.stderr
+
+
+def test_import_of_the_package_is_light():
+    code = "import sys, cplxnet.auto; print({'torch', 'matplotlib', 'pandas'} & sys.modules.keys())"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "set()\n", result.stderr
+
+
+def test_every_name_of_the_package_is_there():
+    for name in dir(auto):
+        assert getattr(auto, name) is not None
+    assert auto.run_many.__name__ == "run_many" and auto.reports.make.__name__ == "make"
+    with pytest.raises(AttributeError, match=r"'cplxnet\.auto' has no attribute 'walk'"):
+        _ = auto.walk
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help(command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert exit.value.code == 0 and f"usage: python -m cplxnet.auto {command}" in shown
+
+
+def test_the_help_of_report_names_every_kind(capsys):
+    with pytest.raises(SystemExit):
+        main(["report", "--help"])
+    shown = capsys.readouterr().out
+    for name, kind in report.KINDS.items():
+        assert f"  {name}" in shown and kind.__doc__ in shown
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "0.5", "nan", "inf", "a minute"])
+def test_a_timeout_is_a_finite_number_of_at_least_a_second(seconds, tmp_path, capsys):
+    grid.write(tmp_path, {"one": small()})
+    with pytest.raises(SystemExit) as exit:
+        main(["run", str(tmp_path), f"--timeout={seconds}"])
+    assert exit.value.code == 2 and "argument --timeout: " in capsys.readouterr().err
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    grid.write(tmp_path, {f"r{seed}": small({"seed": seed}) for seed in range(3)})
+    command = f"{sys.executable} -m cplxnet.auto status {tmp_path} | true"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert result.stderr == ""
 
 
 def test_a_folder_as_people_run_it(tiny_corpus, tmp_path):

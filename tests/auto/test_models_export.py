@@ -12,7 +12,7 @@ from small import quick, small
 
 from cplxnet import nn
 from cplxnet.auto import __main__ as command
-from cplxnet.auto import commands, load_model, models
+from cplxnet.auto import load_model, models
 from cplxnet.musicnet.resample import resample
 from cplxnet.musicnet.transcription.midi import notes_of
 from cplxnet.musicnet.transcription.windows import transcribe
@@ -186,9 +186,6 @@ def test_a_compact_file_that_does_not_say_what_it_hears(run: Path, tmp_path: Pat
 def test_the_commands_know_every_kind(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert (
-        commands._EXPORTS == models.EXPORTS
-    )  # written twice, so that no other command loads onnxruntime
     assert command.main(["export", str(run), str(tmp_path / "net.onnx"), "--as", "onnx"]) == 0
     assert "net.onnx" in capsys.readouterr().out
     with pytest.raises(ValueError, match="raw_audio with ONNX only, got 'compact'"):

@@ -15,11 +15,11 @@ from cplxnet import auto, nn
 from cplxnet.auto import __main__ as command
 from cplxnet.auto.manifest import experiments, grid
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.report import remask
+from cplxnet.auto.report.threshold import remask
 from cplxnet.auto.runner import stages
 from cplxnet.musicnet import features
 from cplxnet.musicnet.networks import build
-from legacy import averaged_kl, reductions
+from legacy import averaged_kl, equalise, reductions
 
 FIELDS = ("real", "complex")
 LEGACY = Path(__file__).parents[2] / "legacy"
@@ -136,14 +136,14 @@ def test_threshold_gives_the_compression_that_trying_all_finds(
     model = torch.nn.Sequential(layer, torch.nn.BatchNorm1d(20))
     tried = {float(t): nn.compression(model, float(t)) for t in layer.log_alpha.detach().flatten()}
     best = max(found for found in tried.values() if found <= asked)
-    assert nn.compression(model, remask.threshold_for(model, asked)) == best
+    assert nn.compression(model, equalise.threshold_for(model, asked)) == best
     assert best > 0.9 * asked
 
 
 @pytest.mark.parametrize("asked", [0.5, 1.0, 1e6])
 def test_a_compression_out_of_reach_is_refused(asked: float) -> None:
     with pytest.raises(ValueError, match=r"expected a compression between 1 and 29\.52, got"):
-        remask.threshold_for(nn.CplxLinearVD(30, 20), asked)  # (620)/(20 + 2/2)...
+        equalise.threshold_for(nn.CplxLinearVD(30, 20), asked)  # (620)/(20 + 2/2)...
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_remasked_run_is_to_the_bit_the_run_with_that_threshold(
 ) -> None:
     manifest = small(MOVING | {C: 1.0, "threshold": 1.5, "name": "other"})
     scores = quick(manifest, tmp_path / "whole", tiny_corpus)
-    assert remask.remask(at_default, manifest, tmp_path / "again", data=tiny_corpus) == [
+    assert remask(at_default, manifest, tmp_path / "again", data=tiny_corpus) == [
         "dense",
         "sparsify",
     ]
@@ -181,13 +181,13 @@ def test_remask_refuses_other_settings_and_other_data(
     at_default: Path, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="differs in name and threshold only"):
-        remask.remask(at_default, small(MOVING | {C: 2.0}), tmp_path / "a", data=tiny_corpus)
+        remask(at_default, small(MOVING | {C: 2.0}), tmp_path / "a", data=tiny_corpus)
     (tmp_path / "data").mkdir()
     for split, other in (("train", "valid"), ("valid", "test"), ("test", "train")):
         target = tmp_path / "data" / f"musicnet_11khz_{split}.h5"
         target.write_bytes((tiny_corpus / f"musicnet_11khz_{other}.h5").read_bytes())
     with pytest.raises(ValueError, match="expected stage dense trained on the data"):
-        remask.remask(at_default, small(MOVING | {C: 1.0}), tmp_path / "a", data=tmp_path / "data")
+        remask(at_default, small(MOVING | {C: 1.0}), tmp_path / "a", data=tmp_path / "data")
     assert not (tmp_path / "a").exists()
 
 
@@ -217,7 +217,7 @@ def test_a_folder_without_both_reductions_is_refused(at_default: Path, tmp_path:
     grid.write(tmp_path, {"run": small(MOVING | {C: 1.0})})
     (tmp_path / "run").symlink_to(at_default)
     with pytest.raises(ValueError, match="expected runs under sum and under mean, got"):
-        remask.equalise(tmp_path, tmp_path / "equal")
+        equalise.equalise(tmp_path, tmp_path / "equal")
 
 
 @pytest.mark.filterwarnings(

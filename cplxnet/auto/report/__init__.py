@@ -1,31 +1,40 @@
-"""What runs have reached: tables, and kind by kind a table, a figure and sentences, of one folder of runs or several.
+"""What runs have reached: tables, and kind by kind a figure with its data and sentences.
 
-`make(kind, folders)` makes a report of a kind and writes it; each kind is a file here with `rows` (its table) and
-`figure`.
+`make(kind, folders)` makes a report of a kind and writes it; `kinds.KINDS` names them all.
 """
 
+import pkgutil
 from typing import Any
 
-from . import page, plots
-from .folders import gather, methods, missing
 from .tables import (
     STATUS,
     aggregate,
     collect,
     form,
+    gather,
     history,
     layers,
+    methods,
     of_run,
-    readings,
     runs,
     status,
     summary,
 )
+from .text import missing, readings
+
+_DRAWING = {  # these load matplotlib, so they load when first used
+    "KINDS": "cplxnet.auto.report.kinds:KINDS",
+    "Report": "cplxnet.auto.report.request:Report",
+    "learning_curves": "cplxnet.auto.report.curves:learning_curves",
+    "make": "cplxnet.auto.report.kinds:make",
+    # older names, which people's notebooks use
+    "page": "cplxnet.auto.report.text",
+    "plots": "cplxnet.auto.report.curves",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("KINDS", "Made", "make"):  # load every kind of report: only for whoever makes one
-        from . import kinds
+    if name not in _DRAWING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-        return getattr(kinds, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return pkgutil.resolve_name(_DRAWING[name])

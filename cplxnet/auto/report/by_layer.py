@@ -1,82 +1,80 @@
-"""Sparsity of every layer, one line for each value of C, a panel for each method."""
+"""Sparsity of every layer, a line for each value of C, a panel for each method."""
 
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 
-from . import plots, tables
-from .folders import Lacking, by_method, methods
+from . import style, tables
+from .request import Report, Request
+from .tables import Lacking, by_method
+
+
+def report(request: Request) -> Report:
+    """sparsity of every layer, a line for each C"""
+    layers = rows(*request.folders)
+    return Report(figure(layers), layers)
 
 
 def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
-    """A row a run and layer: folder, run, method, C, seed, layer, n_par and n_zero (real numbers), sparsity.
+    """A row a run and layer.
 
-    Raises ValueError where no run is through with the stage.
+    Returns:
+        Columns folder, run, method, C, seed, layer, n_par and n_zero (real numbers), sparsity.
+
+    Raises:
+        Lacking: no run is through with the stage.
     """
-    manifests = {
-        f"{folder}/{name}": one for folder in folders for name, one in grid.read(folder).items()
-    }
-    labels, found = methods(manifests), []
-    for folder in dict.fromkeys(map(str, folders)):
-        for row in tables.layers(folder).to_dict("records"):
-            if row["stage"] == stage:
-                run = f"{folder}/{row['run']}"
-                own = {
-                    "method": labels[run],
-                    C: grid.value(manifests[run], C),
-                    "seed": manifests[run].seed,
-                }
-                counts = {key: row[key] for key in ("layer", "n_par", "n_zero", "sparsity")}
-                found.append({"folder": folder, "run": row["run"], **own, **counts})
-    if not found:
+    everything = tables.every_run(folders)
+    counts = ("layer", "n_par", "n_zero", "sparsity")
+    layers = [
+        everything[folder, row["run"]].columns | {name: row[name] for name in counts}
+        for folder in dict.fromkeys(map(str, folders))
+        for row in tables.layers(folder).to_dict("records")
+        if row["stage"] == stage
+    ]
+    if not layers:
         raise Lacking(
-            f"expected runs through with {stage!r}, got none; try again when one is, or run the folder"
+            f"expected runs through with {stage!r}, got none; "
+            "try again when one is, or run the folder"
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(layers)
 
 
-def figure(found: pd.DataFrame, *, label: str = "C") -> Figure:
-    """Share of irrelevant weights in every layer that has any, from the input on; replicates are averaged.
+@style.styled
+def figure(layers: pd.DataFrame, *, label: str = "C") -> Figure:
+    """Share of irrelevant weights in every layer that has any, from the input on.
 
-    found: of `rows`. Raises ValueError where no layer has a zero.
+    Replicates are averaged.
+
+    Args:
+        layers: of `rows`.
+        label: of C in the legend.
+
+    Raises:
+        Lacking: no layer has a zero.
     """
-    found = found.assign(method="") if "method" not in found else found
-    found = found[found.groupby("layer")["n_zero"].transform("max") > 0]
-    if found.empty:
+    if "method" not in layers:
+        layers = layers.assign(method="")
+    layers = layers[layers.groupby("layer")["n_zero"].transform("max") > 0]
+    if layers.empty:
         raise Lacking("expected runs with irrelevant weights, got none; try a larger C")
-    panels, norm = by_method(found), plots.log_norm(found[C])
-    drawn, axes = plt.subplots(
-        len(panels),
-        1,
-        figsize=(7, 1 + 3.5 * len(panels)),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for one, (method, group) in zip(axes.flat, panels, strict=True):
-        _lines(one, group, norm, label)
-        one.set(ylabel="irrelevant weights, percent", ylim=(-3, 103), title=method)
-        one.legend(frameon=False, fontsize=9)
-        one.grid(alpha=0.25)
-    axes.flat[-1].set_xlabel("layer, from the input on")
+
+    panels = by_method(layers)
+    colour_of = style.colours_of_c(layers[C])
+    size = (7, 1 + 3.5 * len(panels))
+    drawn, all_axes = plt.subplots(len(panels), 1, figsize=size, sharex=True, squeeze=False)
+
+    for axes, (method, group) in zip(all_axes.flat, panels, strict=True):
+        names = list(dict.fromkeys(group["layer"]))
+        for c, replicates in group.groupby(C):
+            means = 100 * replicates.groupby("layer")["sparsity"].mean().reindex(names)
+            axes.plot(names, means, "o-", color=colour_of(c), label=f"{label} = {c:g}")
+        axes.set(ylabel="irrelevant weights, percent", ylim=(-3, 103), title=method)
+        axes.legend()
+
+    all_axes.flat[-1].set_xlabel("layer, from the input on")
     return drawn
-
-
-def _lines(axes: Axes, group: pd.DataFrame, norm: LogNorm, label: str) -> None:
-    names = list(dict.fromkeys(group["layer"]))
-    for value, replicates in group.groupby(C):
-        means = 100 * replicates.groupby("layer")["sparsity"].mean().reindex(names)
-        axes.plot(
-            names,
-            means,
-            "o-",
-            color=plt.get_cmap(plots.COLOURS)(norm(value)),
-            label=f"{label} = {value:g}",
-        )

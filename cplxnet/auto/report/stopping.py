@@ -7,61 +7,55 @@ from matplotlib.ticker import MaxNLocator
 
 from cplxnet.auto.manifest.experiments import C
 
-from . import plots, style
-from .folders import by_method, chosen
+from . import style
+from .request import Report, Request
+from .tables import by_method, of_scorer
+
+
+def report(request: Request) -> Report:
+    """the epoch at which fine-tuning stopped, against compression"""
+    runs = rows(request.table(), scorer=request.scorer)
+
+    early = runs[runs["stopped_early"].astype(bool)]
+    sentence = f"{len(early)} of {len(runs)} runs stopped fine-tuning early"
+    if len(early):
+        sentence += f", after {early['epochs'].min()} to {early['epochs'].max()} epochs"
+    return Report(figure(runs), runs, [f"{sentence}."])
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
-    """A row a fine-tuned run: folder, run, method, C, seed, compression, epochs, n_epochs (planned), stopped_early.
+    """A row a fine-tuned run of a table of `tables.gather`.
 
-    table: of `gather`.
+    Returns:
+        Columns folder, run, method, C, seed, compression, epochs, n_epochs (planned) and
+        stopped_early.
     """
-    tuned = chosen(table, scorer, "fine-tune")
-    columns = [
-        "folder",
-        "run",
-        "method",
-        C,
-        "seed",
-        "compression",
-        "epochs",
-        "n_epochs",
-        "stopped_early",
-    ]
-    return tuned[columns].astype({"compression": float})
+    about = ["folder", "run", "method", C, "seed"]
+    course = ["compression", "epochs", "n_epochs", "stopped_early"]
+    return of_scorer(table, scorer, "fine-tune")[about + course].astype({"compression": float})
 
 
-def figure(found: pd.DataFrame) -> Figure:
-    """Filled: stopped early; hollow: trained to the end of its schedule, which is the dotted line."""
-    drawn, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for n_epochs in sorted(set(found["n_epochs"])):
+@style.styled
+def figure(runs: pd.DataFrame) -> Figure:
+    """Filled: stopped early. Hollow: trained to the end of the schedule, the dotted line."""
+    drawn, axes = plt.subplots(figsize=(7, 4))
+    for n_epochs in sorted(set(runs["n_epochs"])):
         axes.axhline(n_epochs, color="0.5", ls=":", lw=1)
-    for index, (method, group) in enumerate(by_method(found)):
+
+    for index, (method, group) in enumerate(by_method(runs)):
         colour, marker = style.of(index)
-        for stopped, runs in group.groupby("stopped_early"):
-            face, said = (colour, "stopped early") if stopped else ("white", "whole schedule")
-            label = f"{method}, {said}".removeprefix(", ")
+        for early, ends in group.groupby("stopped_early"):
+            face = colour if early else "white"
+            label = f"{method}, {'stopped early' if early else 'whole schedule'}"
+            label = label.removeprefix(", ")
             axes.plot(
-                runs["compression"], runs["epochs"], marker, mfc=face, mec=colour, label=label
+                ends["compression"], ends["epochs"], marker, mfc=face, mec=colour, label=label
             )
-    axes.set(
-        xscale="log", xlabel="compression, times fewer real numbers", ylabel="epochs of fine-tuning"
-    )
-    axes.set_ylim(0, 1.1 * max(found["n_epochs"]))
+
+    axes.set(xscale="log", xlabel=style.TIMES, ylabel="epochs of fine-tuning")
+    axes.set_ylim(0, 1.1 * max(runs["n_epochs"]))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.1)
-    plots.plain_log(axes)
-    axes.legend(frameon=False, fontsize=9)
-    axes.grid(alpha=0.25)
+    style.plain_log(axes)
+    axes.legend()
     return drawn
-
-
-def sentences(found: pd.DataFrame) -> list[str]:
-    """How many stopped early, and when."""
-    early = found[found["stopped_early"].astype(bool)]
-    text = f"{len(early)} of {len(found)} runs stopped fine-tuning early"
-    return [
-        f"{text}, after {early['epochs'].min()} to {early['epochs'].max()} epochs."
-        if len(early)
-        else f"{text}."
-    ]

@@ -1,31 +1,59 @@
-"""Runs re-masked at other thresholds on log alpha from their sparsify snapshots, with and without fine-tuning again.
+"""Runs masked at other thresholds on log alpha, without and with fine-tuning again.
 
-Nothing before the masks is trained again: without fine-tuning the posterior means are masked and scored; with it, the
-runner goes on from the old stages under a manifest of another threshold (see `remask`), in a folder of its own.
+What is trained before the first mask does not depend on the threshold. Without fine-tuning, the
+posterior means of the sparsify snapshot are masked and scored. With it, the earlier stages are
+copied under the keys of a manifest with another threshold, and the runner goes on from there, in a
+folder of its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import nn
 
+from cplxnet import files
 from cplxnet import nn as cplx
+from cplxnet.auto import tasks
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.models import load_model
+from cplxnet.auto.models import load_model, read_manifest
 from cplxnet.auto.progress import bar
+from cplxnet.auto.runner import stages
 from cplxnet.auto.runner.components import Components
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.sweep.run_many import run_many
+from cplxnet.auto.train.loop import predict
 
-from . import plots, style, tables
-from .folders import Lacking, by_method, methods
-from .remask import SPARSIFY, TUNE, remask, score_at
+from . import style, tables
+from .request import Report, Request
+from .tables import Lacking, Run, by_method
 
+SPARSIFY = "sparsify"
+TUNE = "fine-tune"
 THRESHOLDS = tuple(range(-6, 7))  # of log alpha
+
+
+def report(request: Request) -> Report:
+    """every run masked at other thresholds, from its snapshot; --tune: fine-tuned again"""
+    where = {"data": request.data, "device": request.device}
+    how = {
+        "runs": request.runs,
+        "at": THRESHOLDS if request.at is None else request.at,
+        "scorer": request.scorer,
+    }
+    masked = scan(request.folders, **how, **where)  # type: ignore[arg-type]
+    if request.tune:
+        into = request.out / "threshold-runs"
+        tuned = tune(request.folders, into, **how, **where)  # type: ignore[arg-type]
+        masked = pd.DataFrame([*masked.to_dict("records"), *tuned.to_dict("records")])
+
+    lacking = without_snapshot(request.folders, request.runs)
+    return Report(figure(masked, scorer=request.scorer), masked, lacking)
 
 
 def scan(
@@ -37,81 +65,42 @@ def scan(
     data: str | Path = "data",
     device: str = "cpu",
 ) -> pd.DataFrame:
-    """Average precision and compression of every run with a sparsify snapshot, masked at each threshold; no training.
+    """Score every run with a sparsify snapshot, masked at each threshold; nothing is trained.
 
-    runs: the names of those to be masked; None: all. Columns: folder, run, method, C, seed, threshold, compression,
-    average_precision, tuned (False).
+    Args:
+        folders: of manifests and runs.
+        runs: the names of those to be masked; None: all.
+        at: thresholds on log alpha.
+        scorer: whose scores.
+        data: the folder of the data files.
+        device: what scores.
 
-    Raises ValueError where no run has a snapshot; FileNotFoundError where the data is not there.
+    Returns:
+        Columns folder, run, method, C, seed, threshold, compression, average_precision and tuned
+        (False).
+
+    Raises:
+        Lacking: no run has a snapshot.
+        FileNotFoundError: the data is not there.
     """
-    found, rows = snapshots(folders, runs), []
-    labels = methods({f"{folder}/{run}": one for (folder, run), one in found.items()})
-    with bar(total=len(found) * len(at), desc="thresholds", unit="score") as shown:
-        for (folder, run), manifest in found.items():
-            model = load_model(Path(folder) / run, SPARSIFY)[0].to(device)
-            materials = Components(manifest, device=device, data=Path(data))
-            own: dict[str, object] = {
-                "folder": folder,
-                "run": run,
-                "method": labels[f"{folder}/{run}"],
-            }
-            own |= {C: grid.value(manifest, C), "seed": manifest.seed}
+    chosen = snapshots(folders, runs)
+    rows = []
+    with bar(total=len(chosen) * len(at), desc="thresholds", unit="score") as shown:
+        for run in chosen:
+            model = load_model(run.files.path, SPARSIFY)[0].to(device)
+            components = Components(run.manifest, device=device, data=Path(data))
             for threshold in at:
-                score = score_at(model, manifest, materials, threshold=threshold, scorer=scorer)
-                compression = cplx.compression(model, threshold)
-                row = {
+                result = {
                     "threshold": float(threshold),
-                    "compression": compression,
-                    "average_precision": score,
+                    "compression": cplx.compression(model, threshold),
+                    "average_precision": score_at(
+                        model, run.manifest, components, threshold=threshold, scorer=scorer
+                    ),
+                    "tuned": False,
                 }
-                rows.append(own | row | {"tuned": False})
+                rows.append(run.columns | result)
                 shown.update()
     return pd.DataFrame(rows)
-
-
-def snapshots(
-    folders: Iterable[str | Path], runs: Sequence[str] | None = None
-) -> dict[tuple[str, str], Manifest]:
-    """(folder, run) -> manifest, of the runs with a snapshot of the stage before the masks.
-
-    Raises ValueError, naming what is looked for, where there is none.
-    """
-    found = {}
-    for folder in dict.fromkeys(map(str, folders)):
-        for run, manifest in _asked(folder, runs).items():
-            order = manifest.stage_order
-            snapshot = SPARSIFY in order and TUNE in order and order.index(SPARSIFY)
-            if (
-                snapshot is not False
-                and RunFolder(Path(folder) / run).snapshot(snapshot, SPARSIFY).is_file()
-            ):
-                found[folder, run] = manifest
-    if not found:
-        raise Lacking(
-            f"expected runs with a snapshot of {SPARSIFY} (1-{SPARSIFY}.pt), got none in "
-            f"{', '.join(map(str, folders))}{'' if runs is None else ' named ' + ', '.join(runs)}; "
-            "snapshots are not committed: try to run the folder"
-        )
-    return found
-
-
-def _asked(folder: str, runs: Sequence[str] | None) -> dict[str, Manifest]:
-    """The manifests of a folder, or those of the runs asked for."""
-    return {name: one for name, one in grid.read(folder).items() if runs is None or name in runs}
-
-
-def without_snapshot(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> list[str]:
-    """A sentence that names the runs whose snapshots are not there."""
-    there = {(folder, run) for folder, run in snapshots(folders, runs)}
-    lacking = [
-        f"{folder}/{run}"
-        for folder in map(str, folders)
-        for run in _asked(folder, runs)
-        if (folder, run) not in there
-    ]
-    return (
-        [f"No snapshot of {SPARSIFY}, so not re-masked: {', '.join(lacking)}."] if lacking else []
-    )
 
 
 def tune(
@@ -124,71 +113,219 @@ def tune(
     data: str | Path = "data",
     device: str = "cpu",
 ) -> pd.DataFrame:
-    """The same with fine-tuning again: a manifest and a run in `into` for each run and threshold, as `run` makes them.
+    """`scan` with fine-tuning again: a manifest and a run in `into` for each run and threshold.
 
-    What is done is not done again, so the same call goes on with what was cut off. Columns as of `scan`, tuned True.
-    Each run takes as much disk as the one it is made from.
+    The same call goes on with what was cut off. Each run takes as much disk as the one it is made
+    from.
+
+    Returns:
+        Columns as of `scan`, tuned True.
     """
-    found = snapshots(folders, runs)
-    labels = methods({f"{folder}/{run}": one for (folder, run), one in found.items()})
-    made: dict[str, Manifest] = {}
-    about: dict[str, dict[str, object]] = {}
-    for (folder, run), manifest in found.items():
+    manifests: dict[str, Manifest] = {}
+    columns: dict[str, dict[str, Any]] = {}
+    for run in snapshots(folders, runs):
         for threshold in at:
-            label = f"{Path(folder).name}-{run}-t{threshold:g}"
-            changes = {
-                "name": f"{manifest.name} threshold {threshold:g}",
-                "threshold": float(threshold),
-            }
-            made[label] = grid.edit(manifest, changes)
-            own = {
-                "folder": folder,
-                "run": run,
-                "method": labels[f"{folder}/{run}"],
-                C: grid.value(manifest, C),
-            }
-            about[label] = own | {"seed": manifest.seed, "threshold": float(threshold)}
-            if RunFolder(Path(into) / label).scores is None:
-                remask(
-                    Path(folder) / run, made[label], Path(into) / label, data=data, device=device
-                )
-    grid.write(into, made, overwrite=True)
+            name = f"{Path(run.folder).name}-{run.name}-t{threshold:g}"
+            title = f"{run.manifest.name} threshold {threshold:g}"
+            changes = {"name": title, "threshold": float(threshold)}
+            manifests[name] = grid.edit(run.manifest, changes)
+            columns[name] = run.columns | {"threshold": float(threshold)}
+
+            target = Path(into) / name
+            if RunFolder(target).scores is None:
+                remask(run.files.path, manifests[name], target, data=data, device=device)
+
+    grid.write(into, manifests, overwrite=True)
     run_many(into, device=device, data=data)
+
     table = tables.collect(into)
-    table = table[
-        (table["scorer"] == scorer) & (table["stage"] == TUNE) & table["run"].isin(list(made))
-    ]
-    values = table.set_index("run")[["compression", "average_precision"]].to_dict("index")
+    table = table[(table["scorer"] == scorer) & (table["stage"] == TUNE)].set_index("run")
+    results = table[["compression", "average_precision"]].to_dict("index")
     return pd.DataFrame(
-        [about[label] | values[label] | {"tuned": True} for label in made if label in values]
+        [columns[name] | results[name] | {"tuned": True} for name in manifests if name in results]
     )
 
 
-def figure(found: pd.DataFrame, *, scorer: str = "test") -> Figure:
-    """Score (left) and compression (right) against the threshold, a line a run; solid after fine-tuning again."""
-    drawn, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    norm = plots.log_norm(found[C])
-    several = found["method"].nunique() > 1
-    for index, (method, group) in enumerate(by_method(found)):
-        marker = style.of(index)[1]
+def snapshots(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> list[Run]:
+    """The runs with a snapshot of the stage before the masks.
+
+    Args:
+        folders: of manifests and runs.
+        runs: the names of those to look at; None: all.
+
+    Raises:
+        Lacking: there is none; the text says what is looked for.
+    """
+    folders = list(folders)
+    chosen = [run for run in _asked(folders, runs) if _has_snapshot(run)]
+    if not chosen:
+        named = "" if runs is None else f" named {', '.join(runs)}"
+        raise Lacking(
+            f"expected runs with a snapshot of {SPARSIFY} (1-{SPARSIFY}.pt), got none in "
+            f"{', '.join(map(str, folders))}{named}; "
+            "snapshots are not committed: try to run the folder"
+        )
+    return chosen
+
+
+def without_snapshot(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> list[str]:
+    """A sentence that names the runs without such a snapshot."""
+    lacking = [
+        f"{run.folder}/{run.name}" for run in _asked(folders, runs) if not _has_snapshot(run)
+    ]
+    sentence = f"No snapshot of {SPARSIFY}, so not re-masked: {', '.join(lacking)}."
+    return [sentence] if lacking else []
+
+
+def _asked(folders: Iterable[str | Path], runs: Sequence[str] | None) -> list[Run]:
+    everything = tables.every_run(folders).values()
+    return [run for run in everything if runs is None or run.name in runs]
+
+
+def _has_snapshot(run: Run) -> bool:
+    order = run.manifest.stage_order
+    if SPARSIFY not in order or TUNE not in order:
+        return False
+    return run.files.snapshot(order.index(SPARSIFY), SPARSIFY).is_file()
+
+
+def score_at(
+    model: nn.Module,
+    manifest: Manifest,
+    components: Components,
+    *,
+    threshold: float,
+    scorer: str = "validation",
+) -> float:
+    """Pooled average precision of a variational network, masked at `threshold`, not retrained.
+
+    Args:
+        model: of the stage before the one with masks, as `load_model` gives it.
+        manifest: the run's.
+        components: of `manifest`.
+        threshold: on log alpha; weights above it are masked.
+        scorer: whose feed.
+    """
+    masked = components.build(manifest.stage(TUNE))
+    stages.inherit(masked, model, threshold=threshold)
+    target, logit = predict(masked, components.feed(manifest.scorers[scorer].feed))
+    return float(components.task.pooled_average_precision(target, logit))
+
+
+def remask(
+    source: str | Path,
+    manifest: Manifest,
+    into: str | Path,
+    *,
+    data: str | Path = "data",
+    device: str = "cpu",
+) -> list[str]:
+    """Copy the stages before the first mask from one run to another with another threshold.
+
+    `run(manifest, into)` then trains the others.
+
+    Args:
+        source: the folder of a run.
+        manifest: that of the source but for its name and threshold.
+        into: the folder of the new run.
+        data, device: as of `run`.
+
+    Returns:
+        The names of the stages copied.
+
+    Raises:
+        ValueError: the manifests differ in more than that, or the source was trained on other
+            data.
+        FileNotFoundError: the source has no snapshots.
+    """
+    before = read_manifest(source).resolved()
+    after = manifest.resolved()
+    expected = grid.edit(before, {"name": after.name, "threshold": after.threshold})
+    if expected.fingerprint() != after.fingerprint():
+        raise ValueError(
+            f"{source}: expected a manifest that differs in name and threshold only, got another"
+        )
+
+    old = RunFolder(source)
+    new = RunFolder(into)
+    fingerprints = Components(after, device=device, data=Path(data)).fingerprints
+    old_results = (old.scores or {"stages": {}})["stages"]
+    old_key = new_key = None
+    results: dict[str, Any] = {}
+    for number, name in enumerate(_unmasked(after)):
+        # a stage's key depends on the threshold and on the key of the stage before
+        shared: dict[str, Any] = {"data": fingerprints, "device": device}
+        old_key = stages.key_of(before, name, previous=old_key, **shared)
+        new_key = stages.key_of(after, name, previous=new_key, **shared)
+        result = old_results.get(name, {})
+        if result.get("key") != old_key:
+            raise ValueError(
+                f"{source}: expected stage {name} trained on the data in {data}, got none; "
+                "try to run it"
+            )
+
+        snapshot = files.read_tensors(old.snapshot(number, name))
+        files.write_tensors(new.snapshot(number, name), snapshot | {"key": new_key})
+
+        counts = stages.counts(load_model(source, name)[0], after.threshold)
+        origin = result["reused_from"] or old.path.name
+        results[name] = result | counts | {"key": new_key, "reused_from": origin}
+
+    new.write_history([line for line in old.history if line["stage"] in results])
+    new.write_scores(
+        {
+            "schema": 1,
+            "name": after.name,
+            "seed": after.seed,
+            "manifest": after.to_dict(),
+            "stages": results,
+        }
+    )
+    return list(results)
+
+
+def _unmasked(manifest: Manifest) -> Iterator[str]:
+    """The stages before the first one with masks."""
+    vocabulary = tasks.vocabulary(manifest.task)
+    for stage in manifest.all_stages():
+        if vocabulary.is_masked(stage.model.name):
+            return
+        yield stage.name
+
+
+@style.styled
+def figure(masked: pd.DataFrame, *, scorer: str = "test") -> Figure:
+    """Score (left) and compression (right) against the threshold, a line a run.
+
+    Dashed: masked only. Solid: fine-tuned again.
+
+    Args:
+        masked: of `scan` and `tune`.
+        scorer: named on the axis.
+    """
+    drawn, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
+    colour_of = style.colours_of_c(masked[C])
+    several = masked["method"].nunique() > 1
+
+    for index, (method, group) in enumerate(by_method(masked)):
+        _, marker = style.of(index)
         for (tuned, c, _, _), run in group.groupby(["tuned", C, "folder", "run"]):
             run = run.sort_values("threshold")
-            look = {
-                "color": plt.get_cmap(plots.COLOURS)(norm(c)),
-                "marker": marker,
-                "ms": 4,
-                "ls": "-" if tuned else "--",
-            }
-            label = f"{method + ' ' if several else ''}C = {c:g}, {'fine-tuned again' if tuned else 'masked only'}"
-            left.plot(run["threshold"], run["average_precision"], label=label, **look)
-            if not tuned or not (~group["tuned"]).any():
-                right.plot(run["threshold"], run["compression"], **look)
-    left.set(xlabel="threshold on log alpha", ylabel=f"{plots.PRECISION}, {scorer}")
+            how = "fine-tuned again" if tuned else "masked only"
+            label = f"{method + ' ' if several else ''}C = {c:g}, {how}"
+            look = {"marker": marker, "ms": 4, "ls": "-" if tuned else "--"}
+            left.plot(
+                run["threshold"], run["average_precision"], color=colour_of(c), label=label, **look
+            )
+            # compression is that of the mask, whether or not it is fine-tuned again
+            if not tuned or group["tuned"].all():
+                right.plot(run["threshold"], run["compression"], color=colour_of(c), **look)
+
+    left.set(xlabel="threshold on log alpha", ylabel=f"{style.PRECISION}, {scorer}")
     right.set(xlabel="threshold on log alpha", ylabel="compression, times", yscale="log")
-    plots.plain_log(right, axis="y")
+    style.plain_log(right, axis="y")
+
     handles, labels = left.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    left.legend(unique.values(), unique.keys(), frameon=False, fontsize=8)
-    for axes in (left, right):
-        axes.grid(alpha=0.25)
+    left.legend(unique.values(), unique.keys(), fontsize=8)
     return drawn

@@ -1,8 +1,8 @@
-"""Checkpoints: the state of a stage after an epoch, so that a run killed at any moment goes on from there.
+"""Checkpoints: the state of a stage after an epoch, so that a run killed at any moment goes on.
 
-They lie in the run's folder as `epoch-NNNN.pt`, numbered by the epochs they hold, over all stages. A new one is written
-whole before the second last is removed. The last of a stage becomes its snapshot, by a second name for the same file;
-then all are removed.
+They lie in the run's folder as `epoch-NNNN.pt`, numbered by the epochs they hold, over all stages.
+A new one is written whole before the second last is removed. The last of a stage becomes its
+snapshot, by a second name for the same file; then all are removed.
 """
 
 import contextlib
@@ -20,9 +20,14 @@ from .folder import RunFolder
 
 SCHEMA = 1
 KEPT = 2  # the newest, and the one before should the newest turn out damaged
-EVERY_S = (
-    0.0  # seconds from one checkpoint to the next; 0: after every epoch. Always at a stage's end
-)
+
+
+def checkpoint_every_s(device: str) -> float:
+    """Seconds from one checkpoint to the next at least; 0: after every epoch. There is always one at a stage's end.
+
+    On a GPU an epoch takes seconds and a checkpoint holds hundreds of megabytes: a minute of training may be lost there.
+    """
+    return 60.0 if device.startswith("cuda") else 0.0
 
 
 class Checkpoints:
@@ -33,7 +38,7 @@ class Checkpoints:
         every_s: seconds from one checkpoint to the next at least; 0: after every epoch.
     """
 
-    def __init__(self, folder: RunFolder, *, every_s: float = EVERY_S) -> None:
+    def __init__(self, folder: RunFolder, *, every_s: float = 0.0) -> None:
         self.folder = folder
         self.every_s = every_s
         self._saved_at = -float("inf")
@@ -41,13 +46,13 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    # -- writing ------------------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
     def save(self, epoch: int, state: dict[str, Any], *, last: bool = False) -> None:
         """Write `state` as the checkpoint of this epoch, if one is due.
 
-        The tensors are copied at once; the file is written while the next epoch trains. What went wrong with the
-        checkpoint before (a full disk) is raised here.
+        The tensors are copied at once; the file is written while the next epoch trains. What went
+        wrong with the checkpoint before (a full disk) is raised here.
 
         Args:
             epoch: epochs that the state holds, over all stages.
@@ -84,7 +89,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """The block's checkpoints are on disk at its end; an error of the block goes before one of writing."""
+        """The block's checkpoints are on disk at its end; its own error goes before theirs."""
         try:
             yield
         except BaseException:
@@ -94,7 +99,7 @@ class Checkpoints:
         self.wait()
 
     def end(self, path: Path, epoch: int, state: dict[str, Any], *, changed: bool) -> None:
-        """Write the end of a stage, its snapshot, to `path`: the checkpoint of this epoch under a second name.
+        """Write a stage's snapshot to `path`: the checkpoint of its last epoch under a second name.
 
         Args:
             epoch: epochs that the state holds, over all stages.
@@ -114,14 +119,14 @@ class Checkpoints:
         for path in self._there():
             self._remove(path)
 
-    # -- reading ------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def latest(self, key: str, *, optimizer: bool = False) -> dict[str, Any] | None:
         """The newest checkpoint of the stage with this key; None if there is none.
 
-        A damaged one is named in the run's notes and set aside as *.corrupt, and the one before is taken. Checkpoints
-        of another stage or other settings are deleted, since a higher number looks newer. With `optimizer`, those
-        without optimiser state too.
+        A damaged one is named in the run's notes and set aside as *.corrupt, and the one before is
+        taken. Checkpoints of another stage or other settings are deleted, since a higher number
+        looks newer. With `optimizer`, those without optimiser state too.
         """
         for path in self._there():
             try:

@@ -13,9 +13,13 @@ from cplxnet.auto.train import precision
 
 from . import stages
 
+SCORED_AT_ONCE = (
+    4096  # windows on a GPU, which small batches leave idle; scores do not depend on it
+)
+
 
 class Feed:
-    """The batches `(x, notes)` of one feed of the manifest: the network's input and the targets, on the device.
+    """The batches `(x, notes)` of a feed: the network's input and the targets, on the device.
 
     Args:
         sampler: of the task: batches of (signal, notes), and their number.
@@ -82,10 +86,12 @@ class Components:
         return self.task.features(signal, spec.kind, cplx=spec.cplx, shift=spec.shift)
 
     def feed(self, name: str, generator: torch.Generator | None = None) -> Feed:
-        """A feed of the manifest; `generator` is for those that draw, which have a number of batches."""
+        """A feed of the manifest; `generator` is for those that draw: they have `n_batches`."""
         spec = self.manifest.feeds[name]
         draws = spec.batch_size is None
         options: dict[str, Any] = {"batch_size": spec.batch_size}
+        if spec.batch_size is not None and self.device.startswith("cuda"):
+            options = {"batch_size": max(spec.batch_size, SCORED_AT_ONCE)}
         if draws:
             options = {"n_batches": spec.n_batches, "generator": generator}
 
@@ -105,7 +111,8 @@ class Components:
         for name, scorer in self.manifest.scorers.items():
             if self.manifest.feeds[scorer.feed].batch_size is None:
                 raise ValueError(
-                    f"scorers.{name}: expected a feed of every window once, got {scorer.feed}; try batch_size"
+                    f"scorers.{name}: expected a feed of every window once, got {scorer.feed}; "
+                    "try batch_size"
                 )
 
     def build(self, stage: Stage) -> nn.Module:

@@ -1,9 +1,10 @@
-"""A run's folder: configuration, status, history, scores and snapshots, each file written whole or not at all.
+"""A run's folder: configuration, status, history, scores and snapshots, each file whole.
 
 config.json      the manifest as resolved, package versions, git commit, device
 status.json      state, stage, epoch, owner, reason, times, notes
 history.jsonl    a line per epoch
-<k>-<stage>.pt   a stage's end (tensors, plain values): weights, and the optimiser's state if the next goes on with it
+<k>-<stage>.pt   the snapshot of a stage's end (tensors, plain values): weights, and the optimiser's
+                 state if the next stage goes on with it
 epoch-NNNN.pt    checkpoints of the stage at hand (`checkpoint`), removed when it is done
 claim.N          who runs it (`lock`), removed when it is done
 *.corrupt        a damaged snapshot or checkpoint, set aside
@@ -84,11 +85,15 @@ class RunFolder:
         kept = {key: before[key] for key in ("stages", "notes") if key in before}
         self._write_status(status | kept)
 
-    # -- config.json --------------------------------------------------------------------------------------------------
+    # -- config.json -------------------------------------------------------------------------------
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.json holds, empty where there is none; read once. Raises ValueError where it is damaged."""
+        """What config.json holds, empty where there is none; read once.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         if self._config is None:
             path = self.path / "config.json"
             config = _read(path) or {}
@@ -97,13 +102,14 @@ class RunFolder:
             self._config = config
         return self._config
 
-    # -- status.json --------------------------------------------------------------------------------------------------
+    # -- status.json -------------------------------------------------------------------------------
 
     @property
     def status(self) -> dict[str, Any]:
         """The status as last written; a folder that is not there is queued.
 
-        Results that were kept without status.json, as in `runs/reference`, are done if every stage has its scores.
+        Results that were kept without status.json, as in `runs/reference`, are done if every stage
+        has its scores.
 
         Raises:
             ValueError: the file is damaged.
@@ -124,7 +130,7 @@ class RunFolder:
         self._write_status(self._written_status() | changes | {"updated": time.time()})
 
     def _written_status(self) -> dict[str, Any]:
-        """The status without reading it again: only the process that has the run's claim writes it."""
+        """The status without reading it again: only the process with the claim writes it."""
         return self.status if self._status is None else self._status
 
     def _write_status(self, status: dict[str, Any]) -> None:
@@ -144,7 +150,7 @@ class RunFolder:
         self.note(f"{path.name} is damaged and set aside as {path.name}.corrupt: {error}")
 
     def record(self, state: str, error: BaseException) -> None:
-        """Write what ended the run, as far as it can be written: traceback.txt, and the state with its reason."""
+        """Write what ended the run, as far as possible: traceback.txt, the state and its reason."""
         # a full disk, a damaged status, a folder that is another's
         unwritable = (OSError, ValueError, lock.ClaimLost)
         with contextlib.suppress(*unwritable):
@@ -156,11 +162,15 @@ class RunFolder:
         """Write traceback.txt."""
         files.write_text(self.path / "traceback.txt", text, check=self.check)
 
-    # -- scores, history, snapshots -----------------------------------------------------------------------------------
+    # -- scores, history, snapshots ----------------------------------------------------------------
 
     @property
     def scores(self) -> dict[str, Any] | None:
-        """What scores.json holds, None where there is none yet. Raises ValueError where it is damaged."""
+        """What scores.json holds, None where there is none yet.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         path = self.path / "scores.json"
         scores = _read(path)
         if scores is not None and not _all_dicts(scores.get("stages", {})):
@@ -173,7 +183,7 @@ class RunFolder:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One dict per epoch, in the order they were trained. A run never reads it: checkpoints have it too."""
+        """One dict per epoch, in order. For readers: a run has its history from checkpoints."""
         path = self.path / "history.jsonl"
         lines = path.read_bytes().splitlines() if path.exists() else []
         return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
@@ -188,7 +198,7 @@ class RunFolder:
         return self.path / f"{number}-{stage}.pt"
 
 
-# -- has the manifest changed? ----------------------------------------------------------------------------------------
+# -- has the manifest changed? ---------------------------------------------------------------------
 
 
 class ManifestChanged(ValueError):
@@ -198,7 +208,8 @@ class ManifestChanged(ValueError):
 def unchanged(folder: RunFolder, manifest: Manifest) -> bool:
     """Whether the folder's run, if it was started, was started with this manifest.
 
-    Defaults are written out first, so that a default spelt out, or one that a newer version has added, is no change.
+    Defaults are written out first, so that a default spelt out, or one that a newer version has
+    added, is no change.
     """
     config = folder.config
     if not config or config.get("fingerprint") == manifest.fingerprint():
@@ -212,7 +223,8 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
     Args:
         folder: of the run.
         manifest: as it is now.
-        read: as the command read it, perhaps hours ago: what a run counts from that is not started yet.
+        read: as the command read it, perhaps hours ago: what a run counts from that is not started
+            yet.
     """
     if folder.config:
         if unchanged(folder, manifest):
@@ -221,8 +233,8 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
         fingerprint = str(folder.config.get("fingerprint"))
         which, when = "this run was started with", "when it was started"
         advice = (
-            "try the manifest as it was, another folder, or --accept-changes (accept_changes=True), which keeps the "
-            "stages that the change does not touch"
+            "try the manifest as it was, another folder, or --accept-changes "
+            "(accept_changes=True), which keeps the stages that the change does not touch"
         )
     else:
         if read is None or _flat(read) == _flat(manifest):
@@ -266,7 +278,7 @@ def _flat(manifest: Manifest) -> dict[str, Any]:
     return leaves(manifest.resolved().to_dict())
 
 
-# -- JSON -------------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 def plain(value: Any) -> Any:
@@ -316,27 +328,20 @@ def _version(package: str) -> str | None:
 
 @functools.cache
 def _git_commit() -> str | None:
-    """The commit of the checkout this package lies in, with '+' for uncommitted changes; None outside one.
+    """The commit of this package's checkout, with '+' for uncommitted changes; None outside one.
 
-    As it was when this process began its first run: a grid of days goes on with the code that it imported then.
+    As it was when this process began its first run: a grid of days goes on with the code that it
+    imported then.
     """
-    here = Path(__file__).parents[1]  # cplxnet/auto
+
+    def git(*arguments: str) -> str:
+        package = Path(__file__).parents[2]
+        return subprocess.check_output(
+            ["git", *arguments], cwd=package, stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")

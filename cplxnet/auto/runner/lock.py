@@ -1,19 +1,22 @@
 """A claim: one process, of any on any host that sees the folder, has a piece of work.
 
-A claim on `place` is a file `place.N`; the highest N counts. Of several processes that make the same file, one
-succeeds. Nobody removes the file of a live owner: taking over from one that is gone means making `place.N+1`, so two
-takers cannot both succeed and a late one cannot take what a quick one has just got. A claim given up stays as a file
-that says so; one that is finished for good is removed (whoever claims again finds the work done).
+A claim on `place` is a file `place.N`; the highest N counts. Of several processes that make the
+same file, one succeeds. Nobody removes the file of a live owner: taking over from one that is gone
+means making `place.N+1`, so two takers cannot both succeed and a late one cannot take what a quick
+one has just got. A claim given up stays as a file that says so; one that is finished for good is
+removed (whoever claims again finds the work done).
 
-The owner touches its file every `timeout_s`/12. It is gone if its process is known to have ended, or if nobody has seen
-the file touched for `timeout_s`. That time is counted by the watcher while it watches itself, at most a quarter of it
-between two looks: clocks of different hosts are never compared, and a machine that slept takes nothing over on waking.
+The owner touches its file every `timeout_s`/12. It is gone if its process is known to have ended,
+or if nobody has seen the file touched for `timeout_s`. That time is counted by the watcher while it
+watches itself, at most a quarter of it between two looks: clocks of different hosts are never
+compared, and a machine that slept takes nothing over on waking.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import threading
@@ -46,7 +49,8 @@ class Owner(NamedTuple):
     Attributes:
         pid: its number.
         host: its machine's name, for people.
-        machine: the kernel's boot and process namespace, the scope of `pid`; empty where that cannot be told.
+        machine: the kernel's boot and process namespace, the scope of `pid`; empty where that
+            cannot be told.
         began: when it started, in clock ticks; None if it has ended.
     """
 
@@ -61,7 +65,7 @@ class Owner(NamedTuple):
         return cls(os.getpid(), socket.gethostname(), _machine(), _began(os.getpid()))
 
     def gone(self) -> bool:
-        """True if the process is known to have ended. Of one on another machine nothing is known: False."""
+        """True if the process is known to have ended; False of one on another machine."""
         if not self.machine or self.machine != _machine():
             return False
         return _began(self.pid) != self.began  # no such process, or the number has gone to another
@@ -88,14 +92,14 @@ def _began(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])  # fields 3 and 22 of proc(5)
 
 
-# -- the claim of this process ----------------------------------------------------------------------------------------
+# -- the claim of this process ---------------------------------------------------------------------
 
 
 class Claim:
     """A claim that this process has, from `hold` to the end of the `with` block.
 
-    "May I go on?" is asked in two ways: by `check` before every batch, which costs nothing, and by `verify` before
-    every write, which looks at the files.
+    "May I go on?" is asked in two ways: by `check` before every batch, which costs nothing, and by
+    `verify` before every write, which looks at the files.
     """
 
     def __init__(
@@ -114,16 +118,17 @@ class Claim:
         self._thread.start()
 
     def _beat(self, every_s: float) -> None:
+        touched = time.monotonic()
         while not self._ended.wait(every_s):
             now = time.time_ns()
             try:
                 os.utime(self.path, ns=(now, now))
+                self._lost = self._lost or self._taken()
+                touched = time.monotonic()
             except FileNotFoundError:
                 self._lost = True
-                return
-            except OSError:  # a file system that is away for a while: the watchers decide
-                continue
-            self._lost = self._lost or self._taken()
+            except OSError:  # the file system is away: for so long that others may have the claim?
+                self._lost = self._lost or time.monotonic() - touched >= self.timeout_s
 
     def _taken(self) -> bool:
         return _file(self.place, self.generation + 1).exists()
@@ -143,7 +148,10 @@ class Claim:
             raise Interrupted("asked to stop")
 
     def verify(self) -> None:
-        """Raise ClaimLost if the files say now that the claim is another's; a process asked to stop may still write."""
+        """Raise ClaimLost if the files say now that the claim is another's.
+
+        A process that was asked to stop may still write.
+        """
         self._lost = self._lost or not self.path.exists() or self._taken()
         if self._lost:
             self.check()
@@ -173,13 +181,17 @@ def hold(
 
     Args:
         place: a path, whose folder is made if need be.
-        timeout_s: the silence, in seconds, after which others may take this claim over.
+        timeout_s: the silence, in seconds, after which others may take this claim over; 1 at least.
         stopped: whether the work was asked to stop, for `Claim.check`.
 
     Raises:
+        ValueError: timeout_s is no such number.
         Held: a live process has it; the text names it.
         OSError: the folder cannot be written.
     """
+    if not 1 <= timeout_s < math.inf:
+        raise ValueError(f"expected a timeout of at least a second, got {timeout_s}")
+
     place = Path(place)
     before = refuse_held(place)
     generation = 1 if before is None else before.generation + 1
@@ -208,14 +220,18 @@ def hold(
 
 
 def refuse_held(place: Path) -> Found | None:
-    """The claim on `place` that may be taken over, None if there is none; raises Held if a live process has it."""
+    """The claim on `place` that may be taken over, None if there is none.
+
+    Raises:
+        Held: a live process has it.
+    """
     claim = newest(place)
     if claim is not None and not claim.free():
         raise Held(f"{place.parent}: held by {claim.owner}")
     return claim
 
 
-# -- claims on disk ---------------------------------------------------------------------------------------------------
+# -- claims on disk --------------------------------------------------------------------------------
 
 
 class Found(NamedTuple):

@@ -37,8 +37,9 @@ def take_over(
 ) -> Finished | None:
     """The stage `name` as the run in `source` has finished it; its snapshot is copied to `into`.
 
-    None if it was not finished under the same key. Also None if the snapshot was saved without optimiser state and the
-    next stage goes on with it. A damaged snapshot of `into` itself is named in its notes and set aside.
+    None if it was not finished under the same key. Also None if the snapshot was saved without
+    optimiser state and the next stage goes on with it. A damaged snapshot of `into` itself is named
+    in its notes and set aside.
 
     Args:
         results: the stages in the source's scores.json.
@@ -69,9 +70,9 @@ def take_over(
 def from_others(
     folders: Iterable[RunFolder], into: RunFolder, number: int, name: str, shared: Shared
 ) -> Finished | None:
-    """The stage from the first of other runs' folders that has finished it; None if none has. Arguments: `take_over`.
+    """The stage from the first of other runs' folders that has finished it; None if none has.
 
-    A damaged folder is passed over, since its own run reports it.
+    A damaged folder is passed over, since its own run reports it. Arguments as of `take_over`.
     """
     for folder in folders:
         with contextlib.suppress(ValueError, AttributeError):  # a status that is no status of ours

@@ -35,13 +35,15 @@ def run(
 ) -> dict[str, Any]:
     """Run a manifest in `folder` and return what its scores.json holds.
 
-    A run that is done is not run again, and needs neither data nor device. Stages that the folder already holds,
-    trained under the same settings on the same data, are not trained again; nor are those found in one of the `reuse`
-    folders. A stage cut off goes on after its last epoch: the result is the same to the bit.
+    A run that is done is not run again, and needs neither data nor device. Stages that the folder
+    already holds, trained under the same settings on the same data, are not trained again; nor are
+    those found in one of the `reuse` folders. A stage cut off goes on after its last epoch: the
+    result is the same to the bit.
 
-    Nothing in the folder is written before device and data are open. Whatever ends the run early from then on is
-    written into the folder (status.json, traceback.txt) before the exception goes on: NaN or infinity as `diverged`,
-    Ctrl-C and errors of the system (a full disk) as `interrupted`, anything else as `failed`.
+    Nothing in the folder is written before device and data are open. Whatever ends the run early
+    from then on is written into the folder (status.json, traceback.txt) before the exception goes
+    on: NaN or infinity as `diverged`, Ctrl-C and errors of the system (a full disk) as
+    `interrupted`, anything else as `failed`.
 
     Args:
         manifest: the experiment.
@@ -50,9 +52,12 @@ def run(
         data: the folder that the manifest's files lie in.
         progress: show bars.
         reuse: folders of other runs, from which finished stages are taken.
-        accept_changes: run on with a manifest that has changed since the run was started, keeping what still holds.
-        again: look at the stages of a run that is done too, and train those whose snapshots are lost or damaged.
-        timeout_s: silence, in seconds, after which another process may take the run for dead and go on with it.
+        accept_changes: run on with a manifest that has changed since the run was started, keeping
+            what still holds.
+        again: look at the stages of a run that is done too, and train those whose snapshots are
+            lost or damaged.
+        timeout_s: silence, in seconds, after which another process may take the run for dead and go
+            on with it.
         claim: on the folder, where the caller has it already (`lock.hold(folder / "claim")`).
 
     Raises:
@@ -69,9 +74,8 @@ def run(
     # done already?
     if not accept_changes:
         refuse_changes(run_folder, manifest)
-    scores = None if again else _done(run_folder, manifest)
+    scores = None if again else _done(run_folder, manifest, progress)
     if scores is not None:
-        _tell_done(run_folder, progress)
         return scores
 
     # device and data, before anything is written
@@ -82,13 +86,13 @@ def run(
 
     with contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s) as held:
         run_folder = RunFolder(folder, check=held.verify)
-        scores = None if again else _done(run_folder, manifest)
+        scores = None if again else _done(run_folder, manifest, progress)
         if scores is not None:  # by another process, since we looked
             held.finish()
             return scores
 
-        # Use the thread count the run started with: summation order changes the last bits. Set it even if unchanged;
-        # MKL may otherwise use fewer.
+        # Use the thread count the run started with: summation order changes the last bits. Set it
+        # even if unchanged; MKL may otherwise use fewer.
         n_threads = torch.get_num_threads()
         torch.set_num_threads(run_folder.config.get("threads", n_threads))
         cplx.keep_freed()  # once and for all that this process trains
@@ -107,6 +111,13 @@ def run(
             run_folder.update(state="done", reason=None)
         except lock.ClaimLost:
             raise  # the folder is another's
+        except torch.OutOfMemoryError as error:
+            told = RuntimeError(
+                f"{device} has too little memory for this run: {str(error).splitlines()[0]}; "
+                "try --per-device 1, fewer recordings, or samples int16 in the manifest"
+            )
+            run_folder.record(_state(error), told)
+            raise told from error
         except BaseException as error:
             run_folder.record(_state(error), error)
             raise
@@ -116,29 +127,26 @@ def run(
     return scores
 
 
-def _done(folder: RunFolder, manifest: Manifest) -> dict[str, Any] | None:
-    """The scores of a run that is done with this manifest; None if it is not."""
-    if folder.status["state"] != "done" or not unchanged(folder, manifest):
+def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, Any] | None:
+    """The scores of a run that is done with this manifest, and a word of it; None if it is not."""
+    status = folder.status
+    if status["state"] != "done" or not unchanged(folder, manifest):
         return None
     scores = folder.scores
     if scores is None or list(scores.get("stages", {})) != list(manifest.stage_order):
         return None
+
+    if progress:
+        day = time.strftime("%Y-%m-%d", time.localtime(status.get("updated")))
+        say(f"{folder.path.name}: read" + (f", trained on {day}" if "updated" in status else ""))
     return scores
 
 
-def _tell_done(folder: RunFolder, progress: bool) -> None:
-    if progress:
-        updated = folder.status.get("updated")
-        when = (
-            ""
-            if updated is None
-            else time.strftime(", trained on %Y-%m-%d", time.localtime(updated))
-        )
-        say(f"{folder.path.name}: read{when}")
-
-
 def _state(error: BaseException) -> str:
-    """The state of a run that this error ended. What came from outside is `interrupted`: the run is tried again."""
+    """The state of a run that this error ended.
+
+    What came from outside is `interrupted`: such a run is tried again.
+    """
     if isinstance(error, Diverged):
         return "diverged"
     if isinstance(error, (KeyboardInterrupt, OSError)):  # OSError: a full disk, say

@@ -1,6 +1,7 @@
-"""What one stage takes over from the one before: weights, masks and optimiser state; and what identifies a stage."""
+"""What identifies a stage, and what it takes over from the one before: weights and masks."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -13,18 +14,19 @@ from cplxnet.auto.manifest.read import Manifest, Stage
 
 OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
 
-# -- seeds and keys ---------------------------------------------------------------------------------------------------
+# -- seeds and keys --------------------------------------------------------------------------------
 
-# Keys of a manifest that a stage's result does not depend on, or only by what is counted under another name: of
-# `objective_terms` those that weigh something, of `stages` and `model` the stage with its network filled in. All other
-# keys count, those included that a later version adds.
+# Keys of a manifest that a stage's result does not depend on, or only by what is counted under
+# another name: of `objective_terms` those that weigh something, of `stages` and `model` the stage
+# with its network filled in. All other keys count, those included that a later version adds.
 NOT_COUNTED = ("schema", "name", "objective_terms", "model", "stages", "stage_order")
-# Keys that were added when there were finished runs already: left out at this value, so that those keep their keys.
+# Keys that were added when there were finished runs already: left out at this value, so that those
+# keep their keys.
 AT_FIRST = {"samples": "float32"}
 
 
 def seed_of(manifest: Manifest, stage: str, purpose: str) -> int:
-    """A seed of 63 bits for one purpose in one stage, so that a stage's result depends on nothing trained elsewhere."""
+    """A seed of 63 bits for one purpose in one stage: no result depends on what ran before."""
     digest = hashlib.blake2b(f"{manifest.seed}/{stage}/{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -32,7 +34,7 @@ def seed_of(manifest: Manifest, stage: str, purpose: str) -> int:
 def key_of(
     manifest: Manifest, stage: str, *, previous: str | None, data: Mapping[str, str], device: str
 ) -> str:
-    """A fingerprint of all that a stage's result and scores depend on: two stages with one key have one result.
+    """A fingerprint of all that a stage's result and scores depend on: one key, one result.
 
     Args:
         manifest: of the run; a default left out counts as written.
@@ -68,34 +70,31 @@ class Shared(NamedTuple):
     """What two manifests have in common where they share a stage."""
 
     key: str
-    goes_on: bool  # the next stage goes on with its optimiser's state
+    goes_on: bool  # the next stage goes on with the optimiser's state, so the snapshot has it
 
 
 def planned(
     manifest: Manifest, *, data: Mapping[str, str] | None = None, device: str = "cpu"
 ) -> Iterator[tuple[Stage, Shared]]:
-    """Every stage in order, and what it shares with other manifests' stages. data, device: as of `key_of`."""
+    """Every stage in order, and what it shares with other manifests' stages.
+
+    data, device: as of `key_of`.
+    """
+    in_order = manifest.all_stages()
     key = None
-    for stage in manifest.all_stages():
+    for stage, after in itertools.zip_longest(in_order, in_order[1:]):
         key = key_of(manifest, stage.name, previous=key, data=data or {}, device=device)
-        yield stage, Shared(key, optimizer_goes_on(manifest, stage.name))
+        yield stage, Shared(key, goes_on=after is not None and not after.restart)
 
 
-def optimizer_goes_on(manifest: Manifest, stage: str) -> bool:
-    """Whether the stage after this one goes on with its optimiser's state; without that the snapshot leaves it out."""
-    order = manifest.stage_order
-    after = order[order.index(stage) + 1 :]
-    return bool(after) and not manifest.stage(after[0]).restart
-
-
-# -- inheritance ------------------------------------------------------------------------------------------------------
+# -- inheritance -----------------------------------------------------------------------------------
 
 
 def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     """Copy weights from `previous`; where `model` has masks, irrelevant weights are masked.
 
-    A variational network hands over its posterior means, and masks of the weights with log_alpha <= threshold; a masked
-    one its masks. Returns whether masks were inherited.
+    A variational network hands over its posterior means, and masks of the weights with log_alpha <=
+    threshold; a masked one its masks. Returns whether masks were inherited.
 
     Raises:
         ValueError: the two networks differ in more than the kind of their layers.
@@ -114,7 +113,8 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     ]
     if strange:
         raise ValueError(
-            f"expected networks that differ in {' and '.join(OWN)} only, got a difference in {', '.join(strange)}"
+            f"expected networks that differ in {' and '.join(OWN)} only, got a difference in "
+            f"{', '.join(strange)}"
         )
 
     kinds = {key.rsplit(".", 1)[-1] for key in previous.state_dict()}
@@ -124,7 +124,7 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     return has_masks and not kinds.isdisjoint(OWN)
 
 
-# -- compression ------------------------------------------------------------------------------------------------------
+# -- compression -----------------------------------------------------------------------------------
 
 
 def counts(model: nn.Module, threshold: float) -> dict[str, Any]:

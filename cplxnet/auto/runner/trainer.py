@@ -1,4 +1,4 @@
-"""The stages of one run, one after another: taken from the run's folder, from another run's, or trained here."""
+"""The stages of one run in turn: taken from its folder, from another run's, or trained here."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
 
 from . import lock, reuse, stages
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, checkpoint_every_s
 from .components import Components, Feed
 from .folder import RunFolder
 
@@ -25,7 +25,7 @@ LOOK_EVERY_S = 0.5  # at a stage that another run is training
 
 
 class Trainer:
-    """What passes from stage to stage in one run: the network, the optimiser's state, the history, the scores.
+    """What passes from stage to stage in one run: network, optimiser state, history, scores.
 
     Args:
         manifest: with every default written out.
@@ -33,7 +33,8 @@ class Trainer:
         components: the manifest's datasets, feeds and networks.
         check: asked before every batch; what it raises ends the run.
         progress: show bars.
-        timeout_s: silence after which another run's claim on a shared stage is taken over, in seconds.
+        timeout_s: silence after which another run's claim on a shared stage is taken over, in
+            seconds.
     """
 
     model: nn.Module  # of the stage at hand
@@ -55,7 +56,7 @@ class Trainer:
         self.progress = progress
         self.timeout_s = timeout_s
 
-        self.checkpoints = Checkpoints(folder)
+        self.checkpoints = Checkpoints(folder, every_s=checkpoint_every_s(components.device))
         self.optimizer_state: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []  # of the stages that have ended
         self.results: dict[str, Any] = {}  # stage -> its entry in scores.json
@@ -109,7 +110,7 @@ class Trainer:
         self._save()
         return self.scores()
 
-    # -- stages that are finished -------------------------------------------------------------------------------------
+    # -- stages that are finished ------------------------------------------------------------------
 
     def _take(self, stage: Stage, finished: reuse.Finished | None) -> bool:
         """Take a finished stage in; False if there is none."""
@@ -129,8 +130,8 @@ class Trainer:
     ) -> Iterator[bool]:
         """Wait until the stage is finished in another run's folder, or nobody else is training it.
 
-        The block is given whether it has to train the stage. It does so under a claim, so that no other run trains the
-        same stage meanwhile; there is none where stages are not shared.
+        The block is given whether it has to train the stage. It does so under a claim, so that no
+        other run trains the same stage meanwhile; there is none where stages are not shared.
         """
         if not others:
             yield True
@@ -156,7 +157,7 @@ class Trainer:
             return
         yield False
 
-    # -- a stage that is trained --------------------------------------------------------------------------------------
+    # -- a stage that is trained -------------------------------------------------------------------
 
     def _training(self, stage: Stage, shared: stages.Shared, masked: bool) -> Training:
         """The stage's training at its start, or where its newest checkpoint was taken."""
@@ -212,23 +213,24 @@ class Trainer:
     def _end(
         self, training: Training, number: int, ends: dict[str, Any], *, restored: bool
     ) -> None:
-        """Keep a stage that has just been trained: its snapshot, its entry in scores.json, its history."""
+        """Keep a stage that has just been trained: its snapshot, its scores, its history."""
         stage = training.stage
-        watch = training.watch
+        early = training.early
         self.optimizer_state = training.optimizer_state()
 
-        # the last checkpoint of a stage that stopped early has an optimiser state that the snapshot may leave out
+        # the last checkpoint of a stage that stopped early has an optimiser state that the snapshot
+        # may leave out
         self.checkpoints.end(
             self.folder.snapshot(number, stage.name),
             self._n_epochs(training),
             training.state(ended=True),
-            changed=restored or (watch.stopped and not training.goes_on),
+            changed=restored or (early.stopped and not training.goes_on),
         )
 
         result = {
             "key": training.key,
             "epochs": training.n_epochs,
-            "stopped_early": watch.stopped,
+            "stopped_early": early.stopped,
             "seconds": time.time() - training.began,
             "reused_from": None,
             **stages.counts(self.model, self.manifest.threshold),
@@ -236,12 +238,12 @@ class Trainer:
                 name: {"start": training.start.get(name), "end": end} for name, end in ends.items()
             },
         }
-        if watch.stopped:
-            result["stopped_at"] = watch.last
+        if early.stopped:
+            result["stopped_at"] = early.last
         self.results[stage.name] = result
         self.history += _with_end(training.history, result)
 
-    # -- scores -------------------------------------------------------------------------------------------------------
+    # -- scores ------------------------------------------------------------------------------------
 
     def average_precision(self, scorer: str) -> float:
         """Pooled average precision of the network as it is; Diverged if an output is not finite."""
@@ -296,7 +298,7 @@ class Trainer:
         self.folder.update(stages=finished, **self._last_epoch())
 
     def _last_epoch(self) -> dict[str, Any]:
-        """Where the run is by its history, for the status: also where it took over all of it and trained nothing."""
+        """Where the run is by its history, for a status: also if it took over all its stages."""
         if not self.history:
             return {}
 
@@ -309,7 +311,7 @@ class Trainer:
 
 
 def _with_end(history: list[dict[str, Any]], result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines of a stage that has ended; the last has the score after it where that stopped the stage."""
+    """The lines of a stage that has ended; the last has the score that stopped it early."""
     if not history or "stopped_at" not in result:
         return history
     return [*history[:-1], history[-1] | {"validation_after": result["stopped_at"]}]

@@ -1,4 +1,4 @@
-"""Many runs on Dask workers: processes of this machine, or those of a scheduler that is there already."""
+"""Many runs on Dask workers: processes of this machine, or those of a scheduler that is there."""
 
 import contextlib
 import dataclasses
@@ -17,42 +17,53 @@ from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder
 
 from .progress import Board
-from .queue import Agenda
+from .queue import Queue
 from .run_one import Outcome, Settings
 from .worker import Job, stop, work
 
-RETRIES = 3  # of a run whose worker died; an existing scheduler has its own distributed.scheduler.allowed-failures
+RETRIES = 3  # of a run whose worker died; a scheduler of one's own has its allowed-failures
 LOOK_EVERY_S = 0.2
 STOP_WITHIN_S = 10.0
+CLOSE_WITHIN_S = 30.0
 CONNECT_S = 10.0
 AWAY_S = 600.0  # a scheduler may be away so long before the command gives up
 
 
 def run(
-    agenda: Agenda,
+    queue: Queue,
     settings: Settings,
     *,
     devices: Sequence[str],
     per_device: int,
     address: str | None,
 ) -> None:
-    """Do all of the agenda: on `per_device` workers for each device here, or on the scheduler's workers.
+    """Do all that is in the queue.
 
-    Raises ConnectionError if there is no scheduler at `address`, or it stays away; KeyboardInterrupt.
+    Args:
+        queue: of the runs.
+        settings: of the command.
+        devices: of this machine, or of each host that has workers.
+        per_device: runs at a time on each device.
+        address: of the scheduler whose workers do it; None: processes of this machine.
+
+    Raises:
+        ConnectionError: no scheduler at `address`, or it stays away.
+        KeyboardInterrupt: with the runs stopped in order.
     """
     n_slots = len(devices) * per_device
     threads = max(1, torch.get_num_threads() // n_slots) if address is None else None
     job = Job(dataclasses.replace(settings, progress=False), tuple(devices), per_device, threads)
-    with Board(agenda) as board:
-        if address is None:
-            with _local(min(n_slots, len(agenda.names)), settings) as client:
-                _drive(client, agenda, job, board)
-        else:
-            _until_done(address, agenda, job, board)
+
+    with Board(queue) as board:
+        if address is not None:
+            _on_scheduler(address, queue, job, board)
+            return
+        with _local_workers(min(n_slots, len(queue.names)), settings) as client:
+            _drive(client, queue, job, board)
 
 
 @contextlib.contextmanager
-def _local(n_workers: int, settings: Settings) -> Iterator[Client]:
+def _local_workers(n_workers: int, settings: Settings) -> Iterator[Client]:
     """Workers that are processes of this machine, restarted when they die or hang."""
     cluster = LocalCluster(
         n_workers=n_workers,
@@ -60,19 +71,24 @@ def _local(n_workers: int, settings: Settings) -> Iterator[Client]:
         processes=True,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
-        memory_limit=0,  # a network cannot be spilled to disk, and a paused worker would only hang
+        memory_limit=0,  # a network cannot be spilled to disk; a paused worker would only hang
         silence_logs=logging.CRITICAL,
         preload=["cplxnet.auto.sweep.worker"],
         scheduler_kwargs={"worker_ttl": f"{settings.timeout_s} s", "allowed_failures": RETRIES},
     )
-    with cluster, Client(cluster) as client:
-        if settings.progress:
-            say(_dashboard(client))
-        yield client
+    try:
+        with Client(cluster) as client:
+            if settings.progress:
+                say(_dashboard(client))
+            yield client
+    finally:
+        # a worker that has just died may be starting again, which Dask may wait for for ever
+        with contextlib.suppress(TimeoutError):
+            cluster.close(timeout=CLOSE_WITHIN_S)
 
 
 def _dashboard(client: Client) -> str:
-    """Where Dask's dashboard is; empty where it is off, which its server tells by having no such page."""
+    """Where Dask's dashboard is; empty if its server has no such page, since it is off."""
     try:
         with urllib.request.urlopen(client.dashboard_link, timeout=CONNECT_S):
             pass
@@ -83,85 +99,100 @@ def _dashboard(client: Client) -> str:
     return f"Dask dashboard: {client.dashboard_link}"
 
 
-def _until_done(address: str, agenda: Agenda, job: Job, board: Board) -> None:
-    """Go on with a scheduler that goes away and comes back; what it was doing is given out again."""
-    met, lost = False, None  # whether it was ever there; since when it is away (monotonic)
-    while agenda.open:
+def _on_scheduler(address: str, queue: Queue, job: Job, board: Board) -> None:
+    """Go on with a scheduler that goes and comes back; what it was doing is given out again."""
+    was_there = False
+    away_since: float | None = None
+    while queue.open:
         try:
             with Client(address, timeout=f"{CONNECT_S} s", set_as_default=False) as client:
-                if lost is not None:
+                if away_since is not None:
                     say(f"the scheduler at {address} is back")
-                elif (
-                    agenda.settings.progress
-                    and "dashboard" in client.scheduler_info(n_workers=0)["services"]
-                ):
+                elif queue.settings.progress and _has_dashboard(client):
                     say(_dashboard(client))
-                met, lost = True, None
-                _drive(client, agenda, job, board)
-        except (
-            OSError,
-            TimeoutError,
-            ClosedClientError,
-            ValueError,
-        ) as error:  # distributed's own are OSErrors
-            if not met:
+                was_there = True
+                away_since = None
+                _drive(client, queue, job, board)
+        except (OSError, ClosedClientError, ValueError) as error:  # Dask's own are OSErrors
+            if not was_there:
                 raise ConnectionError(
                     f"expected a Dask scheduler at {address}, got {error}; try `dask scheduler`"
                 ) from error
-            if isinstance(
-                error, ValueError
-            ):  # of an address that is none; later it is a fault of ours
+            if isinstance(error, ValueError):  # the address is sound: a fault of ours
                 raise
-            if lost is None:
-                lost = time.monotonic()
+
+            if away_since is None:
+                away_since = time.monotonic()
                 say(f"the scheduler at {address} is away; trying for {AWAY_S:.0f} s")
-            if time.monotonic() - lost > AWAY_S:
+            if time.monotonic() - away_since > AWAY_S:
                 raise ConnectionError(
                     f"the scheduler at {address} has been away for {AWAY_S:.0f} s"
                 ) from error
             time.sleep(5 * LOOK_EVERY_S)
 
 
-def _drive(client: Client, agenda: Agenda, job: Job, board: Board) -> None:
-    """Give out runs, as many as there are workers, until none is left. Raises OSError if the scheduler goes."""
+def _has_dashboard(client: Client) -> bool:
+    return "dashboard" in client.scheduler_info(n_workers=0)["services"]
+
+
+def _drive(client: Client, queue: Queue, job: Job, board: Board) -> None:
+    """Give out runs, as many as there are workers, until none is left.
+
+    Raises:
+        OSError: the scheduler goes.
+    """
     running: dict[Future, str] = {}
     scheduler = client.scheduler_info(n_workers=0)["id"]
     try:
-        while agenda.open:
+        while queue.open:
             n_workers = _n_workers(client, scheduler)
-            while len(running) < n_workers and (name := agenda.take()) is not None:
-                running[client.submit(work, name, job, agenda.manifests[name], pure=False)] = name
+            while len(running) < n_workers and (name := queue.take()) is not None:
+                future = client.submit(work, name, job, queue.manifests[name], pure=False)
+                running[future] = name
+
             for future in [future for future in running if future.status != "pending"]:
-                _take_in(future, running[future], agenda)
+                _settle(future, running[future], queue)
                 del running[future]
-            board.show("no workers yet" if not n_workers else "")
+
+            board.show("" if n_workers else "no workers yet")
             time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
         _stop(client, job, list(running))
         raise
     finally:
         for name in running.values():
-            agenda.put_back(name)
+            queue.put_back(name)
 
 
 def _n_workers(client: Client, scheduler: str) -> int:
-    """Workers of the scheduler with this id. Raises OSError if it is gone, another one in its place included: that one
-    knows nothing of our runs, and the client would wait for them for ever."""
+    """Workers of the scheduler with this id.
+
+    Raises:
+        ConnectionError: it is gone. Another one in its place knows nothing of our runs, and the
+            client would wait for them for ever.
+    """
     about = client.sync(client.scheduler.identity, n_workers=0, callback_timeout=AWAY_S)
     if client.status != "running" or about["id"] != scheduler:
         raise ConnectionError("the client has lost its scheduler")
     return about["n_workers"]
 
 
-def _take_in(future: Future, name: str, agenda: Agenda) -> None:
-    """Settle a run whose task has ended, or put it back where that is not its own end: a closing worker interrupts its
-    runs, and a lost scheduler cancels its tasks."""
+def _settle(future: Future, name: str, queue: Queue) -> None:
+    """Settle a run whose task has ended, or put it back if that is not the run's own end.
+
+    A closing worker interrupts its runs, and a lost scheduler cancels its tasks. A run whose
+    workers die goes on as long as it gets further: only deaths without progress count.
+    """
     if future.status == "error":
-        agenda.settle(_failure(name, future.exception(), agenda.settings))
+        error = future.exception()
+        if isinstance(error, KilledWorker) and queue.has_progressed(name):
+            queue.put_back(name)
+        else:
+            queue.settle(_failure(name, error, queue.settings))
     elif future.status == "finished" and (outcome := future.result()).state != "interrupted":
-        agenda.settle(outcome)
+        queue.settle(outcome)
     else:
-        agenda.put_back(name)
+        queue.put_back(name)
 
 
 def _failure(name: str, error: BaseException, settings: Settings) -> Outcome:
@@ -169,8 +200,10 @@ def _failure(name: str, error: BaseException, settings: Settings) -> Outcome:
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, KilledWorker):
         reason = (
-            f"its worker died {RETRIES + 1} times, each time another; out of memory? ({reason})"
+            f"its worker died {RETRIES + 1} times without an epoch between, each time another; "
+            f"out of memory? ({reason})"
         )
+
     files = RunFolder(settings.folder / name)
     with (
         contextlib.suppress(OSError, ValueError, lock.Held, lock.ClaimLost),

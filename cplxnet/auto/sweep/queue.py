@@ -1,7 +1,8 @@
 """What is left of a folder's runs, and which of it to take next."""
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,84 +12,106 @@ from cplxnet.auto.runner.folder import RunFolder
 
 from .run_one import BAD, Outcome, Settings
 
-LOOK_EVERY_S = 1.0  # at runs that another process has
+LOOK_EVERY_S = 1.0  # at runs of other processes, and at stages that runs wait for
 
 
-class Agenda:
+class Queue:
     """Gives out names of runs, each once at a time, and collects their outcomes.
 
-    Runs that share a first stage which one of them is training are held back until it is trained, if there are others
-    to do: they would only wait for it. `retry` in `settings` is what `failed` gives for the runs to be tried again.
+    A run whose first stage another run is training waits while there is other work.
+
+    Args:
+        manifests: the runs by name.
+        settings: what they are run with.
     """
 
     def __init__(self, manifests: Mapping[str, Manifest], settings: Settings) -> None:
-        self.settings, self.manifests, self.names = settings, manifests, list(manifests)
-        self.pending, self.running = list(manifests), set[str]()
+        self.settings = settings
+        self.manifests = manifests
+        self.names = list(manifests)
+
+        self.pending = list(manifests)
+        self.running: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}
-        self._open = {
-            name for name in manifests if _status(settings.folder / name).get("state") != "done"
-        }  # at first
-        self._elsewhere: dict[str, float] = {}  # name -> when it was last looked at
-        self._first = {name: manifest.stage_order[0] for name, manifest in manifests.items()}
-        self._group = {
-            name: _first_stage(manifest) if settings.reuse else name
-            for name, manifest in manifests.items()
+        self._done_before = {
+            name for name in manifests if self._status(name).get("state") == "done"
         }
+        self._elsewhere: dict[str, float] = {}  # with other processes -> when last looked at
+        self._n_epochs: dict[str, int] = {}  # of a run given out, at that time
+
+        # runs that share their first stage are a group
+        self._group: dict[str, stages.Shared | str] = {}
+        self._members: dict[stages.Shared | str, list[str]] = {}
+        for name, manifest in manifests.items():
+            first = next(stages.planned(manifest))[1] if settings.reuse else name
+            self._group[name] = first
+            self._members.setdefault(first, []).append(name)
         self._trained: set[stages.Shared | str] = set()
+        self._group_looked: dict[stages.Shared | str, float] = {}
 
     def take(self) -> str | None:
-        """The next run to be given out; None if none is due now."""
+        """Give out the next run; None if none is due now."""
+        now = time.monotonic()
         due = [
             name
             for name in self.pending
-            if time.monotonic() - self._elsewhere.get(name, -1e9) >= LOOK_EVERY_S
+            if now - self._elsewhere.get(name, -math.inf) >= LOOK_EVERY_S
         ]
         busy = {self._group[name] for name in (*self.running, *self._elsewhere)}
-        name = next(
-            (
-                name
-                for name in due
-                if self._group[name] not in busy or self._ready(self._group[name])
-            ),
-            None,
-        )
-        if name is None:  # all that is left waits for a stage; what is elsewhere may have come free
-            name = next((name for name in due if name in self._elsewhere), None)
-        if name is not None:
-            self.pending.remove(name)
-            self.running.add(name)
+
+        for name in due:
+            if self._group[name] not in busy or self._has_first_stage(self._group[name], now):
+                return self._give_out(name)
+
+        # all that is left waits for a stage; what is elsewhere may have come free
+        for name in due:
+            if name in self._elsewhere:
+                return self._give_out(name)
+        return None
+
+    def _give_out(self, name: str) -> str:
+        self.pending.remove(name)
+        self.running.add(name)
+        self._n_epochs[name] = self._epochs_trained(name)
         return name
 
-    def _ready(self, group: stages.Shared | str) -> bool:
-        """Whether a run of the group has finished the first stage."""
-        if group not in self._trained:
-            members = (name for name in self.names if self._group[name] == group)
-            if any(self._has_first(name) for name in members):
-                self._trained.add(group)
-        return group in self._trained
+    def _has_first_stage(self, group: stages.Shared | str, now: float) -> bool:
+        """Whether a run of the group has finished its first stage, as of the last look."""
+        if group in self._trained:
+            return True
+        if now - self._group_looked.get(group, -math.inf) < LOOK_EVERY_S:
+            return False
 
-    def _has_first(self, name: str) -> bool:
-        return self._first[name] in _status(self.settings.folder / name).get("stages", {})
+        self._group_looked[group] = now
+        for name in self._members[group]:
+            if self.manifests[name].stage_order[0] in self._status(name).get("stages", {}):
+                self._trained.add(group)
+                return True
+        return False
 
     def settle(self, outcome: Outcome) -> None:
-        """Take in the outcome of a run given out; one that another process has will be looked at again."""
+        """Take in the outcome of a run; one that another process has is looked at again."""
         name = outcome.name
         self.running.discard(name)
         if outcome.state == "elsewhere":
             self._elsewhere[name] = time.monotonic()
             self.pending.append(name)
             return
-        if name in self._open and outcome.state == "skipped":
-            outcome = Outcome(
-                name, "done"
-            )  # by another command, or by a worker that died before it could say so
+
+        if outcome.state == "skipped" and name not in self._done_before:
+            # done by another command, or by a worker that died before it could say so
+            outcome = Outcome(name, "done")
         self._elsewhere.pop(name, None)
         self.outcomes[name] = outcome
 
     def put_back(self, name: str) -> None:
-        """A run given out that came to nothing, through no fault of its own: to be given out again."""
+        """Give out a run again that came to nothing through no fault of its own."""
         self.running.discard(name)
         self.pending.insert(0, name)
+
+    def has_progressed(self, name: str) -> bool:
+        """Whether a run that was given out has trained an epoch since."""
+        return self._epochs_trained(name) > self._n_epochs[name]
 
     @property
     def waiting(self) -> bool:
@@ -101,24 +124,28 @@ class Agenda:
         return bool(self.pending or self.running)
 
     def all_outcomes(self) -> list[Outcome]:
-        """In the order of the names."""
+        """The outcomes in the order of the names."""
         return [self.outcomes[name] for name in self.names if name in self.outcomes]
+
+    def _status(self, name: str) -> dict[str, Any]:
+        return _status(self.settings.folder / name)
+
+    def _epochs_trained(self, name: str) -> int:
+        try:
+            return len(RunFolder(self.settings.folder / name).history)
+        except (OSError, ValueError):  # damaged: its own run reports it
+            return 0
 
 
 def _status(path: Path) -> dict[str, Any]:
-    """The status of the run in the folder `path`; empty where it is damaged, which its own run says."""
+    """The status of the run in the folder `path`; empty if it is damaged, which its run reports."""
     try:
         return RunFolder(path).status
-    except ValueError:
+    except (OSError, ValueError):
         return {}
 
 
-def failed(folder: Any, names: Any) -> dict[str, dict[str, Any]]:
-    """status.json of those runs that failed or diverged, by name."""
-    found = {name: _status(folder / name) for name in names}
-    return {name: status for name, status in found.items() if status.get("state") in BAD}
-
-
-def _first_stage(manifest: Manifest) -> stages.Shared:
-    """What two manifests have in common if they share their first stage."""
-    return next(stages.planned(manifest))[1]
+def failed(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The status of those runs that failed or diverged, by name."""
+    statuses = {name: _status(folder / name) for name in names}
+    return {name: status for name, status in statuses.items() if status.get("state") in BAD}

@@ -1,17 +1,18 @@
 """Many runs: every manifest of a folder, each in the folder of its name, here or on workers."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cplxnet.auto.manifest import grid
+from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.progress import bar, say
-from cplxnet.auto.runner import lock
+from cplxnet.auto.runner import lock, stages
 from cplxnet.auto.runner.run import check_device
 from cplxnet.extras import extra
 
-from . import savings, space
-from .queue import Agenda, failed
+from .queue import Queue, failed
 from .run_one import Outcome, Settings, run_one
 
 
@@ -29,35 +30,50 @@ def run_many(
     accept_changes: bool = False,
     timeout_s: float = lock.TIMEOUT_S,
 ) -> list[Outcome]:
-    """Run every manifest `folder/<name>.json` in `folder/<name>/` that is not done yet; returns an outcome for each.
+    """Run every manifest `folder/<name>.json` in `folder/<name>/` that is not done yet.
 
-    All manifests are read and checked before the first is run. A run that fails is reported in its own folder and in
-    the outcomes, and the others go on; Ctrl-C ends them all, and the same call goes on from there. A stage that two
-    manifests share is trained once. Several such calls at the same time, on any hosts that share the folder, share the
-    work; each returns when all is done, whoever did it.
+    All manifests are read and checked before the first is run. A run that fails is reported in its
+    own folder and in the outcomes, and the others go on; Ctrl-C ends them all, and the same call
+    goes on from there. A stage that two manifests share is trained once. Several such calls at the
+    same time, on any hosts that share the folder, share the work; each returns when all is done,
+    whoever did it.
 
     Args:
-        device: where, as torch names it; devices: several of them, in place of `device`.
+        folder: of the manifests.
+        device: where, as torch names it.
+        devices: several of them, in place of `device`.
         per_device: runs at a time on each device.
-        address: of a Dask scheduler whose workers are to do it, each host with `devices`; None: this machine. One run
-            at a time on one device is done in this process.
+        address: of a Dask scheduler whose workers are to do it, each host with `devices`; None:
+            this machine. One run at a time on one device is done in this process.
         data: the folder of the data files.
         progress: show bars.
         retry_failed: also run those that failed or diverged before.
         reuse: take stages that runs share from each other.
         accept_changes: run on with manifests that have changed since their run was started.
-        timeout_s: silence, in seconds, after which a run's process counts as gone and another goes on with it.
+        timeout_s: silence, in seconds and at least one, after which a run's process counts as gone
+            and another goes on with it.
 
-    Raises
-    ------
-    ManifestError: a manifest is faulty, or there is none; ValueError: no such device; ConnectionError: no scheduler.
+    Returns:
+        An outcome for each manifest, in the order of their names.
+
+    Raises:
+        ManifestError: a manifest is faulty, or there is none.
+        ValueError: no such device, or a number out of range.
+        ConnectionError: no scheduler at the address.
+        MissingExtraError: several runs at a time, without the packages for it.
     """
-    folder, chosen = Path(folder), tuple(devices or (device,))
-    manifests = grid.read(folder)
+    folder = Path(folder)
+    devices = tuple(devices or (device,))
+    at_a_time = len(devices) * per_device
     if per_device < 1:
         raise ValueError(f"expected per_device of at least 1, got {per_device}")
-    for name in () if address else chosen:
+    if not (math.isfinite(timeout_s) and timeout_s >= 1):
+        raise ValueError(f"expected timeout_s of at least 1 second, got {timeout_s}; try 60")
+
+    manifests = grid.read(folder)
+    for name in () if address else devices:
         check_device(name)
+
     settings = Settings(
         folder=folder.resolve(),
         data=Path(data).resolve(),
@@ -67,34 +83,45 @@ def run_many(
         timeout_s=timeout_s,
         retry=failed(folder, manifests) if retry_failed else {},
     )
-    agenda = Agenda(manifests, settings)
-    if progress:
-        say(savings.planned(manifests) if reuse else "")
-        say(space.shortage(folder, manifests, reuse=reuse, at_once=len(chosen) * per_device))
-    if address is None and len(chosen) * per_device == 1:
-        _here(agenda, settings, chosen[0])
+    queue = Queue(manifests, settings)
+    if progress and reuse:
+        say(_savings(manifests.values()))
+
+    if address is None and at_a_time == 1:
+        _here(queue, settings, devices[0])
     else:
         with extra("grid"):
             from . import cluster
 
-        cluster.run(agenda, settings, devices=chosen, per_device=per_device, address=address)
-    return agenda.all_outcomes()
+        cluster.run(queue, settings, devices=devices, per_device=per_device, address=address)
+    return queue.all_outcomes()
 
 
-def _here(agenda: Agenda, settings: Settings, device: str) -> None:
+def _savings(manifests: Iterable[Manifest]) -> str:
+    """A sentence on the epochs that sharing stages saves, early stopping aside; empty if none."""
+    planned = [stage for manifest in manifests for stage in stages.planned(manifest)]
+    asked = sum(stage.n_epochs for stage, _ in planned)
+    to_train = sum({shared: stage.n_epochs for stage, shared in planned}.values())
+    if to_train == asked:
+        return ""
+    return (
+        f"stages that runs share are trained once: {to_train} epochs in place of {asked}, "
+        f"{1 - to_train / asked:.0%} fewer"
+    )
+
+
+def _here(queue: Queue, settings: Settings, device: str) -> None:
     """One run after another in this process."""
-    with bar(
-        total=len(agenda.names),
-        desc=settings.folder.name,
-        unit="run",
-        disable=not settings.progress,
-    ) as shown:
-        while agenda.open:
-            name = agenda.take()
+    n_runs = len(queue.names)
+    off = not settings.progress
+    with bar(total=n_runs, desc=settings.folder.name, unit="run", disable=off) as shown:
+        while queue.open:
+            name = queue.take()
             if name is None:
-                shown.set_postfix_str(f"{len(agenda.pending)} with other processes")
+                shown.set_postfix_str(f"{len(queue.pending)} with other processes")
                 time.sleep(0.1)
                 continue
+
             shown.set_postfix_str(name)
-            agenda.settle(run_one(name, settings, device=device, read=agenda.manifests[name]))
-            shown.update(len(agenda.outcomes) - shown.n)
+            queue.settle(run_one(name, settings, device=device, read=queue.manifests[name]))
+            shown.update(len(queue.outcomes) - shown.n)

@@ -1,4 +1,4 @@
-"""One run among many: looked at, claimed, run if it is to be run, and its outcome told instead of raised."""
+"""One run among many: looked at, claimed, run if need be; its outcome is told, not raised."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +16,10 @@ BAD = ("failed", "diverged")
 
 
 class Outcome(NamedTuple):
-    """How one run ended: its name, its state and the reason where it failed.
+    """How one run ended: its name, its state and the reason if it failed.
 
-    state: done, skipped (it was done before), failed, diverged, interrupted, or elsewhere (another process has it).
+    state: done, skipped (it was done before), failed, diverged, interrupted, or elsewhere (another
+    process has it).
     """
 
     name: str
@@ -28,11 +29,15 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What every run of a folder is run with. Plain values, so that it can be sent to other machines.
+    """What every run of a folder is run with; plain values, so that other machines can have them.
 
-    folder, data: absolute paths that every machine sees. reuse: stages are shared between runs. progress: bars.
-    retry: name -> status.json of the failed runs to be tried again, as it was when the command was started: one that
-    another command has tried again since is left.
+    Args:
+        folder, data: absolute paths that every machine sees.
+        reuse: runs take stages that they share from each other.
+        progress: show bars.
+        accept_changes, timeout_s: as of `run`.
+        retry: the status of each failed run to be tried again, as it was when the command was
+            started: one that another command has tried again since is left.
     """
 
     folder: Path
@@ -43,10 +48,6 @@ class Settings:
     timeout_s: float = lock.TIMEOUT_S
     retry: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
-    def others(self, name: str) -> list[Path]:
-        """The folders that the run `name` may take finished stages from; none without `reuse`."""
-        return neighbours(self.folder / f"{name}.json") if self.reuse else []
-
 
 def run_one(
     name: str,
@@ -56,13 +57,18 @@ def run_one(
     read: Manifest | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Run `folder/name.json` in `folder/name/` if it is not done, failed or with another process; never raises
-    `Exception`.
+    """Run `folder/name.json` in `folder/name/` if it is to be run; never raises `Exception`.
 
-    read: the manifest as the command read it, perhaps hours ago; one that was edited since, before its turn or while it
-    was run, is a failure that leaves the folder as it is.
+    Args:
+        name: of the run.
+        settings: of the command.
+        device: as torch names it.
+        read: the manifest as the command read it, perhaps hours ago. An edit since then, before
+            the run's turn or while it runs, is a failure that leaves the folder as it is.
+        stopped: asked at every batch; True ends the run.
     """
-    path, file = settings.folder / name, settings.folder / f"{name}.json"
+    path = settings.folder / name
+    file = settings.folder / f"{name}.json"
     try:
         check_device(device)
         manifest = load(file)
@@ -71,38 +77,40 @@ def run_one(
         outcome = settled(name, manifest, settings)
         if outcome is not None:
             return outcome
+
         with lock.hold(path / "claim", settings.timeout_s, stopped=stopped) as held:
-            outcome = settled(
-                name, manifest, settings
-            )  # another may have finished it in the meantime
+            outcome = settled(name, manifest, settings)  # another may have finished it since
             if outcome is not None:
                 if outcome.state == "skipped":
                     held.finish()
                 return outcome
+
             run(
                 manifest,
                 path,
                 device=device,
                 data=settings.data,
                 progress=settings.progress,
-                reuse=settings.others(name),
+                reuse=neighbours(file) if settings.reuse else (),
                 accept_changes=settings.accept_changes,
                 claim=held,
             )
+
         if not settings.accept_changes:
             refuse_changes(RunFolder(path), load(file))
     except (lock.Held, lock.ClaimLost) as error:
         return Outcome(name, "elsewhere", str(error))
-    except Exception as error:  # the edge of a run: its folder has the traceback and the reason, the summary has both
+    except Exception as error:  # the edge of a run: its folder has the traceback and the reason
         state = "diverged" if isinstance(error, Diverged) else "failed"
         return Outcome(name, state, f"{type(error).__name__}: {error}")
     return Outcome(name, "done")
 
 
 def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None:
-    """The outcome of a run that needs no running: done before, or failed and not to be tried again; else None.
+    """The outcome of a run that is done, or has failed and is not to be tried again; else None.
 
-    Raises ManifestChanged where it was started with another manifest, unless changes are accepted.
+    Raises:
+        ManifestChanged: it was started with another manifest, and changes are not accepted.
     """
     files = RunFolder(settings.folder / name)
     status = files.status
@@ -110,6 +118,7 @@ def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None
         refuse_changes(files, manifest)
     elif files.config.get("fingerprint") != manifest.fingerprint():
         return None
+
     if status["state"] == "done":
         return Outcome(name, "skipped")
     if status["state"] in BAD and status != settings.retry.get(name):

@@ -1,11 +1,12 @@
 """A training step captured once as a CUDA graph and replayed: one launch a step in place of a hundred.
 
-The first steps run as they are, on a stream of their own, so that kernels are compiled and memory is found; then the
-step is captured, which computes nothing, and from there on replayed. Each step computes the same bits either way:
-random generators go on by the same amounts, and what changes between steps lies in tensors on the device.
+The first steps run as they are, on a stream of their own, so that kernels are compiled and memory
+is found; then the step is captured, which computes nothing, and from there on replayed. Each step
+computes the same bits either way: random generators go on by the same amounts, and what changes
+between steps lies in tensors on the device.
 
-What would go wrong in silence: a replay uses the numbers that stood in host memory when it was captured. Learning rate
-and coefficients are tensors, refreshed from outside (`optim.set_rate`).
+What would go wrong in silence: a replay uses the numbers that stood in host memory when it was
+captured. Learning rate and coefficients are tensors, refreshed from outside (`optim.set_rate`).
 """
 
 import warnings
@@ -21,7 +22,8 @@ class Graphed:
     """Callable () -> Tensor, the same values as `step`, replayed from the fourth call on.
 
     Args:
-        step: draws its batch, trains on it and returns a small tensor; nothing in it waits for the device.
+        step: draws its batch, trains on it and returns a small tensor; nothing in it waits for the
+            device.
         device: a CUDA device; on others, and where capturing fails, `step` runs as it is.
         generators: what `step` draws from beside torch's own generator.
     """

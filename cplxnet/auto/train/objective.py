@@ -1,9 +1,9 @@
-"""The objective of a stage: a loss on the batch, a penalty on the weights, and the gradient of both.
+"""The objective of a stage: a loss on the batch, a penalty on the weights, their gradient.
 
     objective = loss(logit, target) + C * 1e-5 * sum over weights of KL(q(w) || p(w))
 
-This is the negative evidence lower bound of the network, per label and scaled: C = 1e5/(number of labels) would be the
-bound itself. A larger C compresses more (Nazarov and Burnaev 2020, section 3).
+This is the negative evidence lower bound of the network, per label and scaled: C = 1e5/(number of
+labels) would be the bound itself. A larger C compresses more (Nazarov and Burnaev 2020, section 3).
 """
 
 import functools
@@ -28,12 +28,14 @@ KL = "kl"
 class Objective:
     """The weighted terms of one stage. A KL term is computed only where its coefficient is not 0.
 
-    The pass over the weights that adds the gradient of the KL learns most of the gradient's norm on its way; the
-    objective keeps that from `add_kl` to `clip`, so that clipping needs no second pass.
+    The pass over the weights that adds the gradient of the KL learns most of the gradient's norm on
+    its way; the objective keeps that from `add_kl` to `clip`, so that clipping needs no second
+    pass.
 
     Args:
         terms: the manifest's `objective_terms`, by name.
-        weights: the stage's `objective`: how much each term weighs. A term's coefficient is its own times this.
+        weights: the stage's `objective`: how much each term weighs. A term's coefficient is its own
+            times this.
     """
 
     def __init__(self, terms: Mapping[str, Term], weights: Mapping[str, float]) -> None:
@@ -71,7 +73,8 @@ class Objective:
     def add_kl(self, model: nn.Module) -> Tensor:
         """Add the gradient of the weighted KL to every parameter's `.grad`.
 
-        Returns the KL itself, without any coefficient: a scalar without graph, 0 where no KL term weighs anything.
+        Returns the KL itself, without any coefficient: a scalar without graph, 0 where no KL term
+        weighs anything.
         """
         self._squares = {}
         kl = torch.zeros((), device=next(model.parameters()).device)
@@ -81,7 +84,7 @@ class Objective:
         return kl
 
     def clip(self, model: nn.Module, max_norm: float | None) -> Tensor:
-        """Scale the gradient of all parameters together down to `max_norm`; None: leave it as it is.
+        """Scale the gradient of all parameters together down to `max_norm`; None: leave it.
 
         Returns the norm before clipping, a scalar. Call it after `add_kl`.
         """

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def step(epoch: int, n_epochs: int, at: float = 0.6, factor: float = 0.1) -> flo
 
 
 def cosine(epoch: int, n_epochs: int, final: float = 0.01) -> float:
-    """From 1 at epoch 0 towards `final` by half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+    """From 1 towards `final` by half a cosine (Loshchilov and Hutter 2017, without restarts)."""
     return final + (1 - final) * (1 + math.cos(math.pi * epoch / n_epochs)) / 2
 
 
@@ -43,14 +43,14 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 
 
 def make_schedule(spec: Component | None, n_epochs: int) -> Callable[[int], float]:
-    """The schedule a manifest names: epoch -> factor of the learning rate; constant where it names none."""
+    """The schedule a manifest names, constant if none: epoch -> factor of the learning rate."""
     if spec is None:
         return functools.partial(constant, n_epochs=n_epochs)
     return functools.partial(SCHEDULES[spec.name], n_epochs=n_epochs, **spec.kwargs)
 
 
 def _adam(
-    groups: Iterable[dict[str, Any]],
+    groups: Sequence[dict[str, Any]],
     *,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
@@ -66,6 +66,7 @@ def _adam(
         amsgrad=amsgrad,
         decoupled_weight_decay=decoupled_weight_decay,
         fused=True,  # one pass over the parameters; on CPU 8 times the loop
+        capturable=any(isinstance(group["lr"], Tensor) for group in groups),
     )
 
 
@@ -77,7 +78,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimiser over the model's parameters.
 
-    Weight decay pulls weights towards zero. On log_sigma2 it would be another prior, so it never acts there.
+    Weight decay pulls weights towards zero. On log_sigma2 it would be another prior, so it never
+    acts there.
 
     Args:
         name: of `OPTIMIZERS`.
@@ -98,6 +100,11 @@ def make_optimizer(
         groups.append({"params": log_sigma2, "lr": lr if lr_log_sigma2 is None else lr_log_sigma2})
         if "weight_decay" in options:
             groups[1]["weight_decay"] = 0.0
+
+    for group in groups:  # a captured step reads its rate on the device
+        device = group["params"][0].device if group["params"] else None
+        if device is not None and device.type == "cuda":
+            group["lr"] = torch.tensor(group["lr"], device=device)
     return OPTIMIZERS[name](groups, **options)
 
 
@@ -116,7 +123,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """The optimiser's state by parameter name, so that a network with other parameters can take over what it shares."""
+    """The optimiser's state by parameter name: another network takes over what it shares."""
     return {
         key: dict(optimizer.state[p]) for key, p in model.named_parameters() if p in optimizer.state
     }

@@ -1,4 +1,4 @@
-"""The training of one stage as something that can be saved after an epoch and gone on with, to the same bits."""
+"""The training of one stage: saved after an epoch, gone on with to the same bits."""
 
 import json
 import time
@@ -10,14 +10,15 @@ from torch import nn
 
 from cplxnet.auto.manifest.read import Stage
 
-from .early_stopping import Watch
+from .early_stopping import EarlyStopping
 from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
 
 
 class Training:
-    """What training changes: network, optimiser, early stopping, random numbers, and the epochs done.
+    """What training changes: network, optimiser, early stopping, random numbers, epochs done.
 
-    Everything else (learning rate, objective, feed) follows from the manifest and the number of the epoch.
+    Everything else (learning rate, objective, feed) follows from the manifest and the number of the
+    epoch.
 
     Args:
         stage: of the manifest.
@@ -26,13 +27,13 @@ class Training:
         device: where the network and the data are.
         seeds: "windows": of the random windows; "noise": of the noise in the layers.
         key: what identifies the stage (`runner.stages.key_of`).
-        start: the scores before the first epoch.
         goes_on: the next stage goes on with the optimiser's state.
 
     Attributes:
         windows: the random numbers that windows are drawn with.
         n_epochs: epochs done.
         history: a line (dict) an epoch.
+        start: the scores before the first epoch.
         began: when the stage began, as `time.time()`, less the time between two attempts.
     """
 
@@ -45,17 +46,15 @@ class Training:
         device: str,
         seeds: dict[str, int],
         key: str = "",
-        start: dict[str, Any] | None = None,
         goes_on: bool = False,
     ) -> None:
         self.stage = stage
         self.model = model
         self.device = torch.device(device)
         self.key = key
-        self.start = start or {}
         self.goes_on = goes_on
 
-        self.watch = Watch(stage.early, model, score)
+        self.early = EarlyStopping(stage.early, model, score)
         spec = stage.optimizer
         self.optimizer = make_optimizer(
             model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
@@ -65,6 +64,7 @@ class Training:
 
         self.n_epochs = 0
         self.history: list[dict[str, Any]] = []
+        self.start: dict[str, Any] = {}
         self.began = time.time()
         self._factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
 
@@ -84,8 +84,8 @@ class Training:
         """All of it as tensors and plain values; the tensors are the live ones, not copies.
 
         Args:
-            ended: the stage has ended. Then the optimiser's state, two thirds of the whole, is None unless the next
-                stage goes on with it.
+            ended: the stage has ended. Then the optimiser's state, two thirds of the whole, is None
+                unless the next stage goes on with it.
         """
         noise = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
@@ -99,7 +99,7 @@ class Training:
             "seconds": time.time() - self.began,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer_state() if self.goes_on or not ended else None,
-            "watch": self.watch.state(),
+            "watch": self.early.state(),
             "windows": self.windows.get_state(),
             "noise": noise,
             "history": json.dumps(self.history),  # as text: numbers of any type come back exact
@@ -109,7 +109,7 @@ class Training:
         """Restore `state()`."""
         self.model.load_state_dict(state["model"])
         self.inherit(state["optimizer"] or {})
-        self.watch.load(state["watch"])
+        self.early.load(state["watch"])
 
         self.windows.set_state(state["windows"])
         torch.set_rng_state(state["noise"]["cpu"])

@@ -1,12 +1,16 @@
 """Tables from scores.json files written by hand."""
 
+import json
 import math
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from small import C, small
 
 from cplxnet.auto import report
+from cplxnet.auto.__main__ import main
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest, ManifestError
 from cplxnet.auto.runner import lock
@@ -215,12 +219,75 @@ def test_faults_are_named(tmp_path, folder):
         report.collect(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="none: expected a folder"):
         report.status(tmp_path / "none")
-    (folder / "c0.1-r0" / "scores.json").write_text("{")
-    with pytest.raises(ValueError, match=r"c0\.1-r0.scores\.json: expected JSON"):
-        report.collect(folder)
     (folder / "extra.json").write_text("{}")
     with pytest.raises(ManifestError, match=r"extra\.json"):
         report.collect(folder)
+
+
+def spoil(path, change):
+    """Change the JSON values in a file."""
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+INCOMPLETE = {
+    "no manifest": lambda scores: scores.pop("manifest"),
+    "no counts": lambda scores: scores["stages"]["sparsify"].pop("n_par"),
+    "no layers": lambda scores: scores["stages"]["dense"].pop("layers"),
+    "no end": lambda scores: scores["stages"]["dense"]["scores"]["test"].pop("end"),
+    "half an end": lambda scores: scores["stages"]["dense"]["scores"]["test"]["end"].pop(
+        "n_windows"
+    ),
+    "a stage of another manifest": lambda scores: scores["stages"].update(last={"scores": {}}),
+}
+
+
+@pytest.mark.parametrize("change", INCOMPLETE.values(), ids=INCOMPLETE)
+def test_a_run_with_incomplete_scores_is_named_and_the_others_are_there(folder, change, capsys):
+    whole = report.collect(folder)
+    spoil(folder / "c0.1-r0" / "scores.json", change)
+    assert report.collect(folder).equals(whole[whole["run"] != "c0.1-r0"].reset_index(drop=True))
+    said = capsys.readouterr().err
+    assert said.startswith("c0.1-r0 is left out: ") and "scores.json: expected" in said
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_damaged_scores_stop_neither_report_nor_page(folder, text, capsys):
+    (folder / "c0.1-r0" / "scores.json").write_text(text)
+    assert "| sparse | 0.1 | 1 | 4 |" in report.page.markdown(folder)
+    assert len(report.layers(folder)) == 2 * 3 * 2 + 2
+    assert main(["report", str(folder)]) == 0
+    assert main(["page", str(folder)]) == 0
+    shown = capsys.readouterr()
+    assert "c0.1-r0 is left out: " in shown.err and "C = 0.1: 4 times fewer" in shown.out
+
+
+def test_a_run_whose_folder_cannot_be_read_is_damaged(folder):
+    shutil.rmtree(folder / "c0.1-r1")
+    (folder / "c0.1-r1").write_text("no folder")
+    table = report.status(folder)
+    assert table["state"]["c0.1-r1"] == "damaged" and table["state"]["c0.1-r0"] == "done"
+    assert set(report.collect(folder)["run"]) == {"c0.1-r0", "c0.2-r0", "c0.2-r1"}
+
+
+def test_a_damaged_status_keeps_its_scores_in_the_table(folder):
+    (folder / "c0.1-r0" / "status.json").write_text("{")
+    states = report.collect(folder).set_index("run")["state"]
+    assert set(states["c0.1-r0"]) == {"damaged"} and set(states["c0.1-r1"]) == {"done"}
+
+
+def test_status_of_results_kept_without_status_files_has_their_last_stage(folder):
+    (folder / "c0.1-r0" / "status.json").unlink()
+    row = report.status(folder).loc["c0.1-r0"]
+    assert row[["state", "stage", "epoch", "n_epochs"]].tolist() == ["done", "fine-tune", 2, 2]
+
+
+def test_the_reference_grid_is_shown_as_done():
+    table = report.status(Path(__file__).parents[3] / "runs" / "reference")
+    assert len(table) == 24 and set(table["state"]) == {"done"}
+    counts = table.groupby(["state", "stage"]).size()  # what the notebook shows; leaves None out
+    assert counts.to_dict() == {("done", "fine-tune"): 24}
 
 
 @pytest.mark.parametrize(

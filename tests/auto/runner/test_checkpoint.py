@@ -1,4 +1,6 @@
-"""A run cut off after any epoch goes on to the same bits; of damaged checkpoints the one before is used."""
+"""A run cut off after any epoch goes on to the same bits; of damaged checkpoints the one before is
+used.
+"""
 
 import shutil
 
@@ -40,7 +42,7 @@ def test_a_run_cut_off_goes_on_from_its_last_epoch_to_the_same_bits(
 
 
 def cut_off_before_scores(folder, data, monkeypatch, n_stages, epochs):
-    """A run that ends after the last epoch of so many stages, as the last of them is to be scored."""
+    """A run that ends after the last epoch of so many stages, before the last is scored."""
     score = musicnet.score_dataset
 
     def cut(*args, **options):
@@ -180,7 +182,9 @@ def test_a_checkpoint_of_other_settings_is_not_taken(four_epochs, tiny_corpus, t
 def test_checkpoints_of_other_settings_are_not_taken_for_newer_ones(
     four_epochs, tiny_corpus, tmp_path, monkeypatch
 ):
-    """The fourth and fifth lie in the folder; the first stage, with other settings, is cut off after its first."""
+    """The fourth and fifth lie in the folder; the first stage, with other settings, is cut off
+    after its first.
+    """
     other, folder = (
         small({"stages.dense.optimizer.lr": 1e-2}),
         shutil.copytree(four_epochs, tmp_path / "two"),
@@ -189,7 +193,7 @@ def test_checkpoints_of_other_settings_are_not_taken_for_newer_ones(
     assert [path.name for path in folder.glob("epoch-*")] == ["epoch-0001.pt"]
 
 
-# -- the files --------------------------------------------------------------------------------------------------------
+# -- the files -------------------------------------------------------------------------------------
 
 
 def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_path):
@@ -229,7 +233,9 @@ def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
 def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(
     tiny_corpus, tmp_path, monkeypatch
 ):
-    """The one before must not be taken for the stage's end: the run fails, and goes on to the same bits."""
+    """The one before must not be taken for the stage's end: the run fails, and goes on to the same
+    bits.
+    """
     write = files.write_tensors
 
     def full(path, value, *, check):
@@ -251,7 +257,9 @@ def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(
 
 
 def test_a_snapshot_is_the_last_checkpoint_under_another_name(tiny_corpus, tmp_path, monkeypatch):
-    """Until the scores are written both names are there; nothing of the size of a network is written twice."""
+    """Until the scores are written both names are there; nothing of the size of a network is
+    written twice.
+    """
     written, write = [], files.write_tensors
 
     def noting(path, value, *, check):
@@ -277,7 +285,7 @@ def test_stages_are_shared_as_one_file_where_that_can_be(done, tiny_corpus, tmp_
     assert (tmp_path / "second" / "0-dense.pt").samefile(first / "0-dense.pt")
 
 
-# -- the history ------------------------------------------------------------------------------------------------------
+# -- the history -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("damage", [None, b"", b'{"epoch": 0}\n{"epo'])
@@ -296,7 +304,7 @@ def test_a_run_whose_history_is_lost_goes_on_and_has_it_again(
     assert histories[0] == histories[1] and len(histories[0]) == 8
 
 
-# -- how often --------------------------------------------------------------------------------------------------------
+# -- how often -------------------------------------------------------------------------------------
 
 
 def test_checkpoints_are_written_when_they_are_due_and_at_the_end_of_a_stage(tmp_path):

@@ -8,6 +8,7 @@ from small import assert_same_results, cut_off, quick, read, small
 
 from cplxnet.auto import run_many
 from cplxnet.auto.manifest import grid
+from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.run import check_device
 from cplxnet.auto.runner.trainer import Trainer
 from cplxnet.auto.train.loop import Diverged
@@ -105,6 +106,21 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bits(
     before = epochs.n
     quick(small(), tmp_path, tiny_corpus)
     assert epochs.n - before == 3  # from the second epoch of sparsify on
+    assert_same_results(done, tmp_path)
+
+
+def test_a_run_asked_to_stop_ends_at_its_next_batch_and_goes_on_later(
+    done, tiny_corpus, tmp_path, epochs
+):
+    with (
+        pytest.raises(lock.Interrupted, match="asked to stop"),
+        lock.hold(tmp_path / "claim", stopped=lambda: epochs.n == 3) as claim,
+    ):
+        quick(small(), tmp_path, tiny_corpus, claim=claim)
+    status = read(tmp_path, "status")
+    assert (status["state"], status["stage"], status["epoch"]) == ("interrupted", "dense", 2)
+    quick(small(), tmp_path, tiny_corpus)
+    assert epochs.n == 3 + 4
     assert_same_results(done, tmp_path)
 
 

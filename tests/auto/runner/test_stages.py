@@ -23,7 +23,7 @@ def net(kind: str) -> nn.Sequential:
     )
 
 
-# -- seeds and keys ---------------------------------------------------------------------------------------------------
+# -- seeds and keys --------------------------------------------------------------------------------
 
 
 def test_seeds_are_reproducible_and_all_different():
@@ -183,7 +183,7 @@ def test_a_stage_whose_log_sigma2_decayed_in_older_versions_is_another(monkeypat
     assert keys[1] != "ece4f38ebd80be71"
 
 
-# -- inheritance ------------------------------------------------------------------------------------------------------
+# -- inheritance -----------------------------------------------------------------------------------
 
 
 def test_weights_and_statistics_go_from_dense_to_variational_to_masked():
@@ -258,7 +258,7 @@ def test_networks_of_other_shapes_are_an_error():
         inherit(other, net(""), threshold=-0.5)
 
 
-# -- counts -----------------------------------------------------------------------------------------------------------
+# -- counts ----------------------------------------------------------------------------------------
 
 
 def test_counts_of_a_dense_network():

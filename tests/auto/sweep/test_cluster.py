@@ -30,16 +30,19 @@ def tiny(changes):
     return small(changes, window=16)
 
 
-def send(folder, number, times=1):
-    """Send the signal to the process that trains the run, and to the next one, from a thread; the processes it hit."""
+def send(folder, number, at=(2,)):
+    """Send the signal to the process that trains the run, at each of these numbers of epochs, from a thread.
+
+    Returns the thread, and the list of the processes that it hits.
+    """
     hit = []
 
     def sending():
-        for _ in range(times):
-            process = under_way(folder)
+        for n_epochs in at:
+            process = under_way(folder, n_epochs)
             while process in hit:
                 time.sleep(0.02)
-                process = under_way(folder)
+                process = under_way(folder, n_epochs)
             hit.append(process)
             os.kill(process, number)
 
@@ -88,17 +91,27 @@ def test_the_run_of_a_worker_that_dies_or_hangs_goes_to_another(tiny_corpus, tmp
     assert_undisturbed(tmp_path / "one", tiny(MANY), tiny_corpus, tmp_path)
 
 
-def test_a_run_whose_workers_die_four_times_has_failed_and_the_other_is_done(tiny_corpus, tmp_path):
-    grid.write(
-        tmp_path, {"one": tiny(MANY | {"stages.dense.n_epochs": 10000}), "two": tiny({"seed": 1})}
-    )
-    thread, hit = send(tmp_path / "one", signal.SIGKILL, times=4)
+def test_a_run_whose_workers_die_four_times_in_one_epoch_has_failed_and_the_other_is_done(
+    tiny_corpus, tmp_path
+):
+    endless = {"feeds.train.n_batches": 10**7}
+    grid.write(tmp_path, {"one": tiny(MANY | endless), "two": tiny({"seed": 1})})
+    thread, hit = send(tmp_path / "one", signal.SIGKILL, at=[0] * 4)
     outcomes = run_many(tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus, progress=False)
     thread.join(60)
     assert [outcome.state for outcome in outcomes] == ["failed", "done"] and len(hit) == 4
     assert "its worker died 4 times" in outcomes[0].reason
     status = RunFolder(tmp_path / "one").status
     assert status["state"] == "failed" and "its worker died 4 times" in status["reason"]
+
+
+def test_a_run_whose_workers_die_but_get_further_is_done(tiny_corpus, tmp_path):
+    grid.write(tmp_path, {"one": tiny(MANY), "two": tiny({"seed": 1})})
+    thread, hit = send(tmp_path / "one", signal.SIGKILL, at=range(10, 70, 10))
+    outcomes = run_many(tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus, progress=False)
+    thread.join(60)
+    assert [outcome.state for outcome in outcomes] == ["done", "done"] and len(hit) == 6
+    assert_undisturbed(tmp_path / "one", tiny(MANY), tiny_corpus, tmp_path)
 
 
 @pytest.mark.parametrize(("code", "told"), [(200, True), (404, False), (None, True)])

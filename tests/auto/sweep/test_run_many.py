@@ -154,6 +154,38 @@ def test_all_manifests_and_the_device_are_checked_before_the_first_run(tiny_corp
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.parametrize("seconds", [0, -1, 0.5, float("nan"), float("inf")])
+def test_a_timeout_is_a_finite_number_of_at_least_a_second(tiny_corpus, tmp_path, seconds):
+    grid.write(tmp_path, {"one": small()})
+    with pytest.raises(ValueError, match="expected timeout_s of at least 1 second, got"):
+        run_many(tmp_path, data=tiny_corpus, progress=False, timeout_s=seconds)
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({C: 0.2}, "10 epochs in place of 12, 17% fewer"),
+        ({"stages.fine-tune.restart": False}, "10 epochs in place of 12, 17% fewer"),
+        ({"seed": 1}, ""),
+    ],
+    ids=["dense shared", "an optimiser that goes on in one run only", "nothing shared"],
+)
+def test_what_sharing_stages_saves_is_said_before(
+    tiny_corpus, tmp_path, monkeypatch, capsys, changes, said
+):
+    def interrupted(self, reuse):
+        raise KeyboardInterrupt
+
+    grid.write(tmp_path, {"one": small(), "two": small(changes)})
+    monkeypatch.setenv("CPLXNET_PROGRESS", "text")
+    monkeypatch.setattr(Trainer, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_many(tmp_path, data=tiny_corpus)
+    shown = capsys.readouterr().err
+    assert said in shown and ("stages that runs share" in shown) == bool(said)
+
+
 def test_bars_are_drawn_where_asked_for(tiny_corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CPLXNET_PROGRESS", "text")
     grid.write(tmp_path, {"one": small()})

@@ -1,4 +1,6 @@
-"""A captured step: the order of calls, scalars that change between replays, and the way out where it fails."""
+"""A captured step: the order of calls, scalars that change between replays, and the way out where
+it fails.
+"""
 
 import pytest
 import torch

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from small import small
 from torch import nn
 
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.read import Stage
-from cplxnet.auto.manifest.schema import Component, Early, Optimizer, Term
+from cplxnet.auto.manifest.schema import Term
 from cplxnet.auto.train.loop import Diverged, make_step, predict, train_stage
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
@@ -34,19 +34,8 @@ def batches(*pairs):
 
 def training_of(model, *, n_epochs=1, grad_clip=None, lr=0.1, early=None, score=lambda name: 0.0):
     """The training of a stage by gradient descent."""
-    stage = Stage(
-        name="dense",
-        feed="train",
-        n_epochs=n_epochs,
-        model=Component(name="Slope"),
-        restart=True,
-        reset=True,
-        grad_clip=grad_clip,
-        objective={"loss": 1.0},
-        optimizer=Optimizer(),
-        lr_scheduler=None,
-        early=early,
-    )
+    changes = {"n_epochs": n_epochs, "grad_clip": grad_clip, "early": early, "lr_scheduler": None}
+    stage = small({f"stages.dense.{key}": value for key, value in changes.items()}).stage("dense")
     training = Training(stage, model, score, device="cpu", seeds={"windows": 0, "noise": 0})
     training.optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     return training
@@ -59,7 +48,7 @@ def trained(model, feed, objective=MSE, **options):
     return training.history[-1]
 
 
-# -- the step ---------------------------------------------------------------------------------------------------------
+# -- the step --------------------------------------------------------------------------------------
 
 
 def test_a_step_gives_loss_kl_and_norm_and_follows_the_gradient():
@@ -110,7 +99,7 @@ def test_the_kl_mean_has_no_coefficient():
     assert line["kl"] == pytest.approx(expected)
 
 
-# -- divergence -------------------------------------------------------------------------------------------------------
+# -- divergence ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -131,7 +120,7 @@ def test_a_gradient_that_is_not_finite_is_divergence():
         trained(Root(), batches((1.0, 3.0)))
 
 
-# -- the stage --------------------------------------------------------------------------------------------------------
+# -- the stage -------------------------------------------------------------------------------------
 
 
 def test_every_epoch_is_scored_trained_logged_and_saved_in_this_order():
@@ -146,7 +135,7 @@ def test_every_epoch_is_scored_trained_logged_and_saved_in_this_order():
         happened.append(name)
         return 0.5
 
-    training = training_of(Noting(), n_epochs=2, early=Early(scorer="valid"), score=score)
+    training = training_of(Noting(), n_epochs=2, early={"scorer": "validation"}, score=score)
     train_stage(
         training,
         batches((1.0, 3.0), (2.0, 0.0)),
@@ -155,7 +144,7 @@ def test_every_epoch_is_scored_trained_logged_and_saved_in_this_order():
         log=lambda line: happened.append(f"log {line['epoch']}"),
         save=lambda: happened.append(f"save {training.n_epochs}"),
     )
-    epoch = ["valid", *2 * ["may I go on?", "batch"]]
+    epoch = ["validation", *2 * ["may I go on?", "batch"]]
     assert happened == [*epoch, "log 0", "save 1", *epoch, "log 1", "save 2"]
     assert [line["validation"] for line in training.history] == [0.5, 0.5]
 
@@ -171,10 +160,10 @@ def test_it_stops_before_the_epoch_whose_score_fell_and_says_why(monkeypatch, ca
     monkeypatch.setenv("CPLXNET_PROGRESS", "text")
     scores = iter([0.3, 0.391, 0.36])
     training = training_of(
-        Slope(), n_epochs=9, early=Early(scorer="valid"), score=lambda name: next(scores)
+        Slope(), n_epochs=9, early={"scorer": "validation"}, score=lambda name: next(scores)
     )
     restored = train_stage(training, batches((1.0, 3.0)), MSE, progress=True)
-    assert (training.n_epochs, training.watch.stopped, training.watch.last) == (2, True, 0.36)
+    assert (training.n_epochs, training.early.stopped, training.early.last) == (2, True, 0.36)
     assert restored is False
     shown = capsys.readouterr().err.split("\r")[-1]
     assert "stopped early: AP 0.360 after 0.391" in shown and "2/2" in shown
@@ -201,7 +190,7 @@ def test_training_trains_and_predicting_does_not():
     assert model.seen[2:] == [(True, True)] * 2 and model.norm.num_batches_tracked == 2
 
 
-# -- predictions ------------------------------------------------------------------------------------------------------
+# -- predictions -----------------------------------------------------------------------------------
 
 
 def test_predict_gives_targets_and_outputs_of_all_batches_in_order():

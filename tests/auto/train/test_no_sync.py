@@ -1,4 +1,6 @@
-"""Nothing in a training step waits for the device: the operations of steps on a device that is not there, counted."""
+"""Nothing in a training step waits for the device: the operations of steps on a device that is not
+there, counted.
+"""
 
 import json
 import subprocess
@@ -36,7 +38,9 @@ Steps = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def noted() -> dict[str, Steps]:
-    """What fake_device.py prints; the process is its own since the device's name is a setting of the whole process."""
+    """What fake_device.py prints; the process is its own since the device's name is a setting of
+    the whole process.
+    """
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this torch has no spare device for Python")
     script = Path(__file__).parents[1] / "fake_device.py"

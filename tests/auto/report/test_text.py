@@ -8,7 +8,8 @@ from test_tables import fill, stage
 
 from cplxnet.auto import __main__, report
 from cplxnet.auto.manifest import experiments, grid
-from cplxnet.auto.report import page
+from cplxnet.auto.manifest.read import parse
+from cplxnet.auto.report import text as page
 
 LOSSES = {  # form, C, seed -> (zeros of 100, average precision before and after fine-tuning); dense is 0.40 and 0.44
     ("VD", 0.1, 0): (75, 0.30, 0.41),
@@ -112,3 +113,40 @@ def test_the_reference_page_has_the_marks_for_its_results(tmp_path, monkeypatch)
     page.insert(copy, "runs/reference")
     head, _, rest = copy.read_text().partition("<!-- begin")
     assert "This is rendered music" in head and page.markdown("runs/reference") in rest
+
+
+def renamed(manifest, stages, scorer):
+    """A manifest whose stages and second scorer have other names."""
+    raw = manifest.to_dict()
+    raw["stages"] = dict(zip(stages, raw["stages"].values(), strict=True))
+    raw["stage_order"] = stages
+    raw["scorers"] = {"validation": raw["scorers"]["validation"], scorer: raw["scorers"]["test"]}
+    return parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("stages", "scorer", "said"),
+    [
+        (["whole", "thin", "polish"], "test", "Without stages called dense and fine-tune, so"),
+        (["dense", "sparsify", "fine-tune"], "unseen", "Not scored by 'test', so left out: "),
+    ],
+)
+def test_runs_with_other_names_are_named_and_the_others_reported(
+    folder, tmp_path, capsys, stages, scorer, said
+):
+    before = report.readings(report.collect(folder))
+    manifest = renamed(small({"seed": 7}), stages, scorer)
+    grid.write(folder, {"other": manifest})
+    result = stage(0.5)
+    result["scores"][scorer] = result["scores"].pop("test")
+    fill(folder, "other", manifest, dict.fromkeys(stages, result))
+
+    *others, last = report.readings(report.collect(folder))
+    assert others == before and last.startswith(said) and "other" in last
+    assert last in page.markdown(folder)
+    for name in ("VD-0.1-0", "VD-0.1-1", "VD-0.2-0", "ARD-0.1-0", "ARD-0.2-1"):
+        (folder / f"{name}.json").unlink()  # until there are no others
+    assert report.readings(report.collect(folder)) == [last]
+    assert __main__.main(["report", str(folder)]) == 0
+    assert __main__.main(["page", str(folder)]) == 0
+    assert capsys.readouterr().out.count(last) == 2

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from cplxnet.auto import experiments, report
-from cplxnet.auto.report import by_layer, plots, profile, trade_off
+from cplxnet.auto.report import by_layer, curves, profile, trade_off
 
 matplotlib.use("Agg")
 
@@ -99,9 +99,9 @@ def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataF
 
 def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
     upper, lower = profile.figure(profile.rows(table)).axes
-    curves = {line.get_label(): line for line in upper.get_lines()}
-    np.testing.assert_allclose(curves["before fine-tuning"].get_ydata(), [0.87, 0.72])
-    np.testing.assert_allclose(curves["after fine-tuning"].get_ydata(), [0.92, 0.82])
+    lines = {line.get_label(): line for line in upper.get_lines()}
+    np.testing.assert_allclose(lines["before fine-tuning"].get_ydata(), [0.87, 0.72])
+    np.testing.assert_allclose(lines["after fine-tuning"].get_ydata(), [0.92, 0.82])
     np.testing.assert_allclose(lower.get_lines()[0].get_ydata(), [120**0.5, 15000**0.5])
     np.testing.assert_allclose(lower.get_lines()[0].get_xdata(), [0.01, 0.1])
 
@@ -139,7 +139,7 @@ def test_learning_curves_have_a_line_per_stage_and_no_kl_where_there_is_none() -
             "validation": [0.1, 0.5, None],
         }
     )
-    loss, validation, kl = plots.learning_curves(history).axes
+    loss, validation, kl = curves.learning_curves(history).axes
     assert [list(line.get_ydata()) for line in loss.get_lines()] == [[0.3, 0.2], [0.1]]
     assert list(validation.get_lines()[0].get_ydata()) == [0.1, 0.5]
     drawn = np.concatenate([line.get_ydata() for line in kl.get_lines()])
