@@ -10,8 +10,8 @@ from cplxnet import nn as cplx
 from cplxnet.nn import UnknownLayer, compact
 from cplxnet.nn.compaction.backends import ENGINES, SparseRows, by_rule
 from cplxnet.nn.compaction.block import Pool, Stage
+from cplxnet.nn.compaction.file import decode, encode
 from cplxnet.nn.compaction.network import Compact
-from cplxnet.nn.compaction.positions import decode, encode
 from cplxnet.nn.fast import native
 
 
@@ -104,6 +104,14 @@ def test_what_is_not_known_is_named_and_nothing_changed(net: nn.Module, text: st
         compact(net)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert net.training
+
+
+def test_a_state_dict_is_refused() -> None:
+    small = compact(nn.Sequential(nn.Linear(3, 2)), measure=False)
+    with pytest.raises(TypeError, match=r"no state dict; try nn\.save_compact"):
+        small.state_dict()
+    with pytest.raises(TypeError, match=r"no state dict; try nn\.save_compact"):
+        small.load_state_dict({})
 
 
 def test_a_forward_or_layer_of_the_users_own_is_refused() -> None:
