@@ -136,4 +136,6 @@ def test_names_in_code_that_are_named_exist():
         ("SCHEDULES", "auto/train/optim.py"),
     ):
         assert f"`{name}`" in TEXT
-        assert re.search(rf"^(?:def )?{name}\b", (ROOT / "cplxnet" / file).read_text(), re.MULTILINE), name
+        assert re.search(
+            rf"^(?:def )?{name}\b", (ROOT / "cplxnet" / file).read_text(), re.MULTILINE
+        ), name
