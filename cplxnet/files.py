@@ -1,87 +1,101 @@
-"""Files that are whole or not there: written under a temporary name in the same folder, synced, then renamed."""
+"""Files that are whole or not there: written under a temporary name, synced, then renamed.
+
+Every file that matters is written by one of these functions, so a process that is killed at any
+moment leaves the old file or the new one, and at most a hidden `.NAME.*.part` beside it.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-Check = Callable[[], None]  # raises where the writer has no right to write any more
-
-
-def write(
-    path: str | os.PathLike[str], fill: Callable[[BinaryIO], object], *, check: Check | None = None
-) -> None:
-    """Call `fill(file)` on a temporary file beside `path`, then rename it to `path`; on an error nothing is left.
-
-    check: called just before the renaming.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes it private
-        if check is not None:
-            check()
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+Check = Callable[[], None]
+"""Asked "may I go on?"; raises if not, since another process has the work by now."""
 
 
 @contextlib.contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """The temporary name under which the block is to write the file; renamed to `path` if it ends without an error.
+def written(path: str | os.PathLike[str], *, check: Check | None = None) -> Iterator[Path]:
+    """The temporary name under which the block writes a file; renamed to `path` if all went well.
 
-    Whoever is killed in the block leaves a hidden `.NAME.PID.part` and nothing else.
+    Args:
+        path: the file; its folder is made if need be.
+        check: asked just before the renaming.
+
+    Raises:
+        OSError: `path` is there and is not a regular file (a device, say), which is not to be
+            replaced.
     """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path}: expected a regular file or nothing there, got something else")
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _hidden(path, "part")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        if check is not None:
+            check()
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _hidden(path: Path, ending: str) -> Path:
+    """A name beside `path` that nobody else uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.{ending}")
+
+
 def sweep(folder: str | Path) -> None:
-    """Remove the temporary files that writers killed in the middle have left; for the folder's only writer."""
-    for path in Path(folder).glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    """Remove the temporary files of writers that were killed; for the folder's only writer."""
+    for ending in ("part", "tmp"):  # tmp: of versions before 2026-12
+        for path in Path(folder).glob(f".*.{ending}"):
+            path.unlink(missing_ok=True)
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def write(
+    path: str | os.PathLike[str], fill: Callable[[BinaryIO], object], *, check: Check | None = None
+) -> None:
+    """Write a file by `fill(file)`, which is given it open. Other arguments as of `written`."""
+    with written(path, check=check) as temporary, temporary.open("wb") as file:
+        fill(file)
 
 
 def write_text(path: str | Path, text: str, *, check: Check | None = None) -> None:
     """Write `text` as UTF-8."""
-
-    def fill(file: BinaryIO) -> None:
-        file.write(text.encode())
-
-    write(path, fill, check=check)
+    write(path, lambda file: file.write(text.encode()), check=check)
 
 
 def write_json(path: str | Path, value: Any, *, check: Check | None = None) -> None:
-    """Write `value` as indented JSON; NaN and infinity are refused (ValueError), since JSON has none."""
+    """Write `value` as indented JSON.
+
+    Raises:
+        ValueError: NaN or infinity in it, which JSON cannot say.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", check=check)
 
 
 def write_tensors(path: str | Path, value: dict[str, Any], *, check: Check | None = None) -> None:
-    """Write tensors and plain values so that `torch.load(path, weights_only=True)` reads them back."""
+    """Write tensors and plain values that `torch.load(path, weights_only=True)` reads back."""
     import torch  # late: it takes seconds, and reading a run's status needs none of it
 
     def fill(file: BinaryIO) -> None:
         try:
             torch.save(value, file)
-        except RuntimeError as error:  # how torch tells of a full disk; the system says it clearer
+        except RuntimeError as error:
+            # torch wraps "no space left on device" in an error of its own; the system's says more
             cause = error.__context__
             while cause is not None and not isinstance(cause, OSError):
                 cause = cause.__context__
@@ -92,20 +106,61 @@ def write_tensors(path: str | Path, value: dict[str, Any], *, check: Check | Non
     write(path, fill, check=check)
 
 
+def create(path: Path, text: str) -> None:
+    """Make a new file with `text`, at once and whole: of several processes that try, one succeeds.
+
+    Raises:
+        FileExistsError: the file is there already.
+    """
+    draft = _hidden(path, "draft")  # not swept: the folder's writer may be another process
+    try:
+        draft.write_text(text)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            # NFS may have made the link and lost its answer: then the draft has two names (link(2),
+            # open(2) on O_EXCL)
+            if draft.stat().st_nlink < 2:
+                raise
+        except PermissionError:
+            # no hard links on this file system (FAT, some FUSE): made empty at once, filled next
+            with path.open("x") as file:
+                file.write(text)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def share(source: Path, target: Path, *, check: Check | None = None) -> None:
+    """Give the file `source` the name `target` too, by a hard link or else a copy.
+
+    Files here are replaced, never written into, so neither name can change what the other shows.
+    """
+    with written(target, check=check) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
 def read_tensors(path: str | Path) -> dict[str, Any]:
     """Read what `write_tensors` wrote, on the CPU, executing nothing.
 
-    Raises ValueError, naming the file, where it is truncated, altered or holds anything but tensors and plain values.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file, which the text names, is truncated, altered or holds anything but
+            tensors and plain values.
     """
     import torch
 
     try:
-        with zipfile.ZipFile(
-            path
-        ) as archive:  # torch reads past a wrong checksum, so it is looked at first
-            altered = archive.testzip()
+        with zipfile.ZipFile(path) as archive:
+            altered = archive.testzip()  # torch reads past a wrong checksum
         if altered is not None:
             raise ValueError(f"a wrong checksum in {altered}")
+
         value = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(value, dict):
             raise ValueError(f"a {type(value).__name__}")
@@ -114,24 +169,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         raise
     except (
         Exception
-    ) as error:  # torch raises half a dozen types here; whichever, the file is unusable
+    ) as error:  # torch raises half a dozen types here; the file is unusable for each
         raise ValueError(
             f"{path}: expected a snapshot of tensors and plain values, got {error}"
         ) from error
-
-
-def share(source: Path, target: Path, *, check: Check | None = None) -> None:
-    """Have `source` under the name `target` too, without a second copy on disk where the file system can do that.
-
-    Files here are replaced, never written into, so that neither name can change what the other shows.
-    """
-    name = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):
-        name.unlink(missing_ok=True)
-        os.link(source, name)
-        if check is not None:
-            check()
-        os.replace(name, target)
-        return
-    with source.open("rb") as file:
-        write(target, lambda copy: shutil.copyfileobj(file, copy), check=check)

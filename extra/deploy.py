@@ -105,9 +105,7 @@ def plot_footprint(table: pd.DataFrame) -> Figure:
         n = name.removeprefix("ms_")
         titles[name] = f"time for {n} window{'' if n == '1' else 's'}, ms"
 
-    figure, panels = plt.subplots(
-        1, len(titles), figsize=(11, 3.4), sharey=True, layout="constrained"
-    )
+    figure, panels = plt.subplots(1, len(titles), figsize=(11, 3.4), sharey=True)
     for axes, (name, title), colour in zip(panels, titles.items(), _BARS, strict=False):
         values = table[name]
         labels = [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values]

@@ -274,8 +274,8 @@ def _points(axes: Axes, weights: Tensor, *, name: str, colour: str, zorder: int)
     label = f"{name}: {len(weights)}"
     if len(shown) < len(weights):
         label += f", {len(shown)} shown"
-    style = {"color": colour, "ms": 6, "alpha": 0.6, "mew": 0, "zorder": zorder}
-    axes.plot(shown.real, shown.imag, ".", label=label, **style)
+    look = {"color": colour, "ms": 6, "alpha": 0.6, "mew": 0, "zorder": zorder}
+    axes.plot(shown.real, shown.imag, ".", label=label, **look)
 
 
 def _panels(names: list[str]) -> tuple[Figure, list[Axes]]:
@@ -316,4 +316,4 @@ def _legend(figure: Figure, colours: dict[str, str]) -> None:
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in colours.items()
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=9)
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))

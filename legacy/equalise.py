@@ -19,7 +19,7 @@ from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import load_model, read_manifest
 from cplxnet.auto.progress import bar
 from cplxnet.auto.report.threshold import SPARSIFY, remask, score_at
-from cplxnet.auto.runner.components import Materials
+from cplxnet.auto.runner.components import Components
 from cplxnet.nn.sparsity import variational_layers
 
 
@@ -99,8 +99,8 @@ def _best(
     for name in names:
         model, manifest = load_model(folder / name, SPARSIFY)
         threshold = threshold_for(model, compression)
-        materials = Materials(manifest, device=device, data=data)
-        score = score_at(model.to(device), manifest, materials, threshold=threshold)
+        components = Components(manifest, device=device, data=data)
+        score = score_at(model.to(device), manifest, components, threshold=threshold)
         tried.append((score, name, threshold))
     _, name, threshold = max(tried)
     return folder / name, threshold

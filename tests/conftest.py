@@ -2,6 +2,7 @@
 run.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from slow_tests import SlowTests
 from small import quick, small
 
 from cplxnet.musicnet import recordings
+
+if not torch.cuda.is_available():  # before anything imports Triton: kernels run on CPU tensors then
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 RATE_HZ = 11000
 SCALE = 48 + np.array(

@@ -60,6 +60,8 @@ class Absent:
         if name.partition(".")[0] in {absent!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
+import torch._dynamo  # it looks for onnx by itself, and takes no such answer
+
 sys.meta_path.insert(0, Absent())
 from cplxnet import auto
 from cplxnet.auto.__main__ import main

@@ -116,3 +116,78 @@ def test_a_truncated_snapshot_is_named(tmp_path, share):
 def test_no_snapshot_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pt"):
         files.read_tensors(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        files.write_text(tmp_path / "a.txt", "a")
+        files.create(tmp_path / "b.txt", "b")
+    finally:
+        os.umask(before)
+    for name in ("a.txt", "b.txt"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~mask
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    for path in (Path("/dev/null"), tmp_path):
+        with pytest.raises(OSError, match=f"{path}: expected a regular file or nothing there"):
+            files.write_text(path, "a")
+    assert not Path("/dev/null").is_file() and list(tmp_path.iterdir()) == []
+
+
+def test_whoever_may_not_go_on_writes_nothing(tmp_path):
+    def check():
+        raise RuntimeError("taken over")
+
+    files.write_text(tmp_path / "a.txt", "old")
+    for write in (
+        lambda: files.write_text(tmp_path / "a.txt", "new", check=check),
+        lambda: files.share(tmp_path / "a.txt", tmp_path / "b.txt", check=check),
+    ):
+        with pytest.raises(RuntimeError, match="taken over"):
+            write()
+    assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_of_two_that_create_a_file_one_succeeds(tmp_path):
+    files.create(tmp_path / "claim.1", "first")
+    with pytest.raises(FileExistsError):
+        files.create(tmp_path / "claim.1", "second")
+    assert (tmp_path / "claim.1").read_text() == "first" and os.listdir(tmp_path) == ["claim.1"]
+
+
+def test_a_shared_file_is_one_file_and_sharing_it_twice_leaves_nothing(tmp_path):
+    (tmp_path / "a").write_bytes(b"1234")
+    for _ in range(2):
+        files.share(tmp_path / "a", tmp_path / "b")
+        assert (tmp_path / "a").samefile(tmp_path / "b")
+        assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_file_is_copied_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    (tmp_path / "a").write_bytes(b"1234")
+    files.share(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"1234"
+    assert not (tmp_path / "a").samefile(tmp_path / "b")
+    files.create(tmp_path / "c", "5")
+    assert (tmp_path / "c").read_text() == "5" and sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+
+
+def test_what_killed_writers_have_left_is_swept(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    with pytest.raises(Killed), files.written(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"half")
+        (tmp_path / ".b.bin.77-0123.part").write_bytes(b"half")
+        (tmp_path / ".c.json.xyz.tmp").write_bytes(b"of an older version")
+        (tmp_path / "kept.part").write_bytes(b"not hidden, not ours")
+        raise Killed
+    files.sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["kept.part"]

@@ -7,8 +7,10 @@ import, and `--help` and `status` need none of them.
 import pkgutil
 from typing import Any
 
+from .manifest import vocabulary
+
 _NAMES = {
-    "Manifest": "cplxnet.auto.manifest.read:Manifest",
+    "Manifest": "cplxnet.auto.manifest.schema:Manifest",
     "Outcome": "cplxnet.auto.sweep.run_one:Outcome",
     "experiments": "cplxnet.auto.manifest.experiments",
     "grid": "cplxnet.auto.manifest.grid",
@@ -31,6 +33,15 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     return pkgutil.resolve_name(_NAMES[name])
+
+
+def _vocabulary_of(task: object) -> vocabulary.Vocabulary:
+    from . import tasks  # only when a manifest is read: it loads the task's package
+
+    return tasks.vocabulary_of(task)
+
+
+vocabulary.provide(_vocabulary_of)
 
 
 def __dir__() -> list[str]:

@@ -1,15 +1,12 @@
-"""Progress bars: widgets in a live notebook, text on a terminal and in notebooks run by a command."""
+"""Progress bars: widgets in a live notebook, text on a terminal and where a command runs one."""
 
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from tqdm import tqdm
 from tqdm.auto import tqdm as tqdm_auto
-
-Item = TypeVar("Item")
 
 
 @functools.cache
@@ -21,36 +18,32 @@ def _terminal(path: str) -> TextIO:
 
 
 def bar(*args: Any, **options: Any) -> tqdm:
-    """A tqdm bar with this package's settings.
+    """A tqdm bar with this package's settings; arguments as of tqdm.
 
-    The environment variable CPLXNET_PROGRESS asks for another kind: text (also in a notebook), off, or the path of a
-    file or terminal to draw on, so that a notebook run by a command shows its bars there and keeps none.
+    The environment variable CPLXNET_PROGRESS asks for another kind: text (also in a notebook), off,
+    or the path of a file or terminal to draw on, so that a notebook run by a command shows its bars
+    there and keeps none.
+
+    Raises:
+        ValueError: another value of CPLXNET_PROGRESS.
     """
     how = os.environ.get("CPLXNET_PROGRESS", "auto")
     if "/" in how:
         options["file"] = _terminal(how)
     elif how not in ("auto", "text", "off"):
         raise ValueError(f"expected CPLXNET_PROGRESS of auto, text, off or a path, got {how!r}")
-    kind = tqdm_auto if how == "auto" else tqdm
     if how == "off":
         options["disable"] = True
-    return kind(*args, **({"dynamic_ncols": True, "mininterval": 0.5} | options))
+
+    kind = tqdm_auto if how == "auto" else tqdm
+    defaults = {"unit": "batch", "dynamic_ncols": True, "mininterval": 0.5}
+    return kind(*args, **(defaults | options))
 
 
 def say(text: str) -> None:
-    """A line on the terminal that leaves the bars whole; nothing for an empty text or where bars are off."""
+    """Print a line that leaves the bars whole; nothing if it is empty or bars are off."""
     if text and os.environ.get("CPLXNET_PROGRESS") != "off":
         tqdm.write(text, file=sys.stderr)
-
-
-def ticking(
-    shown: tqdm, items: Iterable[Item], check: Callable[[], None] = lambda: None
-) -> Iterator[Item]:
-    """`items` in order, the bar `shown` one further after each; `check` is called before each and may raise."""
-    for item in items:
-        check()
-        yield item
-        shown.update()
 
 
 def duration(seconds: float) -> str:

@@ -1,10 +1,12 @@
 """Which tasks there are, and what a task offers: the one place where `auto` and a task meet.
 
-A task is a package with the names of `Task`. The runner reaches datasets, features, networks and scores through it and
-by the short names it registers, so that a second task is a second package beside `musicnet` and a call of `register`.
+A task is a package with the names of `Task`. The runner reaches datasets, features, networks and
+scores through it, by the short names it registers. A second task is a second package beside
+`musicnet` and a call of `register`.
 """
 
-import inspect
+import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -13,9 +15,9 @@ from torch import Tensor
 
 from cplxnet import musicnet
 
-from .manifest.read import Vocabulary
+from .manifest.vocabulary import Vocabulary, keywords
 from .train.objective import LOSSES
-from .train.optim import OPTIMIZERS, SCHEDULES
+from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 
 
 class Dataset(Protocol):
@@ -27,6 +29,8 @@ class Dataset(Protocol):
     def fingerprint(self) -> str: ...
 
     def windows(self, index: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def draw(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]: ...
 
 
 class Task(Protocol):
@@ -75,17 +79,41 @@ def vocabulary(task: str = "musicnet") -> Vocabulary:
         lr_schedulers=tuple(SCHEDULES),
         options={
             **{
-                name: _keywords(build, given=("in_channels", "length"))
+                name: keywords(build, given=("in_channels", "length"))
                 for name, build in package.MODELS.items()
             },
             **{
-                name: _keywords(schedule, given=("epoch", "n_epochs"))
+                name: keywords(optimizer, given=("groups",))
+                for name, optimizer in OPTIMIZERS.items()
+            },
+            **{
+                name: keywords(schedule, given=("epoch", "n_epochs"))
                 for name, schedule in SCHEDULES.items()
             },
         },
+        trials={
+            **{name: functools.partial(_try_optimizer, name) for name in OPTIMIZERS},
+            **{name: functools.partial(_try_schedule, name) for name in SCHEDULES},
+        },
+        task=task,
     )
 
 
-def _keywords(function: Callable[..., Any], *, given: tuple[str, ...]) -> tuple[str, ...]:
-    """The keyword arguments of a component that a manifest may set: all but those the runner gives."""
-    return tuple(name for name in inspect.signature(function).parameters if name not in given)
+def vocabulary_of(task: object) -> Vocabulary:
+    """The vocabulary for a manifest's key "task"; musicnet's where that names no task."""
+    return vocabulary(task if isinstance(task, str) and task in TASKS else "musicnet")
+
+
+def _try_optimizer(name: str, **options: Any) -> None:
+    """Build an optimiser on two parameters of one number; raise what torch raises."""
+    number = torch.zeros(1, device="cpu")
+    model = torch.nn.ParameterDict({"weight": number.clone(), "log_sigma2": number})
+    make_optimizer(model, name, **options)
+
+
+def _try_schedule(name: str, *, n_epochs: int, **options: Any) -> None:
+    """Compute a schedule's factor in the first and the last epoch; ValueError: it is unusable."""
+    for epoch in (0, n_epochs - 1):
+        factor = SCHEDULES[name](epoch, n_epochs, **options)
+        if not 0 <= factor < math.inf:
+            raise ValueError(f"the learning rate is multiplied by {factor:g} in epoch {epoch}")

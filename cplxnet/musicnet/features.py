@@ -19,11 +19,18 @@ def _fft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     if shift and n % 2 == 0:
         # times (-1)^t moves every frequency by n/2: 0.23 ms for 32 x 4096 on one core, fftshift of the result 0.38, an
         # rfft mirrored by hand 0.27 (torch's own fft of a real signal already is an rfft and a mirror)
-        spectrum = torch.fft.fft(signal * _alternating(n, signal))
+        spectrum = torch.fft.fft(_alternated(signal))
     else:
         spectrum = torch.fft.fft(signal)
         spectrum = torch.fft.fftshift(spectrum, dim=-1) if shift else spectrum
     return spectrum.unsqueeze(1)
+
+
+def _alternated(signal: torch.Tensor) -> torch.Tensor:
+    """The signal times 1, -1, 1, ...; on a GPU in two kernels in place of three."""
+    if signal.device.type == "cpu":
+        return signal * _alternating(signal.shape[-1], signal)
+    return torch.stack((signal[..., ::2], -signal[..., 1::2]), -1).flatten(-2)
 
 
 def _alternating(n: int, like: torch.Tensor) -> torch.Tensor:

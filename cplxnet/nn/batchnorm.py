@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .fast import gpu
 from .fast.batchnorm import NO_TAIL, Tail
 from .parameters import as_ri, refuse_complex
-from .whitening import normalise, normalise_by
+from .whitening import affine, normalise, normalise_by, running_map
 
 
 class CplxBatchNorm1d(nn.Module):
@@ -84,7 +85,10 @@ class CplxBatchNorm1d(nn.Module):
             expected = f"complex (B, {self.num_features}) or (B, {self.num_features}, L)"
             raise ValueError(f"expected {expected}, got {tuple(x.shape)}")
         rows = x.movedim(1, -1)  # (B, C) or (B, L, C)
-        flat = as_ri(rows.contiguous()).view(-1, self.num_features, 2)  # (N, C, 2)
+        pairs = as_ri(rows.contiguous())
+        if gpu.usable(pairs, self.weight, self.bias, self.running_mean, self.running_var):
+            return self._on_gpu(pairs, tail)
+        flat = pairs.view(-1, self.num_features, 2)  # (N, C, 2)
         if self.training or not self.track_running_stats:
             y = self._by_batch(flat, tail)
         else:
@@ -93,6 +97,43 @@ class CplxBatchNorm1d(nn.Module):
             )
         length = (tail.length // 2,) if tail.pool else rows.shape[1:-1]
         return torch.view_as_complex(y.view(len(rows), *length, self.num_features, 2)).movedim(
+            -1, 1
+        )
+
+    def _on_gpu(self, pairs: Tensor, tail: Tail) -> Tensor:
+        """The same by the GPU's kernels, where neither statistics nor running statistics need a gradient."""
+        from .fast.gpu import layers
+
+        shape = pairs.shape
+        pairs = pairs.view(len(pairs), -1, self.num_features, 2)
+        options = {"relu": tail.relu, "pool": tail.pool}
+        tracked = self.training and self.track_running_stats
+        if self.training or not self.track_running_stats:
+            if pairs.shape[0] * pairs.shape[1] < 2:
+                raise ValueError(
+                    "expected more than one value per channel in training, got input rows 1"
+                )
+            kept = (self.running_mean, self.running_var, self.num_batches_tracked)
+            y = layers.batchnorm(
+                pairs,
+                self.weight,
+                self.bias,
+                kept if tracked else None,
+                momentum=self.momentum,
+                eps=self.eps,
+                **options,
+            )
+        else:
+            matrix, shift = running_map(
+                self.running_mean, self.running_var, self.weight, self.bias, self.eps
+            )
+            needs = torch.is_grad_enabled() and (pairs.requires_grad or matrix.requires_grad)
+            if needs:
+                y = affine(pairs.view(-1, self.num_features, 2), matrix, shift)
+            else:
+                y = layers.batchnorm_by(pairs, torch.cat((matrix.reshape(4, -1), shift)), **options)
+        length = (y.shape[1],) if len(shape) == 4 else ()
+        return torch.view_as_complex(y.view(len(pairs), *length, self.num_features, 2)).movedim(
             -1, 1
         )
 

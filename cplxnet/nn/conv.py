@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.utils import _pair, _single
 
+from .fast import gpu
 from .fast.conv import conv2d
 from .init import trabelsi_standard_
 from .parameters import ComplexParameters, empty_ri, from_image, to_image
@@ -149,6 +150,10 @@ class CplxConv1d(_CplxConv):
     dims = 1
 
     def forward(self, x: Tensor) -> Tensor:
+        y = gpu.forward(self, x)
+        if y is not None:
+            return y
+
         x, padding = self.padded(x)
         return cplx_conv1d(
             x, self.weight_ri, self.bias_ri, self.stride, padding, self.dilation, self.groups

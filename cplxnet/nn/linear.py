@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .fast import gpu
 from .init import trabelsi_standard_
 from .parameters import ComplexParameters, as_ri, empty_ri
 
@@ -90,6 +91,10 @@ class CplxLinear(ComplexParameters):
             torch.nn.init.zeros_(self.bias_ri)
 
     def forward(self, x: Tensor) -> Tensor:
+        y = gpu.forward(self, x)
+        if y is not None:
+            return y
+
         return cplx_linear(x, self.weight_ri, self.bias_ri)
 
     def extra_repr(self) -> str:

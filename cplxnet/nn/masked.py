@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .conv import CplxConv1d, CplxConv2d, cplx_conv1d, cplx_conv2d
+from .fast import gpu
 from .linear import CplxLinear, cplx_linear
 
 
@@ -63,6 +64,10 @@ class CplxLinearMasked(Masked, CplxLinear):
     """`CplxLinear` with a mask: complex (..., in) -> (..., out)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        y = gpu.forward(self, x)
+        if y is not None:
+            return y
+
         return cplx_linear(x, self.masked_weight, self.bias_ri)
 
 
@@ -70,6 +75,10 @@ class CplxConv1dMasked(Masked, CplxConv1d):
     """`CplxConv1d` with a mask: complex (B, in, L) -> (B, out, L')."""
 
     def forward(self, x: Tensor) -> Tensor:
+        y = gpu.forward(self, x)
+        if y is not None:
+            return y
+
         x, padding = self.padded(x)
         return cplx_conv1d(
             x, self.masked_weight, self.bias_ri, self.stride, padding, self.dilation, self.groups

@@ -17,7 +17,7 @@ from torch.nn.modules.utils import _single
 
 from .activation import Split
 from .batchnorm import CplxBatchNorm1d
-from .fast import native
+from .fast import gpu, native
 from .parameters import as_ri
 
 
@@ -28,6 +28,11 @@ def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     `Split(nn.AvgPool1d(2))`, these run as one; not where one of them has a hook.
     """
     rest = list(layers)
+    with gpu.noise_ahead(rest, x):
+        return _through(rest, x)
+
+
+def _through(rest: list[nn.Module], x: Tensor) -> Tensor:
     while rest:
         layer = rest[0]
         n_folded = _n_folded(rest[:3], x)
@@ -52,7 +57,10 @@ def _n_folded(layers: Sequence[nn.Module], x: Tensor) -> int:
     if (
         x.dim() != 3
         or x.dtype != torch.complex64
-        or not native.usable(as_ri(x.movedim(1, -1)), *_numbers(norm))
+        or not (
+            native.usable(as_ri(x.movedim(1, -1)), *_numbers(norm))
+            or gpu.usable(x, *_numbers(norm))
+        )
     ):
         return 0
     if not norm.training and torch.is_grad_enabled():

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .fast import gpu
 from .gaussian import GaussianWeight
-from .kl import Squares
+from .kl import TERMS, Squares
 from .masked import Masked
 
 Reduction = Literal["sum", "mean"]
@@ -41,7 +42,10 @@ def kl_sum(module: nn.Module, reduction: Reduction = "sum") -> Tensor:
 
 
 def kl_backward(
-    module: nn.Module, scale: float, reduction: Reduction = "sum", squares: Squares | None = None
+    module: nn.Module,
+    scale: float | Tensor,
+    reduction: Reduction = "sum",
+    squares: Squares | None = None,
 ) -> Tensor:
     """`(scale * kl_sum(module, reduction)).backward()`, and `kl_sum(module, reduction)`, in one pass over the weights.
 
@@ -50,12 +54,47 @@ def kl_backward(
     the pass makes, by its parameter; it stays empty where that would be a pass of its own. Raises ValueError as
     `kl_sum` does.
     """
-    values = []
-    for layer in _layers(module, reduction).values():
+    layers = list(_layers(module, reduction).values())
+    if gpu.usable(*(p for layer in layers for p in (layer.stored_weight, layer.log_sigma2))):
+        return _kl_backward_on_gpu(layers, scale, reduction, squares)
+    scale, values = float(scale), []
+    for layer in layers:
         share = 1.0 if reduction == "sum" else 1.0 / layer.log_sigma2.numel()
         factor = layer.log_sigma2.new_full((), scale * share)
         values.append(layer.kl_backward(factor, squares) * share)
     return torch.stack(values).sum()
+
+
+@torch.no_grad()
+def _kl_backward_on_gpu(
+    layers: list[GaussianWeight], scale: float | Tensor, reduction: str, squares: Squares | None
+) -> Tensor:
+    from .fast.gpu.kl import kl_backward as all_layers
+
+    weights = [layer.stored_weight for layer in layers]
+    log_sigma2 = [layer.log_sigma2 for layer in layers]
+    for p in (*weights, *log_sigma2):
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    shares = [1.0 if reduction == "sum" else 1.0 / s.numel() for s in log_sigma2]
+    if not isinstance(scale, Tensor):
+        scale = weights[0].new_full((), scale)
+    totals = all_layers(
+        weights,
+        log_sigma2,
+        [TERMS.index(layer.term) for layer in layers],
+        scale,
+        [w.grad for w in weights],
+        [s.grad for s in log_sigma2],
+        shares,
+    )
+    if squares is not None:
+        for w, s, total in zip(weights, log_sigma2, totals.unbind(), strict=True):
+            squares.update({w: total[1], s: total[2]})
+    values = totals[:, 0]
+    if reduction == "mean":
+        values = torch.stack([v * share for v, share in zip(values.unbind(), shares, strict=True)])
+    return values.sum().to(weights[0].dtype)
 
 
 def named_penalties(module: nn.Module, reduction: Reduction | None = None) -> dict[str, Tensor]:

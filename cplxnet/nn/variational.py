@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.modules.utils import _single
 
 from .conv import CplxConv1d, CplxConv2d
-from .fast import native
+from .fast import gpu, native
 from .fast.conv import conv2d
 from .gaussian import GaussianWeight, with_noise
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, squared_modulus
@@ -94,6 +94,11 @@ class _Noisy(GaussianWeight):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)  # type: ignore[misc]
+
+        y = gpu.forward(self, x)
+        if y is not None:
+            return y
+
         x, square = with_square(x)
         return with_noise(super().forward(x), self.variance(square))  # type: ignore[misc]
 

@@ -111,6 +111,15 @@ def normalise_by(
     return affine(x_ri, matrix, shift) if with_gradient else _Blocked(x_ri).affine(matrix, shift)
 
 
+def running_map(
+    mean: Tensor, cov: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """M (2, 2, C) and s (2, C) of y = M x + s by given statistics."""
+    matrix = matrix_of(cov, weight, eps)
+    shift = -(matrix * mean).sum(1)
+    return matrix, shift if bias is None else shift + bias
+
+
 def _as_complex(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """p, q (C) with M z = p z + q conj(z) for real 2x2 matrices M (2, 2, C)."""
     (a, b), (c, d) = matrix

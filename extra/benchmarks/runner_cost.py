@@ -1,7 +1,7 @@
 """What the runner adds to training: `python -m extra.benchmarks.runner_cost [--rounds 5] [--folder FOLDER]`.
 
-The same three stages of Experiment-1 twice: by a bare loop over `train_epoch` with the same seeds, scores and a
-`torch.save` a stage, and through `auto.run` in a folder of 85 runs with `reuse`, as a grid runs it: claim, check,
+The same three stages of Experiment-1 twice: by a bare `train_stage` with the same seeds, scores and a `torch.save` a
+stage, and through `auto.run` in a folder of 85 runs with `reuse`, as a grid runs it: claim, check,
 status, history, a checkpoint an epoch, scores, snapshot. In turn, so that other work on the machine meets both. An
 epoch's cost, from its beginning to that of the next, does not depend on its length, so epochs are short here, and the
 share is of the 1000 batches of a whole one. A run's cost is what it takes beside: until the first epoch, and from the
@@ -11,10 +11,12 @@ writes the checkpoint). Also `status` on 1000 runs.
 """
 
 import argparse
+import contextlib
 import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +27,13 @@ import torch
 from cplxnet import auto
 from cplxnet.auto.manifest import experiments, grid
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.runner import stages, trainer
-from cplxnet.auto.runner.components import Materials
+from cplxnet.auto.runner import stages
+from cplxnet.auto.runner.components import Components
 from cplxnet.auto.runner.folder import RunFolder
-from cplxnet.auto.train.early_stopping import Watch
-from cplxnet.auto.train.loop import predict, train_epoch
+from cplxnet.auto.train.loop import predict, train_stage
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
-from cplxnet.musicnet import recordings
+from cplxnet.musicnet import SAMPLERS, recordings
 
 WHOLE = 1000  # batches of an epoch of Experiment-1
 RECORDINGS = 32  # a window of each makes a batch
@@ -53,16 +54,28 @@ class Clock(NamedTuple):
 
 
 class Timed:
-    """Stands in for `train_epoch`, noting when each epoch begins and ends."""
+    """Stands in for the sampler of training, noting when each pass over it, an epoch, begins and ends."""
 
     def __init__(self) -> None:
         self.times: list[tuple[Clock, Clock]] = []
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        began = Clock.now()
-        result = train_epoch(*args, **options)
-        self.times.append((began, Clock.now()))
-        return result
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Have the block's training draw from here."""
+        name, times = "one-per-recording", self.times
+        plain = SAMPLERS[name]
+
+        class Noted(plain):  # type: ignore[misc, valid-type]
+            def __iter__(self) -> Iterator[Any]:
+                began = Clock.now()
+                yield from super().__iter__()
+                times.append((began, Clock.now()))
+
+        SAMPLERS[name] = Noted
+        try:
+            yield
+        finally:
+            SAMPLERS[name] = plain
 
     def by_stage(self, n_epochs: int) -> list[list[tuple[Clock, Clock]]]:
         return [self.times[i : i + n_epochs] for i in range(0, len(self.times), n_epochs)]
@@ -107,57 +120,41 @@ def manifest_of(n_epochs: int, n_batches: int) -> Manifest:
     return grid.edit(first, changes | {"feeds.train.n_batches": n_batches})
 
 
-def bare(manifest: Manifest, folder: Path, data: Path, timed: Timed) -> None:
+def bare(manifest: Manifest, folder: Path, data: Path) -> None:
     """The training, scores and a file a stage with the result, and nothing else."""
     manifest = manifest.resolved()
-    materials = Materials(manifest, device="cpu", data=data)
+    components = Components(manifest, device="cpu", data=data)
     previous, state = None, {}
     for name in manifest.stage_order:
         stage = manifest.stage(name)
-        model = materials.build(stage)
+        model = components.build(stage)
         if previous is not None and stages.inherit(model, previous, threshold=manifest.threshold):
-            scored(manifest, materials, model)
-        watch = Watch(None, model, lambda name: 0.0)
+            scored(manifest, components, model)
         seeds = {
             purpose: stages.seed_of(manifest, name, purpose) for purpose in ("windows", "noise")
         }
-        training = Training(stage, model, watch, device="cpu", seeds=seeds)
+        training = Training(stage, model, lambda name: 0.0, device="cpu", seeds=seeds)
         if not stage.restart:
             training.inherit(state)
-        feed = materials.feed(stage.feed, training.windows)
-        objective = Objective(manifest.objective_terms, stage.objective)
-        for epoch in range(stage.n_epochs):
-            training.n_epochs = epoch
-            training.set_rate()
-            timed(
-                model,
-                feed,
-                materials.inputs,
-                objective,
-                training.optimizer,
-                grad_clip=stage.grad_clip,
-            )
-        scored(manifest, materials, model)
+        feed = components.feed(stage.feed, training.windows)
+        train_stage(training, feed, Objective(manifest.objective_terms, stage.objective))
+        scored(manifest, components, model)
         state = training.optimizer_state()
         torch.save({"model": model.state_dict(), "optimizer": state}, folder / f"{name}.pt")
         previous = model
 
 
-def scored(manifest: Manifest, materials: Materials, model: torch.nn.Module) -> None:
+def scored(manifest: Manifest, components: Components, model: torch.nn.Module) -> None:
     for spec in manifest.scorers.values():
-        feed = materials.feed(spec.feed)
-        target, logit = predict(model, feed, materials.inputs)
-        materials.task.score_dataset(target, logit, feed.dataset, curves=spec.curves)
+        feed = components.feed(spec.feed)
+        target, logit = predict(model, feed)
+        components.task.score_dataset(target, logit, feed.dataset, curves=spec.curves)
 
 
-def through_runner(manifest: Manifest, folder: Path, data: Path, timed: Timed) -> None:
+def through_runner(manifest: Manifest, folder: Path, data: Path) -> None:
     """The same as a run of a grid."""
-    train, trainer.train_epoch = trainer.train_epoch, timed  # type: ignore[assignment]
     others = sorted(path for path in (folder / "grid").iterdir() if path.is_dir())
-    try:
-        auto.run(manifest, folder / "grid" / "run", data=data, progress=False, reuse=others)
-    finally:
-        trainer.train_epoch = train
+    auto.run(manifest, folder / "grid" / "run", data=data, progress=False, reuse=others)
 
 
 WAYS = {"bare": bare, "runner": through_runner}
@@ -179,7 +176,8 @@ def measure(folder: Path, rounds: int, n_epochs: int, n_batches: int) -> None:
         for way, train in WAYS.items():
             forget(folder)
             timed, start = Timed(), Clock.now()
-            train(manifest, folder, folder, timed)
+            with timed.noting():
+                train(manifest, folder, folder)
             rest = Clock.now().since(start)
             for before, stage in zip(taken[way], timed.by_stage(n_epochs), strict=True):
                 if number:

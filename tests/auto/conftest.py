@@ -2,17 +2,13 @@
 
 import pytest
 from processes import Started
-from small import Counting
-
-from cplxnet.auto.runner import trainer
+from small import Epochs
 
 
 @pytest.fixture
 def epochs(monkeypatch):
     """Counts the epochs trained."""
-    counting = Counting(trainer.train_epoch)
-    monkeypatch.setattr(trainer, "train_epoch", counting)
-    return counting
+    return Epochs().watch(monkeypatch)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""Training steps on a device that is not there, every dispatched operation noted: run by test_no_sync.py.
+"""Training steps on a device that is not there, every dispatched operation noted: run by
+test_no_sync.py.
 
-The device is torch's spare one (PrivateUse1) under FakeTensorMode: shapes and devices are followed, nothing computed.
-A value read back (`.item()`, `if tensor:`), a shape that depends on values, a mixture of host and device tensors and a
-pointer into memory (the C functions) all raise. The device's name holds for a whole process, hence a script.
-Prints JSON: {case: {"few" or "many" recordings: {"steps": [[operation, ...], ...], "raised": text}}}.
+The device is torch's spare one (PrivateUse1) under FakeTensorMode: shapes and devices are followed,
+nothing computed. A value read back (`.item()`, `if tensor:`), a shape that depends on values, a
+mixture of host and device tensors and a pointer into memory (the C functions) all raise. The
+device's name holds for a whole process, hence a script. Prints JSON: {case: {"few" or "many"
+recordings: {"steps": [[operation, ...], ...], "raised": text}}}.
 """
 
 import json
@@ -21,7 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from cplxnet.auto.manifest.schema import Term
-from cplxnet.auto.train.loop import train_epoch
+from cplxnet.auto.runner.components import Feed
+from cplxnet.auto.train.loop import make_step
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.optim import make_optimizer
 from cplxnet.musicnet import MODELS, SAMPLERS, MusicNet, features
@@ -49,7 +52,9 @@ class Recorder(TorchDispatchMode):
         return out
 
     def marking(self, batches: Any) -> Iterator[Any]:
-        """The batches; each opens a new step, its own drawing included. What comes after the last is apart again."""
+        """The batches; each opens a new step, its own drawing included. What comes after the last
+        is apart again.
+        """
         every = iter(batches)
         for _ in range(len(batches)):
             self.steps.append([])
@@ -58,7 +63,9 @@ class Recorder(TorchDispatchMode):
 
 
 def _devices(value: Any) -> str:
-    """Where the tensors in `value` are; "scalar" for one number on the host, which goes along with a kernel's call."""
+    """Where the tensors in `value` are; "scalar" for one number on the host, which goes along with
+    a kernel's call.
+    """
     leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
     kinds = {
         "scalar" if leaf.device.type == "cpu" and leaf.dim() == 0 else leaf.device.type
@@ -111,7 +118,9 @@ def trained(
     n_steps: int = 1,
     wrap: Callable[[Any], Any] = lambda inputs: inputs,
 ) -> dict[str, Any]:
-    """An epoch of `n_steps` by the trainer itself; `wrap` changes what turns a signal into the network's input."""
+    """An epoch of `n_steps` of the trainer's step; `wrap` changes what turns a signal into the
+    network's input.
+    """
     dataset = MusicNet(path, window=WINDOW)  # opening may read values; a step may not
     with FakeTensorMode() as mode:
         move(dataset, mode)
@@ -126,17 +135,15 @@ def trained(
         optimizer = make_optimizer(
             network, "adam", lr=1e-3, lr_log_sigma2=1e-2 if variational else None
         )
-        feed, recorder = SAMPLERS["one-per-recording"](dataset, n_batches=n_steps), Recorder()
+        sampler = SAMPLERS["one-per-recording"](dataset, n_batches=n_steps)
+        feed, recorder = Feed(sampler, wrap(inputs)), Recorder()
+        step = make_step(network.train(), objective, optimizer, 0.05)
         try:
-            with recorder:
-                train_epoch(
-                    network,
-                    recorder.marking(feed),
-                    wrap(inputs),
-                    objective,
-                    optimizer,
-                    grad_clip=0.05,
-                )
+            with recorder:  # an epoch as in `train_stage`
+                sums = torch.zeros(3, device=DEVICE)
+                for x, notes in recorder.marking(feed):
+                    sums += step(x, notes)
+                (sums / n_steps).tolist()
             raised = ""
         except Exception as error:  # reported, not hidden: the test says which is right
             raised = f"{type(error).__name__}: {error}"

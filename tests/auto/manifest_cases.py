@@ -1,9 +1,9 @@
-"""A vocabulary and a valid manifest for the tests of manifests and grids, apart from the real task's."""
+"""A vocabulary and a valid manifest for the tests of manifests, apart from the real task's."""
 
 import copy
 
 from cplxnet.auto.manifest.experiments import TEMPLATE
-from cplxnet.auto.manifest.read import Vocabulary
+from cplxnet.auto.manifest.vocabulary import Vocabulary, keywords
 
 _DENSE = ("complex.DeepConvNet", "complex.TwoLayerDense", "real.DeepConvNet")
 VOCABULARY = Vocabulary(
@@ -14,7 +14,10 @@ VOCABULARY = Vocabulary(
     losses=("bce_with_logits",),
     optimizers=("adam", "sgd"),
     lr_schedulers=("trabelsi2017", "constant", "cosine", "linear"),
-    options={"cosine": ("final",), "complex.DeepConvNet": ("kernel_size",)},
+    options={
+        "cosine": keywords(lambda final=0.01: None),
+        "complex.DeepConvNet": keywords(lambda kernel_size=6: None),
+    },
 )
 
 

@@ -1,4 +1,4 @@
-"""Schedulers, workers and the command itself as processes of their own, for tests with real faults."""
+"""Schedulers, workers and the command itself as processes, for tests with real faults."""
 
 import os
 import shlex
@@ -48,7 +48,9 @@ def free_port():
 
 
 def until(what, found, seconds=WITHIN_S, command=None):
-    """Wait until `found()` is true, and return it; TimeoutError with `what`, at once where `command` ends before."""
+    """Wait until `found()` is true, and return it; TimeoutError with `what`, at once where
+    `command` ends before.
+    """
     end, ended = time.monotonic() + seconds, False
     while time.monotonic() < end and not ended:
         ended = (
@@ -67,7 +69,7 @@ def until(what, found, seconds=WITHIN_S, command=None):
 
 
 def under_way(folder, n_epochs=2, command=None):
-    """The process that trains the run, once it has trained so many epochs; `command` as of `until`."""
+    """The process that trains the run, once it has trained so many epochs; command: of `until`."""
 
     def owner():
         status = RunFolder(folder).status
@@ -81,7 +83,9 @@ def under_way(folder, n_epochs=2, command=None):
 
 
 class Started:
-    """Processes with a log each, ended with the test whatever happens; each leads a group of its own."""
+    """Processes with a log each, ended with the test whatever happens; each leads a group of its
+    own.
+    """
 
     def __init__(self, folder):
         self.folder, self.processes = folder, []

@@ -1,7 +1,9 @@
-"""Runners as processes of their own, forked once all is imported: `python runners.py race|kill FOLDER DATA THREADS`.
+"""Runners as processes of their own, forked once all is imported: `python runners.py race|kill
+FOLDER DATA THREADS`.
 
-race: two of them on one folder at the same time. kill: one after another, each killed with SIGKILL at a random moment,
-until at least 20 were; then one to the end. What they train is logged in FOLDER/log.txt: a line an epoch.
+race: two of them on one folder at the same time. kill: one after another, each killed with SIGKILL
+at a random moment, until at least 20 were; then one to the end. What they train is logged in
+FOLDER/log.txt: a line an epoch.
 """
 
 import os
@@ -14,7 +16,6 @@ from pathlib import Path
 import torch
 
 from cplxnet.auto import run_many
-from cplxnet.auto.runner import trainer
 from cplxnet.auto.runner.folder import RunFolder
 
 N_KILLS = 20
@@ -22,22 +23,20 @@ N_KILLS = 20
 
 def noted(folder: Path) -> None:
     """Log epochs, before their checkpoint is written, and runs done."""
-    log_epoch, update = trainer.Session._log, RunFolder.update
+    update = RunFolder.update
 
     def line(text: str) -> None:
         with (folder / "log.txt").open("a") as file:
             file.write(f"{text} {os.getpid()}\n")
 
-    def noted_epoch(self, epoch, **options):
-        line(f"{self.files.path.name} {epoch['stage']} {epoch['epoch']}")
-        log_epoch(self, epoch, **options)
-
     def noted_update(self, **changes):
+        if changes.get("left_s") is not None:  # after an epoch
+            line(f"{self.path.name} {changes['stage']} {changes['epoch'] - 1}")
         update(self, **changes)
         if changes.get("state") == "done":
             line(f"{self.path.name} done 0")
 
-    trainer.Session._log, RunFolder.update = noted_epoch, noted_update
+    RunFolder.update = noted_update
 
 
 def start(folder: Path, data: Path) -> int:
@@ -59,7 +58,9 @@ def race(folder: Path, data: Path) -> list[int]:
 
 
 def kill(folder: Path, data: Path) -> list[int]:
-    """As many kills as asked for hit before the end: the moments are drawn from less than a run takes."""
+    """As many kills as asked for hit before the end: the moments are drawn from less than a run
+    takes.
+    """
     codes: list[int] = []
     moments = random.Random(2026)
     while codes.count(-signal.SIGKILL) < N_KILLS and 0 not in codes:

@@ -1,16 +1,21 @@
-"""A three-stage experiment of a second on the corpus of `tiny_corpus`, and what the tests of runs share."""
+"""A three-stage experiment of a second on the corpus of `tiny_corpus`, and what the tests of runs
+share.
+"""
 
 import copy
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from cplxnet.auto import run
 from cplxnet.auto.manifest import experiments, grid
 from cplxnet.auto.manifest.read import Manifest
+from cplxnet.musicnet import SAMPLERS
 
 C = experiments.C
 SPLITS = ("train", "valid", "test")
@@ -38,9 +43,8 @@ def quick(manifest: Manifest, folder: Path, data: Path, **options: Any) -> dict[
 
 def timeless(scores: dict[str, Any]) -> dict[str, Any]:
     """scores.json without what may differ between two equal runs: seconds and names."""
-    scores = copy.deepcopy(
-        {key: value for key, value in scores.items() if key not in ("name", "manifest")}
-    )
+    scores = copy.deepcopy(scores)
+    del scores["name"], scores["manifest"]
     for stage in scores["stages"].values():
         del stage["seconds"], stage["reused_from"]
     return scores
@@ -56,6 +60,51 @@ class Counting:
     def __call__(self, *args: Any, **options: Any) -> Any:
         self.n += 1
         return self.function(*args, **options)
+
+
+class Epochs:
+    """Stands in for the sampler that training draws from: counts its passes, an epoch each.
+
+    before: called with the number of epochs so far, before each.
+    """
+
+    name = "one-per-recording"
+
+    def __init__(self, before: Callable[[int], object] = lambda n: None) -> None:
+        self.n = 0
+        epochs = self
+
+        class Counted(SAMPLERS[self.name]):
+            def __iter__(self):
+                before(epochs.n)
+                epochs.n += 1
+                return super().__iter__()
+
+        self.sampler = Counted
+
+    def watch(self, monkeypatch: Any) -> "Epochs":
+        """Have runs train on the counted sampler from now on."""
+        monkeypatch.setitem(SAMPLERS, self.name, self.sampler)
+        return self
+
+
+class Cut(BaseException):
+    """The end of a process, as far as can be had within one."""
+
+
+def cut_off(
+    folder: Path, data: Path, monkeypatch: Any, after: int, manifest: Any = None, **options: Any
+) -> None:
+    """A run that ends as it is about to train epoch number `after` (from 0, over all stages)."""
+
+    def cutting(n):
+        if n == after:
+            raise Cut
+
+    with monkeypatch.context() as patch:
+        Epochs(cutting).watch(patch)
+        with pytest.raises(Cut):
+            quick(manifest or small(), folder, data, **options)
 
 
 def read(folder: Path, name: str = "scores") -> dict[str, Any]:
@@ -81,13 +130,9 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
         return [text for key in a for text in differences(a[key], b[key], f"{where}/{key}")]
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
         n_unequal = int((a != b).sum())
-        return (
-            [
-                f"{where}: {n_unequal} of {a.numel()} by up to {(a.double() - b.double()).abs().max():.3g}"
-            ]
-            if n_unequal
-            else []
-        )
+        largest = (a.double() - b.double()).abs().max() if n_unequal else 0.0
+        text = f"{where}: {n_unequal} of {a.numel()} by up to {largest:.3g}"
+        return [text] if n_unequal else []
     return (
         []
         if a is b or (not isinstance(a, torch.Tensor) and a == b)

@@ -9,7 +9,7 @@ from small import SNAPSHOTS, STAGES, read, small, snapshot
 
 from cplxnet import auto, nn
 from cplxnet.auto import models
-from cplxnet.auto.runner.components import Materials
+from cplxnet.auto.runner.components import Components
 from cplxnet.auto.train.loop import predict
 from cplxnet.musicnet import pooled_average_precision
 
@@ -19,8 +19,8 @@ def test_a_loaded_network_scores_what_scores_json_says(
     done: Path, tiny_corpus: Path, stage: str
 ) -> None:
     model, manifest = auto.load_model(done, stage)
-    materials = Materials(manifest, device="cpu", data=tiny_corpus)
-    found = pooled_average_precision(*predict(model, materials.feed("test"), materials.inputs))
+    materials = Components(manifest, device="cpu", data=tiny_corpus)
+    found = pooled_average_precision(*predict(model, materials.feed("test")))
     said = read(done)["stages"][stage]
     assert found == pytest.approx(said["scores"]["test"]["end"]["average_precision"], abs=1e-6)
     assert nn.compression(model, manifest.threshold) == said["compression"]

@@ -1,22 +1,28 @@
-"""What is wrong with a manifest: every fault with its JSON path, its value and what would be accepted."""
+"""What is wrong with a manifest: its faults, each with path, value and what would be accepted."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 MAX_SHOWN = 60  # characters of a value that an error line shows
 
 
 class Absent:
-    """The value of a key that is not there."""
+    """The value of a key that is not there, or that is not usable. It is false, as None is."""
 
     def __repr__(self) -> str:
         return "nothing"
+
+    def __bool__(self) -> bool:
+        return False
 
     def __reduce__(self) -> str:
         return "ABSENT"
@@ -30,9 +36,9 @@ class Fault:
     """One thing that is wrong.
 
     Args:
-        path: dotted JSON path, such as ``stages.sparsify.objective.kl_dv``; empty for the whole file.
+        path: dotted JSON path, such as ``stages.sparsify.objective.kl_dv``; empty: the whole file.
         problem: what is wrong, in a few words.
-        value: what was found there (`ABSENT` where there is nothing).
+        value: what stands there (`ABSENT`: nothing).
         accepted: what would be accepted there.
         nearest: the known name closest to an unknown one, or None.
     """
@@ -44,7 +50,7 @@ class Fault:
     nearest: str | None = None
 
     def __str__(self) -> str:
-        text = f"{self.path or '(the whole manifest)'}: {self.problem}"
+        text = f"{printable(self.path) or '(the whole manifest)'}: {self.problem}"
         if self.value is not ABSENT:
             text += f", got {shown(self.value)}"
         if self.accepted:
@@ -55,7 +61,9 @@ class Fault:
 
 
 class ManifestError(ValueError):
-    """A manifest (or a folder of them) that cannot be used; `faults` holds every reason, the text one a line.
+    """A manifest (or a folder of them) that cannot be used.
+
+    `faults` holds every reason; the text has one a line.
 
     Args:
         path: the file or folder that was read, or a word for what was checked.
@@ -63,9 +71,10 @@ class ManifestError(ValueError):
     """
 
     def __init__(self, path: str | Path, faults: Sequence[Fault]) -> None:
-        self.path, self.faults = str(path), tuple(faults)
+        self.path = str(path)
+        self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__("\n  ".join([f"{self.path}: {count}", *map(str, self.faults)]))
+        super().__init__("\n  ".join([f"{printable(self.path)}: {count}", *map(str, self.faults)]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.faults)
@@ -73,6 +82,11 @@ class ManifestError(ValueError):
 
 class ManifestNotFoundError(ManifestError, FileNotFoundError):
     """The manifest file or folder is not there."""
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped, so that none of them reaches a terminal."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:
@@ -91,7 +105,7 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
 
 
 def one_of(known: Iterable[str]) -> str:
-    """'one of "a", "b"' or 'nothing here' for an empty set."""
+    """'one of "a", "b"', or 'nothing: none is defined' for an empty set."""
     names = ", ".join(shown(name) for name in known)
     return f"one of {names}" if names else "nothing: none is defined"
 
@@ -100,3 +114,103 @@ def unknown(path: str, name: object, *, known: Iterable[str], what: str) -> Faul
     """The fault of a name that is none of `known`, with the nearest of them."""
     known = list(known)
     return Fault(path, f"unknown {what}", name, one_of(known), nearest(name, known))
+
+
+# --- pydantic's errors as faults
+
+ACCEPTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "dict_type": "an object {{...}}",
+    "model_type": "an object {{...}}",
+    "tuple_type": "a list",
+    "string_too_short": "at least one",
+    "invalid_key": "a string",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "at most {max_length} characters",
+    "literal_error": "{expected}",
+    "value_error": "{error}",
+}
+
+
+def place(item: ErrorDetails) -> tuple[int | str, ...]:
+    """Where pydantic found an error: the keys from the top, without its mark on a table's key."""
+    return item["loc"][:-1] if item["loc"][-1:] == ("[key]",) else item["loc"]
+
+
+def type_faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> Iterator[Fault]:
+    """A fault for each error that validation by the model `root` found.
+
+    Args:
+        error: what `root.model_validate` raised.
+        root: the model.
+        prefix: the dotted path of what was validated.
+    """
+    for item in error.errors(include_url=False):
+        where = place(item)
+        path = ".".join(map(str, [prefix, *where] if prefix else where))
+        yield _fault(item, path, where, root)
+
+
+def _fault(
+    item: ErrorDetails, path: str, where: tuple[int | str, ...], root: type[BaseModel]
+) -> Fault:
+    kind = item["type"]
+    value = item["input"]
+    context = item.get("ctx", {})
+    if kind == "unknown_name":
+        return unknown(path, value, known=context["known"], what=context["what"])
+
+    if kind == "missing":
+        return Fault(path, "missing key", accepted=_description(root, where))
+
+    if kind == "extra_forbidden":
+        fields = _model(root, where[:-1]).model_fields.items()
+        known = [field.alias or name for name, field in fields]
+        return Fault(path, "unknown key", value, one_of(known), nearest(where[-1], known))
+
+    # pydantic marks the key of a table, but not the keyword of a component
+    is_table_key = item["loc"][-1:] == ("[key]",)
+    is_keyword = kind == "string_pattern_mismatch" and not is_table_key and value == where[-1]
+    if is_table_key or is_keyword:
+        letters = "letters, digits and _" if is_keyword else "letters, digits and _ or -"
+        limit = f"at most {context['max_length']} " if kind == "string_too_long" else ""
+        return Fault(path, "unusable key", value, limit + letters)
+
+    accepted = ACCEPTED.get(kind, "{msg}").format(msg=item["msg"], **context)
+    if kind == "literal_error":
+        accepted = accepted.replace("'", '"')
+    return Fault(path, "unusable value", value, accepted)
+
+
+def _description(root: type[BaseModel], where: tuple[int | str, ...]) -> str:
+    """What the schema says of the key at `where`."""
+    for name, field in _model(root, where[:-1]).model_fields.items():
+        if where[-1] in (name, field.alias):
+            return field.description or ""
+    return ""
+
+
+def _model(root: type[BaseModel], where: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model of the part at `where`: any key of a table leads to its one kind of part."""
+    model = root
+    for key in where:
+        if key in model.model_fields:
+            model = next(_models(model.model_fields[str(key)].annotation), model)
+    return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type, such as Dataset in dict[str, Dataset] and Early in Early | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

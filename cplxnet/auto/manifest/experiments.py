@@ -1,16 +1,25 @@
-"""The grids of this study as data: Experiment-1 and -2 (DESIGN 4), demo, reference, and a tiny one for tests."""
+"""The grids of this study as data: experiment-1 and -2, demo, reference; a tiny manifest for tests.
+
+`extra/design.md` says what they are for.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import grid
-from .read import Manifest, Vocabulary, parse
+from .read import parse
+from .schema import Manifest
+from .vocabulary import Vocabulary
 
-C = "stages.sparsify.objective.kl_div"  # the variable of the grids: the weight of the KL term while sparsifying
-METHOD = "stages.sparsify.model.name"  # the variational form of the network: ...VD or ...ARD
-REDUCTION = "objective_terms.kl_div.reduction"  # "sum": as the ELBO has it; "mean": averaged within each layer
+# the variable of the grids: the weight of the KL term while sparsifying
+C = "stages.sparsify.objective.kl_div"
+# the variational form of the network: ...VD or ...ARD
+METHOD = "stages.sparsify.model.name"
+# "sum": as the ELBO has it; "mean": averaged within each layer
+REDUCTION = "objective_terms.kl_div.reduction"
 N_REPLICATES = 5  # of each value; replicate = seed
 
 TEMPLATE: dict[str, Any] = {
@@ -87,7 +96,7 @@ VALUES_2 = [value for value in _values((2.5, 3.75, 6.75, 8.75), (-3, -2)) if val
 
 
 def experiment_1(*, task: Vocabulary | None = None) -> dict[str, Manifest]:
-    """The coarse grid: 17 values of C, each replicated 5 times. `task`: as in `manifest.load`."""
+    """The coarse grid: 17 values of C, each replicated 5 times."""
     return _grid(TEMPLATE, VALUES_1, title="experiment-1", replicates=N_REPLICATES, task=task)
 
 
@@ -111,21 +120,27 @@ def demo(
     model: str = "complex.DeepConvNet",
     task: Vocabulary | None = None,
 ) -> dict[str, Manifest]:
-    """The grid of `make demo`: the same three stages on the demo corpus, with a schedule of minutes.
+    """The grid of `make demo`: the same three stages on the demo corpus, in minutes.
 
     Args:
-        values: of C. replicates: of each value.
-        n_batches: an epoch. n_epochs: of dense, sparsify and fine-tune.
-        stride: samples between scored windows. batch_size: windows scored at a time.
-        lr, lr_log_sigma2: learning rates (the second of log_sigma2 while sparsifying; None: lr).
+        values: of C.
+        replicates: of each value.
+        n_batches: in an epoch.
+        n_epochs: of dense, sparsify and fine-tune.
+        stride: samples between scored windows.
+        batch_size: windows scored at a time.
+        lr: learning rate.
+        lr_log_sigma2: that of log_sigma2 while sparsifying; None: lr.
         lr_scheduler: of all stages; None: cosine down to 0.01 of lr.
-        folder: of the corpus in the data folder. model: its dense form.
-        task: as in `manifest.load`.
+        folder: of the corpus, in the data folder.
+        model: the network's dense form.
+        task: as in `read.load`.
     """
     raw = _short(
         folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size
     )
-    dense, sparsify = raw["stages"]["dense"], raw["stages"]["sparsify"]
+    dense = raw["stages"]["dense"]
+    sparsify = raw["stages"]["sparsify"]
     dense["optimizer"] = {"name": "adam", "lr": lr}
     dense["lr_scheduler"] = dict(lr_scheduler or {"name": "cosine", "final": 0.01})
     if lr_log_sigma2 is not None:
@@ -148,14 +163,21 @@ def reference(
     model: str = "complex.DeepConvNet",
     task: Vocabulary | None = None,
 ) -> dict[str, Manifest]:
-    """The grid whose results are kept in `runs/reference`: VD and ARD over `values` of C on the reference corpus.
+    """The grid whose results are kept in `runs/reference`: VD and ARD on the reference corpus.
 
-    Longer stages than the demo's, each with one cosine down to 0.01 of its learning rate. Early stopping only watches:
-    every second epoch is scored, and no schedule is long enough for its patience. Fine-tuning is long and slower than
-    3e-3: of VD at C = 0.02, replicate 0 (82 times fewer; dense 0.974 on validation) 350 steps from 3e-3, 1e-3 and 4e-4
-    ended at 0.973, 0.969 and 0.965 on validation, 700 steps from 1e-3 and 2e-3 at 0.974 and 0.977.
-    Arguments as of `demo`; forms: of the network while sparsifying; lr_log_sigma2: ten times the weights', as 500 steps
-    of Adam at 1e-3 cannot carry log_sigma2 from -10 to where weights die; lr_fine_tune: of the last stage.
+    Longer stages than the demo's, each with one cosine down to 0.01 of its learning rate. Early
+    stopping only watches: every second epoch is scored, and no schedule is long enough for its
+    patience. Fine-tuning is long, and slower than 3e-3. For VD at C = 0.02, replicate 0 (82 times
+    fewer; dense 0.974 on validation), 350 steps from 3e-3, 1e-3 and 4e-4 ended at 0.973, 0.969 and
+    0.965 on validation; 700 steps from 1e-3 and 2e-3 at 0.974 and 0.977.
+
+    Args:
+        values, replicates, n_batches, n_epochs, stride, batch_size, folder, model, task: as of
+            `demo`.
+        forms: of the network while sparsifying.
+        lr_log_sigma2: ten times the weights' rate; 500 steps of Adam at 1e-3 cannot carry
+            log_sigma2 from -10 to where weights die.
+        lr_fine_tune: learning rate of the last stage.
     """
     raw = _short(
         folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size
@@ -201,29 +223,23 @@ def _short(
     stride: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    """TEMPLATE on the files in `folder` with another model, fewer steps and fewer scored windows."""
-    datasets = {
-        name: {**row, "file": f"{folder}/{row['file']}", "stride": 1 if name == "train" else stride}
-        for name, row in TEMPLATE["datasets"].items()
-    }
-    sizes = {
-        "train": {"n_batches": n_batches},
-        "valid": {"batch_size": batch_size},
-        "test": {"batch_size": batch_size},
-    }
-    feeds = {name: {**row, **sizes[name]} for name, row in TEMPLATE["feeds"].items()}
-    forms: tuple[dict[str, str], ...] = ({}, {"name": f"{model}VD"}, {"name": f"{model}Masked"})
-    rows = zip(TEMPLATE["stages"].items(), n_epochs, forms, strict=True)
-    stages = {
-        name: {**row, "n_epochs": epochs, "model": form} for (name, row), epochs, form in rows
-    }
-    return {
-        **TEMPLATE,
-        "datasets": datasets,
-        "feeds": feeds,
-        "model": {"name": model},
-        "stages": stages,
-    }
+    """TEMPLATE on the files in `folder`, with another model, fewer steps and scored windows."""
+    raw = copy.deepcopy(TEMPLATE)
+    raw["model"] = {"name": model}
+
+    for name, dataset in raw["datasets"].items():
+        dataset["file"] = f"{folder}/{dataset['file']}"
+        dataset["stride"] = 1 if name == "train" else stride
+
+    raw["feeds"]["train"]["n_batches"] = n_batches
+    raw["feeds"]["valid"]["batch_size"] = batch_size
+    raw["feeds"]["test"]["batch_size"] = batch_size
+
+    for stage, epochs in zip(raw["stages"].values(), n_epochs, strict=True):
+        stage["n_epochs"] = epochs
+    raw["stages"]["sparsify"]["model"] = {"name": f"{model}VD"}
+    raw["stages"]["fine-tune"]["model"] = {"name": f"{model}Masked"}
+    return raw
 
 
 def _grid(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,25 +17,42 @@ from cplxnet import files
 
 from . import strict_json
 from .errors import Fault, ManifestError, ManifestNotFoundError, nearest
-from .read import Manifest, Vocabulary, load, parse
+from .read import load, names_a_run, parse
+from .schema import Manifest
+from .vocabulary import Vocabulary
 
 Values = Mapping[str, Any]  # path -> the value it has in one manifest
 
+# --- names of files
+
 
 def short(value: float) -> str:
-    """A number as text for file names, the fewest digits that read back the same: 2.5e-03 for 0.0025, 1e+00 for 1."""
+    """A number for file names, in the fewest digits that read back the same.
+
+    2.5e-03 for 0.0025, 1e+00 for 1.
+    """
     sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
     if not isinstance(exponent, int):
         raise ValueError(f"expected a finite number, got {value!r}; try a float")
-    mantissa = str(digits[0]) + ("." if len(digits) > 1 else "") + "".join(map(str, digits[1:]))
+
+    decimals = "".join(map(str, digits[1:]))
+    mantissa = f"{digits[0]}.{decimals}" if decimals else f"{digits[0]}"
     return f"{'-' if sign else ''}{mantissa}e{exponent + len(digits) - 1:+03d}"
 
 
 def default_label(values: Values) -> str:
-    """File name of a manifest from its varied values: kl_div2.5e-03-seed0, the last part of each path and its value."""
-    texts = [short(value) if isinstance(value, float) else str(value) for value in values.values()]
-    pairs = [path.rpartition(".")[2] + text for path, text in zip(values, texts, strict=True)]
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", "-".join(pairs)) or "only"
+    """The file name of a manifest: the last part of each varied path, and its value.
+
+    kl_div2.5e-03-seed0, say.
+    """
+    parts = []
+    for path, value in values.items():
+        text = short(value) if isinstance(value, float) else str(value)
+        parts.append(path.rpartition(".")[2] + text)
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", "-".join(parts)) or "only"
+
+
+# --- manifests from a template
 
 
 def expand(
@@ -50,47 +68,59 @@ def expand(
 
     Args:
         template: a manifest, or the JSON values of one.
-        grid: dotted JSON path, such as "stages.sparsify.objective.kl_div" -> the values it takes. The path has to
-            be written in the template.
+        grid: dotted JSON path, such as "stages.sparsify.objective.kl_div" -> the values it takes.
+            The path has to be written in the template.
         replicates: adds "seed": 0, ..., replicates - 1 as the last path.
-        label: the varied values of a manifest -> its key in the result (its file name without .json).
+        label: the varied values of a manifest -> its key in the result (file name without .json).
         title: the same -> its "name"; None: the template's name and the label.
-        task: as in `manifest.load`.
+        task: as in `read.load`.
 
     Raises:
-        ManifestError: the template, a path of the grid, or any resulting manifest is wrong; all faults at once.
+        ManifestError: the template, a path of the grid, or any resulting manifest is wrong; all
+            faults at once.
         ValueError: two combinations have one label, or a label is no file name.
     """
-    base = (
-        template
-        if isinstance(template, Manifest)
-        else parse(dict(template), task=task, source="template")
-    )
+    if isinstance(template, Manifest):
+        base = template
+    else:
+        base = parse(dict(template), task=task, source="template")
     axes = dict(grid) if replicates is None else {**grid, "seed": range(replicates)}
     faults = list(_grid_faults(base.to_dict(), axes))
     if faults:
         raise ManifestError("grid", faults)
+
     manifests: dict[str, Manifest] = {}
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, combination, strict=True))
         name = label(values)
-        if name in manifests or not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*", name):
-            why = "a second time" if name in manifests else "which is no file name"
-            raise ValueError(
-                f"expected a label of its own for {values}, got {name!r} {why}; try another `label`"
-            )
+        _check_label(name, values, manifests)
         heading = title(values) if title else f"{base.name} {name}"
         try:
             manifests[name] = edit(base, {"name": heading, **values}, task=task)
         except ManifestError as error:
             faults += [fault for fault in error.faults if fault not in faults]
+
     if faults:
         raise ManifestError("grid", faults)
     return manifests
 
 
+def _check_label(name: str, values: Values, manifests: Mapping[str, Manifest]) -> None:
+    is_file_name = re.fullmatch(r"[A-Za-z0-9_.+-]+", name) and names_a_run(name)
+    if name in manifests or not is_file_name:
+        why = "a second time" if name in manifests else "which is no file name"
+        raise ValueError(
+            f"expected a label of its own for {values}, got {name!r} {why}; try another `label`"
+        )
+
+
 def edit(manifest: Manifest, changes: Values, *, task: Vocabulary | None = None) -> Manifest:
-    """A copy of `manifest` with other values at the given paths; the last key of a path may be new.
+    """A copy of `manifest` with other values at the given paths.
+
+    Args:
+        manifest: is left as it is.
+        changes: dotted JSON path -> value. The last key of a path may be new.
+        task: as in `read.load`.
 
     Raises:
         ManifestError: a path leads nowhere, or the result is wrong.
@@ -99,9 +129,9 @@ def edit(manifest: Manifest, changes: Values, *, task: Vocabulary | None = None)
     faults: list[Fault] = []
     for path, value in changes.items():
         *parents, last = path.split(".")
-        part = raw
+        part: Any = raw
         for key in parents:
-            part = part.get(key) if isinstance(part, dict) else None  # type: ignore[assignment]
+            part = part.get(key) if isinstance(part, dict) else None
         if isinstance(part, dict):
             part[last] = copy.deepcopy(value)
         else:
@@ -109,30 +139,23 @@ def edit(manifest: Manifest, changes: Values, *, task: Vocabulary | None = None)
     return parse(raw, task=task, source=manifest.name, faults=faults)
 
 
-def _no_path(raw: Mapping[str, Any], path: str) -> Fault:
-    return Fault(
-        path,
-        "no such path in the template",
-        path,
-        "a path written there",
-        nearest(path, _paths(raw)),
-    )
-
-
 def _grid_faults(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> Iterator[Fault]:
     known = set(_paths(raw))
     for path, values in grid.items():
+        is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
         if path not in known:
             yield _no_path(raw, path)
-        elif (
-            isinstance(values, (str, bytes)) or not isinstance(values, Sequence) or not len(values)
-        ):
+        elif not is_list or not len(values):
             yield Fault(path, "no values to take", accepted="a list of values")
         for other in grid:
             if path.startswith(other + "."):
-                yield Fault(
-                    path, "lies inside another path of the grid", path, f"either it or {other}"
-                )
+                problem = "lies inside another path of the grid"
+                yield Fault(path, problem, path, f"either it or {other}")
+
+
+def _no_path(raw: Mapping[str, Any], path: str) -> Fault:
+    guess = nearest(path, _paths(raw))
+    return Fault(path, "no such path in the template", path, "a path written there", guess)
 
 
 def _paths(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -143,10 +166,14 @@ def _paths(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _paths(value, f"{prefix}{key}.")
 
 
-def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
-    """The parameters that differ: a row a manifest, a column a JSON path; "name" is left out. Undoes `expand`.
+# --- back from manifests to the parameters that vary
 
-    A path that some manifests do not write is None there. Lists are one value (a tuple).
+
+def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
+    """The parameters that differ: a row a manifest, a column a JSON path. Undoes `expand`.
+
+    The key "name" is left out. A path that some manifests do not write is None there. Lists are one
+    value (a tuple).
     """
     rows = {name: dict(_leaves(manifest.to_dict())) for name, manifest in manifests.items()}
     paths = dict.fromkeys(path for row in rows.values() for path in row if path != "name")
@@ -156,10 +183,8 @@ def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
         written = {strict_json.canonical([path in row, row.get(path)]) for row in rows.values()}
         if len(written) > 1:
             column = pd.Series(values, index=list(rows), dtype=object)
-            numbers = all(isinstance(value, (bool, int, float)) for value in values)
-            columns[path] = (
-                column.infer_objects() if numbers else column
-            )  # inferring makes None a NaN
+            is_numeric = all(isinstance(value, (bool, int, float)) for value in values)
+            columns[path] = column.infer_objects() if is_numeric else column  # would make None NaN
     return pd.DataFrame(columns, index=pd.Index(list(rows), name="name", dtype=object))
 
 
@@ -176,30 +201,33 @@ def _leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, tuple(value) if isinstance(value, list) else value
 
 
+# --- folders of manifests
+
+
 def write(
     folder: str | Path, manifests: Mapping[str, Manifest], *, overwrite: bool = False
 ) -> list[Path]:
-    """Save each manifest as `folder`/<name>.json; equal files are left alone, others in the folder stay.
+    """Save each manifest as `folder`/<name>.json; equal files are left alone, others stay.
 
     Returns:
         The files written.
 
     Raises:
-        FileExistsError: a file holds something else and `overwrite` is False; nothing is written then.
+        FileExistsError: a file holds something else and `overwrite` is False; nothing is written.
     """
-    texts = {
-        Path(folder) / f"{name}.json": manifest.to_json() for name, manifest in manifests.items()
-    }
-    changed = {
-        path: text
-        for path, text in texts.items()
-        if not path.exists() or path.read_bytes() != text.encode()
-    }
+    changed = {}
+    for name, manifest in manifests.items():
+        path = Path(folder) / f"{name}.json"
+        text = manifest.to_json()
+        if not path.exists() or path.read_bytes() != text.encode():
+            changed[path] = text
+
     different = sorted(path.name for path in changed if path.exists())
     if different and not overwrite:
         raise FileExistsError(
             f"expected no other manifests in {folder}, got {different}; try overwrite=True"
         )
+
     for path, text in changed.items():
         files.write_text(path, text)
     return list(changed)
@@ -209,27 +237,23 @@ def read(folder: str | Path, *, task: Vocabulary | None = None) -> dict[str, Man
     """The manifests `folder`/*.json by file name without .json, sorted.
 
     Raises:
-        ManifestError: with all faults of all files, each path led by its file; ManifestNotFoundError: no such folder.
+        ManifestError: with all faults of all files, each path led by its file.
+        ManifestNotFoundError: no such folder.
     """
     if not Path(folder).is_dir():
         hint = "a folder of manifests: experiment_generator.ipynb writes them"
         raise ManifestNotFoundError(folder, [Fault("", "no such folder", accepted=hint)])
+
     faults: list[Fault] = []
     manifests = {}
     for path in sorted(Path(folder).glob("*.json")):
         try:
             manifests[path.stem] = load(path, task=task)
         except ManifestError as error:
-            faults += [
-                Fault(
-                    f"{path.name}: {f.path}".removesuffix(": "),
-                    f.problem,
-                    f.value,
-                    f.accepted,
-                    f.nearest,
-                )
-                for f in error.faults
-            ]
+            for fault in error.faults:
+                where = f"{path.name}: {fault.path}".removesuffix(": ")
+                faults.append(dataclasses.replace(fault, path=where))
+
     if not manifests and not faults:
         faults = [Fault("", "no manifests in this folder", accepted="files named *.json")]
     if faults:

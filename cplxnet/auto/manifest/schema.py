@@ -1,10 +1,16 @@
-"""The parts of a manifest (DESIGN 5) as frozen, strict pydantic models: keys, types and ranges."""
+"""The keys of a manifest as frozen, strict pydantic models: type, range, default, meaning.
+
+`extra/design.md` explains them with examples. A name that refers to something (`Known`) is looked
+up in the context of validation, a dict from what it refers to ("feed") to the names known
+(`vocabulary.Vocabulary.names`). Without a context, any name is taken.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
-import re
-from pathlib import PurePosixPath, PureWindowsPath
+from collections.abc import Sized
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import (
@@ -13,8 +19,25 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationInfo,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
+
+from cplxnet import files
+
+from . import strict_json
+from .errors import unknown
+
+SCHEMA = 1  # the version of manifests that is read and written
+MAX_WHOLE = 2**53  # greater whole numbers are not exact in every reader of JSON
+MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
+
+# keys that came later: at their default, fingerprints and resolved manifests lack them
+LATER = {"products": "float32", "compile": False}
+
+# a stage without one of these has the first stage's
+INHERITED = ("feed", "grad_clip", "optimizer", "lr_scheduler", "early")
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -32,46 +55,84 @@ class FrozenDict(dict[K, V]):
         return type(self), (dict(self),)
 
 
-def _relative(file: str) -> str:
-    posix, windows = PurePosixPath(file), PureWindowsPath(file)
-    if (
-        posix.is_absolute()
-        or windows.anchor
-        or ".." in windows.parts
-        or not posix.name
-        or "\x00" in file
-    ):
+# --- kinds of values
+
+
+def _check_schema(version: int) -> int:
+    if version != SCHEMA:
+        raise ValueError(str(SCHEMA))
+    return version
+
+
+def _check_file(file: str) -> str:
+    posix = PurePosixPath(file)
+    windows = PureWindowsPath(file)
+    leads_out = posix.is_absolute() or windows.anchor or ".." in windows.parts
+    if leads_out or not posix.name or "\x00" in file:
         raise ValueError("a path relative to the data folder, without '..'")
     return file
 
 
-def _option(value: Any) -> Any:
-    """A keyword argument from JSON: null, true, false, a finite number, a string, or a list of those (as tuple)."""
+def _check_option(value: Any) -> Any:
+    """A keyword argument from JSON: a list becomes a tuple."""
     if isinstance(value, (list, tuple)):
-        return tuple(_scalar(item) for item in value)
-    return _scalar(value)
+        return tuple(_check_scalar(item) for item in value)
+    return _check_scalar(value)
 
 
-def _scalar(value: Any) -> Any:
-    finite = not isinstance(value, float) or math.isfinite(value)
-    utf8 = not isinstance(value, str) or not re.search("[\ud800-\udfff]", value)
-    if finite and utf8 and (value is None or isinstance(value, (bool, int, float, str))):
+def _check_scalar(value: Any) -> Any:
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
+        raise ValueError(f"a whole number of at most {MAX_WHOLE}")
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if is_finite and (value is None or isinstance(value, (bool, int, float, str))):
         return value
     raise ValueError("null, true, false, a finite number, a string, or a list of those")
 
 
-Name = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")
-]  # a key of a table: also part of file names
+def _check_not_empty(value: Sized) -> Sized:
+    # pydantic's min_length counts the sound items alone, and adds a fault to theirs
+    if not value:
+        raise ValueError("at least one")
+    return value
+
+
+def Known(what: str) -> AfterValidator:
+    """A name that refers to a `what`, looked up in the context."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        known = (info.context or {}).get(what)
+        if known is not None and name not in known:
+            raise PydanticCustomError("unknown_name", "unknown", {"what": what, "known": known})
+        return name
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]  # of a file
 Keyword = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f]+$")]  # on one line
-File = Annotated[str, AfterValidator(_relative)]
-Option = Annotated[Any, AfterValidator(_option)]
+Line = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+File = Annotated[str, AfterValidator(_check_file)]
+Option = Annotated[Any, AfterValidator(_check_option)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, le=MAX_FLOAT32, allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
+Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Table = Annotated[dict[Name, V], AfterValidator(FrozenDict)]
+Weights = Annotated[
+    dict[Annotated[Name, Known("objective term")], Weight],
+    AfterValidator(_check_not_empty),
+    AfterValidator(FrozenDict),
+]
+Order = Annotated[
+    tuple[Annotated[Name, Known("stage")], ...],
+    Field(strict=False),
+    AfterValidator(_check_not_empty),
+]
+
+
+# --- the parts of a manifest
 
 
 class Part(BaseModel):
@@ -81,7 +142,7 @@ class Part(BaseModel):
 
 
 class Open(Part):
-    """A part that may carry further keyword arguments for the component it names; `kwargs` holds them."""
+    """A part that may carry further keyword arguments for the component it names."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[Keyword, Option] = Field(init=False)
@@ -93,20 +154,26 @@ class Open(Part):
 
 
 class Dataset(Part):
+    """Windows of one HDF5 file."""
+
     file: File = Field(description="an HDF5 file, relative to the data folder")
     window: Count = Field(default=4096, description="samples")
     stride: Count = Field(default=128, description="samples between the starts of two windows")
 
 
 class Features(Part):
-    kind: str = Field(description="the name of a feature kind")
+    """What a network is given of a window."""
+
+    kind: Annotated[str, Known("feature kind")] = Field(description="the name of a feature kind")
     cplx: bool = Field(default=True, description="complex features; false: magnitudes")
     shift: bool = Field(default=True, description="zero frequency in the centre")
 
 
 class Feed(Part):
-    dataset: str = Field(description="the name of a dataset")
-    sampler: str = Field(description="the name of a sampler")
+    """Batches of a dataset."""
+
+    dataset: Annotated[str, Known("dataset")] = Field(description="the name of a dataset")
+    sampler: Annotated[str, Known("sampler")] = Field(description="the name of a sampler")
     n_batches: Count | None = Field(
         default=None, description="batches an epoch, for a sampler without an end"
     )
@@ -122,52 +189,76 @@ class Feed(Part):
 
 
 class Scorer(Part):
-    feed: str = Field(description="the name of a feed")
+    """Scores on every window of a feed."""
+
+    feed: Annotated[str, Known("feed")] = Field(description="the name of a feed")
     curves: bool = Field(default=False, description="keep the precision-recall curve")
 
 
 class Term(Part):
-    name: str = Field(description='the name of a loss, or "kl"')
+    """A term of the objective: multiplied by `coef` and by its weight in a stage."""
+
+    name: Annotated[str, Known("loss")] = Field(description='the name of a loss, or "kl"')
     reduction: Literal["sum", "mean"] | None = Field(
         default=None, description="null: the loss's own"
     )
-    coef: NotNegative = Field(default=1.0, description="multiplies the term in every stage")
+    coef: Weight = Field(default=1.0, description="multiplies the term in every stage")
 
 
 class Component(Open):
+    """A component and its keyword arguments."""
+
     name: str = Field(description="the name of a component")
 
 
+class Model(Component):
+    """The network of all stages."""
+
+    name: Annotated[str, Known("model")] = Field(description="the name of a model")
+
+
 class ModelChange(Open):
-    name: str = Field(default="", description="the name of a model; absent: the manifest's")
+    """What a stage's network has of its own."""
+
+    name: Annotated[str, Known("model")] = Field(
+        default="", description="the name of a model; absent: the manifest's"
+    )
 
 
 class Optimizer(Open):
-    name: str = Field(default="adam", description="the name of an optimizer")
+    """An optimiser and its keyword arguments."""
+
+    name: Annotated[str, Known("optimizer")] = Field(
+        default="adam", description="the name of an optimizer"
+    )
     lr: Positive = Field(default=1e-3, description="learning rate at the start of the stage")
     lr_log_sigma2: Positive | None = Field(default=None, description="that of log_sigma2; null: lr")
 
 
-class Early(Part):
-    """Early stopping (DESIGN 4): a score below ``best - max(rtol*|best|, atol)``, or `patience` without a best."""
+class Schedule(Component):
+    """A schedule of the learning rate and its keyword arguments."""
 
-    scorer: str = Field(description="the name of a scorer")
+    name: Annotated[str, Known("lr_scheduler")] = Field(description="the name of an lr_scheduler")
+
+
+class Early(Part):
+    """Stop at a score below ``best - max(rtol*|best|, atol)`` or after `patience` without best."""
+
+    scorer: Annotated[str, Known("scorer")] = Field(description="the name of a scorer")
     patience: Count = Field(default=20, description="scores in a row without a new best")
-    cooldown: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="epochs skipped between two scorings"
-    )
-    rtol: NotNegative = 0.0
-    atol: NotNegative = 0.02
+    cooldown: Whole = Field(default=0, description="epochs skipped between two scorings")
+    rtol: NotNegative = Field(default=0.0, description="tolerance, relative to the best score")
+    atol: NotNegative = Field(default=0.02, description="tolerance, absolute")
     restore_best: bool = Field(
         default=False, description="end with the best weights; false: with the last"
     )
 
 
 class StageSpec(Part):
-    """A stage as written. `feed grad_clip optimizer lr_scheduler early` may be left out: see `manifest.Stage`."""
+    """A stage as written. What is `INHERITED` may be left out: see `Stage`."""
 
-    feed: str = Field(default="", description="the name of a feed")
-    n_epochs: Annotated[int, Field(ge=0)] = Field(description="epochs at most")
+    feed: Annotated[str, Known("feed")] = Field(default="", description="the name of a feed")
+    n_epochs: Whole = Field(description="epochs at most")
     model: ModelChange = Field(
         default_factory=ModelChange, description="what differs from the manifest's model"
     )
@@ -176,9 +267,117 @@ class StageSpec(Part):
     )
     reset: bool = Field(default=False, description="fresh weights; false: the last stage's")
     grad_clip: Positive | None = Field(default=None, description="largest gradient norm; null: any")
-    objective: Annotated[
-        dict[Name, NotNegative], Field(min_length=1), AfterValidator(FrozenDict)
-    ] = Field(description="an object of objective terms and their weights")
-    optimizer: Optimizer = Field(default_factory=Optimizer)
-    lr_scheduler: Component | None = Field(default=None, description="null: constant")
+    objective: Weights = Field(description="an object of objective terms and their weights")
+    optimizer: Optimizer = Field(
+        default_factory=Optimizer, description="an optimizer and its keyword arguments"
+    )
+    lr_scheduler: Schedule | None = Field(default=None, description="null: constant")
     early: Early | None = Field(default=None, description="null: off")
+
+
+class Stage(StageSpec):
+    """A stage with every key filled in.
+
+    `model` is the manifest's with the stage's changes on top. A key of `INHERITED` that the stage
+    does not write has the value of the *first* stage in `stage_order`, whole. (Not of the stage
+    before: sparsify's ``"early": null`` switches early stopping off for itself, and fine-tune has
+    it on.)
+    """
+
+    name: str = Field(description="its key in the manifest")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stage as JSON values without its name: every key, in the schema's order."""
+        return self.model_dump(mode="json", exclude={"name"})
+
+
+class Manifest(Part):
+    """One experiment.
+
+    Equality compares what was written: a default that is spelt out differs from one that is left
+    out, but the `fingerprint` is the same. The attribute of the key "schema" is `schema_`.
+    """
+
+    schema_: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema", description="1")
+    task: Annotated[str, Known("task")] = Field(
+        default="musicnet", description="the name of a task"
+    )
+    name: Line = Field(description="a name for people, on one line")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of all randomness")
+    threshold: Finite = Field(
+        default=-0.5, description="a weight with a greater log_alpha is irrelevant"
+    )
+    samples: Literal["float32", "float16", "int16"] = Field(
+        default="float32", description="how recordings are held in memory"
+    )
+    products: Literal["float32", "tf32", "bfloat16"] = Field(
+        default="float32", description="what matrix products and convolutions multiply"
+    )
+    compile: bool = Field(default=False, description="the forward pass by torch.compile")
+    datasets: Table[Dataset] = Field(description="an object of datasets")
+    features: Features = Field(description="an object with the key kind")
+    feeds: Table[Feed] = Field(description="an object of feeds")
+    scorers: Table[Scorer] = Field(description="an object of scorers")
+    objective_terms: Table[Term] = Field(description="an object of objective terms")
+    model: Model = Field(description="an object with the key name")
+    stages: Table[StageSpec] = Field(description="an object of stages")
+    stage_order: Order = Field(description="a list of the stages' names")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Manifest) and self._written == other._written
+
+    def __hash__(self) -> int:
+        return hash(self._written)
+
+    @property
+    def _written(self) -> str:
+        return strict_json.canonical(self.to_dict())
+
+    def stage(self, name: str) -> Stage:
+        """The stage `name` with every key filled in.
+
+        Raises:
+            KeyError: no such stage.
+        """
+        if name not in self.stages:
+            raise KeyError(str(unknown(f"stages.{name}", name, known=self.stages, what="stage")))
+
+        spec = self.stages[name]
+        first = self.stages[self.stage_order[0]]
+        values = {key: getattr(spec, key) for key in StageSpec.model_fields}
+        for key in INHERITED:
+            if key not in spec.model_fields_set:
+                values[key] = getattr(first, key)
+
+        changes = spec.model.model_dump(exclude_unset=True)
+        values["model"] = ModelChange(**{**self.model.model_dump(), **changes})
+        return Stage(name=name, **values)
+
+    def all_stages(self) -> list[Stage]:
+        """The stages, filled in, in the order in which they run."""
+        return [self.stage(name) for name in self.stage_order]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as written, as JSON values, keys in the schema's order."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def resolved(self) -> Manifest:
+        """The same experiment with every default and every inherited key written out."""
+        whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
+        whole["stages"] = {stage.name: stage.to_dict() for stage in self.all_stages()}
+        for key, default in LATER.items():
+            if whole[key] == default:
+                del whole[key]
+        return Manifest.model_validate(whole)
+
+    def fingerprint(self) -> str:
+        """sha256 (hexadecimal) of the resolved manifest as JSON with sorted keys."""
+        return hashlib.sha256(self.resolved()._written.encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The text that `save` writes."""
+        return strict_json.pretty(self.to_dict())
+
+    def save(self, path: str | Path) -> None:
+        """Write the manifest to `path`, whole or not at all; ``load(path)`` gives an equal one."""
+        files.write_text(path, self.to_json())

@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from cplxnet.auto.manifest.experiments import C
 
 from . import style, tables
-from .request import Drawn, Request
+from .request import Report, Request
 from .tables import Lacking, by_method
 
 
-def report(request: Request) -> Drawn:
+def report(request: Request) -> Report:
     """sparsity of every layer, a line for each C"""
     layers = rows(*request.folders)
-    return Drawn(figure(layers), layers)
+    return Report(figure(layers), layers)
 
 
 def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from . import style
-from .request import Drawn, Request
+from .request import Report, Request
 from .tables import Lacking, by_method, of_scorer
 
 N_POINTS = 25  # of compression, evenly in its logarithm
@@ -25,13 +25,13 @@ LEVEL = 0.95
 Curves = dict[str, dict[int, pd.Series]]  # method -> seed -> score by rising compression
 
 
-def report(request: Request) -> Drawn:
+def report(request: Request) -> Report:
     """two methods (VD and ARD, real and complex): paired differences at equal compression"""
     table = request.table()
     differences = rows(table, scorer=request.scorer)
     said = sentences(table, differences, scorer=request.scorer)
     drawn = figure(differences, scorer=request.scorer) if len(differences) else None
-    return Drawn(drawn, differences, said)
+    return Report(drawn, differences, said)
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test", seed: int = 0) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from cplxnet.auto import tasks
 from cplxnet.auto.manifest.experiments import C
 
 from . import style, tables
-from .request import Drawn, Request
+from .request import Report, Request
 from .tables import Lacking
 
 BY_NOTE = {
@@ -25,13 +25,13 @@ BY_NOTE = {
 LINES = ("-", "--", "-.", ":")
 
 
-def report(request: Request) -> Drawn:
+def report(request: Request) -> Report:
     """precision-recall, pooled and note by note"""
     scorer = request.scorer
     pooled, notes = rows(*request.folders, scorer=scorer)
     none = f"No pooled curves: scorer {scorer!r} does not keep them (curves: true)."
     drawn = figure(pooled, notes, scorer=scorer)
-    return Drawn(drawn, pooled, [] if len(pooled) else [none], {"by-note": notes})
+    return Report(drawn, pooled, [] if len(pooled) else [none], more={"by-note": notes})
 
 
 def rows(*folders: str | Path, scorer: str = "test") -> tuple[pd.DataFrame, pd.DataFrame]:

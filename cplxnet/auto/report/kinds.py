@@ -1,10 +1,11 @@
 """The kinds of report by name, and the one call that makes a report.
 
-A new kind is a file here with a function from a `Request` to what it has `Drawn`, and a line in
-`KINDS`; the function's docstring is what `report --help` says of it.
+A new kind is a file here with a function from a `Request` to a `Report`, and a line in `KINDS`; the
+function's docstring is what `report --help` says of it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,9 +17,9 @@ from .tables import Lacking
 
 with extra("report"):
     from . import by_layer, compare, curves, profile, stopping, style, threshold, trade_off
-    from .request import Drawn, Report, Request
+    from .request import Report, Request
 
-KINDS: dict[str, Callable[[Request], Drawn]] = {
+KINDS: dict[str, Callable[[Request], Report]] = {
     "trade-off": trade_off.report,
     "threshold": threshold.report,
     "layers": by_layer.report,
@@ -74,14 +75,14 @@ def make(
     request.check()
 
     try:
-        drawn = KINDS[kind](request)
+        report = KINDS[kind](request)
     except Lacking as lacking:
         if strict:
             raise
         sentences = [f"No {kind} here: {lacking}.", *text.missing(paths)]
-        return Report(None, pd.DataFrame(), sentences, [])
+        return Report(None, pd.DataFrame(), sentences)
 
-    written = style.write(request.out / kind, drawn.figure, drawn.rows)
-    for name, rows in drawn.more.items():
+    written = style.write(request.out / kind, report.figure, report.rows)
+    for name, rows in report.more.items():
         written += style.write(request.out / f"{kind}-{name}", None, rows)
-    return Report(drawn.figure, drawn.rows, [*drawn.sentences, *text.missing(paths)], written)
+    return replace(report, sentences=[*report.sentences, *text.missing(paths)], paths=written)

@@ -13,18 +13,18 @@ from scipy import stats
 from cplxnet.auto.manifest.experiments import C
 
 from . import style
-from .request import Drawn, Request
+from .request import Report, Request
 from .tables import by_method, of_scorer
 
 LEVEL = 0.95
 
 
-def report(request: Request) -> Drawn:
+def report(request: Request) -> Report:
     """score and sparsity against C: means over replicates, 95 percent bands (Student's t)"""
     means = rows(request.table(), scorer=request.scorer)
     n_alone = int((means["n"] < 2).sum())
     alone = f"{n_alone} of {len(means)} values of C have one replicate, hence no band."
-    return Drawn(figure(means, scorer=request.scorer), means, [alone] if n_alone else [])
+    return Report(figure(means, scorer=request.scorer), means, [alone] if n_alone else [])
 
 
 def interval(values: pd.Series, *, log: bool = False) -> tuple[float, float, float]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -57,22 +56,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A kind's figure (None if there is nothing to draw), its data, and what they say.
+class Report:
+    """A report: its figure (None if there is nothing to draw), its data, and what they say.
 
-    more: further tables, by what is added to their file's name.
+    paths: the files written. more: further tables, by what is added to their file's name.
     """
 
     figure: Figure | None
     rows: pd.DataFrame
-    sentences: Sequence[str] = ()
+    sentences: list[str] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
     more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-
-
-class Report(NamedTuple):
-    """A report: its figure, its data, what they say, and the files written."""
-
-    figure: Figure | None
-    rows: pd.DataFrame
-    sentences: list[str]
-    paths: list[Path]

@@ -8,11 +8,11 @@ from matplotlib.ticker import MaxNLocator
 from cplxnet.auto.manifest.experiments import C
 
 from . import style
-from .request import Drawn, Request
+from .request import Report, Request
 from .tables import by_method, of_scorer
 
 
-def report(request: Request) -> Drawn:
+def report(request: Request) -> Report:
     """the epoch at which fine-tuning stopped, against compression"""
     runs = rows(request.table(), scorer=request.scorer)
 
@@ -20,7 +20,7 @@ def report(request: Request) -> Drawn:
     sentence = f"{len(early)} of {len(runs)} runs stopped fine-tuning early"
     if len(early):
         sentence += f", after {early['epochs'].min()} to {early['epochs'].max()} epochs"
-    return Drawn(figure(runs), runs, [f"{sentence}."])
+    return Report(figure(runs), runs, [f"{sentence}."])
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:

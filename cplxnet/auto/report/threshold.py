@@ -24,13 +24,13 @@ from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import load_model, read_manifest
 from cplxnet.auto.progress import bar
 from cplxnet.auto.runner import stages
-from cplxnet.auto.runner.components import Materials
+from cplxnet.auto.runner.components import Components
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.sweep.run_many import run_many
 from cplxnet.auto.train.loop import predict
 
 from . import style, tables
-from .request import Drawn, Request
+from .request import Report, Request
 from .tables import Lacking, Run, by_method
 
 SPARSIFY = "sparsify"
@@ -38,7 +38,7 @@ TUNE = "fine-tune"
 THRESHOLDS = tuple(range(-6, 7))  # of log alpha
 
 
-def report(request: Request) -> Drawn:
+def report(request: Request) -> Report:
     """every run masked at other thresholds, from its snapshot; --tune: fine-tuned again"""
     where = {"data": request.data, "device": request.device}
     how = {
@@ -53,7 +53,7 @@ def report(request: Request) -> Drawn:
         masked = pd.DataFrame([*masked.to_dict("records"), *tuned.to_dict("records")])
 
     lacking = without_snapshot(request.folders, request.runs)
-    return Drawn(figure(masked, scorer=request.scorer), masked, lacking)
+    return Report(figure(masked, scorer=request.scorer), masked, lacking)
 
 
 def scan(
@@ -88,13 +88,13 @@ def scan(
     with bar(total=len(chosen) * len(at), desc="thresholds", unit="score") as shown:
         for run in chosen:
             model = load_model(run.files.path, SPARSIFY)[0].to(device)
-            materials = Materials(run.manifest, device=device, data=Path(data))
+            components = Components(run.manifest, device=device, data=Path(data))
             for threshold in at:
                 result = {
                     "threshold": float(threshold),
                     "compression": cplx.compression(model, threshold),
                     "average_precision": score_at(
-                        model, run.manifest, materials, threshold=threshold, scorer=scorer
+                        model, run.manifest, components, threshold=threshold, scorer=scorer
                     ),
                     "tuned": False,
                 }
@@ -192,7 +192,7 @@ def _has_snapshot(run: Run) -> bool:
 def score_at(
     model: nn.Module,
     manifest: Manifest,
-    materials: Materials,
+    components: Components,
     *,
     threshold: float,
     scorer: str = "validation",
@@ -202,14 +202,14 @@ def score_at(
     Args:
         model: of the stage before the one with masks, as `load_model` gives it.
         manifest: the run's.
-        materials: of `manifest`.
+        components: of `manifest`.
         threshold: on log alpha; weights above it are masked.
         scorer: whose feed.
     """
-    masked = materials.build(manifest.stage(TUNE))
+    masked = components.build(manifest.stage(TUNE))
     stages.inherit(masked, model, threshold=threshold)
-    target, logit = predict(masked, materials.feed(manifest.scorers[scorer].feed), materials.inputs)
-    return float(materials.task.pooled_average_precision(target, logit))
+    target, logit = predict(masked, components.feed(manifest.scorers[scorer].feed))
+    return float(components.task.pooled_average_precision(target, logit))
 
 
 def remask(
@@ -248,7 +248,7 @@ def remask(
 
     old = RunFolder(source)
     new = RunFolder(into)
-    fingerprints = Materials(after, device=device, data=Path(data)).fingerprints
+    fingerprints = Components(after, device=device, data=Path(data)).fingerprints
     old_results = (old.scores or {"stages": {}})["stages"]
     old_key = new_key = None
     results: dict[str, Any] = {}

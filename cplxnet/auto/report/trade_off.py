@@ -13,11 +13,11 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 
 from . import style
-from .request import Drawn, Request
+from .request import Report, Request
 from .tables import by_method, of_scorer
 
 
-def report(request: Request) -> Drawn:
+def report(request: Request) -> Report:
     """average precision against compression, before and after fine-tuning, with the Pareto front"""
     table = request.table()
     runs = rows(table, scorer=request.scorer)
@@ -28,7 +28,7 @@ def report(request: Request) -> Drawn:
         for _, run in runs[runs["pareto"]].sort_values("compression").iterrows()
     ]
     front = f"On the Pareto front after fine-tuning: {', '.join(on_front)}."
-    return Drawn(drawn, runs, [front] if on_front else [])
+    return Report(drawn, runs, [front] if on_front else [])
 
 
 def _published(table: pd.DataFrame, request: Request) -> dict[str, float]:

@@ -1,51 +1,75 @@
-"""Checkpoints: the state of a stage after each epoch, so that a run killed at any moment goes on from its last epoch.
+"""Checkpoints: the state of a stage after an epoch, so that a run killed at any moment goes on.
 
-They lie in the run's folder as `epoch-NNNN.pt`, numbered over all stages. A new one is written whole before the second
-last is removed. The last of a stage becomes its snapshot, by a second name for the same file; then all are removed.
+They lie in the run's folder as `epoch-NNNN.pt`, numbered by the epochs they hold, over all stages.
+A new one is written whole before the second last is removed. The last of a stage becomes its
+snapshot, by a second name for the same file; then all are removed.
 """
 
 import contextlib
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cplxnet import files as atomic
+from cplxnet import files
 
 from .folder import RunFolder
 
 SCHEMA = 1
 KEPT = 2  # the newest, and the one before should the newest turn out damaged
+EVERY_S = (
+    0.0  # seconds from one checkpoint to the next; 0: after every epoch. Always at a stage's end
+)
 
 
 class Checkpoints:
-    """Writes checkpoints of one run while its training goes on, and finds the newest that is sound."""
+    """Writes checkpoints of one run while its training goes on, and finds the newest that is sound.
 
-    def __init__(self, files: RunFolder) -> None:
-        self.files = files
+    Args:
+        folder: of the run.
+        every_s: seconds from one checkpoint to the next at least; 0: after every epoch.
+    """
+
+    def __init__(self, folder: RunFolder, *, every_s: float = EVERY_S) -> None:
+        self.folder = folder
+        self.every_s = every_s
+        self._saved_at = -float("inf")
+        self._newest: int | None = None  # the epoch of the checkpoint written or read last
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Write `state` (tensors and plain values) as the checkpoint of this epoch, counted over all stages.
+    # -- writing -----------------------------------------------------------------------------------
 
-        The tensors are copied at once; the file is written behind the training of the next epoch. What went wrong with
-        the one before (a full disk) is raised here.
+    def save(self, epoch: int, state: dict[str, Any], *, last: bool = False) -> None:
+        """Write `state` as the checkpoint of this epoch, if one is due.
+
+        The tensors are copied at once; the file is written while the next epoch trains. What went
+        wrong with the checkpoint before (a full disk) is raised here.
+
+        Args:
+            epoch: epochs that the state holds, over all stages.
+            state: tensors and plain values.
+            last: of the stage: it is written however short ago the one before was.
         """
         self.wait()
+        if not last and time.monotonic() - self._saved_at < self.every_s:
+            return
+
         value = {"schema": SCHEMA, "epoch": epoch, **_copied(state)}
         self._thread = threading.Thread(target=self._write, args=(self._path(epoch), value))
         self._thread.start()
+        self._saved_at = time.monotonic()
+        self._newest = epoch
 
     def _write(self, path: Path, value: dict[str, Any]) -> None:
         try:
-            atomic.write_tensors(path, value, check=self.files.check)
+            files.write_tensors(path, value, check=self.folder.check)
             for older in self._there()[KEPT:]:
                 older.unlink(missing_ok=True)
-        except (
-            BaseException
-        ) as error:  # raised again by the next save or wait, in the thread of the training
+        except BaseException as error:  # raised again by the next save or wait
             self._error = error
 
     def wait(self) -> None:
@@ -54,56 +78,75 @@ class Checkpoints:
             self._thread.join()
             self._thread = None
         if self._error is not None:
-            error, self._error = self._error, None
+            error = self._error
+            self._error = None
             raise error
 
-    def latest(self, key: str, *, optimizer: bool = False) -> dict[str, Any] | None:
-        """The newest checkpoint of the stage with this key, None if there is none.
-
-        One that is damaged is named in the run's notes and set aside as *.corrupt, and the one before is taken. Those
-        of another stage, or of other settings, are removed: counted higher, they would be taken for newer ones. So are
-        with `optimizer` those of a stage's end that lack the optimiser's state.
-        """
-        for path in self._there():
-            try:
-                state = atomic.read_tensors(path)
-                lacking = optimizer and state["optimizer"] is None
-                if state["schema"] == SCHEMA and state["key"] == key and not lacking:
-                    return state
-                self._remove(path)
-            except (ValueError, KeyError, TypeError) as error:
-                self.files.set_aside(path, error)
-        return None
-
-    def keep(self, path: Path, epoch: int) -> None:
-        """Have the checkpoint of this epoch, the stage's last, as `path` too. Raises OSError if it was not written."""
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """The block's checkpoints are on disk at its end; its own error goes before theirs."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.wait()
+            raise
         self.wait()
-        atomic.share(self._path(epoch), path, check=self.files.check)
 
-    def write(self, path: Path, epoch: int, state: dict[str, Any]) -> None:
-        """Write `state` as a checkpoint of this epoch to `path`, here and now."""
-        atomic.write_tensors(
-            path, {"schema": SCHEMA, "epoch": epoch, **state}, check=self.files.check
-        )
+    def end(self, path: Path, epoch: int, state: dict[str, Any], *, changed: bool) -> None:
+        """Write a stage's snapshot to `path`: the checkpoint of its last epoch under a second name.
+
+        Args:
+            epoch: epochs that the state holds, over all stages.
+            state: of the stage at its end.
+            changed: the state is not that of the checkpoint any more; it is written anew.
+        """
+        if changed or self._newest != epoch:
+            value = {"schema": SCHEMA, "epoch": epoch, **state}
+            files.write_tensors(path, value, check=self.folder.check)
+        else:
+            files.share(self._path(epoch), path, check=self.folder.check)
 
     def clear(self) -> None:
         """Remove every checkpoint: the stage has its snapshot now."""
         self.wait()
+        self._newest = None
         for path in self._there():
             self._remove(path)
 
+    # -- reading -----------------------------------------------------------------------------------
+
+    def latest(self, key: str, *, optimizer: bool = False) -> dict[str, Any] | None:
+        """The newest checkpoint of the stage with this key; None if there is none.
+
+        A damaged one is named in the run's notes and set aside as *.corrupt, and the one before is
+        taken. Checkpoints of another stage or other settings are deleted, since a higher number
+        looks newer. With `optimizer`, those without optimiser state too.
+        """
+        for path in self._there():
+            try:
+                state = files.read_tensors(path)
+                lacking = optimizer and state["optimizer"] is None
+                if state["schema"] == SCHEMA and state["key"] == key and not lacking:
+                    self._newest = int(path.stem.removeprefix("epoch-"))
+                    return state
+                self._remove(path)
+            except (ValueError, KeyError, TypeError) as error:
+                self.folder.set_aside(path, error)
+        return None
+
     def _remove(self, path: Path) -> None:
-        if self.files.check is not None:
-            self.files.check()  # or it is that of the process that goes on with the run
+        if self.folder.check is not None:
+            self.folder.check()  # or it is that of the process that goes on with the run
         path.unlink(missing_ok=True)
 
     def _path(self, epoch: int) -> Path:
-        return self.files.path / f"epoch-{epoch:04}.pt"
+        return self.folder.path / f"epoch-{epoch:04}.pt"
 
     def _there(self) -> list[Path]:
-        """Newest first."""
+        """The checkpoints in the folder, newest first."""
         numbered = {}
-        for path in self.files.path.glob("epoch-*.pt"):
+        for path in self.folder.path.glob("epoch-*.pt"):
             with contextlib.suppress(ValueError):
                 numbered[int(path.stem.removeprefix("epoch-"))] = path
         return [numbered[number] for number in sorted(numbered, reverse=True)]

@@ -1,5 +1,6 @@
 """What a manifest names, as objects: its datasets open on the device, its feeds, its networks."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,50 @@ from cplxnet.auto.train import precision
 from . import stages
 
 
-class Materials:
+class Feed:
+    """The batches `(x, notes)` of a feed: the network's input and the targets, on the device.
+
+    Args:
+        sampler: of the task: batches of (signal, notes), and their number.
+        features: of the task: signals (B, T) -> the network's input.
+        generator: the sampler's random numbers, where it draws.
+    """
+
+    def __init__(
+        self,
+        sampler: Any,
+        features: Callable[[Tensor], Tensor],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.dataset: tasks.Dataset = sampler.dataset
+        self.generator = generator
+        self._sampler = sampler
+        self._features = features
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for signal, notes in self._sampler:
+            yield self._features(signal), notes
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """One batch, of windows at random: for a step that is captured once and repeated."""
+        signal, notes = self.dataset.draw(self.generator)
+        return self._features(signal), notes
+
+
+class Components:
     """Opens the datasets of a manifest and makes its feeds and networks.
 
-    Raises ValueError, before anything is trained, for a feed that cannot be made or scored; FileNotFoundError for a
-    data file that is not there.
+    Raises:
+        FileNotFoundError: a data file is not there.
+        ValueError: a feed cannot be made or scored, said before anything is trained.
     """
 
     def __init__(self, manifest: Manifest, *, device: str, data: Path) -> None:
-        self.manifest, self.device = manifest, device
+        self.manifest = manifest
+        self.device = device
         self.task = tasks.TASKS[manifest.task]
         self.datasets = {
             name: self.task.open_dataset(
@@ -40,45 +76,49 @@ class Materials:
         """What identifies each dataset's content, by its name."""
         return {name: dataset.fingerprint for name, dataset in self.datasets.items()}
 
-    def inputs(self, signal: Tensor) -> Tensor:
-        """A batch of signals as the network takes it."""
+    def features(self, signal: Tensor) -> Tensor:
+        """A batch of signals (B, T) as the network takes it."""
         spec = self.manifest.features
         return self.task.features(signal, spec.kind, cplx=spec.cplx, shift=spec.shift)
 
-    def feed(self, name: str, generator: torch.Generator | None = None) -> Any:
-        """The batches of a feed; `generator` is for those that draw, which have a number of batches."""
+    def feed(self, name: str, generator: torch.Generator | None = None) -> Feed:
+        """A feed of the manifest; `generator` is for those that draw: they have `n_batches`."""
         spec = self.manifest.feeds[name]
         draws = spec.batch_size is None
-        options = (
-            {"n_batches": spec.n_batches, "generator": generator}
-            if draws
-            else {"batch_size": spec.batch_size}
-        )
+        options: dict[str, Any] = {"batch_size": spec.batch_size}
+        if draws:
+            options = {"n_batches": spec.n_batches, "generator": generator}
+
         try:
-            return self.task.SAMPLERS[spec.sampler](self.datasets[spec.dataset], **options)
+            sampler = self.task.SAMPLERS[spec.sampler](self.datasets[spec.dataset], **options)
         except TypeError as error:
             other = "batch_size" if draws else "n_batches"
             raise ValueError(
                 f"feeds.{name}: expected keys of sampler {spec.sampler}, got {error}; try {other}"
             ) from error
+        return Feed(sampler, self.features, generator)
 
     def _check_feeds(self) -> None:
         for name in self.manifest.feeds:
             self.feed(name)
-        for name, spec in self.manifest.scorers.items():
-            if self.manifest.feeds[spec.feed].batch_size is None:
+
+        for name, scorer in self.manifest.scorers.items():
+            if self.manifest.feeds[scorer.feed].batch_size is None:
                 raise ValueError(
-                    f"scorers.{name}: expected a feed of every window once, got {spec.feed}; try batch_size"
+                    f"scorers.{name}: expected a feed of every window once, got {scorer.feed}; "
+                    "try batch_size"
                 )
 
     def build(self, stage: Stage) -> nn.Module:
         """The stage's network on the device, initialised from the stage's own seed."""
-        torch.manual_seed(stages.seed_of(self.manifest, stage.name, "weights"))
+        manifest = self.manifest
+        torch.manual_seed(stages.seed_of(manifest, stage.name, "weights"))
+
         dataset = next(iter(self.datasets.values()))
-        example = self.inputs(dataset.windows(torch.arange(1))[0]).cpu()
+        example = self.features(dataset.windows(torch.arange(1))[0]).cpu()
         model = self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
-        chosen = self.manifest
+
         precision.prepare(
-            model, device=self.device, products=chosen.products, compiled=chosen.compile
+            model, device=self.device, products=manifest.products, compiled=manifest.compile
         )
         return model

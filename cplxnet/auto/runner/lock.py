@@ -1,25 +1,31 @@
 """A claim: one process, of any on any host that sees the folder, has a piece of work.
 
-A claim on `place` is a file `place.N`; the highest N counts. Each is made under another name and hard-linked, which one
-of several processes can do. Nobody removes the file of a live owner: taking over from one that is gone means linking
-`place.N+1`, so two takers cannot both succeed and a late one cannot take what a quick one has just got. A claim given
-up stays as a file that says so; one that is finished for good is removed (whoever claims again finds the work done).
+A claim on `place` is a file `place.N`; the highest N counts. Of several processes that make the
+same file, one succeeds. Nobody removes the file of a live owner: taking over from one that is gone
+means making `place.N+1`, so two takers cannot both succeed and a late one cannot take what a quick
+one has just got. A claim given up stays as a file that says so; one that is finished for good is
+removed (whoever claims again finds the work done).
 
-The owner touches its file every `timeout_s`/12. It is gone if its process is known to have ended, or if nobody has seen
-the file touched for `timeout_s`. That time is counted by the watcher while it watches itself, at most a quarter of it
-between two looks: clocks of different hosts are never compared, and a machine that slept takes nothing over on waking.
+The owner touches its file every `timeout_s`/12. It is gone if its process is known to have ended,
+or if nobody has seen the file touched for `timeout_s`. That time is counted by the watcher while it
+watches itself, at most a quarter of it between two looks: clocks of different hosts are never
+compared, and a machine that slept takes nothing over on waking.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
 import os
+import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from .owner import Owner
+from cplxnet import files
 
 TIMEOUT_S = 60.0
 
@@ -32,13 +38,81 @@ class ClaimLost(RuntimeError):
     """The claim was taken over, since its owner was silent for too long."""
 
 
-class Claim:
-    """A claim that this process has, from `hold` to the end of the `with` block."""
+class Interrupted(KeyboardInterrupt):
+    """The work was asked to stop by the process that had given it out."""
 
-    def __init__(self, place: Path, generation: int, timeout_s: float) -> None:
-        self.place, self.generation, self.timeout_s = place, generation, timeout_s
+
+class Owner(NamedTuple):
+    """A process, told apart from all others.
+
+    Attributes:
+        pid: its number.
+        host: its machine's name, for people.
+        machine: the kernel's boot and process namespace, the scope of `pid`; empty where that
+            cannot be told.
+        began: when it started, in clock ticks; None if it has ended.
+    """
+
+    pid: int
+    host: str
+    machine: str
+    began: int | None
+
+    @classmethod
+    def me(cls) -> Owner:
+        """The calling process."""
+        return cls(os.getpid(), socket.gethostname(), _machine(), _began(os.getpid()))
+
+    def gone(self) -> bool:
+        """True if the process is known to have ended; False of one on another machine."""
+        if not self.machine or self.machine != _machine():
+            return False
+        return _began(self.pid) != self.began  # no such process, or the number has gone to another
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def _machine() -> str:
+    """Empty where it cannot be told (not Linux); then only heartbeats count."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _began(pid: int) -> int | None:
+    """When a process of this machine began; None if there is none or it only waits to be reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])  # fields 3 and 22 of proc(5)
+
+
+# -- the claim of this process ---------------------------------------------------------------------
+
+
+class Claim:
+    """A claim that this process has, from `hold` to the end of the `with` block.
+
+    "May I go on?" is asked in two ways: by `check` before every batch, which costs nothing, and by
+    `verify` before every write, which looks at the files.
+    """
+
+    def __init__(
+        self, place: Path, generation: int, timeout_s: float, stopped: Callable[[], bool]
+    ) -> None:
+        self.place = place
+        self.generation = generation
+        self.timeout_s = timeout_s
         self.path = _file(place, generation)
-        self._ended, self._lost, self._finished = threading.Event(), False, False
+
+        self._stopped = stopped
+        self._lost = False
+        self._finished = False
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, args=(timeout_s / 12,), daemon=True)
         self._thread.start()
 
@@ -52,21 +126,33 @@ class Claim:
                 return
             except OSError:  # a file system that is away for a while: the watchers decide
                 continue
-            self._lost = self._lost or _file(self.place, self.generation + 1).exists()
+            self._lost = self._lost or self._taken()
+
+    def _taken(self) -> bool:
+        return _file(self.place, self.generation + 1).exists()
 
     def check(self) -> None:
-        """Raise ClaimLost if a heartbeat has found that the claim is another's by now; costs nothing."""
+        """Raise if this process may not go on.
+
+        Raises:
+            Interrupted: it was asked to stop.
+            ClaimLost: a heartbeat has found that the claim is another's by now.
+        """
         if self._lost:
             raise ClaimLost(
                 f"{self.path}: taken over by another process; this one leaves the work to it"
             )
+        if self._stopped():
+            raise Interrupted("asked to stop")
 
     def verify(self) -> None:
-        """The same, looking at the files now: before every write."""
-        self._lost = (
-            self._lost or not self.path.exists() or _file(self.place, self.generation + 1).exists()
-        )
-        self.check()
+        """Raise ClaimLost if the files say now that the claim is another's.
+
+        A process that was asked to stop may still write.
+        """
+        self._lost = self._lost or not self.path.exists() or self._taken()
+        if self._lost:
+            self.check()
 
     def finish(self) -> None:
         """The work is done for good: the end of the block removes the file."""
@@ -83,40 +169,63 @@ class Claim:
             if self._finished:
                 self.path.unlink()
             else:
-                _publish(self.path, {"released": True}, replace=True)
+                files.write_text(self.path, json.dumps({"released": True}))
 
 
-def hold(place: str | Path, timeout_s: float = TIMEOUT_S) -> Claim:
-    """Claim `place`, a path whose folder is made if need be; use it in a `with` statement.
+def hold(
+    place: str | Path, timeout_s: float = TIMEOUT_S, *, stopped: Callable[[], bool] = lambda: False
+) -> Claim:
+    """Claim `place`; use it in a `with` statement.
 
-    timeout_s: the silence, in seconds, after which others may take this claim over.
+    Args:
+        place: a path, whose folder is made if need be.
+        timeout_s: the silence, in seconds, after which others may take this claim over.
+        stopped: whether the work was asked to stop, for `Claim.check`.
 
-    Raises Held, naming the owner, if a live process has it; OSError if the folder cannot be written.
+    Raises:
+        Held: a live process has it; the text names it.
+        OSError: the folder cannot be written.
     """
     place = Path(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    there = newest(place)
-    if there is not None and not there.free():
-        raise Held(f"{place.parent}: held by {there.owner}")
-    generation = 1 if there is None else there.generation + 1
-    about = {
+    before = refuse_held(place)
+    generation = 1 if before is None else before.generation + 1
+    content = {
         "owner": Owner.me()._asdict(),
         "timeout_s": timeout_s,
         "token": uuid.uuid4().hex,
         "released": False,
     }
+
+    place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _publish(_file(place, generation), about)
+        files.create(_file(place, generation), json.dumps(content))
     except FileExistsError:
         raise Held(f"{place.parent}: just claimed by another process") from None
+
     after = newest(place)
     if after is not None and after.generation != generation:
         _file(place, generation).unlink(missing_ok=True)
         raise Held(f"{place.parent}: just claimed by another process")
+
     for older in _generations(place):
         if older < generation:
             _file(place, older).unlink(missing_ok=True)
-    return Claim(place, generation, timeout_s)
+    return Claim(place, generation, timeout_s, stopped)
+
+
+def refuse_held(place: Path) -> Found | None:
+    """The claim on `place` that may be taken over, None if there is none.
+
+    Raises:
+        Held: a live process has it.
+    """
+    claim = newest(place)
+    if claim is not None and not claim.free():
+        raise Held(f"{place.parent}: held by {claim.owner}")
+    return claim
+
+
+# -- claims on disk --------------------------------------------------------------------------------
 
 
 class Found(NamedTuple):
@@ -146,21 +255,12 @@ def newest(place: str | Path) -> Found | None:
 
 def _read(path: Path, generation: int) -> Found:
     try:
-        about = json.loads(path.read_bytes())
-        owner = Owner(**about["owner"]) if "owner" in about else None
-        return Found(
-            path,
-            generation,
-            owner,
-            float(about.get("timeout_s", TIMEOUT_S)),
-            bool(about["released"]),
-        )
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # not written by us, or damaged: only silence tells
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        owner = Owner(**content["owner"]) if "owner" in content else None
+        timeout_s = float(content.get("timeout_s", TIMEOUT_S))
+        return Found(path, generation, owner, timeout_s, bool(content["released"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # not written by us, or damaged: only silence tells
         return Found(path, generation, None, TIMEOUT_S, False)
 
 
@@ -168,20 +268,21 @@ class _Watched:
     """How long this process has watched each claim without seeing it touched."""
 
     def __init__(self) -> None:
-        self._seen: dict[
-            Path, tuple[int, float, float]
-        ] = {}  # touched, looked (monotonic), silence
+        # path -> when it was touched, when we looked (monotonic), silence so far
+        self._seen: dict[Path, tuple[int, float, float]] = {}
 
     def silence(self, path: Path) -> float:
         """Seconds of silence of a claim, counted over the calls of this method."""
-        now, touched = time.monotonic(), path.stat().st_mtime_ns if path.exists() else 0
+        now = time.monotonic()
+        touched = path.stat().st_mtime_ns if path.exists() else 0
         before = self._seen.get(path)
         if before is None or before[0] != touched:
             self._seen[path] = (touched, now, 0.0)
             return 0.0
-        step = min(now - before[1], _read(path, 0).timeout_s / 4)
-        self._seen[path] = (touched, now, before[2] + step)
-        return before[2] + step
+
+        elapsed = min(now - before[1], _read(path, 0).timeout_s / 4)
+        self._seen[path] = (touched, now, before[2] + elapsed)
+        return before[2] + elapsed
 
 
 _watched = _Watched()
@@ -192,35 +293,6 @@ def _file(place: Path, generation: int) -> Path:
 
 
 def _generations(place: Path) -> list[int]:
-    endings = (
-        name.name.removeprefix(f"{place.name}.") for name in place.parent.glob(f"{place.name}.*")
-    )
+    prefix = f"{place.name}."
+    endings = [path.name.removeprefix(prefix) for path in place.parent.glob(f"{prefix}*")]
     return [int(ending) for ending in endings if ending.isdecimal()]
-
-
-def _publish(path: Path, about: dict[str, Any], *, replace: bool = False) -> None:
-    """Make the file at once and whole; FileExistsError if it is there, unless `replace`."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
-    try:
-        draft.write_text(json.dumps(about))
-        if replace:
-            os.replace(draft, path)
-        else:
-            _link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _link(draft: Path, path: Path) -> None:
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        if (
-            draft.stat().st_nlink < 2
-        ):  # NFS may have done it and lost the answer (link(2), open(2) on O_EXCL)
-            raise
-    except (
-        PermissionError
-    ):  # a file system without hard links (FAT, some FUSE): made empty at once, filled next
-        with path.open("xb") as file:
-            file.write(draft.read_bytes())

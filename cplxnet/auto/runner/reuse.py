@@ -1,59 +1,88 @@
-"""Stages that a run folder holds from before, to be taken over in place of training them again."""
+"""Finished stages that run folders hold, to be taken over in place of training them again."""
+
+from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cplxnet import files
 
 from .folder import RunFolder
 
-
-class Earlier(NamedTuple):
-    """What a run folder held before this run began: its path, its finished stages, its history."""
-
-    folder: RunFolder
-    stages: dict[str, Any]
-    history: list[dict[str, Any]]
-
-    @classmethod
-    def read(cls, folder: RunFolder) -> "Earlier":
-        """Raises ValueError, naming the file, where one is damaged."""
-        return cls(folder, (folder.scores or {}).get("stages", {}), folder.history)
-
-    def take_over(
-        self, into: RunFolder, number: int, name: str, key: str, *, optimizer: bool
-    ) -> "Finished | None":
-        """The stage `name`, its snapshot copied to the folder `into`; None if it was not finished under `key`.
-
-        optimizer: None too where the snapshot lacks the optimiser's state, as the stage after it needed none there. A
-        snapshot of `into` itself that is damaged is named in its notes and set aside.
-        """
-        done = self.stages.get(name, {})
-        source, target = self.folder.snapshot(number, name), into.snapshot(number, name)
-        if done.get("key") != key or not source.exists():
-            return None
-        try:
-            snapshot = files.read_tensors(source)
-        except ValueError as error:
-            if source == target:
-                into.set_aside(source, error)
-            return None
-        if snapshot.get("key") != key or (optimizer and snapshot.get("optimizer") is None):
-            return None
-        if source != target:
-            files.share(source, target, check=into.check)
-            done = done | {"reused_from": done["reused_from"] or self.folder.path.name}
-        return Finished(snapshot, done, [line for line in self.history if line["stage"] == name])
+if TYPE_CHECKING:
+    from .stages import Shared  # with torch, which takes seconds to import
 
 
 class Finished(NamedTuple):
-    """A finished stage: its snapshot, its entry in scores.json, its lines of history.jsonl."""
+    """A finished stage.
+
+    Attributes:
+        snapshot: what its file holds: weights, the optimiser's state or None, its history.
+        result: its entry in scores.json.
+    """
 
     snapshot: dict[str, Any]
     result: dict[str, Any]
-    history: list[dict[str, Any]]
+
+
+def take_over(
+    source: RunFolder,
+    results: Mapping[str, Any],
+    into: RunFolder,
+    number: int,
+    name: str,
+    shared: Shared,
+) -> Finished | None:
+    """The stage `name` as the run in `source` has finished it; its snapshot is copied to `into`.
+
+    None if it was not finished under the same key. Also None if the snapshot was saved without
+    optimiser state and the next stage goes on with it. A damaged snapshot of `into` itself is named
+    in its notes and set aside.
+
+    Args:
+        results: the stages in the source's scores.json.
+        number: the stage's place in the manifest, from 0.
+    """
+    result = results.get(name, {})
+    path = source.snapshot(number, name)
+    target = into.snapshot(number, name)
+    if result.get("key") != shared.key or not path.exists():
+        return None
+
+    try:
+        snapshot = files.read_tensors(path)
+    except ValueError as error:
+        if path == target:
+            into.set_aside(path, error)
+        return None
+    lacking = shared.goes_on and snapshot.get("optimizer") is None
+    if snapshot.get("key") != shared.key or lacking:
+        return None
+
+    if path != target:
+        files.share(path, target, check=into.check)
+        result = result | {"reused_from": result["reused_from"] or source.path.name}
+    return Finished(snapshot, result)
+
+
+def from_others(
+    folders: Iterable[RunFolder], into: RunFolder, number: int, name: str, shared: Shared
+) -> Finished | None:
+    """The stage from the first of other runs' folders that has finished it; None if none has.
+
+    A damaged folder is passed over, since its own run reports it. Arguments as of `take_over`.
+    """
+    for folder in folders:
+        with contextlib.suppress(ValueError, AttributeError):  # a status that is no status of ours
+            if folder.status.get("stages", {}).get(name, {}).get("key") != shared.key:
+                continue
+            results = (folder.scores or {}).get("stages", {})
+            finished = take_over(folder, results, into, number, name, shared)
+            if finished is not None:
+                return finished
+    return None
 
 
 def neighbours(manifest: Path) -> list[Path]:
@@ -63,16 +92,3 @@ def neighbours(manifest: Path) -> list[Path]:
         for path in sorted(manifest.parent.glob("*.json"))
         if path.name != manifest.name
     ]
-
-
-def finished_elsewhere(folders: Iterable[RunFolder], name: str, key: str) -> list[Earlier]:
-    """What other runs' folders hold, of those whose status says that they have finished this stage under this key.
-
-    A damaged folder is passed over, since its own run reports it.
-    """
-    found = []
-    for folder in folders:
-        with contextlib.suppress(ValueError, AttributeError):  # a status that is no status of ours
-            if folder.status.get("stages", {}).get(name, {}).get("key") == key:
-                found.append(Earlier.read(folder))
-    return found

@@ -1,8 +1,8 @@
 """One run: a manifest trained in a folder, with whatever ends it written there."""
 
 import contextlib
-import traceback
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,14 @@ import torch
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.progress import say
 from cplxnet.auto.train import precision
 from cplxnet.auto.train.loop import Diverged
 
 from . import lock
-from .changes import refuse_changes
-from .folder import RunFolder
-from .trainer import Session
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop by the process that had given it out."""
+from .components import Components
+from .folder import RunFolder, refuse_changes, unchanged
+from .trainer import Trainer
 
 
 def run(
@@ -32,103 +29,130 @@ def run(
     progress: bool = True,
     reuse: Sequence[str | Path] = (),
     accept_changes: bool = False,
+    again: bool = False,
     timeout_s: float = lock.TIMEOUT_S,
+    claim: lock.Claim | None = None,
 ) -> dict[str, Any]:
     """Run a manifest in `folder` and return what its scores.json holds.
 
-    Stages that the folder already holds, trained under the same settings on the same data, are not trained again; nor
-    are those found in one of the `reuse` folders, and a stage cut off goes on after its last epoch: the result is the
-    same to the bit. Whatever ends the run early is written into the folder (status.json, traceback.txt) before the
-    exception goes on: NaN or infinity as `diverged`, Ctrl-C as `interrupted`, anything else as `failed`.
+    A run that is done is not run again, and needs neither data nor device. Stages that the folder
+    already holds, trained under the same settings on the same data, are not trained again; nor are
+    those found in one of the `reuse` folders. A stage cut off goes on after its last epoch: the
+    result is the same to the bit.
 
-    device: as torch names it, "cpu" or "cuda:0"; data: the folder that the manifest's files lie in.
-    accept_changes: run on with a manifest that has changed since the run was started, keeping what still holds.
-    timeout_s: silence, in seconds, after which another process may take the run for dead and go on with it.
+    Nothing in the folder is written before device and data are open. Whatever ends the run early
+    from then on is written into the folder (status.json, traceback.txt) before the exception goes
+    on: NaN or infinity as `diverged`, Ctrl-C and errors of the system (a full disk) as
+    `interrupted`, anything else as `failed`.
 
-    Raises
-    ------
-    ValueError: no such device, bad data; ManifestChanged; FileNotFoundError: a data file is missing; Diverged;
-    claim.Held: another process is running it.
+    Args:
+        manifest: the experiment.
+        folder: of the run.
+        device: as torch names it, "cpu" or "cuda:0".
+        data: the folder that the manifest's files lie in.
+        progress: show bars.
+        reuse: folders of other runs, from which finished stages are taken.
+        accept_changes: run on with a manifest that has changed since the run was started, keeping
+            what still holds.
+        again: look at the stages of a run that is done too, and train those whose snapshots are
+            lost or damaged.
+        timeout_s: silence, in seconds, after which another process may take the run for dead and go
+            on with it.
+        claim: on the folder, where the caller has it already (`lock.hold(folder / "claim")`).
+
+    Raises:
+        ManifestChanged: the run was started with another manifest.
+        ValueError: no such device, or data that cannot be used.
+        FileNotFoundError: a data file is missing.
+        Diverged: NaN or infinity in training.
+        Held: another process is running it.
     """
-    check_device(device)  # a folder that holds results is not touched for a device's sake
-    with lock.hold(Path(folder) / "claim", timeout_s) as held:
-        return run_held(
-            held,
-            manifest,
-            device=device,
-            data=data,
-            progress=progress,
-            reuse=reuse,
-            accept_changes=accept_changes,
-        )
+    manifest = manifest.resolved()
+    run_folder = RunFolder(folder)
+    place = run_folder.path / "claim"
 
-
-def run_held(
-    held: lock.Claim,
-    manifest: Manifest,
-    *,
-    device: str,
-    data: str | Path,
-    progress: bool,
-    reuse: Sequence[str | Path],
-    accept_changes: bool,
-    stopped: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
-    """`run` in the folder of a claim that this process has. stopped: asked at every batch; True ends the run."""
-
-    def check() -> None:
-        held.check()
-        if stopped():
-            raise Interrupted("asked to stop")
-
-    manifest, files = manifest.resolved(), RunFolder(held.place.parent, check=held.verify)
+    # done already?
     if not accept_changes:
-        refuse_changes(files, manifest)
-    n_threads = torch.get_num_threads()
-    # as the run began, whatever this machine has: sums of another order have other last bits. Said aloud even where it
-    # is the same, or MKL may take fewer.
-    torch.set_num_threads(files.config.get("threads", n_threads))
-    cplx.keep_freed()  # once and for all that this process trains
-    try:
-        files.start(manifest, device)
-        places = [RunFolder(path) for path in reuse]
-        session = Session(
-            manifest,
-            files,
-            device=device,
-            data=Path(data),
-            progress=progress,
-            check=check,
-            timeout_s=held.timeout_s,
-        )
-        with precision.tf32(manifest.products == "tf32"):
-            scores = session.run(places)
-        files.update(state="done", reason=None)
-    except lock.ClaimLost:
-        raise  # the folder is another's
-    except BaseException as error:
-        _tell(files, error)
-        raise
-    finally:
-        torch.set_num_threads(n_threads)
-    held.finish()
+        refuse_changes(run_folder, manifest)
+    scores = None if again else _done(run_folder, manifest, progress)
+    if scores is not None:
+        return scores
+
+    # device and data, before anything is written
+    check_device(device)
+    if claim is None:
+        lock.refuse_held(place)
+    components = Components(manifest, device=device, data=Path(data))
+
+    with contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s) as held:
+        run_folder = RunFolder(folder, check=held.verify)
+        scores = None if again else _done(run_folder, manifest, progress)
+        if scores is not None:  # by another process, since we looked
+            held.finish()
+            return scores
+
+        # Use the thread count the run started with: summation order changes the last bits. Set it
+        # even if unchanged; MKL may otherwise use fewer.
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(run_folder.config.get("threads", n_threads))
+        cplx.keep_freed()  # once and for all that this process trains
+        try:
+            run_folder.start(manifest, device)
+            trainer = Trainer(
+                manifest,
+                run_folder,
+                components,
+                check=held.check,
+                progress=progress,
+                timeout_s=held.timeout_s,
+            )
+            with precision.tf32(manifest.products == "tf32"):
+                scores = trainer.run([RunFolder(path) for path in reuse])
+            run_folder.update(state="done", reason=None)
+        except lock.ClaimLost:
+            raise  # the folder is another's
+        except BaseException as error:
+            run_folder.record(_state(error), error)
+            raise
+        finally:
+            torch.set_num_threads(n_threads)
+        held.finish()
     return scores
 
 
-def _tell(files: RunFolder, error: BaseException) -> None:
-    """Write into the folder what ended the run, as far as it can be written."""
-    state = "diverged" if isinstance(error, Diverged) else "failed"
-    if isinstance(error, KeyboardInterrupt):
-        state = "interrupted"
-    reason = f"{type(error).__name__}: {error}"
-    with contextlib.suppress(OSError, ValueError, lock.ClaimLost):  # a full disk, a damaged status
-        files.write_traceback("".join(traceback.format_exception(error)))
-    with contextlib.suppress(OSError, ValueError, lock.ClaimLost):
-        files.update(state=state, reason=reason)
+def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, Any] | None:
+    """The scores of a run that is done with this manifest, and a word of it; None if it is not."""
+    status = folder.status
+    if status["state"] != "done" or not unchanged(folder, manifest):
+        return None
+    scores = folder.scores
+    if scores is None or list(scores.get("stages", {})) != list(manifest.stage_order):
+        return None
+
+    if progress:
+        day = time.strftime("%Y-%m-%d", time.localtime(status.get("updated")))
+        say(f"{folder.path.name}: read" + (f", trained on {day}" if "updated" in status else ""))
+    return scores
+
+
+def _state(error: BaseException) -> str:
+    """The state of a run that this error ended.
+
+    What came from outside is `interrupted`: such a run is tried again.
+    """
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, (KeyboardInterrupt, OSError)):  # OSError: a full disk, say
+        return "interrupted"
+    return "failed"
 
 
 def check_device(device: str) -> str:
-    """`device` if torch has it; a ValueError that names those it has, otherwise."""
+    """`device` if torch has it.
+
+    Raises:
+        ValueError: torch has it not; the text names those it has.
+    """
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         torch.empty(1, device=device).item()  # "meta" can be made, not read

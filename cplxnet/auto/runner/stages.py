@@ -1,8 +1,9 @@
-"""What one stage takes over from the one before: weights, masks and optimiser state; and what identifies a stage."""
+"""What identifies a stage, and what it takes over from the one before: weights and masks."""
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -13,67 +14,90 @@ from cplxnet.auto.manifest.read import Manifest, Stage
 
 OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
 
+# -- seeds and keys --------------------------------------------------------------------------------
+
+# Keys of a manifest that a stage's result does not depend on, or only by what is counted under
+# another name: of `objective_terms` those that weigh something, of `stages` and `model` the stage
+# with its network filled in. All other keys count, those included that a later version adds.
+NOT_COUNTED = ("schema", "name", "objective_terms", "model", "stages", "stage_order")
+# Keys that were added when there were finished runs already: left out at this value, so that those
+# keep their keys.
+AT_FIRST = {"samples": "float32"}
+
 
 def seed_of(manifest: Manifest, stage: str, purpose: str) -> int:
-    """A seed of 63 bits for one purpose in one stage, so that a stage's result depends on nothing trained elsewhere."""
+    """A seed of 63 bits for one purpose in one stage: no result depends on what ran before."""
     digest = hashlib.blake2b(f"{manifest.seed}/{stage}/{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def key_of(
-    manifest: Manifest, stage: str, *, previous: str | None, data: dict[str, str], device: str
+    manifest: Manifest, stage: str, *, previous: str | None, data: Mapping[str, str], device: str
 ) -> str:
-    """A fingerprint of all that a stage's result and scores depend on: two stages with one key have one result.
+    """A fingerprint of all that a stage's result and scores depend on: one key, one result.
 
-    previous: the key of the stage before, None for the first; data: fingerprint of each dataset by its name.
+    Args:
+        manifest: of the run; a default left out counts as written.
+        stage: its name.
+        previous: the key of the stage before, None for the first.
+        data: the fingerprint of each dataset by its name; empty: as if all runs had the same data.
+        device: as torch names it; machines of one kind count as one.
     """
+    whole = manifest.resolved().to_dict()
+    counted = {
+        key: value
+        for key, value in whole.items()
+        if key not in NOT_COUNTED and AT_FIRST.get(key) != value
+    }
+
     settings = manifest.stage(stage).to_dict()
     weighed = {term: weight for term, weight in settings["objective"].items() if weight != 0}
-    whole = manifest.resolved().to_dict()  # defaults written out: leaving one out changes nothing
-    parts: dict[str, Any] = {
+    counted |= {
         "stage": settings | {"objective": weighed},
         "terms": {term: whole["objective_terms"][term] for term in weighed},
+        "previous": previous,
+        "data": dict(data),
         "device": torch.device(device).type,
         "torch": torch.__version__,
-        **{
-            name: whole[name]
-            for name in ("task", "seed", "threshold", "datasets", "features", "feeds", "scorers")
-        },
-        **{name: whole[name] for name in ("products", "compile") if name in whole},
     }
-    text = json.dumps({**parts, "data": data, "previous": previous}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    if settings["optimizer"].get("weight_decay"):
+        counted["weight_decay_of"] = "weights"  # in versions before 2026-12 of log_sigma2 too
+
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
 class Shared(NamedTuple):
     """What two manifests have in common where they share a stage."""
 
-    key: str  # without looking at data
-    goes_on: bool  # the next stage goes on with its optimiser's state
+    key: str
+    goes_on: bool  # the next stage goes on with the optimiser's state, so the snapshot has it
 
 
-def planned(manifest: Manifest) -> Iterator[tuple[Stage, Shared]]:
-    """Every stage in order, and what it shares with other manifests' stages."""
+def planned(
+    manifest: Manifest, *, data: Mapping[str, str] | None = None, device: str = "cpu"
+) -> Iterator[tuple[Stage, Shared]]:
+    """Every stage in order, and what it shares with other manifests' stages.
+
+    data, device: as of `key_of`.
+    """
+    in_order = manifest.all_stages()
     key = None
-    for stage in manifest.all_stages():
-        key = key_of(manifest, stage.name, previous=key, data={}, device="cpu")
-        yield stage, Shared(key, optimizer_goes_on(manifest, stage.name))
+    for stage, after in itertools.zip_longest(in_order, in_order[1:]):
+        key = key_of(manifest, stage.name, previous=key, data=data or {}, device=device)
+        yield stage, Shared(key, goes_on=after is not None and not after.restart)
 
 
-def optimizer_goes_on(manifest: Manifest, stage: str) -> bool:
-    """Whether the stage after this one goes on with its optimiser's state; without that the snapshot leaves it out."""
-    order = manifest.stage_order
-    after = order[order.index(stage) + 1 :]
-    return bool(after) and not manifest.stage(after[0]).restart
+# -- inheritance -----------------------------------------------------------------------------------
 
 
 def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
-    """Copy weights from `previous`, and where `model` has masks, mask what is irrelevant there.
+    """Copy weights from `previous`; where `model` has masks, irrelevant weights are masked.
 
-    A variational network hands over its posterior means, and masks of the weights with log_alpha <= threshold; a masked
-    one its masks. Returns whether masks were inherited.
+    A variational network hands over its posterior means, and masks of the weights with log_alpha <=
+    threshold; a masked one its masks. Returns whether masks were inherited.
 
-    Raises ValueError where the two networks differ in more than the kind of their layers.
+    Raises:
+        ValueError: the two networks differ in more than the kind of their layers.
     """
     try:
         result = model.load_state_dict(previous.state_dict(), strict=False)
@@ -81,6 +105,7 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
         raise ValueError(
             f"expected networks with weights of one shape, got {error}; try reset"
         ) from error
+
     strange = [
         key
         for key in (*result.missing_keys, *result.unexpected_keys)
@@ -88,13 +113,18 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     ]
     if strange:
         raise ValueError(
-            f"expected networks that differ in {' and '.join(OWN)} only, got a difference in {', '.join(strange)}"
+            f"expected networks that differ in {' and '.join(OWN)} only, got a difference in "
+            f"{', '.join(strange)}"
         )
+
     kinds = {key.rsplit(".", 1)[-1] for key in previous.state_dict()}
     has_masks = any(key.endswith("mask") for key in model.state_dict())
     if has_masks and "log_sigma2" in kinds:
         cplx.deploy_masks(model, cplx.relevance_masks(previous, threshold))
     return has_masks and not kinds.isdisjoint(OWN)
+
+
+# -- compression -----------------------------------------------------------------------------------
 
 
 def counts(model: nn.Module, threshold: float) -> dict[str, Any]:
@@ -104,10 +134,10 @@ def counts(model: nn.Module, threshold: float) -> dict[str, Any]:
         layer = layers.setdefault(name.rpartition(".")[0], {"n_par": 0, "n_zero": 0})
         layer["n_par"] += n_par
         layer["n_zero"] += n_zero
-    n_par, n_zero = (sum(layer[key] for layer in layers.values()) for key in ("n_par", "n_zero"))
+
     return {
-        "n_par": n_par,
-        "n_zero": n_zero,
+        "n_par": sum(layer["n_par"] for layer in layers.values()),
+        "n_zero": sum(layer["n_zero"] for layer in layers.values()),
         "compression": cplx.compression(model, threshold),
         "layers": layers,
     }

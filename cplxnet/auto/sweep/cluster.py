@@ -24,6 +24,7 @@ from .worker import Job, stop, work
 RETRIES = 3  # of a run whose worker died; a scheduler of one's own has its allowed-failures
 LOOK_EVERY_S = 0.2
 STOP_WITHIN_S = 10.0
+CLOSE_WITHIN_S = 30.0
 CONNECT_S = 10.0
 AWAY_S = 600.0  # a scheduler may be away so long before the command gives up
 
@@ -75,10 +76,15 @@ def _local_workers(n_workers: int, settings: Settings) -> Iterator[Client]:
         preload=["cplxnet.auto.sweep.worker"],
         scheduler_kwargs={"worker_ttl": f"{settings.timeout_s} s", "allowed_failures": RETRIES},
     )
-    with cluster, Client(cluster) as client:
-        if settings.progress:
-            say(_dashboard(client))
-        yield client
+    try:
+        with Client(cluster) as client:
+            if settings.progress:
+                say(_dashboard(client))
+            yield client
+    finally:
+        # a worker that has just died may be starting again, which Dask may wait for for ever
+        with contextlib.suppress(TimeoutError):
+            cluster.close(timeout=CLOSE_WITHIN_S)
 
 
 def _dashboard(client: Client) -> str:

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from cplxnet.auto.manifest.read import Manifest, load
 from cplxnet.auto.runner import lock
-from cplxnet.auto.runner.changes import refuse_changes, refuse_edits
-from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.runner.folder import RunFolder, refuse_changes
 from cplxnet.auto.runner.reuse import neighbours
-from cplxnet.auto.runner.run import check_device, run_held
+from cplxnet.auto.runner.run import check_device, run
 from cplxnet.auto.train.loop import Diverged
 
 BAD = ("failed", "diverged")
@@ -74,27 +73,27 @@ def run_one(
         check_device(device)
         manifest = load(file)
         if read is not None and not settings.accept_changes:
-            refuse_edits(RunFolder(path), manifest, read)
+            refuse_changes(RunFolder(path), manifest, read)
         outcome = settled(name, manifest, settings)
         if outcome is not None:
             return outcome
 
-        with lock.hold(path / "claim", settings.timeout_s) as held:
+        with lock.hold(path / "claim", settings.timeout_s, stopped=stopped) as held:
             outcome = settled(name, manifest, settings)  # another may have finished it since
             if outcome is not None:
                 if outcome.state == "skipped":
                     held.finish()
                 return outcome
 
-            run_held(
-                held,
+            run(
                 manifest,
+                path,
                 device=device,
                 data=settings.data,
                 progress=settings.progress,
                 reuse=neighbours(file) if settings.reuse else (),
                 accept_changes=settings.accept_changes,
-                stopped=stopped,
+                claim=held,
             )
 
         if not settings.accept_changes:

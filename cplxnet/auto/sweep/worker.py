@@ -21,7 +21,7 @@ import torch
 from distributed import Worker
 
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.runner.run import Interrupted
+from cplxnet.auto.runner.lock import Interrupted
 
 from .run_one import Outcome, Settings, run_one
 

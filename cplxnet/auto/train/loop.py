@@ -1,69 +1,150 @@
-"""One epoch of training, and one pass of scoring."""
+"""The training of one stage, to its last epoch or to an early stop; and one pass of scoring.
+
+    B       windows in a batch: one of every training recording, 321 for MusicNet
+    T       samples in a window: 4096, at 11 kHz
+    x       the network's input, made by the feed: (B, 1, T) complex where features are "fft"
+    notes   1 for each of 84 notes that sounds in the middle of the window, else 0: (B, 84)
+    logit   what the network says of them: (B, 84)
+    w       a weight; while sparsifying, its posterior q(w) has mean mu and log-variance s
+
+The objective of one batch, of which every step follows the gradient:
+
+    loss  =  1/(84 B) * sum over windows b and notes k of BCE(logit[b, k], notes[b, k])
+    loss  +  C * 1e-5 * sum over weights w of KL(q(w) || p(w))
+
+The loss is noisy by the posterior of the weights; the KL is exact, and left out where C = 0.
+"""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from cplxnet import nn as cplx
+from cplxnet.auto.progress import bar
 
 from .objective import Objective
+from .state import Training
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-Inputs = Callable[[Tensor], Tensor]  # a batch of signals -> what the network takes
+Batch = tuple[Tensor, Tensor]  # x and notes
+
+
+class Feed(Protocol):
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class Diverged(RuntimeError):
-    """The objective or the gradient became NaN or infinite."""
+    """The objective, the gradient or an output became NaN or infinite."""
 
 
-class Means(NamedTuple):
-    """Means over an epoch's batches: loss, KL sum without coefficient, gradient norm before clipping."""
-
-    loss: float
-    kl: float
-    grad_norm: float
-
-
-def train_epoch(
+def make_step(
     model: nn.Module,
-    batches: Batches,
-    inputs: Inputs,
     objective: Objective,
     optimizer: torch.optim.Optimizer,
-    *,
     grad_clip: float | None,
-) -> Means:
-    """Train on every batch once. Nothing waits for the device before the epoch's end.
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """One step of the optimiser: a function of `(x, notes)` to (loss, KL, gradient norm).
 
-    Raises Diverged if a batch's objective or gradient norm was not finite.
+    Nothing in it waits for the device, so it can be captured as a CUDA graph: the gradients stay
+    allocated there.
     """
-    model.train()
-    sums, n_batches = torch.zeros(()), 0
-    limit = math.inf if grad_clip is None else grad_clip
-    for signal, target in batches:
-        optimizer.zero_grad(set_to_none=True)
-        squares: dict[nn.Parameter, Tensor] = {}
-        value = objective.backward(model, inputs(signal), target, squares)
-        norm = cplx.clip_grad_norm_(model.parameters(), limit, squares)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+
+    def step(x: Tensor, notes: Tensor) -> Tensor:
+        optimizer.zero_grad(set_to_none=on_cpu)
+
+        loss = objective.loss(model(x), notes)
+        if loss.requires_grad:
+            loss.backward()  # sets d loss/d mu and d loss/d s
+        kl = objective.add_kl(model)  # adds C * 1e-5 * dKL/d mu and dKL/d s
+        norm = objective.clip(model, grad_clip)  # of both together, before clipping
+
         optimizer.step()
-        sums = sums + torch.stack((value.loss.detach(), value.kl.detach(), norm.detach()))
-        n_batches += 1
-    means = Means(*(sums / n_batches).tolist())
-    if not all(map(math.isfinite, means)):
-        raise Diverged(
-            f"loss {means.loss}, KL {means.kl}, gradient norm {means.grad_norm}; try a lower learning rate"
-        )
-    return means
+        return torch.stack((loss.detach(), kl, norm))
+
+    return step
+
+
+def train_stage(
+    training: Training,
+    feed: Feed,
+    objective: Objective,
+    *,
+    check: Callable[[], None] = lambda: None,
+    log: Callable[[dict[str, Any]], None] = lambda line: None,
+    save: Callable[[], None] = lambda: None,
+    progress: bool = False,
+) -> bool:
+    """Train a stage from where `training` is to its last epoch, or until its score falls.
+
+    Args:
+        training: network, optimiser, early stopping, and the epochs done so far.
+        feed: the batches of an epoch.
+        check: asked before every batch; raises where the training may not go on.
+        log: takes the line of an epoch, as soon as it is done.
+        save: writes a checkpoint of `training`.
+        progress: show a bar.
+
+    Returns whether the network went back to its best weights, those of an earlier epoch.
+
+    Raises:
+        Diverged: an epoch's loss, KL or gradient norm was not finite.
+    """
+    stage = training.stage
+    watch = training.watch
+    step = make_step(training.model, objective, training.optimizer, stage.grad_clip)
+    n_batches = len(feed)
+    total = stage.n_epochs * n_batches
+    done = training.n_epochs * n_batches
+    with bar(total=total, initial=done, desc=stage.name, disable=not progress) as shown:
+        for epoch in range(training.n_epochs, stage.n_epochs):
+            began = time.time()
+
+            # ---- validation, before the epoch: stop here if the score fell
+            score = watch.score()
+            if watch.stopped:
+                shown.total = shown.n  # closes the bar: there is nothing more to come
+                shown.set_postfix_str(watch.reason())
+                break
+
+            # ---- one epoch; the sums stay on the device until its end
+            lr = training.set_rate()
+            training.model.train()
+            sums = torch.zeros(3, device=training.device)
+            for x, notes in feed:
+                check()
+                sums += step(x, notes)
+                shown.update()
+
+            loss, kl, grad_norm = (sums / n_batches).tolist()
+            if not all(map(math.isfinite, (loss, kl, grad_norm))):
+                raise Diverged(
+                    f"loss {loss}, KL {kl}, gradient norm {grad_norm}; try a lower learning rate"
+                )
+            training.n_epochs = epoch + 1
+
+            # ---- the log: a line of history.jsonl
+            line = {"stage": stage.name, "epoch": epoch, "loss": loss}
+            line |= {"kl": kl if objective.has_kl else None, "grad_norm": grad_norm, "lr": lr}
+            line |= {"validation": score, "seconds": time.time() - began}
+            training.history.append(line)
+            log(line)
+            shown.set_postfix_str(
+                f"loss {loss:.4f}" + ("" if score is None else f", AP {score:.3f}")
+            )
+
+            # ---- the checkpoint: a run killed from here on goes on after this epoch
+            save()
+
+    return watch.restore_best()
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Batches, inputs: Inputs) -> tuple[Tensor, Tensor]:
+def predict(model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Targets and outputs of all batches, in order, on the device: each (N, ...)."""
     model.eval()
-    targets, outputs = zip(
-        *((target, model(inputs(signal))) for signal, target in batches), strict=True
-    )
+    targets, outputs = zip(*((notes, model(x)) for x, notes in batches), strict=True)
     return torch.cat(targets), torch.cat(outputs)

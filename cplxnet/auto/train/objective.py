@@ -1,14 +1,14 @@
-"""The objective: weighted sum of a loss on the batch and a penalty on the weights.
+"""The objective of a stage: a loss on the batch, a penalty on the weights, their gradient.
 
     objective = loss(logit, target) + C * 1e-5 * sum over weights of KL(q(w) || p(w))
 
-This is the negative evidence lower bound of the network, per label and scaled: C = 1e5/(number of labels) would be the
-bound itself; larger C compresses more (Nazarov and Burnaev 2020, section 3).
+This is the negative evidence lower bound of the network, per label and scaled: C = 1e5/(number of
+labels) would be the bound itself. A larger C compresses more (Nazarov and Burnaev 2020, section 3).
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,64 +25,68 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 KL = "kl"
 
 
-def _loss(term: Term) -> Callable[..., Tensor]:
-    return functools.partial(LOSSES[term.name], reduction=term.reduction or "mean")
-
-
-class Value(NamedTuple):
-    """The objective of one batch, differentiable, and its parts: loss, and the KL sum without any coefficient."""
-
-    total: Tensor
-    loss: Tensor
-    kl: Tensor
-
-
 class Objective:
-    """Callable (model, input, target) -> Value, from a manifest's terms and one stage's coefficients.
+    """The weighted terms of one stage. A KL term is computed only where its coefficient is not 0.
 
-    A KL term is computed only where its coefficient is not 0.
+    The pass over the weights that adds the gradient of the KL learns most of the gradient's norm on
+    its way; the objective keeps that from `add_kl` to `clip`, so that clipping needs no second
+    pass.
+
+    Args:
+        terms: the manifest's `objective_terms`, by name.
+        weights: the stage's `objective`: how much each term weighs. A term's coefficient is its own
+            times this.
     """
 
     def __init__(self, terms: Mapping[str, Term], weights: Mapping[str, float]) -> None:
-        weighed = [(terms[key], weight * terms[key].coef) for key, weight in weights.items()]
-        self.losses = [(_loss(term), weight) for term, weight in weighed if term.name != KL]
-        self.penalties = [
+        weighed = [(terms[name], weight * terms[name].coef) for name, weight in weights.items()]
+
+        self._losses = [
+            (functools.partial(LOSSES[term.name], reduction=term.reduction or "mean"), weight)
+            for term, weight in weighed
+            if term.name != KL
+        ]
+        self._penalties = [
             (term.reduction or "sum", weight)
             for term, weight in weighed
             if term.name == KL and weight
         ]
+        self._squares: dict[nn.Parameter, Tensor] = {}  # of gradients: their sums of squares
 
-    def __call__(self, model: nn.Module, x: Tensor, target: Tensor) -> Value:
-        loss = self._loss(model, x, target)
-        total, kl = loss, torch.zeros_like(loss)
-        for reduction, weight in self.penalties:
-            penalty = cplx.kl_sum(model, reduction=reduction)
-            total, kl = total + weight * penalty, kl + penalty
-        return Value(total, loss, kl)
+    @property
+    def has_kl(self) -> bool:
+        """Whether any KL term weighs something."""
+        return bool(self._penalties)
 
-    def backward(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        target: Tensor,
-        squares: dict[nn.Parameter, Tensor] | None = None,
-    ) -> Value:
-        """`value = objective(...); value.total.backward()` in fewer passes over the weights; a value without graph.
+    def loss(self, logit: Tensor, target: Tensor) -> Tensor:
+        """The loss of one batch, without the KL: a differentiable scalar.
 
-        squares: takes what is known of the gradients' norm (see `nn.kl_backward`).
+        Args:
+            logit: the network's output, (B, 84).
+            target: 0 or 1, of the same shape.
         """
-        loss = self._loss(model, x, target)
-        if self.losses:
-            loss.backward()
-        total = loss = loss.detach()
-        kl = torch.zeros_like(loss)
-        for reduction, weight in self.penalties:
-            penalty = cplx.kl_backward(model, weight, reduction, squares)
-            total, kl = total + weight * penalty, kl + penalty
-        return Value(total, loss, kl)
+        total = logit.new_zeros(())
+        for function, weight in self._losses:
+            total = total + weight * function(logit, target)
+        return total
 
-    def _loss(self, model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-        output = model(x)
-        return sum(
-            (weight * f(output, target) for f, weight in self.losses), start=output.new_zeros(())
-        )
+    def add_kl(self, model: nn.Module) -> Tensor:
+        """Add the gradient of the weighted KL to every parameter's `.grad`.
+
+        Returns the KL itself, without any coefficient: a scalar without graph, 0 where no KL term
+        weighs anything.
+        """
+        self._squares = {}
+        kl = torch.zeros((), device=next(model.parameters()).device)
+
+        for reduction, weight in self._penalties:
+            kl = kl + cplx.kl_backward(model, weight, reduction, self._squares)
+        return kl
+
+    def clip(self, model: nn.Module, max_norm: float | None) -> Tensor:
+        """Scale the gradient of all parameters together down to `max_norm`; None: leave it.
+
+        Returns the norm before clipping, a scalar. Call it after `add_kl`.
+        """
+        limit = math.inf if max_norm is None else max_norm
+        return cplx.clip_grad_norm_(model.parameters(), limit, self._squares)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cplxnet.auto.manifest.schema import Component
 
@@ -30,7 +30,7 @@ def step(epoch: int, n_epochs: int, at: float = 0.6, factor: float = 0.1) -> flo
 
 
 def cosine(epoch: int, n_epochs: int, final: float = 0.01) -> float:
-    """From 1 at epoch 0 towards `final` by half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+    """From 1 towards `final` by half a cosine (Loshchilov and Hutter 2017, without restarts)."""
     return final + (1 - final) * (1 + math.cos(math.pi * epoch / n_epochs)) / 2
 
 
@@ -43,16 +43,30 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 
 
 def make_schedule(spec: Component | None, n_epochs: int) -> Callable[[int], float]:
-    """The schedule a manifest names: epoch -> factor of the learning rate; constant where it names none."""
+    """The schedule a manifest names, constant if none: epoch -> factor of the learning rate."""
     if spec is None:
         return functools.partial(constant, n_epochs=n_epochs)
     return functools.partial(SCHEDULES[spec.name], n_epochs=n_epochs, **spec.kwargs)
 
 
-def _adam(groups: Iterable[dict[str, Any]], **options: Any) -> torch.optim.Adam:
+def _adam(
+    groups: Iterable[dict[str, Any]],
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    amsgrad: bool = False,
+    decoupled_weight_decay: bool = False,
+) -> torch.optim.Adam:
     return torch.optim.Adam(
-        groups, fused=True, **options
-    )  # one pass over the parameters; on CPU 8 times the loop
+        groups,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        amsgrad=amsgrad,
+        decoupled_weight_decay=decoupled_weight_decay,
+        fused=True,  # one pass over the parameters; on CPU 8 times the loop
+    )
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": _adam}
@@ -61,24 +75,49 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": _adam}
 def make_optimizer(
     model: nn.Module, name: str, *, lr: float, lr_log_sigma2: float | None = None, **options: Any
 ) -> torch.optim.Optimizer:
-    """An optimiser over the model's parameters; `log_sigma2` may have a learning rate of its own."""
-    named = [(key, p) for key, p in model.named_parameters() if p.requires_grad]
-    own = {key for key, _ in named if key.endswith("log_sigma2") and lr_log_sigma2 is not None}
-    groups = [{"params": [p for key, p in named if key not in own], "lr": lr}]
-    if own:
-        groups.append({"params": [p for key, p in named if key in own], "lr": lr_log_sigma2})
+    """An optimiser over the model's parameters.
+
+    Weight decay pulls weights towards zero. On log_sigma2 it would be another prior, so it never
+    acts there.
+
+    Args:
+        name: of `OPTIMIZERS`.
+        lr: learning rate at the start of the stage.
+        lr_log_sigma2: that of log_sigma2; None: `lr`.
+        options: what else the optimiser takes, `betas`, `eps` or `weight_decay` say.
+    """
+    weights: list[nn.Parameter] = []
+    log_sigma2: list[nn.Parameter] = []
+    apart = lr_log_sigma2 is not None or bool(options.get("weight_decay"))
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_apart = apart and key.endswith("log_sigma2")
+            (log_sigma2 if is_apart else weights).append(parameter)
+
+    groups: list[dict[str, Any]] = [{"params": weights, "lr": lr}]
+    if log_sigma2:
+        groups.append({"params": log_sigma2, "lr": lr if lr_log_sigma2 is None else lr_log_sigma2})
+        if "weight_decay" in options:
+            groups[1]["weight_decay"] = 0.0
     return OPTIMIZERS[name](groups, **options)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Set every group's learning rate to its start value times `factor`; returns the first group's."""
+    """Set every group's learning rate to its start value times `factor`; returns the first group's.
+
+    A rate that is a tensor, as a captured CUDA graph needs it, is changed in place.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-    return optimizer.param_groups[0]["lr"]
+        start = group.setdefault("initial_lr", float(group["lr"]))
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(start * factor)
+        else:
+            group["lr"] = start * factor
+    return optimizer.param_groups[0]["initial_lr"] * factor
 
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """The optimiser's state by parameter name, so that a network with other parameters can take over what it shares."""
+    """The optimiser's state by parameter name: another network takes over what it shares."""
     return {
         key: dict(optimizer.state[p]) for key, p in model.named_parameters() if p in optimizer.state
     }
@@ -91,6 +130,6 @@ def load_named_state(
     for key, p in model.named_parameters():
         if key in state:
             optimizer.state[p] = {
-                name: value.to(p.device, copy=True) if isinstance(value, torch.Tensor) else value
+                name: value.to(p.device, copy=True) if isinstance(value, Tensor) else value
                 for name, value in state[key].items()
             }

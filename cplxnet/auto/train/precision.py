@@ -1,7 +1,8 @@
-"""How a network is computed where a manifest asks for speed: products of fewer digits, a compiled forward pass.
+"""Speed that a manifest may ask for: products of fewer digits, a compiled forward pass.
 
-Off by default. What is rounded is the input of the real matrix products and convolutions, which tensor cores then
-multiply; the complex values between layers, batch norm, the KL and the weights stay float32.
+Off by default. What is rounded is the input of the real matrix products and convolutions, which
+tensor cores then multiply; the complex values between layers, batch norm, the KL and the weights
+stay float32.
 """
 
 import contextlib
@@ -14,10 +15,14 @@ from torch import nn
 
 
 def prepare(model: nn.Module, *, device: str, products: str, compiled: bool) -> None:
-    """Have `model` run its products in `products` ("bfloat16"; see `tf32` for that), and by torch.compile.
+    """Give `model` the forward pass that a manifest asks for; parameters and names stay.
 
-    Its parameters and the names of its state stay as they are. A forward pass that cannot be compiled runs as it is,
-    with a warning.
+    Args:
+        device: where it runs.
+        products: "bfloat16": inputs of products and convolutions are rounded to it; for "tf32" see
+            `tf32`.
+        compiled: by torch.compile. A forward pass that cannot be compiled runs as it is, with a
+            warning.
     """
     if compiled:
         _set_forward(model, _compiled(model.forward))
@@ -33,9 +38,8 @@ def _set_forward(model: nn.Module, forward: Callable[..., Any]) -> None:
 
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # torch's compiler imports parts of torch that it deprecates
+        # torch's compiler imports parts of torch that it deprecates
+        warnings.simplefilter("ignore", DeprecationWarning)
         fast: Callable[..., Any] | None = torch.compile(forward)
 
     def run(*args: Any) -> Any:
@@ -43,7 +47,9 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
         if fast is not None:
             try:
                 return fast(*args)
-            except Exception as error:  # whatever the compiler met; an error of the network's own comes again below
+            except (
+                Exception
+            ) as error:  # of the compiler; one of the network's own comes again below
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 warnings.warn(
                     f"not compiled, training goes on as it is: {reason[0]}",
@@ -58,9 +64,10 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def tf32(on: bool) -> Iterator[None]:
-    """Whether CUDA's float32 products and convolutions are rounded to 10 bits (TF32); torch has it on for the latter.
+    """Whether CUDA's float32 products and convolutions are rounded to 10 bits (TF32).
 
-    The setting is the process's own, and is put back. Other devices do not know it.
+    torch has it on for convolutions. The setting is the process's own, and is put back. Other
+    devices do not know it.
     """
     places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [place.allow_tf32 for place in places]

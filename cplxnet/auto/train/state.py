@@ -1,6 +1,8 @@
-"""The training of one stage as something that can be saved after an epoch and gone on with, to the same bits."""
+"""The training of one stage: saved after an epoch, gone on with to the same bits."""
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,23 +15,57 @@ from .optim import load_named_state, make_optimizer, make_schedule, named_state,
 
 
 class Training:
-    """What training changes: network, optimiser, early stopping, random numbers, and the epochs it has done.
+    """What training changes: network, optimiser, early stopping, random numbers, epochs done.
 
-    Everything else (learning rate, objective, feed) follows from the manifest and the number of the epoch.
+    Everything else (learning rate, objective, feed) follows from the manifest and the number of the
+    epoch.
+
+    Args:
+        stage: of the manifest.
+        model: the network, on its device.
+        score: scorer's name -> score of the network as it is, for early stopping.
+        device: where the network and the data are.
+        seeds: "windows": of the random windows; "noise": of the noise in the layers.
+        key: what identifies the stage (`runner.stages.key_of`).
+        goes_on: the next stage goes on with the optimiser's state.
+
+    Attributes:
+        windows: the random numbers that windows are drawn with.
+        n_epochs: epochs done.
+        history: a line (dict) an epoch.
+        start: the scores before the first epoch.
+        began: when the stage began, as `time.time()`, less the time between two attempts.
     """
 
     def __init__(
-        self, stage: Stage, model: nn.Module, watch: Watch, *, device: str, seeds: dict[str, int]
+        self,
+        stage: Stage,
+        model: nn.Module,
+        score: Callable[[str], float],
+        *,
+        device: str,
+        seeds: dict[str, int],
+        key: str = "",
+        goes_on: bool = False,
     ) -> None:
+        self.stage = stage
+        self.model = model
+        self.device = torch.device(device)
+        self.key = key
+        self.goes_on = goes_on
+
+        self.watch = Watch(stage.early, model, score)
         spec = stage.optimizer
-        self.stage, self.model, self.watch, self.device = stage, model, watch, torch.device(device)
         self.optimizer = make_optimizer(
             model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
         )
         self.windows = torch.Generator(self.device).manual_seed(seeds["windows"])
         torch.manual_seed(seeds["noise"])
-        self.n_epochs, self.seconds = 0, 0.0
+
+        self.n_epochs = 0
         self.history: list[dict[str, Any]] = []
+        self.start: dict[str, Any] = {}
+        self.began = time.time()
         self._factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
 
     def set_rate(self) -> float:
@@ -44,37 +80,43 @@ class Training:
         """Go on from the optimiser state of the stage before."""
         load_named_state(self.model, self.optimizer, state)
 
-    def state(self, *, optimizer: bool = True) -> dict[str, Any]:
+    def state(self, *, ended: bool) -> dict[str, Any]:
         """All of it as tensors and plain values; the tensors are the live ones, not copies.
 
-        Without `optimizer` it has None in place of the optimiser's state, two thirds of the whole, and is good for the
-        end of a stage alone.
+        Args:
+            ended: the stage has ended. Then the optimiser's state, two thirds of the whole, is None
+                unless the next stage goes on with it.
         """
         noise = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             noise["cuda"] = torch.cuda.get_rng_state(self.device)
+
         return {
             "stage": self.stage.name,
+            "key": self.key,
+            "start": json.dumps(self.start),
             "n_epochs": self.n_epochs,
-            "seconds": self.seconds,
+            "seconds": time.time() - self.began,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer_state() if optimizer else None,
+            "optimizer": self.optimizer_state() if self.goes_on or not ended else None,
             "watch": self.watch.state(),
             "windows": self.windows.get_state(),
             "noise": noise,
-            "history": json.dumps(
-                self.history
-            ),  # as text: whatever number types it holds, they come back exact
+            "history": json.dumps(self.history),  # as text: numbers of any type come back exact
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Be where the training was that gave `state`."""
+        """Restore `state()`."""
         self.model.load_state_dict(state["model"])
         self.inherit(state["optimizer"] or {})
         self.watch.load(state["watch"])
+
         self.windows.set_state(state["windows"])
         torch.set_rng_state(state["noise"]["cpu"])
         if "cuda" in state["noise"]:
             torch.cuda.set_rng_state(state["noise"]["cuda"], self.device)
-        self.n_epochs, self.seconds = state["n_epochs"], state["seconds"]
+
+        self.n_epochs = state["n_epochs"]
         self.history = json.loads(state["history"])
+        self.start = json.loads(state["start"])
+        self.began = time.time() - state["seconds"]

@@ -74,7 +74,7 @@ def test_labels_must_differ_and_be_file_names():
         ValueError, match=r"a label of its own for .* got 'x' a second time; try another `label`"
     ):
         expand({"seed": [0, 1]}, label=lambda v: "x")
-    for bad in ("../x", "a/b", "", ".x"):
+    for bad in ("../x", "a/b", "", ".x", "..", "a.json", "figures"):
         with pytest.raises(ValueError, match="no file name"):
             expand({"seed": [0]}, label=lambda v, bad=bad: bad)
 
@@ -190,6 +190,29 @@ def test_read_reports_all_faults_of_all_files(tmp_path):
         and "b.json: model: missing key" in text
     )
     assert "seed0.json" not in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".json", "..json", "...json", ".a.json", "a.json.json", "figures.json", "a\x1b[2J.json"],
+)
+def test_a_file_name_that_no_run_can_have(tmp_path, name):
+    grid.write(tmp_path, expand({"seed": [0]}))
+    (tmp_path / "seed0.json").rename(tmp_path / name)
+    pattern = r"a file name that no run can have, got .*; expected no leading dot"
+    with pytest.raises(ManifestError, match=pattern) as caught:
+        grid.read(tmp_path, task=VOCABULARY)
+    assert len(caught.value.faults) == 1
+    assert str(caught.value).replace("\n", "").isprintable()
+    with pytest.raises(ManifestError, match=pattern):
+        load(tmp_path / name, task=VOCABULARY)
+
+
+def test_unusual_file_names_that_a_run_can_have(tmp_path):
+    names = ["a b", "a.b", "Übung", "-x", "figures2", "json"]
+    (manifest,) = expand({"seed": [0]}).values()
+    grid.write(tmp_path, dict.fromkeys(names, manifest))
+    assert list(grid.read(tmp_path, task=VOCABULARY)) == sorted(names)
 
 
 def test_read_of_nothing_is_an_error(tmp_path):

@@ -10,7 +10,7 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import ManifestError
 from cplxnet.auto.report import threshold
 from cplxnet.auto.report.kinds import KINDS, make
-from cplxnet.auto.runner.components import Materials
+from cplxnet.auto.runner.components import Components
 from cplxnet.auto.sweep.run_many import run_many
 from cplxnet.auto.train.loop import predict
 
@@ -53,10 +53,10 @@ def by_hand(run, manifest, data, limit):
         state[f"{name}.weight_ri"][dead] = 0
         n_dead += 2 * int(dead.sum())
         del state[f"{name}.log_sigma2"]
-    materials = Materials(manifest, device="cpu", data=data)
+    materials = Components(manifest, device="cpu", data=data)
     net = materials.build(manifest.stage("dense"))
     net.load_state_dict(state)
-    target, logit = predict(net, materials.feed(manifest.scorers["test"].feed), materials.inputs)
+    target, logit = predict(net, materials.feed(manifest.scorers["test"].feed))
     n_par = sum(p.numel() for p in net.parameters())
     return average_precision_score(target.numpy().ravel(), logit.numpy().ravel()), n_par / (
         n_par - n_dead

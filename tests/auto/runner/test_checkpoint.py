@@ -1,34 +1,27 @@
-"""A run cut off after any epoch goes on to the same bits; of damaged checkpoints the one before is used."""
+"""A run cut off after any epoch goes on to the same bits; of damaged checkpoints the one before is
+used.
+"""
 
 import shutil
 
 import pytest
 import torch
-from small import assert_same_results, equal, quick, read, small
+from small import (
+    Cut,
+    Epochs,
+    assert_same_results,
+    cut_off,
+    equal,
+    quick,
+    read,
+    small,
+    snapshot,
+    timeless,
+)
 
-from cplxnet import files
-from cplxnet.auto.runner import trainer
+from cplxnet import files, musicnet
 from cplxnet.auto.runner.checkpoint import Checkpoints
 from cplxnet.auto.runner.folder import RunFolder
-
-
-class Cut(BaseException):
-    """The end of a process, as far as can be had within one."""
-
-
-def cut_off(folder, data, monkeypatch, after, manifest=None, **options):
-    """A run that ends as it is about to train epoch number `after` (from 0, over all stages)."""
-    train, n = trainer.train_epoch, iter(range(100))
-
-    def cutting(*args, **options):
-        if next(n) == after:
-            raise Cut
-        return train(*args, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "train_epoch", cutting)
-        with pytest.raises(Cut):
-            quick(manifest or small(), folder, data, **options)
 
 
 @pytest.mark.parametrize("after", range(1, 6))
@@ -48,17 +41,17 @@ def test_a_run_cut_off_goes_on_from_its_last_epoch_to_the_same_bits(
     assert not list(tmp_path.glob("epoch-*")) and not list(tmp_path.glob("claim*"))
 
 
-def cut_off_before_scores(folder, data, monkeypatch, n_stages):
-    """A run that ends after the last epoch of so many stages, as the last of them is to be scored."""
-    scored = trainer.Session.score
+def cut_off_before_scores(folder, data, monkeypatch, n_stages, epochs):
+    """A run that ends after the last epoch of so many stages, before the last is scored."""
+    score = musicnet.score_dataset
 
-    def cut(run, name):
-        if len(run.history) == 2 * n_stages:
+    def cut(*args, **options):
+        if epochs.n == 2 * n_stages:
             raise Cut
-        return scored(run, name)
+        return score(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Session, "score", cut)
+        patch.setattr(musicnet, "score_dataset", cut)
         with pytest.raises(Cut):
             quick(small(), folder, data)
 
@@ -67,7 +60,7 @@ def cut_off_before_scores(folder, data, monkeypatch, n_stages):
 def test_a_run_cut_off_before_the_scores_of_a_stage_goes_on_to_the_same_bits(
     done, tiny_corpus, tmp_path, monkeypatch, epochs, n_stages
 ):
-    cut_off_before_scores(tmp_path, tiny_corpus, monkeypatch, n_stages)
+    cut_off_before_scores(tmp_path, tiny_corpus, monkeypatch, n_stages, epochs)
     assert epochs.n == 2 * n_stages and len(list(tmp_path.glob("epoch-*"))) == 2
     quick(small(), tmp_path, tiny_corpus)
     assert epochs.n == 6
@@ -77,7 +70,7 @@ def test_a_run_cut_off_before_the_scores_of_a_stage_goes_on_to_the_same_bits(
 def test_a_last_checkpoint_without_the_state_that_a_stage_goes_on_with_is_not_taken(
     tiny_corpus, tmp_path, monkeypatch, epochs
 ):
-    cut_off_before_scores(tmp_path / "one", tiny_corpus, monkeypatch, 2)
+    cut_off_before_scores(tmp_path / "one", tiny_corpus, monkeypatch, 2, epochs)
     on = small({"stages.fine-tune.restart": False})
     quick(on, tmp_path / "one", tiny_corpus, accept_changes=True)
     assert (
@@ -88,12 +81,8 @@ def test_a_last_checkpoint_without_the_state_that_a_stage_goes_on_with_is_not_ta
 
 
 def test_a_run_goes_on_with_the_threads_it_began_with(tiny_corpus, tmp_path, monkeypatch):
-    used, train, before = [], trainer.train_epoch, torch.get_num_threads()
-    monkeypatch.setattr(
-        trainer,
-        "train_epoch",
-        lambda *args, **options: used.append(torch.get_num_threads()) or train(*args, **options),
-    )
+    used, before = [], torch.get_num_threads()
+    Epochs(lambda n: used.append(torch.get_num_threads())).watch(monkeypatch)
     try:
         torch.set_num_threads(2)
         cut_off(tmp_path, tiny_corpus, monkeypatch, 2)
@@ -123,9 +112,11 @@ def test_best_weights_and_early_stopping_go_on_too(tiny_corpus, tmp_path, monkey
 
 def test_scores_before_the_first_epoch_are_kept(done, tiny_corpus, tmp_path, monkeypatch):
     cut_off(tmp_path, tiny_corpus, monkeypatch, 5)
-    scored = trainer.Session.score
+    score = musicnet.score_dataset
     monkeypatch.setattr(
-        trainer.Session, "score", lambda self, name: scored(self, name) | {"again": True}
+        musicnet,
+        "score_dataset",
+        lambda *args, **options: score(*args, **options) | {"again": True},
     )
     quick(small(), tmp_path, tiny_corpus)
     found = read(tmp_path)["stages"]["fine-tune"]["scores"]["test"]
@@ -191,7 +182,9 @@ def test_a_checkpoint_of_other_settings_is_not_taken(four_epochs, tiny_corpus, t
 def test_checkpoints_of_other_settings_are_not_taken_for_newer_ones(
     four_epochs, tiny_corpus, tmp_path, monkeypatch
 ):
-    """The fourth and fifth lie in the folder; the first stage, with other settings, is cut off after its first."""
+    """The fourth and fifth lie in the folder; the first stage, with other settings, is cut off
+    after its first.
+    """
     other, folder = (
         small({"stages.dense.optimizer.lr": 1e-2}),
         shutil.copytree(four_epochs, tmp_path / "two"),
@@ -200,7 +193,7 @@ def test_checkpoints_of_other_settings_are_not_taken_for_newer_ones(
     assert [path.name for path in folder.glob("epoch-*")] == ["epoch-0001.pt"]
 
 
-# -- the files --------------------------------------------------------------------------------------------------------
+# -- the files -------------------------------------------------------------------------------------
 
 
 def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_path):
@@ -220,7 +213,7 @@ def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_p
         and equal(found["model"], {"w": torch.full((3,), 4.0)})
         and found["list"][1] == 2.5
     )
-    checkpoints.keep(tmp_path / "kept.pt", 4)
+    checkpoints.end(tmp_path / "kept.pt", 4, {}, changed=False)
     checkpoints.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["kept.pt"]
     assert equal(files.read_tensors(tmp_path / "kept.pt")["model"], found["model"])
@@ -240,7 +233,9 @@ def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
 def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(
     tiny_corpus, tmp_path, monkeypatch
 ):
-    """The one before must not be taken for the stage's end: the run fails, and goes on to the same bits."""
+    """The one before must not be taken for the stage's end: the run fails, and goes on to the same
+    bits.
+    """
     write = files.write_tensors
 
     def full(path, value, *, check):
@@ -254,7 +249,7 @@ def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(
             quick(small(), tmp_path / "one", tiny_corpus)
     assert (
         not (tmp_path / "one" / "0-dense.pt").exists()
-        and read(tmp_path / "one", "status")["state"] == "failed"
+        and read(tmp_path / "one", "status")["state"] == "interrupted"
     )
     quick(small(), tmp_path / "one", tiny_corpus)
     quick(small(), tmp_path / "whole", tiny_corpus)
@@ -262,7 +257,9 @@ def test_a_last_checkpoint_that_cannot_be_written_is_no_snapshot(
 
 
 def test_a_snapshot_is_the_last_checkpoint_under_another_name(tiny_corpus, tmp_path, monkeypatch):
-    """Until the scores are written both names are there; nothing of the size of a network is written twice."""
+    """Until the scores are written both names are there; nothing of the size of a network is
+    written twice.
+    """
     written, write = [], files.write_tensors
 
     def noting(path, value, *, check):
@@ -286,3 +283,60 @@ def test_stages_are_shared_as_one_file_where_that_can_be(done, tiny_corpus, tmp_
         reuse=[first],
     )
     assert (tmp_path / "second" / "0-dense.pt").samefile(first / "0-dense.pt")
+
+
+# -- the history -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [None, b"", b'{"epoch": 0}\n{"epo'])
+def test_a_run_whose_history_is_lost_goes_on_and_has_it_again(
+    longer, four_epochs, tiny_corpus, epochs, damage
+):
+    path = four_epochs / "history.jsonl"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    quick(LONGER, four_epochs, tiny_corpus)
+    assert epochs.n == 8 - 5
+    assert_same_results(longer, four_epochs)
+    histories = [
+        [{**line, "seconds": 0} for line in RunFolder(path).history]
+        for path in (longer, four_epochs)
+    ]
+    assert histories[0] == histories[1] and len(histories[0]) == 8
+
+
+# -- how often -------------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_written_when_they_are_due_and_at_the_end_of_a_stage(tmp_path):
+    checkpoints = Checkpoints(RunFolder(tmp_path), every_s=3600.0)
+    for epoch in range(1, 5):
+        checkpoints.save(epoch, {"key": "k", "optimizer": {}}, last=epoch == 4)
+    checkpoints.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0001.pt", "epoch-0004.pt"]
+
+
+def test_a_stage_that_stops_between_two_checkpoints_has_its_last_weights(
+    tiny_corpus, tmp_path, monkeypatch
+):
+    """With an hour between checkpoints the third epoch, after which dense stops, has none."""
+    stops = small({"stages.dense.n_epochs": 9, "stages.dense.early.patience": 1})
+
+    def run(folder):
+        values = iter([0.5, 0.6, 0.7, 0.65, 0.5, 0.6])
+        monkeypatch.setattr(
+            musicnet, "pooled_average_precision", lambda target, logit: next(values)
+        )
+        quick(stops, folder, tiny_corpus)
+
+    run(tmp_path / "often")
+    save = Checkpoints.save
+    monkeypatch.setattr(
+        Checkpoints,
+        "save",
+        lambda self, *a, **o: setattr(self, "every_s", 3600) or save(self, *a, **o),
+    )
+    run(tmp_path / "seldom")
+    assert timeless(read(tmp_path / "often")) == timeless(read(tmp_path / "seldom"))
+    often, seldom = (snapshot(tmp_path / name, "0-dense.pt") for name in ("often", "seldom"))
+    assert all(equal(often[key], seldom[key]) for key in ("model", "optimizer", "noise"))
+    assert int(seldom["optimizer"]["fc1.bias_ri"]["step"]) == 9

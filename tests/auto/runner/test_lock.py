@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from cplxnet import files
 from cplxnet.auto.runner import lock
-from cplxnet.auto.runner.owner import Owner
+from cplxnet.auto.runner.lock import Owner
 
 SHORT_S = 1.2  # a beat each 0.1 s
 
@@ -90,10 +91,8 @@ def test_one_whose_process_is_gone_is_taken_at_once(tmp_path, processes):
 def stranger(place, timeout_s, generation=3):
     """A claim of a process on a machine of which nothing is known."""
     owner = Owner(1, "elsewhere", "another boot/1", 1)
-    lock._publish(
-        lock._file(place, generation),
-        {"owner": owner._asdict(), "timeout_s": timeout_s, "released": False},
-    )
+    content = {"owner": owner._asdict(), "timeout_s": timeout_s, "released": False}
+    files.write_json(place.with_name(f"{place.name}.{generation}"), content)
 
 
 def test_one_on_another_machine_is_taken_after_silence_as_watched(tmp_path):
@@ -132,6 +131,16 @@ def test_an_owner_whose_claim_was_taken_notices_before_it_writes(tmp_path):
     assert (
         lock.newest(tmp_path / "claim").owner.host == "elsewhere"
     )  # not given up in the other's name
+
+
+def test_an_owner_asked_to_stop_notices_at_its_next_batch_and_may_still_write(tmp_path):
+    stopped = []
+    with lock.hold(tmp_path / "claim", stopped=lambda: bool(stopped)) as held:
+        held.check()
+        stopped.append(True)
+        with pytest.raises(lock.Interrupted, match="asked to stop"):
+            held.check()
+        held.verify()
 
 
 def test_a_finished_claim_leaves_nothing(tmp_path):

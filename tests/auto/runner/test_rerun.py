@@ -1,5 +1,8 @@
-"""The same experiment again, or what is left of it, gives the same bits; and only what is needed is trained."""
+"""The same experiment again, or what is left of it, gives the same bits; and only what is needed is
+trained.
+"""
 
+import re
 import shutil
 
 import pytest
@@ -17,6 +20,7 @@ from small import (
     timeless,
 )
 
+from cplxnet.auto import run
 from cplxnet.auto.runner.folder import RunFolder
 
 
@@ -34,9 +38,32 @@ def test_another_seed_gives_other_scores(done, tiny_corpus, tmp_path):
         assert ends[0] != ends[1]
 
 
-def test_a_finished_run_is_not_trained_again(done, tiny_corpus, tmp_path, epochs):
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("options", [{}, {"device": "no such device"}, {"accept_changes": True}])
+def test_a_finished_run_returns_its_scores_without_data_or_device(
+    done, tmp_path, epochs, monkeypatch, capsys, options
+):
+    monkeypatch.setenv("CPLXNET_PROGRESS", "text")
+    before = files_of(done)
+    assert run(small(), done, data=tmp_path / "no data", **options) == read(done)
+    assert epochs.n == 0 and files_of(done) == before
+    assert re.search(r"^one: read, trained on \d{4}-\d\d-\d\d$", capsys.readouterr().err, re.M)
+
+
+def test_results_kept_without_snapshots_and_status_are_done_too(done, tmp_path):
+    """As in the committed `runs/reference`."""
+    for name in ("config.json", "scores.json", "history.jsonl"):
+        shutil.copy(done / name, tmp_path / name)
+    assert quick(small(), tmp_path, tmp_path / "no data") == read(done)
+    assert sorted(files_of(tmp_path)) == ["config.json", "history.jsonl", "scores.json"]
+
+
+def test_a_finished_run_looked_at_again_is_not_trained_again(done, tiny_corpus, tmp_path, epochs):
     folder = shutil.copytree(done, tmp_path / "two")
-    assert quick(small(), folder, tiny_corpus) == read(folder) == read(done)
+    assert quick(small(), folder, tiny_corpus, again=True) == read(folder) == read(done)
     assert epochs.n == 0
     assert (folder / "history.jsonl").read_bytes() == (done / "history.jsonl").read_bytes()
     before, after = read(done, "status"), read(folder, "status")
@@ -51,7 +78,7 @@ def test_going_on_from_a_stage_gives_the_same_bits(done, tiny_corpus, tmp_path, 
     folder = shutil.copytree(done, tmp_path / "two")
     for name in SNAPSHOTS[lost:]:
         (folder / name).unlink()
-    quick(small(), folder, tiny_corpus)
+    quick(small(), folder, tiny_corpus, again=True)
     assert epochs.n == 2 * (3 - lost)
     assert_same_results(done, folder)
     assert [line["epoch"] for line in RunFolder(folder).history] == [0, 1] * 3
@@ -68,7 +95,7 @@ def test_a_changed_setting_trains_from_its_stage_on(done, tiny_corpus, tmp_path,
 def test_a_snapshot_of_another_experiment_is_not_taken(done, tiny_corpus, tmp_path, epochs):
     folder = shutil.copytree(done, tmp_path / "two")
     shutil.copy(folder / "1-sparsify.pt", folder / "0-dense.pt")
-    quick(small(), folder, tiny_corpus)
+    quick(small(), folder, tiny_corpus, again=True)
     assert epochs.n == 2
     assert_same_results(done, folder)
 
@@ -106,9 +133,12 @@ def test_a_snapshot_without_the_state_that_a_stage_goes_on_with_is_not_taken(
     assert timeless(read(tmp_path / "back")) == timeless(read(done))
 
 
-@pytest.mark.parametrize("damaged", ["scores.json", "history.jsonl", "0-dense.pt"])
+@pytest.mark.parametrize(
+    ("damaged", "n_epochs"),
+    [("scores.json", 4), ("0-dense.pt", 4), ("history.jsonl", 2)],  # the last is in the snapshot
+)
 def test_a_damaged_folder_to_reuse_from_is_passed_over(
-    done, tiny_corpus, tmp_path, epochs, damaged
+    done, tiny_corpus, tmp_path, epochs, damaged, n_epochs
 ):
     bad = shutil.copytree(done, tmp_path / "bad")
     (bad / damaged).write_bytes((bad / damaged).read_bytes()[:100])
@@ -118,7 +148,8 @@ def test_a_damaged_folder_to_reuse_from_is_passed_over(
         tiny_corpus,
         reuse=[bad],
     )
-    assert epochs.n == 4 and read(tmp_path / "two", "status")["state"] == "done"
+    assert epochs.n == n_epochs and read(tmp_path / "two", "status")["state"] == "done"
+    assert len(RunFolder(tmp_path / "two").history) == 4
 
 
 @pytest.mark.parametrize("damage", [lambda whole: b"PK", lambda whole: whole[: len(whole) // 2]])
@@ -127,7 +158,7 @@ def test_a_damaged_snapshot_of_its_own_is_named_set_aside_and_trained_again(
 ):
     folder = shutil.copytree(done, tmp_path / "two")
     (folder / "0-dense.pt").write_bytes(damage((folder / "0-dense.pt").read_bytes()))
-    quick(small(), folder, tiny_corpus)
+    quick(small(), folder, tiny_corpus, again=True)
     assert epochs.n == 2  # the stages after it still hold
     assert_same_results(done, folder)
     note = r"0-dense.pt is damaged and set aside as 0-dense.pt.corrupt"
@@ -140,6 +171,6 @@ def test_scores_of_another_snapshot_are_not_taken(done, tiny_corpus, tmp_path, e
     scores = read(folder)
     scores["stages"]["fine-tune"] |= {"key": "of a run that was cut off", "compression": 1e6}
     RunFolder(folder).write_scores(scores)
-    quick(small(), folder, tiny_corpus)
+    quick(small(), folder, tiny_corpus, again=True)
     assert epochs.n == 2
     assert_same_results(done, folder)

@@ -177,7 +177,7 @@ def test_the_optimiser_goes_on_while_sparsifying_and_restarts_for_fine_tuning(
     assert steps[2] == steps[0]
 
 
-# -- variants ---------------------------------------------------------------------------------------------------------
+# -- variants --------------------------------------------------------------------------------------
 
 
 def test_training_on_all_windows_in_order(tiny_corpus, tmp_path):

@@ -3,14 +3,14 @@
 import pytest
 from small import Counting, equal, quick, small, snapshot
 
-from cplxnet import files
-from cplxnet.auto.runner import trainer
+from cplxnet import files, musicnet
+from cplxnet.auto.runner.folder import RunFolder
 
 
 def scripted(monkeypatch, scores):
     """Validation scores as given, in order; the network is not asked."""
     values = iter(scores)
-    monkeypatch.setattr(trainer.Session, "average_precision", lambda self, scorer: next(values))
+    monkeypatch.setattr(musicnet, "pooled_average_precision", lambda target, logit: next(values))
 
 
 def test_a_stage_stops_early_with_its_last_weights(tiny_corpus, tmp_path, monkeypatch, epochs):
@@ -24,6 +24,11 @@ def test_a_stage_stops_early_with_its_last_weights(tiny_corpus, tmp_path, monkey
     )
     dense = scores["stages"]["dense"]
     assert (dense["epochs"], dense["stopped_early"]) == (2, True)  # before the third epoch
+    assert dense["stopped_at"] == 0.5
+    assert "stopped_at" not in scores["stages"]["fine-tune"]
+    lines = RunFolder(tmp_path / "one").history
+    assert [line["validation"] for line in lines] == [0.5, 0.6, None, None, 0.1, 0.2]
+    assert [line.get("validation_after") for line in lines] == [None, 0.5, *4 * [None]]
     assert epochs.n == writing.n == 2 + 2 + 2  # the last checkpoint is the snapshot
     assert int(snapshot(tmp_path / "one", "0-dense.pt")["optimizer"]["fc1.bias_ri"]["step"]) == 6
 

@@ -4,10 +4,13 @@ import itertools
 
 import pytest
 import torch
-from small import assert_same_results, quick, read, small
+from small import assert_same_results, cut_off, quick, read, small
 
-from cplxnet.auto.runner import run
+from cplxnet.auto import run_many
+from cplxnet.auto.manifest import grid
+from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.run import check_device
+from cplxnet.auto.runner.trainer import Trainer
 from cplxnet.auto.train.loop import Diverged
 from cplxnet.musicnet import SAMPLERS
 
@@ -45,8 +48,21 @@ def test_a_missing_data_file_says_how_to_build_it(tmp_path):
         FileNotFoundError, match=r"(?s)musicnet_11khz_train\.h5.*(demo|get_datasets)"
     ):
         quick(small(), tmp_path / "one", tmp_path / "no data")
-    status = read(tmp_path / "one", "status")
-    assert status["state"] == "failed" and "musicnet_11khz_train.h5" in status["reason"]
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("options", [{"data": "no data"}, {"device": "no such device"}])
+def test_missing_data_or_device_leave_no_trace_in_a_run_under_way(
+    tiny_corpus, tmp_path, monkeypatch, epochs, options
+):
+    folder = tmp_path / "one"
+    cut_off(folder, tiny_corpus, monkeypatch, 3)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises((FileNotFoundError, ValueError)):
+        quick(small(), folder, **({"data": tiny_corpus} | options))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 6
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "mps", "meta", "gpu"])
@@ -62,13 +78,6 @@ def test_a_device_that_is_not_there_is_named_before_anything_happens(
     ):
         quick(small(), tmp_path / "one", tiny_corpus, device=device)
     assert epochs.n == 0 and not (tmp_path / "one").exists()
-
-
-def test_a_wrong_device_does_not_touch_a_finished_run(done, tiny_corpus):
-    before = (done / "status.json").read_bytes()
-    with pytest.raises(ValueError, match="expected a device"):
-        quick(small(), done, tiny_corpus, device="no such device")
-    assert (done / "status.json").read_bytes() == before
 
 
 def test_the_cpu_is_there():
@@ -100,6 +109,21 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bits(
     assert_same_results(done, tmp_path)
 
 
+def test_a_run_asked_to_stop_ends_at_its_next_batch_and_goes_on_later(
+    done, tiny_corpus, tmp_path, epochs
+):
+    with (
+        pytest.raises(lock.Interrupted, match="asked to stop"),
+        lock.hold(tmp_path / "claim", stopped=lambda: epochs.n == 3) as claim,
+    ):
+        quick(small(), tmp_path, tiny_corpus, claim=claim)
+    status = read(tmp_path, "status")
+    assert (status["state"], status["stage"], status["epoch"]) == ("interrupted", "dense", 2)
+    quick(small(), tmp_path, tiny_corpus)
+    assert epochs.n == 3 + 4
+    assert_same_results(done, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -125,14 +149,26 @@ def test_a_feed_that_cannot_be_made_or_scored_is_named_before_training(
     assert epochs.n == 0
 
 
-def test_any_other_exception_is_a_failed_run(tiny_corpus, tmp_path, monkeypatch):
-    def broken(self, reuse):
-        raise OSError("no space left")
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(OSError(28, "No space left on device"), "interrupted"), (RuntimeError("odd"), "failed")],
+)
+def test_a_full_disk_is_tried_again_and_any_other_exception_is_a_failed_run(
+    tiny_corpus, tmp_path, monkeypatch, error, state
+):
+    def broken(self, others):
+        raise error
 
-    monkeypatch.setattr(run.Session, "run", broken)
-    with pytest.raises(OSError, match="no space left"):
-        quick(small(), tmp_path, tiny_corpus)
-    assert (read(tmp_path, "status")["state"], read(tmp_path, "status")["reason"]) == (
-        "failed",
-        "OSError: no space left",
-    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run", broken)
+        outcome = run_alone(tmp_path, tiny_corpus)
+    assert outcome.state == "failed" and outcome.reason == f"{type(error).__name__}: {error}"
+    status = read(tmp_path / "one", "status")
+    assert (status["state"], status["reason"]) == (state, outcome.reason)
+    assert run_alone(tmp_path, tiny_corpus).state == ("done" if state == "interrupted" else state)
+
+
+def run_alone(folder, data):
+    """The outcome of a folder's only run."""
+    grid.write(folder, {"one": small()}, overwrite=True)
+    return run_many(folder, data=data, progress=False)[0]

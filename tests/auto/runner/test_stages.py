@@ -6,7 +6,8 @@ from small import C, small
 from torch import nn
 
 from cplxnet import nn as cplx
-from cplxnet.auto.runner.stages import counts, inherit, key_of, seed_of
+from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.runner.stages import NOT_COUNTED, counts, inherit, key_of, planned, seed_of
 from cplxnet.musicnet import MODELS
 
 KINDS = ("", "VD", "Masked")
@@ -22,7 +23,7 @@ def net(kind: str) -> nn.Sequential:
     )
 
 
-# -- seeds and keys ---------------------------------------------------------------------------------------------------
+# -- seeds and keys --------------------------------------------------------------------------------
 
 
 def test_seeds_are_reproducible_and_all_different():
@@ -120,7 +121,69 @@ def test_the_key_is_of_the_experiment_not_of_how_it_is_written():
         assert key_of(manifest, stage, **options) == key_of(manifest.resolved(), stage, **options)
 
 
-# -- inheritance ------------------------------------------------------------------------------------------------------
+class Wider:
+    """A manifest of a later version, with a key that this one does not know."""
+
+    def __init__(self, value):
+        self.manifest, self.value = small(), value
+
+    def stage(self, name):
+        return self.manifest.stage(name)
+
+    def resolved(self):
+        return self
+
+    def to_dict(self):
+        return self.manifest.resolved().to_dict() | {"a_new_key": self.value}
+
+
+def test_a_new_key_of_the_manifest_counts_by_default():
+    options = {"previous": None, "data": {}, "device": "cpu"}
+    keys = [key_of(manifest, "dense", **options) for manifest in (small(), Wider(1), Wider(2))]
+    assert len(set(keys)) == 3
+
+
+def test_what_does_not_count_are_keys_of_the_manifest():
+    names = {field.alias or name for name, field in Manifest.model_fields.items()}
+    assert set(NOT_COUNTED) < names
+
+
+@pytest.mark.parametrize("samples", ["float16", "int16"])
+def test_the_plan_tells_stages_apart_by_how_recordings_are_held(samples):
+    """`run_many` said "50% fewer" of stages that are not shared."""
+    plans = [
+        [shared.key for _, shared in planned(small(changes))]
+        for changes in ({}, {"samples": "float32"}, {"samples": samples})
+    ]
+    assert plans[0] == plans[1] and not set(plans[0]) & set(plans[2])
+
+
+def test_the_plan_has_the_keys_that_a_run_has():
+    manifest, data = small(), {"train": "x"}
+    previous = None
+    for stage, shared in planned(manifest, data=data, device="cuda:1"):
+        previous = key_of(manifest, stage.name, previous=previous, data=data, device="cuda:0")
+        assert shared.key == previous
+
+
+def test_keys_of_finished_runs_stay_what_they_were(monkeypatch):
+    """As the versions before 2026-12 worked them out: stages of theirs are taken over."""
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    keys = [shared.key[:16] for _, shared in planned(small({"seed": 3}))]
+    assert keys == ["ca1f6e42b4d5e15c", "ba792ac745d3c119", "421d837ad7c45202"]
+
+
+def test_a_stage_whose_log_sigma2_decayed_in_older_versions_is_another(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    keys = []
+    for weight_decay in (0.0, 1e-4):
+        adam = {"name": "adam", "lr": 1e-3, "weight_decay": weight_decay}
+        keys.append(next(planned(small({"stages.dense.optimizer": adam})))[1].key[:16])
+    assert keys[0] == "a423cda94eb6982c"  # as ever
+    assert keys[1] != "ece4f38ebd80be71"
+
+
+# -- inheritance -----------------------------------------------------------------------------------
 
 
 def test_weights_and_statistics_go_from_dense_to_variational_to_masked():
@@ -195,7 +258,7 @@ def test_networks_of_other_shapes_are_an_error():
         inherit(other, net(""), threshold=-0.5)
 
 
-# -- counts -----------------------------------------------------------------------------------------------------------
+# -- counts ----------------------------------------------------------------------------------------
 
 
 def test_counts_of_a_dense_network():

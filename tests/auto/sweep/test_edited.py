@@ -1,11 +1,10 @@
 """A manifest edited while the command runs is refused, both versions shown; the other runs are untouched."""
 
 import pytest
-from small import C, assert_same_results, quick, read, small
+from small import C, Epochs, assert_same_results, quick, read, small
 
 from cplxnet.auto import report, run_many
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.runner import trainer
 from cplxnet.auto.runner.folder import RunFolder
 
 OLD, NEW = {C: 0.1}, {C: 0.4}
@@ -14,18 +13,17 @@ OLD, NEW = {C: 0.1}, {C: 0.4}
 @pytest.fixture
 def edited(tiny_corpus, tmp_path, monkeypatch):
     """Three runs of which two were edited as the first began to train: itself, and the second before its turn."""
-    folder, train = tmp_path / "grid", trainer.train_epoch
+    folder = tmp_path / "grid"
     seeds = {"a": 0, "b": 1, "c": 2}
     grid.write(folder, {name: small(OLD | {"seed": seed}) for name, seed in seeds.items()})
 
-    def editing(*args, **options):
+    def editing(n):
         grid.write(
             folder, {name: small(NEW | {"seed": seeds[name]}) for name in "ab"}, overwrite=True
         )
-        return train(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "train_epoch", editing)
+        Epochs(editing).watch(patch)
         return folder, run_many(folder, data=tiny_corpus, progress=False)
 
 

@@ -36,7 +36,7 @@ def test_a_disk_that_fills_up(tiny_corpus, tmp_path, unmount):
     grid.write(disk, {"one": small()})
     outcome = run_many(disk, data=tiny_corpus, progress=False)[0]
     assert outcome.state == "failed" and "No space left" in outcome.reason
-    assert not list((disk / "one").glob(".*.tmp"))  # what was being written is given back
+    assert not list((disk / "one").glob(".*.part"))  # what was being written is given back
     subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
     outcome = run_many(disk, data=tiny_corpus, progress=False, retry_failed=True)[0]
     assert outcome.state == "done"

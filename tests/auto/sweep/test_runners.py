@@ -67,6 +67,6 @@ def test_killed_at_random_moments_every_run_is_done_once_and_to_the_same_bits(
         assert_same_results(tmp_path / "whole" / name, tmp_path / "killed" / name)
         assert len(log[name, "done", 0]) <= 1  # the kill may come between the two lines
         assert not [
-            path.name for path in (tmp_path / "killed" / name).iterdir() if path.suffix == ".tmp"
+            path.name for path in (tmp_path / "killed" / name).iterdir() if path.suffix == ".part"
         ]
     assert set(report.status(tmp_path / "killed")["state"]) == {"done"}

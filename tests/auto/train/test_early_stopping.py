@@ -1,4 +1,4 @@
-"""Early stopping on score sequences, against DESIGN 4's definition."""
+"""Early stopping on score sequences, against the definition in extra/design.md."""
 
 import math
 import random
@@ -15,7 +15,9 @@ def stops_at(scores, **options):
 
 
 def by_definition(scores, patience, rtol, atol):
-    """Score k stops if it is below best - max(rtol |best|, atol), or if scores k-patience+1..k brought no new best."""
+    """Score k stops if it is below best - max(rtol |best|, atol), or if scores k-patience+1..k
+    brought no new best.
+    """
     for k in range(1, len(scores)):
         best = max(scores[:k])
         if scores[k] < best - max(rtol * abs(best), atol):

@@ -1,15 +1,17 @@
-"""One epoch on a network small enough to follow by hand."""
+"""The training of a stage on a network small enough to follow by hand."""
 
 import math
 
 import pytest
 import torch
+from small import small
 from torch import nn
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.schema import Term
-from cplxnet.auto.train.loop import Diverged, predict, train_epoch
+from cplxnet.auto.train.loop import Diverged, make_step, predict, train_stage
 from cplxnet.auto.train.objective import Objective
+from cplxnet.auto.train.state import Training
 
 TERMS = {"loss": Term(name="mse"), "kl_div": Term(name="kl")}
 MSE = Objective(TERMS, {"loss": 1.0})
@@ -26,45 +28,66 @@ class Slope(nn.Module):
         return self.w * x
 
 
-def sgd(model, lr=0.1):
-    return torch.optim.SGD(model.parameters(), lr=lr)
-
-
 def batches(*pairs):
     return [(torch.tensor([[x]]), torch.tensor([[y]])) for x, y in pairs]
 
 
+def training_of(model, *, n_epochs=1, grad_clip=None, lr=0.1, early=None, score=lambda name: 0.0):
+    """The training of a stage by gradient descent."""
+    changes = {"n_epochs": n_epochs, "grad_clip": grad_clip, "early": early, "lr_scheduler": None}
+    stage = small({f"stages.dense.{key}": value for key, value in changes.items()}).stage("dense")
+    training = Training(stage, model, score, device="cpu", seeds={"windows": 0, "noise": 0})
+    training.optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    return training
+
+
+def trained(model, feed, objective=MSE, **options):
+    """The line of an epoch."""
+    training = training_of(model, **options)
+    train_stage(training, feed, objective)
+    return training.history[-1]
+
+
+# -- the step --------------------------------------------------------------------------------------
+
+
+def test_a_step_gives_loss_kl_and_norm_and_follows_the_gradient():
+    model = Slope()
+    step = make_step(model, MSE, torch.optim.SGD(model.parameters(), lr=0.1), None)
+    sums = step(*batches((1.0, 3.0))[0])
+    # w = 1: loss (w - 3)^2 = 4, gradient 2 (w - 3) = -4, so w = 1.4
+    assert sums.tolist() == [4.0, 0.0, 4.0] and not sums.requires_grad
+    assert model.w.item() == pytest.approx(1.4)
+
+
 def test_means_over_batches_follow_the_steps_between_them():
     model = Slope()
-    means = train_epoch(
-        model, batches((1.0, 3.0), (2.0, 0.0)), lambda x: x, MSE, sgd(model), grad_clip=None
-    )
-    # w = 1: loss 4, gradient 2 (w - 3) = -4, so w = 1.4; then loss 2.8^2, gradient 2 * 2.8 * 2 = 11.2, w = 0.28
-    assert means.loss == pytest.approx((4 + 2.8**2) / 2)
-    assert means.grad_norm == pytest.approx((4 + 11.2) / 2)
-    assert means.kl == 0.0
+    line = trained(model, batches((1.0, 3.0), (2.0, 0.0)))
+    # w = 1: loss 4, gradient -4, so w = 1.4; then loss 2.8^2, gradient 2 * 2.8 * 2 = 11.2, w = 0.28
+    assert line["loss"] == pytest.approx((4 + 2.8**2) / 2)
+    assert line["grad_norm"] == pytest.approx((4 + 11.2) / 2)
+    assert line["kl"] is None
     assert model.w.item() == pytest.approx(0.28)
 
 
 def test_the_step_is_clipped_and_the_norm_is_that_before_clipping():
     model = Slope()
-    means = train_epoch(model, batches((1.0, 3.0)), lambda x: x, MSE, sgd(model), grad_clip=0.05)
-    assert means.grad_norm == pytest.approx(4.0)
+    line = trained(model, batches((1.0, 3.0)), grad_clip=0.05)
+    assert line["grad_norm"] == pytest.approx(4.0)
     assert model.w.item() == pytest.approx(1 + 0.1 * 0.05, rel=1e-5)
 
 
 def test_the_clipped_norm_is_that_of_all_parameters_together():
     model = nn.Linear(3, 2)
     before = torch.cat([p.detach().flatten() for p in model.parameters()])
-    batch = [(torch.randn(4, 3), 10 * torch.randn(4, 2))]
-    train_epoch(model, batch, lambda x: x, MSE, sgd(model, lr=1.0), grad_clip=0.05)
+    trained(model, [(torch.randn(4, 3), 10 * torch.randn(4, 2))], grad_clip=0.05, lr=1.0)
     after = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert (after - before).norm().item() == pytest.approx(0.05, rel=1e-4)
 
 
 def test_a_small_gradient_is_left_alone():
     model = Slope()
-    train_epoch(model, batches((1.0, 1.01)), lambda x: x, MSE, sgd(model), grad_clip=0.05)
+    trained(model, batches((1.0, 1.01)), grad_clip=0.05)
     assert model.w.item() == pytest.approx(1 + 0.1 * 0.02, rel=1e-5)
 
 
@@ -72,33 +95,20 @@ def test_the_kl_mean_has_no_coefficient():
     model = nn.Sequential(cplx.CplxLinearVD(2, 2), cplx.CplxToReal())
     expected = cplx.kl_sum(model).item()
     batch = [(torch.randn(3, 2, dtype=torch.complex64), torch.zeros(3, 2))]
-    means = train_epoch(
-        model,
-        batch,
-        lambda x: x,
-        Objective(TERMS, {"loss": 1.0, "kl_div": 1e-3}),
-        sgd(model),
-        grad_clip=None,
-    )
-    assert means.kl == pytest.approx(expected)
+    line = trained(model, batch, Objective(TERMS, {"loss": 1.0, "kl_div": 1e-3}))
+    assert line["kl"] == pytest.approx(expected)
 
 
-def test_inputs_are_prepared_for_training_and_for_scoring():
-    model = Slope()
-    means = train_epoch(
-        model, batches((1.0, 3.0)), lambda x: 3 * x, MSE, sgd(model), grad_clip=None
-    )
-    assert means.loss == 0.0
-    assert predict(model, batches((1.0, 3.0)), lambda x: 3 * x)[1].item() == 3.0
+# -- divergence ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("position", [0, 2])
 def test_one_batch_that_is_not_finite_is_divergence(bad, position):
-    model, pairs = Slope(), [(1.0, 3.0), (1.0, 2.0), (1.0, 1.0)]
+    pairs = [(1.0, 3.0), (1.0, 2.0), (1.0, 1.0)]
     pairs[position] = (bad, 1.0)
     with pytest.raises(Diverged, match=r"loss (nan|inf), .*try a lower learning rate"):
-        train_epoch(model, batches(*pairs), lambda x: x, MSE, sgd(model), grad_clip=0.05)
+        trained(Slope(), batches(*pairs), grad_clip=0.05)
 
 
 def test_a_gradient_that_is_not_finite_is_divergence():
@@ -106,9 +116,57 @@ def test_a_gradient_that_is_not_finite_is_divergence():
         def forward(self, x):
             return (self.w - 1).sqrt() * x  # 0 at w = 1, where its derivative is infinite
 
-    model = Root()
     with pytest.raises(Diverged, match=r"gradient norm (nan|inf)"):
-        train_epoch(model, batches((1.0, 3.0)), lambda x: x, MSE, sgd(model), grad_clip=None)
+        trained(Root(), batches((1.0, 3.0)))
+
+
+# -- the stage -------------------------------------------------------------------------------------
+
+
+def test_every_epoch_is_scored_trained_logged_and_saved_in_this_order():
+    happened = []
+
+    class Noting(Slope):
+        def forward(self, x):
+            happened.append("batch")
+            return super().forward(x)
+
+    def score(name):
+        happened.append(name)
+        return 0.5
+
+    training = training_of(Noting(), n_epochs=2, early={"scorer": "validation"}, score=score)
+    train_stage(
+        training,
+        batches((1.0, 3.0), (2.0, 0.0)),
+        MSE,
+        check=lambda: happened.append("may I go on?"),
+        log=lambda line: happened.append(f"log {line['epoch']}"),
+        save=lambda: happened.append(f"save {training.n_epochs}"),
+    )
+    epoch = ["validation", *2 * ["may I go on?", "batch"]]
+    assert happened == [*epoch, "log 0", "save 1", *epoch, "log 1", "save 2"]
+    assert [line["validation"] for line in training.history] == [0.5, 0.5]
+
+
+def test_it_goes_on_after_the_epochs_that_are_done():
+    training = training_of(Slope(), n_epochs=5)
+    training.n_epochs = 3
+    train_stage(training, batches((1.0, 3.0)), MSE)
+    assert [line["epoch"] for line in training.history] == [3, 4] and training.n_epochs == 5
+
+
+def test_it_stops_before_the_epoch_whose_score_fell_and_says_why(monkeypatch, capsys):
+    monkeypatch.setenv("CPLXNET_PROGRESS", "text")
+    scores = iter([0.3, 0.391, 0.36])
+    training = training_of(
+        Slope(), n_epochs=9, early={"scorer": "validation"}, score=lambda name: next(scores)
+    )
+    restored = train_stage(training, batches((1.0, 3.0)), MSE, progress=True)
+    assert (training.n_epochs, training.watch.stopped, training.watch.last) == (2, True, 0.36)
+    assert restored is False
+    shown = capsys.readouterr().err.split("\r")[-1]
+    assert "stopped early: AP 0.360 after 0.391" in shown and "2/2" in shown
 
 
 class Watching(nn.Module):
@@ -125,16 +183,18 @@ class Watching(nn.Module):
 
 def test_training_trains_and_predicting_does_not():
     model, batch = Watching(), [(torch.randn(5, 2), torch.zeros(5, 2))] * 2
-    predict(model, batch, lambda x: x)
+    predict(model, batch)
     assert model.seen == [(False, False)] * 2
     assert model.norm.num_batches_tracked == 0 and not model.norm.running_mean.any()
-    train_epoch(model, batch, lambda x: x, MSE, sgd(model), grad_clip=None)
+    trained(model, batch)
     assert model.seen[2:] == [(True, True)] * 2 and model.norm.num_batches_tracked == 2
 
 
+# -- predictions -----------------------------------------------------------------------------------
+
+
 def test_predict_gives_targets_and_outputs_of_all_batches_in_order():
-    model = Slope()
-    target, output = predict(model, batches((1.0, 5.0), (2.0, 6.0), (3.0, 7.0)), lambda x: x)
+    target, output = predict(Slope(), batches((1.0, 5.0), (2.0, 6.0), (3.0, 7.0)))
     assert target.tolist() == [[5.0], [6.0], [7.0]] and output.tolist() == [[1.0], [2.0], [3.0]]
     assert not output.requires_grad
 
@@ -145,6 +205,4 @@ def test_predict_adds_no_noise():
         model[0].log_sigma2.fill_(2.0)
     x = torch.randn(4, 3, dtype=torch.complex64)
     expected = (x @ model[0].weight.detach().T + model[0].bias.detach()).real
-    torch.testing.assert_close(
-        predict(model, [(x, torch.zeros(4))], lambda x: x)[1].clone(), expected
-    )
+    torch.testing.assert_close(predict(model, [(x, torch.zeros(4))])[1].clone(), expected)

@@ -53,35 +53,38 @@ def kl_by_hand(layer: nn.Module) -> list[float]:
     return [float(mp.euler + mp.log(value) + expint(1, value)) for value in q.flatten().tolist()]
 
 
-def test_value_is_mean_bce_plus_weighted_sum_of_kl(net):
-    value = Objective(TERMS, {"loss": 1.0, "kl_div": 250.0})(net, X, TARGET)
-    bce, kl = bce_by_hand(net), [kl_by_hand(layer) for layer in net[:2]]
-    total_kl = sum(map(sum, kl))
-    assert value.loss.item() == pytest.approx(sum(bce) / len(bce), rel=1e-5)
-    assert value.kl.item() == pytest.approx(total_kl, rel=1e-5)
-    assert value.total.item() == pytest.approx(
-        sum(bce) / len(bce) + 250.0 * 1e-5 * total_kl, rel=1e-5
-    )
+def backward(objective, net) -> tuple[float, float]:
+    """Loss and KL of the batch; the gradients are in the parameters. As in the trainer's step."""
+    net.zero_grad()
+    loss = objective.loss(net(X), TARGET)
+    if loss.requires_grad:
+        loss.backward()
+    kl = objective.add_kl(net)
+    return loss.item(), kl.item()
+
+
+def test_loss_is_mean_bce_and_kl_the_sum_without_coefficient(net):
+    loss, kl = backward(Objective(TERMS, {"loss": 1.0, "kl_div": 250.0}), net)
+    bce = bce_by_hand(net)
+    assert loss == pytest.approx(sum(bce) / len(bce), rel=1e-5)
+    assert kl == pytest.approx(sum(sum(kl_by_hand(layer)) for layer in net[:2]), rel=1e-5)
 
 
 def test_reductions(net):
-    value = Objective(TERMS, {"loss_sum": 0.5, "kl_mean": 3.0})(net, X, TARGET)
+    loss, kl = backward(Objective(TERMS, {"loss_sum": 0.5, "kl_mean": 3.0}), net)
     by_layer = [kl_by_hand(layer) for layer in net[:2]]
     mean = sum(sum(kl) / len(kl) for kl in by_layer)  # averaged within a layer, layers added
-    assert value.loss.item() == pytest.approx(0.5 * sum(bce_by_hand(net)), rel=1e-5)
-    assert value.kl.item() == pytest.approx(mean, rel=1e-5)
-    assert value.total.item() == pytest.approx(
-        0.5 * sum(bce_by_hand(net)) + 3.0 * 0.5 * mean, rel=1e-5
-    )
+    assert loss == pytest.approx(0.5 * sum(bce_by_hand(net)), rel=1e-5)
+    assert kl == pytest.approx(mean, rel=1e-5)
 
 
 def test_gradient_is_that_of_the_weighted_sum(net):
-    Objective(TERMS, {"loss": 1.0, "kl_div": 1e4})(net, X, TARGET).total.backward()
+    backward(Objective(TERMS, {"loss": 1.0, "kl_div": 1e4}), net)
     layer = net[1]
     q = layer.weight.detach().abs().square() / layer.log_sigma2.detach().exp()
     torch.testing.assert_close(
         layer.log_sigma2.grad, -0.1 * (1 - (-q).exp()), rtol=1e-5, atol=1e-7
-    )  # DESIGN 4
+    )  # dKL/dlog_sigma2 = -g
 
 
 @pytest.mark.parametrize(
@@ -94,47 +97,66 @@ def test_gradient_is_that_of_the_weighted_sum(net):
     ],
     ids=repr,
 )
-def test_the_backward_pass_of_the_trainer_is_that_of_the_formula(net, weights):
+def test_the_gradient_in_two_passes_is_that_of_the_formula_in_one(net, weights):
+    net.train()
     objective = Objective(TERMS, weights)
-    gradients, values = [], []
-    for backward in (lambda: objective(net, X, TARGET), lambda: objective.backward(net, X, TARGET)):
-        net.zero_grad()
-        torch.manual_seed(3)  # the noise of the layers
-        value = backward()
-        if value.total.requires_grad:
-            value.total.backward()
-        values.append([part.detach().item() for part in value])
-        gradients.append(
-            [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
-        )
-    assert values[1] == pytest.approx(values[0], rel=1e-6)
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    torch.manual_seed(3)  # the noise of the layers
+    backward(objective, net)
+    gradients = [
+        torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()
+    ]
+
+    net.zero_grad()
+    torch.manual_seed(3)
+    total = objective.loss(net(X), TARGET)
+    for name, weight in weights.items():
+        if TERMS[name].name == "kl":
+            total = total + weight * TERMS[name].coef * cplx.kl_sum(net, TERMS[name].reduction)
+    total.backward()
+    for by_parts, p in zip(gradients, net.parameters(), strict=True):
+        expected = torch.zeros_like(p) if p.grad is None else p.grad
+        torch.testing.assert_close(by_parts, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("weights", [{"loss": 1.0}, {"loss": 1.0, "kl_div": 1e5}], ids=repr)
+def test_the_norm_is_that_of_all_gradients_and_they_are_scaled_to_the_limit(net, weights):
+    objective = Objective(TERMS, weights)
+    backward(objective, net)
+    before = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    norm = math.sqrt(sum(grad.double().square().sum().item() for grad in before))
+    assert objective.clip(net, None).item() == pytest.approx(norm, rel=1e-6)
+    assert all(
+        torch.equal(p.grad, grad)
+        for p, grad in zip((p for p in net.parameters() if p.grad is not None), before, strict=True)
+    )
+    assert objective.clip(net, 1e-3).item() == pytest.approx(norm, rel=1e-6)
+    after = [p.grad for p in net.parameters() if p.grad is not None]
+    for grad, clipped in zip(before, after, strict=True):
+        torch.testing.assert_close(clipped, grad * 1e-3 / norm, rtol=1e-3, atol=1e-9)
 
 
 def test_the_kl_is_not_computed_where_its_coefficient_is_zero(net, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed")
 
-    monkeypatch.setattr(cplx, "kl_sum", refuse)
+    monkeypatch.setattr(cplx, "kl_backward", refuse)
     for weights in ({"loss": 1.0}, {"loss": 1.0, "kl_div": 0.0}):
-        value = Objective(TERMS, weights)(net, X, TARGET)
-        assert value.kl.item() == 0.0 and value.total.item() == value.loss.item()
+        objective = Objective(TERMS, weights)
+        assert objective.add_kl(net).item() == 0.0 and not objective.has_kl
     with pytest.raises(AssertionError, match="computed"):
-        Objective(TERMS, {"loss": 1.0, "kl_div": 1e-9})(net, X, TARGET)
+        Objective(TERMS, {"loss": 1.0, "kl_div": 1e-9}).add_kl(net)
     zero = {**TERMS, "kl_div": Term(name="kl", coef=0.0)}
-    assert Objective(zero, {"loss": 1.0, "kl_div": 1.0})(net, X, TARGET).kl.item() == 0.0
+    assert Objective(zero, {"loss": 1.0, "kl_div": 1.0}).add_kl(net).item() == 0.0
 
 
 def test_a_penalty_alone_is_an_objective(net):
-    value = Objective(TERMS, {"kl_div": 1.0})(net, X, TARGET)
-    assert value.loss.item() == 0.0
-    assert value.total.item() == pytest.approx(
-        1e-5 * sum(sum(kl_by_hand(layer)) for layer in net[:2]), rel=1e-5
-    )
+    loss, kl = backward(Objective(TERMS, {"kl_div": 1.0}), net)
+    assert loss == 0.0
+    assert kl == pytest.approx(sum(sum(kl_by_hand(layer)) for layer in net[:2]), rel=1e-5)
+    assert all(p.grad is not None for layer in net[:2] for p in (layer.weight_ri, layer.log_sigma2))
 
 
 def test_a_kl_of_a_dense_network_is_an_error():
     dense = nn.Sequential(cplx.CplxLinear(3, 2), cplx.CplxToReal())
     with pytest.raises(ValueError, match="expected variational layers"):
-        Objective(TERMS, {"loss": 1.0, "kl_div": 1.0})(dense, X, TARGET)
+        Objective(TERMS, {"loss": 1.0, "kl_div": 1.0}).add_kl(dense)

@@ -81,6 +81,29 @@ def test_options_reach_adam():
     assert (group["betas"], group["weight_decay"], group["fused"]) == ((0.8, 0.9), 0.1, True)
 
 
+def test_weight_decay_never_touches_log_sigma2():
+    """With no gradient at all Adam moves what decays, and only that."""
+    for own_rate in (None, 1e-2):
+        model = cplx.CplxLinearVD(3, 2)
+        before = {key: p.detach().clone() for key, p in model.named_parameters()}
+        optimizer = make_optimizer(model, "adam", lr=1e-2, lr_log_sigma2=own_rate, weight_decay=0.1)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        assert torch.equal(model.log_sigma2, before["log_sigma2"])
+        assert not torch.equal(model.weight_ri, before["weight_ri"])
+        assert [group["lr"] for group in optimizer.param_groups] == [1e-2, own_rate or 1e-2]
+
+
+def test_a_rate_that_is_a_tensor_is_changed_in_place():
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))], lr=torch.tensor(1e-2))
+    rate = optimizer.param_groups[0]["lr"]
+    for factor in (0.1, 0.1, 0.5):
+        assert set_rate(optimizer, factor) == pytest.approx(1e-2 * factor)
+        assert optimizer.param_groups[0]["lr"] is rate
+        assert rate.item() == pytest.approx(1e-2 * factor)
+
+
 class Adam:
     """Kingma and Ba (2015), algorithm 1, of one parameter, in float64."""
 

@@ -16,7 +16,7 @@ PRODUCTS = ("mm", "addmm", "bmm", "convolution", "mkldnn_convolution")
 
 
 class Types(TorchDispatchMode):
-    """(operation, whether it saw bfloat16) of every operation that is not a cast, a view or a copy."""
+    """(operation, whether it saw bfloat16) of all that are not a cast, a view or a copy."""
 
     def __init__(self):
         super().__init__()

@@ -1,0 +1,136 @@
+"""The names that a manifest may use: the components of its task, and what it defines itself.
+
+A `Vocabulary` is put together above this room, where the task, the losses and the optimisers are
+(`auto/tasks.py`). It is handed down to pydantic as the context of validation.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+KL = "kl"  # the loss that sums the KL divergence of variational layers; every task has it
+
+# what a name refers to -> the table of the manifest that defines it
+TABLES = {
+    "dataset": "datasets",
+    "feed": "feeds",
+    "scorer": "scorers",
+    "objective term": "objective_terms",
+    "stage": "stages",
+}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the components of a task are called, and which keywords they take.
+
+    Args:
+        models: every network.
+        variational_models: those with a KL divergence.
+        samplers, features, losses, optimizers, lr_schedulers: the other components.
+        masked_models: networks with masks; None: those whose name ends in "Masked".
+        options: component name -> a model of the keywords it takes, as `keywords` makes it; a
+            component that is not here takes any.
+        trials: optimiser or schedule -> a function that builds one from its keywords, and raises
+            where that fails. An optimiser's also takes `lr` and `lr_log_sigma2`, a schedule's
+            `n_epochs`.
+        task: the name that the manifest's key "task" must have.
+    """
+
+    models: tuple[str, ...]
+    variational_models: tuple[str, ...]
+    samplers: tuple[str, ...]
+    features: tuple[str, ...]
+    losses: tuple[str, ...]
+    optimizers: tuple[str, ...]
+    lr_schedulers: tuple[str, ...]
+    masked_models: tuple[str, ...] | None = None
+    options: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    trials: Mapping[str, Callable[..., object]] = field(default_factory=dict)
+    task: str = "musicnet"
+
+    def is_masked(self, model: object) -> bool:
+        """Whether the network of this name has masks."""
+        if self.masked_models is None:
+            return str(model).endswith("Masked")
+        return model in self.masked_models
+
+    def names(self, raw: Mapping[Any, Any]) -> dict[str, Collection[str]]:
+        """What a name refers to -> the names known to the manifest `raw` (as written).
+
+        A table that is missing or no object is a fault itself. It is left out here, so that no
+        reference to it is one.
+        """
+        components = {
+            "task": (self.task,),
+            "model": self.models,
+            "feature kind": self.features,
+            "sampler": self.samplers,
+            "loss": tuple(dict.fromkeys([*self.losses, KL])),
+            "optimizer": self.optimizers,
+            "lr_scheduler": self.lr_schedulers,
+        }
+        tables = {what: raw.get(key) for what, key in TABLES.items()}
+        defined = {
+            what: tuple(name for name in table if isinstance(name, str))
+            for what, table in tables.items()
+            if isinstance(table, Mapping)
+        }
+        return {**components, **defined}
+
+
+@functools.cache
+def keywords(function: Callable[..., Any], *, given: tuple[str, ...] = ()) -> type[BaseModel]:
+    """The keyword arguments of `function` as a pydantic model: their names, types and defaults.
+
+    Args:
+        function: builds the component. An argument without annotation may be anything.
+        given: the arguments that are not the manifest's to set.
+    """
+    from pydantic import ConfigDict, Field, create_model  # here: `provide` is called at every start
+
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    fields: dict[str, Any] = {}
+    for parameter in parameters:
+        is_one = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if not is_one or parameter.name in given:
+            continue
+        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+        default = ... if parameter.default is parameter.empty else parameter.default
+        # under another name with an alias: BaseModel has attributes of its own
+        fields[f"option_{parameter.name}"] = (annotation, Field(default, alias=parameter.name))
+
+    config = ConfigDict(
+        strict=True,
+        extra="allow" if takes_any else "forbid",
+        arbitrary_types_allowed=True,
+    )
+    return create_model("Keywords", __config__=config, **fields)
+
+
+_vocabulary_of: Callable[[Any], Vocabulary] | None = None
+
+
+def provide(vocabulary_of: Callable[[Any], Vocabulary]) -> None:
+    """Read manifests with `vocabulary_of` their task. `cplxnet.auto` hands in that of `tasks.py`.
+
+    Args:
+        vocabulary_of: the value of the manifest's key "task", whatever it is -> a vocabulary.
+    """
+    global _vocabulary_of
+    _vocabulary_of = vocabulary_of
+
+
+def of_task(task: Any) -> Vocabulary:
+    """The vocabulary for a manifest whose key "task" has this value."""
+    if _vocabulary_of is None:
+        raise RuntimeError("expected a vocabulary from `provide`; try `import cplxnet.auto`")
+    return _vocabulary_of(task)

@@ -1,0 +1,105 @@
+"""GPU kernels (Triton) of what a training step does most: each the plain formula in few passes over memory.
+
+`usable` is the one place that decides whether they run; `layers` has what the layers of `cplxnet.nn` call. Every kernel
+is launched by a `torch.library.custom_op` with a fake implementation, so that it can be traced without a GPU, and
+`launch.LAUNCHES` says how many kernels an operation starts.
+"""
+
+import contextlib
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+DEVICES = {"cuda"}  # a test adds the device that is not there
+LEAST_CAPABILITY = (8, 0)  # Ampere: the first with TF32
+_DTYPES = (torch.float32, torch.complex64)
+_state = {"on": os.environ.get("CPLXNET_NATIVE", "1") != "0"}
+
+
+def use(on: bool) -> None:
+    """Switch the GPU kernels on or off for this process."""
+    _state["on"] = on
+
+
+def usable(*tensors: Tensor | None) -> bool:
+    """Whether the kernels can take these tensors; None is passed over.
+
+    float32 or complex64, all on one CUDA device of compute capability 8.0 or more, and Triton is there. Not while a
+    function is traced, compiled or transformed: tracers see through the plain formulas.
+    """
+    given = [t for t in tensors if t is not None]
+    device = given[0].device
+    if device.type not in DEVICES or not _state["on"]:
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if torch._C._functorch.maybe_current_level() is not None:
+        return False  # vmap, grad and the like
+    plain = (torch.Tensor, torch.nn.Parameter, FakeTensor)
+    fit = all(type(t) in plain and t.dtype in _DTYPES and t.device == device for t in given)
+    return fit and (device.type != "cuda" or _ready(device.index or 0))
+
+
+@functools.cache
+def _ready(index: int) -> bool:
+    """Whether the kernels compile and run on this GPU: tried once, with a warning if they do not."""
+    if torch.cuda.get_device_capability(index) < LEAST_CAPABILITY:
+        return False
+    try:
+        from .layers import trial
+
+        trial(torch.device("cuda", index))
+    except Exception as error:  # whatever the compiler raises, training can go on without
+        reason = str(error).strip().splitlines() or [repr(error)]
+        warnings.warn(
+            f"the GPU kernels of cplxnet cannot be used, training will be slower: {reason[0]}; "
+            "try a Triton that fits this PyTorch, or CPLXNET_NATIVE=0 to silence this",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return False
+    return True
+
+
+def noise_ahead(
+    layers: Sequence[torch.nn.Module], x: Tensor
+) -> contextlib.AbstractContextManager[None]:
+    """Within it, the noise of all these layers comes from one draw of torch's generator."""
+    noisy = [
+        n for n in layers if n.training and hasattr(n, "log_sigma2") and hasattr(n, "weight_ri")
+    ]
+    if not noisy or not usable(x):
+        return contextlib.nullcontext()
+    from . import layers as of_layers
+
+    return of_layers.keys_ahead(len(noisy), x.device)
+
+
+def forward(layer: Any, x: Tensor) -> Tensor | None:
+    """What a complex linear or one-dimensional convolutional layer gives for x, masked and noisy forms included.
+
+    None where the kernels do not take it (see `usable`): padding, dilation and groups are left to the plain formulas.
+    """
+    if x.device.type not in DEVICES or not x.is_complex():
+        return None
+    weight, bias = layer.weight_ri, layer.bias_ri
+    log_sigma2 = getattr(layer, "log_sigma2", None) if layer.training else None
+    if not usable(x, weight, bias, log_sigma2):
+        return None
+    from . import layers
+
+    options = {"mask": getattr(layer, "mask", None), "log_sigma2": log_sigma2}
+    if weight.dim() == 3:
+        rows = x.reshape(-1, x.shape[-1])
+        return layers.linear(rows, weight, bias, **options).view(*x.shape[:-1], len(weight))
+
+    simple = (layer.padding, layer.dilation, layer.groups) == ((0,), (1,), 1)
+    if weight.dim() != 4 or x.dim() != 3 or not simple or x.shape[2] < weight.shape[2]:
+        return None
+    return layers.conv1d(x, weight, bias, layer.stride[0], **options)

@@ -1,0 +1,565 @@
+"""Complex batch normalisation with the split ReLU and average pooling after it, forward and backward.
+
+    y = pool(relu(M (x - m) + b)),   M = W (V + eps I)^(-1/2)
+
+m and V are the mean and covariance of (real, imaginary) over the N rows of a channel. `whitening.py` has the plain
+formula, the gradient and the references. Activations lie in memory as (B, L, C, 2), channels last, parts together.
+
+Passes over x: moments, then the map (2x2 algebra of each channel, in float64), then y. Backward: sums of g and g x'^T
+(g before the tail is made again from x), the gradient's map, then dx. Each program of a sum writes its own row of
+`partial`, and these rows are added in order: the same bits whatever the timing.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import PROGRAMS, ceil_div, kernel_op, power_of_two
+
+_TILE, _GRAD_TILE = (
+    1024,
+    512,
+)  # complex numbers that a program holds at a time, forward and backward
+_MAP_CHANNELS = 4  # channels of a program of the 2x2 algebra
+
+
+# ---- pairs in registers ----------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _load_pairs(base, rows, row_ok, c, cols, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
+    """(re, im), each (BLOCK_N, BLOCK_C), of `rows` of an (N, C, 2) array; 0 outside. Loads are contiguous."""
+    inside = row_ok[:, None] & (cols < 2 * c)[None, :]
+    values = tl.load(base + rows[:, None] * (2 * c) + cols[None, :], mask=inside, other=0.0)
+
+    return tl.split(tl.reshape(values, (BLOCK_N, BLOCK_C, 2)))
+
+
+@triton.jit
+def _store_pairs(base, rows, row_ok, c, cols, re, im, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
+    inside = row_ok[:, None] & (cols < 2 * c)[None, :]
+    values = tl.reshape(tl.join(re, im), (BLOCK_N, 2 * BLOCK_C))
+    tl.store(base + rows[:, None] * (2 * c) + cols[None, :], values, mask=inside)
+
+
+@triton.jit
+def _load_map(base, c, channels):
+    """The six numbers of y = M x + s for some channels: m00, m01, m10, m11, s0, s1, each (1, BLOCK_C)."""
+    ok = channels < c
+    m00 = tl.load(base + 0 * c + channels, mask=ok, other=0.0)[None, :]
+    m01 = tl.load(base + 1 * c + channels, mask=ok, other=0.0)[None, :]
+    m10 = tl.load(base + 2 * c + channels, mask=ok, other=0.0)[None, :]
+    m11 = tl.load(base + 3 * c + channels, mask=ok, other=0.0)[None, :]
+    s0 = tl.load(base + 4 * c + channels, mask=ok, other=0.0)[None, :]
+    s1 = tl.load(base + 5 * c + channels, mask=ok, other=0.0)[None, :]
+    return m00, m01, m10, m11, s0, s1
+
+
+@triton.jit
+def _rectified(x):
+    return tl.where(x < 0, 0.0, x)  # keeps a NaN, which a maximum may drop
+
+
+# ---- forward ---------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _moments_kernel(
+    x, partial, n, c, rows_each, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr
+):  # fmt: skip
+    """Mean (re, im) and centred sums (re re, im im, re im) of this program's rows: partial (programs, 5, C)."""
+    program = tl.program_id(0).to(tl.int64)
+    first = program * rows_each
+    last = tl.minimum(first + rows_each, n)
+    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
+    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    lanes = tl.arange(0, BLOCK_N)
+
+    # Sums of x - pivot, the pivot a row of these: E x^2 - (E x)^2 alone would cancel.
+    pivot_re = tl.load(x + first * 2 * c + 2 * channels, mask=channels < c, other=0.0)[None, :]
+    pivot_im = tl.load(x + first * 2 * c + 2 * channels + 1, mask=channels < c, other=0.0)[None, :]
+
+    s_re = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    s_im = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    s_rr = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    s_ii = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    s_ri = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    for start in range(first, last, BLOCK_N):
+        rows = start + lanes
+        ok = rows < last
+        re, im = _load_pairs(x, rows, ok, c, cols, BLOCK_N, BLOCK_C)
+        re = tl.where(ok[:, None], re - pivot_re, 0.0)
+        im = tl.where(ok[:, None], im - pivot_im, 0.0)
+        s_re += re
+        s_im += im
+        s_rr += re * re
+        s_ii += im * im
+        s_ri += re * im
+
+    count = (last - first).to(tl.float32)
+    t_re = tl.sum(s_re, 0)
+    t_im = tl.sum(s_im, 0)
+    out = partial + program * 5 * c + channels
+    ok_c = channels < c
+    tl.store(out, tl.sum(pivot_re, 0) + t_re / count, mask=ok_c)
+    tl.store(out + c, tl.sum(pivot_im, 0) + t_im / count, mask=ok_c)
+    tl.store(out + 2 * c, tl.sum(s_rr, 0) - t_re * t_re / count, mask=ok_c)
+    tl.store(out + 3 * c, tl.sum(s_ii, 0) - t_im * t_im / count, mask=ok_c)
+    tl.store(out + 4 * c, tl.sum(s_ri, 0) - t_re * t_im / count, mask=ok_c)
+
+
+@triton.jit
+def _inverse_root(v00, v01, v11, eps):
+    """(V + eps I)^(-1/2) and what it is made of, float64: see `whitening.inverse_root`."""
+    a = v00 + eps
+    d = v11 + eps
+    det = a * d - v01 * v01
+    least = eps * (a + d - eps)
+    guarded = det < least
+    s = tl.sqrt(tl.where(guarded, least, det))
+    t = tl.sqrt(a + d + 2 * s)
+    return a, v01, d, s, t, guarded, (d + s) / (s * t), -v01 / (s * t), (a + s) / (s * t)
+
+
+@triton.jit
+def _load_weight(weight, c, channels, ok, HAS_WEIGHT: tl.constexpr):
+    """W of some channels in float64; I/sqrt(2) where there is none."""
+    if HAS_WEIGHT:
+        w00 = tl.load(weight + channels, mask=ok, other=1.0).to(tl.float64)
+        w01 = tl.load(weight + c + channels, mask=ok, other=0.0).to(tl.float64)
+        w10 = tl.load(weight + 2 * c + channels, mask=ok, other=0.0).to(tl.float64)
+        w11 = tl.load(weight + 3 * c + channels, mask=ok, other=1.0).to(tl.float64)
+    else:
+        zero = tl.zeros_like(channels).to(tl.float64)
+        w00 = zero + 0.70710678118654752
+        w01 = zero
+        w10 = zero
+        w11 = zero + 0.70710678118654752
+    return w00, w01, w10, w11
+
+
+@triton.jit
+def _store_map(base, c, channels, ok, m00, m01, m10, m11, s0, s1):
+    tl.store(base + 0 * c + channels, m00.to(tl.float32), mask=ok)
+    tl.store(base + 1 * c + channels, m01.to(tl.float32), mask=ok)
+    tl.store(base + 2 * c + channels, m10.to(tl.float32), mask=ok)
+    tl.store(base + 3 * c + channels, m11.to(tl.float32), mask=ok)
+    tl.store(base + 4 * c + channels, s0.to(tl.float32), mask=ok)
+    tl.store(base + 5 * c + channels, s1.to(tl.float32), mask=ok)
+
+
+@triton.jit
+def _map_kernel(
+    partial, weight, bias, mean, cov, affine, running_mean, running_var, n_tracked,
+    n, c, rows_each, n_partial, eps, momentum,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, TRACKS: tl.constexpr, CUMULATIVE: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Mean (2, C), covariance (2, 2, C) and the map (6, C) from the partial moments; running statistics too."""
+    channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    ok = channels < c
+    p = tl.arange(0, BLOCK_P).to(tl.int64)
+    inside = (p < n_partial)[:, None] & ok[None, :]
+    count = tl.minimum(rows_each, n - p * rows_each).to(tl.float64)[:, None]
+    at = partial + p[:, None] * 5 * c + channels[None, :]
+    part_re = tl.load(at, mask=inside, other=0.0).to(tl.float64)
+    part_im = tl.load(at + c, mask=inside, other=0.0).to(tl.float64)
+    part_rr = tl.load(at + 2 * c, mask=inside, other=0.0).to(tl.float64)
+    part_ii = tl.load(at + 3 * c, mask=inside, other=0.0).to(tl.float64)
+    part_ri = tl.load(at + 4 * c, mask=inside, other=0.0).to(tl.float64)
+
+    size = n.to(tl.float64)
+    mean_re = tl.sum(count * part_re, 0) / size
+    mean_im = tl.sum(count * part_im, 0) / size
+
+    # Chan, Golub and LeVeque 1983: centred sums of parts, plus what their means differ from the whole's.
+    d_re = tl.where(inside, part_re - mean_re[None, :], 0.0)
+    d_im = tl.where(inside, part_im - mean_im[None, :], 0.0)
+    v00 = tl.sum(part_rr + count * d_re * d_re, 0) / size
+    v11 = tl.sum(part_ii + count * d_im * d_im, 0) / size
+    v01 = tl.sum(part_ri + count * d_re * d_im, 0) / size
+
+    tl.store(mean + channels, mean_re.to(tl.float32), mask=ok)
+    tl.store(mean + c + channels, mean_im.to(tl.float32), mask=ok)
+    tl.store(cov + channels, v00.to(tl.float32), mask=ok)
+    tl.store(cov + c + channels, v01.to(tl.float32), mask=ok)
+    tl.store(cov + 2 * c + channels, v01.to(tl.float32), mask=ok)
+    tl.store(cov + 3 * c + channels, v11.to(tl.float32), mask=ok)
+
+    # M = W (V + eps I)^(-1/2), s = b - M m
+    _, _, _, _, _, _, r00, r01, r11 = _inverse_root(v00, v01, v11, eps)
+    w00, w01, w10, w11 = _load_weight(weight, c, channels, ok, HAS_WEIGHT)
+    m00 = w00 * r00 + w01 * r01
+    m01 = w00 * r01 + w01 * r11
+    m10 = w10 * r00 + w11 * r01
+    m11 = w10 * r01 + w11 * r11
+    s0 = -(m00 * mean_re + m01 * mean_im)
+    s1 = -(m10 * mean_re + m11 * mean_im)
+    if HAS_BIAS:
+        s0 += tl.load(bias + channels, mask=ok, other=0.0).to(tl.float64)
+        s1 += tl.load(bias + c + channels, mask=ok, other=0.0).to(tl.float64)
+    _store_map(affine, c, channels, ok, m00, m01, m10, m11, s0, s1)
+
+    if TRACKS:  # running = running + rate (now - running), the covariance unbiased
+        rate = tl.zeros_like(mean_re) + momentum
+        if CUMULATIVE:
+            rate = tl.zeros_like(mean_re) + 1.0 / (tl.load(n_tracked) + 1).to(tl.float64)
+        unbiased = size / (size - 1)
+        for part in tl.static_range(2):
+            now = mean_re if part == 0 else mean_im
+            at = running_mean + part * c + channels
+            old = tl.load(at, mask=ok, other=0.0).to(tl.float64)
+            tl.store(at, (old + rate * (now - old)).to(tl.float32), mask=ok)
+        for part in tl.static_range(4):
+            now = unbiased * (v00 if part == 0 else (v11 if part == 3 else v01))
+            at = running_var + part * c + channels
+            old = tl.load(at, mask=ok, other=0.0).to(tl.float64)
+            tl.store(at, (old + rate * (now - old)).to(tl.float32), mask=ok)
+
+
+@triton.jit
+def _apply_kernel(
+    x, affine, y, n_tracked, n_out, c, length,
+    RELU: tl.constexpr, POOL: tl.constexpr, COUNTS: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """y = M x + s and its tail, a tile of output rows; the number of batches is counted here, after it was read."""
+    if COUNTS and tl.program_id(0) + tl.program_id(1) == 0:
+        tl.store(n_tracked, tl.load(n_tracked) + 1)
+
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
+    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    ok = rows < n_out
+    m00, m01, m10, m11, s0, s1 = _load_map(affine, c, channels)
+
+    source = rows
+    if POOL:  # output row k of a sample is the mean of its input rows 2k and 2k + 1
+        half = length // 2
+        source = (rows // half) * length + (rows % half) * 2
+
+    re, im = _load_pairs(x, source, ok, c, cols, BLOCK_N, BLOCK_C)
+    y_re = m00 * re + m01 * im + s0
+    y_im = m10 * re + m11 * im + s1
+    if RELU:
+        y_re = _rectified(y_re)
+        y_im = _rectified(y_im)
+    if POOL:
+        re, im = _load_pairs(x, source + 1, ok, c, cols, BLOCK_N, BLOCK_C)
+        y_re = 0.5 * (y_re + _rectified(m00 * re + m01 * im + s0))
+        y_im = 0.5 * (y_im + _rectified(m10 * re + m11 * im + s1))
+
+    _store_pairs(y, rows, ok, c, cols, y_re, y_im, BLOCK_N, BLOCK_C)
+
+
+# ---- backward --------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _before_tail(
+    grad, re, im, rows, ok, c, cols, length, m00, m01, m10, m11, s0, s1,
+    RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """dL/d(M x + s) from dL/dy: through pooling (an odd last row has no output) and the split ReLU."""
+    if POOL:
+        half = length // 2
+        pair = (rows % length) // 2
+        ok = ok & (pair < half)
+        rows = (rows // length) * half + pair
+    g_re, g_im = _load_pairs(grad, rows, ok, c, cols, BLOCK_N, BLOCK_C)
+    if POOL:
+        g_re = 0.5 * g_re
+        g_im = 0.5 * g_im
+    if RELU:
+        g_re = tl.where(m00 * re + m01 * im + s0 > 0, g_re, 0.0)
+        g_im = tl.where(m10 * re + m11 * im + s1 > 0, g_im, 0.0)
+    return g_re, g_im
+
+
+@triton.jit
+def _gradient_sums_kernel(
+    grad, x, mean, affine, partial, n, c, rows_each, length,
+    RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Sums of g_re, g_im and of g_i x'_j (00, 01, 10, 11) over this program's rows: partial (programs, 6, C)."""
+    program = tl.program_id(0).to(tl.int64)
+    first = program * rows_each
+    last = tl.minimum(first + rows_each, n)
+    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
+    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    ok_c = channels < c
+    lanes = tl.arange(0, BLOCK_N)
+    m00, m01, m10, m11, s0, s1 = _load_map(affine, c, channels)
+    mean_re = tl.load(mean + channels, mask=ok_c, other=0.0)[None, :]
+    mean_im = tl.load(mean + c + channels, mask=ok_c, other=0.0)[None, :]
+
+    sum_re = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    sum_im = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    sum_00 = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    sum_01 = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    sum_10 = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    sum_11 = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    for start in range(first, last, BLOCK_N):
+        rows = start + lanes
+        ok = rows < last
+        re, im = _load_pairs(x, rows, ok, c, cols, BLOCK_N, BLOCK_C)
+        g_re, g_im = _before_tail(
+            grad, re, im, rows, ok, c, cols, length, m00, m01, m10, m11, s0, s1,
+            RELU, POOL, BLOCK_N, BLOCK_C,
+        )  # fmt: skip
+        re -= mean_re
+        im -= mean_im
+        sum_re += g_re
+        sum_im += g_im
+        sum_00 += g_re * re
+        sum_01 += g_re * im
+        sum_10 += g_im * re
+        sum_11 += g_im * im
+
+    out = partial + program * 6 * c + channels
+    tl.store(out, tl.sum(sum_re, 0), mask=ok_c)
+    tl.store(out + c, tl.sum(sum_im, 0), mask=ok_c)
+    tl.store(out + 2 * c, tl.sum(sum_00, 0), mask=ok_c)
+    tl.store(out + 3 * c, tl.sum(sum_01, 0), mask=ok_c)
+    tl.store(out + 4 * c, tl.sum(sum_10, 0), mask=ok_c)
+    tl.store(out + 5 * c, tl.sum(sum_11, 0), mask=ok_c)
+
+
+@triton.jit
+def _sum_rows(base, row_stride, n_rows, channels, ok, BLOCK_P: tl.constexpr):
+    """Sum over rows, in float64."""
+    p = tl.arange(0, BLOCK_P).to(tl.int64)
+    inside = (p < n_rows)[:, None] & ok[None, :]
+    values = tl.load(base + p[:, None] * row_stride + channels[None, :], mask=inside, other=0.0)
+    return tl.sum(values.to(tl.float64), 0)
+
+
+@triton.jit
+def _gradient_map_kernel(
+    partial, mean, cov, weight, by_weight, by_bias, back,
+    n, c, n_partial, eps, HAS_WEIGHT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Gradients of W and b, and the map of dx = M^T g + A x + t: back (9, C) holds M^T (4), A (3), t (2)."""
+    channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    ok = channels < c
+    stride = 6 * c
+    re = _sum_rows(partial, stride, n_partial, channels, ok, BLOCK_P)
+    im = _sum_rows(partial + c, stride, n_partial, channels, ok, BLOCK_P)
+    g00 = _sum_rows(partial + 2 * c, stride, n_partial, channels, ok, BLOCK_P)
+    g01 = _sum_rows(partial + 3 * c, stride, n_partial, channels, ok, BLOCK_P)
+    g10 = _sum_rows(partial + 4 * c, stride, n_partial, channels, ok, BLOCK_P)
+    g11 = _sum_rows(partial + 5 * c, stride, n_partial, channels, ok, BLOCK_P)
+
+    mean_re = tl.load(mean + channels, mask=ok, other=0.0).to(tl.float64)
+    mean_im = tl.load(mean + c + channels, mask=ok, other=0.0).to(tl.float64)
+    v00 = tl.load(cov + channels, mask=ok, other=1.0).to(tl.float64)
+    v01 = tl.load(cov + c + channels, mask=ok, other=0.0).to(tl.float64)
+    v11 = tl.load(cov + 3 * c + channels, mask=ok, other=1.0).to(tl.float64)
+    a, b, d, s, t, guarded, r00, r01, r11 = _inverse_root(v00, v01, v11, eps)
+    w00, w01, w10, w11 = _load_weight(weight, c, channels, ok, HAS_WEIGHT)
+
+    tl.store(by_bias + channels, re.to(tl.float32), mask=ok)
+    tl.store(by_bias + c + channels, im.to(tl.float32), mask=ok)
+    tl.store(by_weight + channels, (g00 * r00 + g01 * r01).to(tl.float32), mask=ok)
+    tl.store(by_weight + c + channels, (g00 * r01 + g01 * r11).to(tl.float32), mask=ok)
+    tl.store(by_weight + 2 * c + channels, (g10 * r00 + g11 * r01).to(tl.float32), mask=ok)
+    tl.store(by_weight + 3 * c + channels, (g10 * r01 + g11 * r11).to(tl.float32), mask=ok)
+
+    # by R = W^T g, then by the steps of `_inverse_root` from the last to the first
+    h00 = w00 * g00 + w10 * g10
+    h11 = w01 * g01 + w11 * g11
+    h01 = w00 * g01 + w10 * g11 + w01 * g00 + w11 * g10
+    q = s * t
+    by_q = -(h00 * r00 + h01 * r01 + h11 * r11) / q
+    by_t = by_q * s
+    by_s = (h00 + h11) / q + by_q * t + by_t / t
+    by_det = by_s / (2 * s)
+    by_a = h11 / q + by_t / (2 * t) + by_det * tl.where(guarded, eps, d)
+    by_d = h00 / q + by_t / (2 * t) + by_det * tl.where(guarded, eps, a)
+    by_b = -h01 / q - tl.where(guarded, 0.0, 2 * b * by_det)
+
+    size = n.to(tl.float64)
+    a00 = 2 * by_a / size
+    a01 = by_b / size
+    a11 = 2 * by_d / size
+    m00 = w00 * r00 + w01 * r01
+    m01 = w00 * r01 + w01 * r11
+    m10 = w10 * r00 + w11 * r01
+    m11 = w10 * r01 + w11 * r11
+    t0 = -(m00 * re + m10 * im) / size - (a00 * mean_re + a01 * mean_im)
+    t1 = -(m01 * re + m11 * im) / size - (a01 * mean_re + a11 * mean_im)
+    _store_map(back, c, channels, ok, m00, m10, m01, m11, t0, t1)
+    tl.store(back + 6 * c + channels, a00.to(tl.float32), mask=ok)
+    tl.store(back + 7 * c + channels, a01.to(tl.float32), mask=ok)
+    tl.store(back + 8 * c + channels, a11.to(tl.float32), mask=ok)
+
+
+@triton.jit
+def _gradient_kernel(
+    grad, x, affine, back, dx, n, c, length,
+    RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """dx = M^T g + A x + t, a tile of rows."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
+    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    ok = rows < n
+    m00, m01, m10, m11, s0, s1 = _load_map(affine, c, channels)
+    re, im = _load_pairs(x, rows, ok, c, cols, BLOCK_N, BLOCK_C)
+    g_re, g_im = _before_tail(
+        grad, re, im, rows, ok, c, cols, length, m00, m01, m10, m11, s0, s1,
+        RELU, POOL, BLOCK_N, BLOCK_C,
+    )  # fmt: skip
+
+    b00, b01, b10, b11, t0, t1 = _load_map(back, c, channels)
+    a00 = tl.load(back + 6 * c + channels, mask=channels < c, other=0.0)[None, :]
+    a01 = tl.load(back + 7 * c + channels, mask=channels < c, other=0.0)[None, :]
+    a11 = tl.load(back + 8 * c + channels, mask=channels < c, other=0.0)[None, :]
+    d_re = b00 * g_re + b01 * g_im + a00 * re + a01 * im + t0
+    d_im = b10 * g_re + b11 * g_im + a01 * re + a11 * im + t1
+
+    _store_pairs(dx, rows, ok, c, cols, d_re, d_im, BLOCK_N, BLOCK_C)
+
+
+# ---- operators -------------------------------------------------------------------------------------------------------
+
+
+def _tiles(c: int, size: int) -> tuple[int, int]:
+    """Rows and channels of a tile of so many numbers."""
+    block_c = min(power_of_two(c), 64)
+    return size // block_c, block_c
+
+
+def _shares(n: int, block_n: int) -> tuple[int, int]:
+    """Rows that a program sums, in whole tiles, and the number of programs."""
+    rows_each = ceil_div(ceil_div(n, PROGRAMS), block_n) * block_n
+    return rows_each, ceil_div(n, rows_each)
+
+
+def _out_shape(x: Tensor, pool: bool) -> tuple[int, ...]:
+    b, length, c, _ = x.shape
+    return (b, length // 2 if pool else length, c, 2)
+
+
+@kernel_op("batchnorm_forward", launches=3, mutates=("running_mean", "running_var", "n_tracked"))
+def batchnorm_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    n_tracked: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    relu: bool,
+    pool: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y, mean (2, C), covariance (2, 2, C) and the map (6, C) of x (B, L, C, 2), float32, contiguous.
+
+    Args:
+        weight: (2, 2, C); bias: (2, C); None: I/sqrt(2) and 0.
+        running_mean: (2, C), running_var: (2, 2, C), updated in place; None: not kept.
+        n_tracked: int64 (), the number of batches before this one, counted up.
+        momentum: rate of the running statistics; None: a cumulative average.
+        relu: the split ReLU follows; pool: then the average of two neighbours along L.
+    """
+    b, length, c, _ = x.shape
+    n = b * length
+    block_n, block_c = _tiles(c, _TILE)
+    rows_each, programs = _shares(n, block_n)
+    tiles_c = ceil_div(c, block_c)
+    partial = x.new_empty(programs, 5, c)
+    mean, cov, affine = x.new_empty(2, c), x.new_empty(2, 2, c), x.new_empty(6, c)
+    y = x.new_empty(_out_shape(x, pool))
+
+    _moments_kernel[(programs, tiles_c)](
+        x, partial, n, c, rows_each, BLOCK_N=block_n, BLOCK_C=block_c
+    )
+
+    _map_kernel[(ceil_div(c, _MAP_CHANNELS),)](
+        partial, weight, bias, mean, cov, affine, running_mean, running_var, n_tracked,
+        n, c, rows_each, programs, eps, 0.0 if momentum is None else momentum,
+        HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None,
+        TRACKS=running_mean is not None, CUMULATIVE=momentum is None,
+        BLOCK_P=power_of_two(programs), BLOCK_C=_MAP_CHANNELS, num_warps=8,
+    )  # fmt: skip
+
+    rows_out = y.shape[0] * y.shape[1]
+    _apply_kernel[(ceil_div(rows_out, block_n), tiles_c)](
+        x, affine, y, n_tracked, rows_out, c, length,
+        RELU=relu, POOL=pool, COUNTS=n_tracked is not None, BLOCK_N=block_n, BLOCK_C=block_c,
+    )  # fmt: skip
+    return y, mean, cov, affine
+
+
+@batchnorm_forward.register_fake
+def _(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    c, pool = x.shape[2], args[-1]
+    y = x.new_empty(_out_shape(x, pool))
+    return y, x.new_empty(2, c), x.new_empty(2, 2, c), x.new_empty(6, c)
+
+
+@kernel_op("batchnorm_backward", launches=3)
+def batchnorm_backward(
+    grad: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    cov: Tensor,
+    affine: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    relu: bool,
+    pool: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx, dL/dW (2, 2, C) and dL/db (2, C) from dL/dy, and what `batchnorm_forward` gave."""
+    b, length, c, _ = x.shape
+    n = b * length
+    block_n, block_c = _tiles(c, _GRAD_TILE)
+    rows_each, programs = _shares(n, block_n)
+    tiles_c = ceil_div(c, block_c)
+    partial, back = x.new_empty(programs, 6, c), x.new_empty(9, c)
+    dx, by_weight, by_bias = torch.empty_like(x), x.new_empty(2, 2, c), x.new_empty(2, c)
+    tail = {"RELU": relu, "POOL": pool, "BLOCK_N": block_n, "BLOCK_C": block_c}
+
+    _gradient_sums_kernel[(programs, tiles_c)](
+        grad, x, mean, affine, partial, n, c, rows_each, length, **tail
+    )
+
+    _gradient_map_kernel[(ceil_div(c, _MAP_CHANNELS),)](
+        partial, mean, cov, weight, by_weight, by_bias, back, n, c, programs, eps,
+        HAS_WEIGHT=weight is not None,
+        BLOCK_P=power_of_two(programs), BLOCK_C=_MAP_CHANNELS, num_warps=8,
+    )  # fmt: skip
+
+    _gradient_kernel[(ceil_div(n, block_n), tiles_c)](
+        grad, x, affine, back, dx, n, c, length, **tail
+    )
+    return dx, by_weight, by_bias
+
+
+@batchnorm_backward.register_fake
+def _(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    c = x.shape[2]
+    return torch.empty_like(x), x.new_empty(2, 2, c), x.new_empty(2, c)
+
+
+@kernel_op("batchnorm_apply", launches=1)
+def batchnorm_apply(x: Tensor, affine: Tensor, relu: bool, pool: bool) -> Tensor:
+    """y = M x + s and its tail by a map (6, C) that is given: evaluation, without a gradient."""
+    _, length, c, _ = x.shape
+    block_n, block_c = _tiles(c, _TILE)
+    y = x.new_empty(_out_shape(x, pool))
+    rows_out = y.shape[0] * y.shape[1]
+    _apply_kernel[(ceil_div(rows_out, block_n), ceil_div(c, block_c))](
+        x, affine, y, None, rows_out, c, length,
+        RELU=relu, POOL=pool, COUNTS=False, BLOCK_N=block_n, BLOCK_C=block_c,
+    )  # fmt: skip
+    return y
+
+
+@batchnorm_apply.register_fake
+def _(x: Tensor, affine: Tensor, relu: bool, pool: bool) -> Tensor:
+    return x.new_empty(_out_shape(x, pool))

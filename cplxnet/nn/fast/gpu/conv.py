@@ -1,0 +1,297 @@
+"""Real convolutions in one dimension, channels last: what complex convolutions and their variances are computed with.
+
+    y[b, l, n] = bias[n] + sum over t, i of x[b, l step + t, i] w[n, t, i]
+
+x (B, L, I), w (N, taps, I), y (B, L', N) with L' = (L - taps) // step + 1, float32. The taps under an output lie one
+after another in memory, so the whole is a matrix product whose rows overlap. The gradient by x is the same product of
+other rows (`_transposed` weights), the gradient by w a sum over all outputs, formed in parts that are added in order.
+
+Precision: "float32" makes each product of three in TF32, of the numbers' leading and trailing bits; its error is that
+of float32 or less. "tf32" rounds the numbers to 10 bits, "bfloat16" to 7; sums are float32 in all of them.
+"""
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import ceil_div, kernel_op, power_of_two
+
+PRECISIONS = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bfloat16"}
+
+
+@triton.jit
+def _dot(a, b, acc, PRECISION: tl.constexpr):
+    if PRECISION == "bfloat16":
+        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc)
+    else:
+        return tl.dot(a, b, acc, input_precision=PRECISION)
+
+
+@triton.jit
+def _conv_kernel(
+    x, weight, bias, y,
+    m, rows_out, n, out_size, length, width, taps, step, offset,
+    PADDED: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """y[b, j] (n numbers) = rows j step + offset, ... of x[b] times weight (n, taps, width).
+
+    m = B rows_out outputs; a sample's outputs end after out_size numbers. PADDED: rows of x beyond its length are 0.
+    """
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    sample = (rows // rows_out).to(tl.int64)
+    j = rows % rows_out
+    ok_m = rows < m
+    ok_n = columns < n
+    first = j * step + offset
+    start = (sample * length + first) * width
+
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    if PADDED:
+        for tap in range(0, taps):
+            inside = ok_m & (first + tap >= 0) & (first + tap < length)
+            at_x = x + (start + tap * width)[:, None] + k[None, :]
+            at_w = weight + (columns * taps + tap)[None, :] * width + k[:, None]
+            for k0 in range(0, width, BLOCK_K):
+                if EVEN:
+                    a = tl.load(at_x, mask=inside[:, None], other=0.0)
+                    b = tl.load(at_w, mask=ok_n[None, :], other=0.0)
+                else:
+                    ok_k = k0 + k < width
+                    a = tl.load(at_x, mask=inside[:, None] & ok_k[None, :], other=0.0)
+                    b = tl.load(at_w, mask=ok_n[None, :] & ok_k[:, None], other=0.0)
+                acc = _dot(a, b, acc, PRECISION)
+                at_x += BLOCK_K
+                at_w += BLOCK_K
+    else:
+        size = taps * width
+        at_x = x + start[:, None] + k[None, :]
+        at_w = weight + columns[None, :] * size + k[:, None]
+        for k0 in range(0, size, BLOCK_K):
+            if EVEN:
+                a = tl.load(at_x, mask=ok_m[:, None], other=0.0)
+                b = tl.load(at_w, mask=ok_n[None, :], other=0.0)
+            else:
+                ok_k = k0 + k < size
+                a = tl.load(at_x, mask=ok_m[:, None] & ok_k[None, :], other=0.0)
+                b = tl.load(at_w, mask=ok_n[None, :] & ok_k[:, None], other=0.0)
+            acc = _dot(a, b, acc, PRECISION)
+            at_x += BLOCK_K
+            at_w += BLOCK_K
+
+    if HAS_BIAS:
+        acc += tl.load(bias + columns, mask=ok_n, other=0.0)[None, :]
+    place = j[:, None] * n + columns[None, :]
+    at_y = y + (sample * out_size)[:, None] + place
+    tl.store(at_y, acc, mask=ok_m[:, None] & ok_n[None, :] & (place < out_size))
+
+
+@triton.jit
+def _weight_grad_kernel(
+    grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each,
+    SCALED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """partial (shares, n, taps width): the sum over this share's outputs of grad[output, n] x[its rows]."""
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
+    share = tl.program_id(2)
+    first = share * rows_each
+    last = tl.minimum(first + rows_each, m)
+    size = taps * width
+    lanes = tl.arange(0, BLOCK_M)
+
+    acc = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+    for row in range(first, last, BLOCK_M):
+        rows = row + lanes
+        ok = rows < last
+        start = ((rows // rows_out).to(tl.int64) * length + (rows % rows_out) * step) * width
+        at_g = grad + rows.to(tl.int64)[None, :] * n + columns[:, None]
+        g = tl.load(at_g, mask=ok[None, :] & (columns < n)[:, None], other=0.0)
+        at_x = x + start[:, None] + k[None, :]
+        under = tl.load(at_x, mask=ok[:, None] & (k < size)[None, :], other=0.0)
+        acc = _dot(g, under, acc, PRECISION)
+
+    inside = (columns < n)[:, None] & (k < size)[None, :]
+    place = columns.to(tl.int64)[:, None] * size + k[None, :]
+    if SCALED:  # one share: the gradient by a logarithm
+        acc *= tl.exp(tl.load(log_scale + place, mask=inside, other=0.0))
+    tl.store(partial + share.to(tl.int64) * n * size + place, acc, mask=inside)
+
+
+# ---- operators -------------------------------------------------------------------------------------------------------
+
+
+def out_length(length: int, taps: int, step: int) -> int:
+    return (length - taps) // step + 1
+
+
+def transposed_shape(n: int, taps: int, width: int, step: int) -> tuple[int, int, int]:
+    """Of the weights that give the gradient by x: `step` rows of it are one row of step * width outputs."""
+    return step * width, ceil_div(taps, step), n
+
+
+def _blocks(m: int, n: int, size: int) -> dict[str, int]:
+    """Tile sizes, by measurement on an H200."""
+    return {
+        "BLOCK_M": 128,
+        "BLOCK_N": min(max(power_of_two(n), 16), 64),
+        "BLOCK_K": min(max(power_of_two(size), 16), 32),
+        "num_warps": 8,
+        "num_stages": 3,
+    }
+
+
+@kernel_op("conv_rows", launches=1)
+def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precision: str) -> Tensor:
+    """y (B, L', N) of x (B, L, I), weight (N, taps, I), bias (N); float32, contiguous."""
+    b, length, width = x.shape
+    n, taps, _ = weight.shape
+    rows_out = out_length(length, taps, step)
+    y = x.new_empty(b, rows_out, n)
+    m, size = b * rows_out, taps * width
+    blocks = _blocks(m, n, size)
+    _conv_kernel[(ceil_div(m, blocks["BLOCK_M"]), ceil_div(n, blocks["BLOCK_N"]))](
+        x, weight, bias, y, m, rows_out, n, rows_out * n, length, width, taps, step, 0,
+        PADDED=False, HAS_BIAS=bias is not None, PRECISION=PRECISIONS[precision],
+        EVEN=size % blocks["BLOCK_K"] == 0, **blocks,
+    )  # fmt: skip
+    return y
+
+
+@conv_rows.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precision: str) -> Tensor:
+    return x.new_empty(x.shape[0], out_length(x.shape[1], weight.shape[1], step), weight.shape[0])
+
+
+@kernel_op("conv_rows_grad", launches=1)
+def conv_rows_grad(
+    grad: Tensor, transposed: Tensor, length: int, width: int, step: int, precision: str
+) -> Tensor:
+    """dL/dx (B, L, I) from dL/dy (B, L', N) and the transposed weights (step I, taps', N)."""
+    b, rows_in, n = grad.shape
+    columns, taps, _ = transposed.shape
+    dx = grad.new_empty(b, length, width)
+    rows_out = ceil_div(length, step)
+    m = b * rows_out
+    blocks = _blocks(m, columns, n)
+    _conv_kernel[(ceil_div(m, blocks["BLOCK_M"]), ceil_div(columns, blocks["BLOCK_N"]))](
+        grad, transposed, None, dx, m, rows_out, columns, length * width, rows_in, n, taps, 1, 1 - taps,
+        PADDED=True, HAS_BIAS=False, PRECISION=PRECISIONS[precision],
+        EVEN=n % blocks["BLOCK_K"] == 0, **blocks,
+    )  # fmt: skip
+    return dx
+
+
+@conv_rows_grad.register_fake
+def _(grad: Tensor, transposed: Tensor, length: int, width: int, *args: Any) -> Tensor:
+    return grad.new_empty(grad.shape[0], length, width)
+
+
+def _shares(m: int, tiles: int, block_m: int) -> int:
+    """Outputs that a program sums; about two programs for each multiprocessor of an H100."""
+    shares = max(1, min(264 // tiles, m // (4 * block_m)))
+    return ceil_div(ceil_div(m, shares), block_m) * block_m
+
+
+def _weight_grad_blocks(n: int, size: int) -> tuple[int, int, int]:
+    return min(max(power_of_two(n), 16), 128), min(max(power_of_two(size), 16), 64), 32
+
+
+def _partial_shape(grad: Tensor, taps: int, width: int) -> tuple[int, int, int]:
+    b, rows_out, n = grad.shape
+    block_n, block_k, block_m = _weight_grad_blocks(n, taps * width)
+    tiles = ceil_div(n, block_n) * ceil_div(taps * width, block_k)
+    rows_each = _shares(b * rows_out, tiles, block_m)
+    return ceil_div(b * rows_out, rows_each), n, taps * width
+
+
+@kernel_op("conv_weight_grad", launches=1)
+def conv_weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
+    """dL/dw in parts to be added in order: (shares, N, taps I) from dL/dy (B, L', N) and x (B, L, I)."""
+    partial = x.new_empty(_partial_shape(grad, taps, x.shape[2]))
+    _launch_weight_grad(grad, x, None, partial, taps, step, precision)
+    return partial
+
+
+def _launch_weight_grad(
+    grad: Tensor,
+    x: Tensor,
+    log_scale: Tensor | None,
+    partial: Tensor,
+    taps: int,
+    step: int,
+    precision: str,
+) -> None:
+    b, length, width = x.shape
+    _, rows_out, n = grad.shape
+    m, size, shares = b * rows_out, taps * width, len(partial)
+    block_n, block_k, block_m = _weight_grad_blocks(n, size)
+    rows_each = ceil_div(ceil_div(m, shares), block_m) * block_m
+    # With operands that lie the wrong way round for them, TF32 instructions are slower than the three products.
+    name = PRECISIONS["float32" if precision == "tf32" else precision]
+    _weight_grad_kernel[(ceil_div(n, block_n), ceil_div(size, block_k), shares)](
+        grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each,
+        SCALED=log_scale is not None, PRECISION=name,
+        BLOCK_N=block_n, BLOCK_K=block_k, BLOCK_M=block_m, num_warps=4, num_stages=3,
+    )  # fmt: skip
+
+
+@conv_weight_grad.register_fake
+def _(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
+    return x.new_empty(_partial_shape(grad, taps, x.shape[2]))
+
+
+@kernel_op("log_weight_grad", launches=1)
+def log_weight_grad(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str) -> Tensor:
+    """dL/ds (N, I) of y = x e^s^T, from dL/dy (B, N) and x (B, I): (grad^T x) e^s."""
+    by = x.new_empty(log_weight.shape)
+    _launch_weight_grad(
+        grad.unsqueeze(1), x.unsqueeze(1), log_weight, by.unsqueeze(0), 1, 1, precision
+    )
+    return by
+
+
+@log_weight_grad.register_fake
+def _(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str) -> Tensor:
+    return x.new_empty(log_weight.shape)
+
+
+@triton.jit
+def _column_sums_kernel(
+    x, partial, n, columns, rows_each, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    share = tl.program_id(0).to(tl.int64)
+    first = share * rows_each
+    last = tl.minimum(first + rows_each, n)
+    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    total = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    for row in range(first, last, BLOCK_N):
+        rows = row + tl.arange(0, BLOCK_N)
+        inside = (rows < last)[:, None] & (column < columns)[None, :]
+        total += tl.load(x + rows[:, None] * columns + column[None, :], mask=inside, other=0.0)
+    tl.store(partial + share * columns + column, tl.sum(total, 0), mask=column < columns)
+
+
+@kernel_op("column_sums", launches=1)
+def column_sums(x: Tensor) -> Tensor:
+    """Sums over the rows of x (N, C) in parts to be added in order: (shares, C). A bias' gradient is their sum."""
+    n, columns = x.shape
+    rows_each = _column_share(n)
+    partial = x.new_empty(ceil_div(n, rows_each), columns)
+    _column_sums_kernel[(len(partial), ceil_div(columns, 128))](
+        x, partial, n, columns, rows_each, BLOCK_N=32, BLOCK_C=128
+    )
+    return partial
+
+
+@column_sums.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(ceil_div(x.shape[0], _column_share(x.shape[0])), x.shape[1])
+
+
+def _column_share(n: int) -> int:
+    return n if n <= 1024 else ceil_div(ceil_div(n, 128), 32) * 32

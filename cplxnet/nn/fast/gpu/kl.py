@@ -1,0 +1,218 @@
+"""The KL of all variational layers of a network, its gradients added to `.grad`, and their sums of squares.
+
+The terms are those of `kl.py`, for q = |mu|^2/sigma^2 (Nazarov and Burnaev 2020; Molchanov et al. 2017, equation 14):
+value(q), and slope(q) = g/q with dKL/dmu = 2 slope mu/sigma^2, dKL/dlog_sigma2 = -q slope. One pass over each layer's
+weights; sums are formed by program and added in order.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import ceil_div, kernel_op
+
+TERMS = ("COMPLEX_VD", "COMPLEX_ARD", "REAL_VD", "REAL_ARD")  # a layer's term is its place here
+_BLOCK = 1024
+
+_LOW = tl.constexpr(-69.0)  # limits that keep 1/sigma^2, q and their products finite, as in kl.py
+_MOST = tl.constexpr(1e37)
+_LEAST = tl.constexpr(1e-30)
+
+
+@triton.jit
+def _log1p(q):
+    """log(1 + q): the series q - q^2/2 + q^3/3 below 1e-3, where 1 + q has lost the digits of q."""
+    return tl.where(q < 1e-3, q * (1.0 - q * (0.5 - q * 0.3333333333333333)), tl.log(1.0 + q))
+
+
+@triton.jit
+def _one_minus_exp_minus(q):
+    """1 - e^-q: the series below 0.1, where the difference cancels."""
+    series = q * (
+        1.0
+        - q * (0.5 - q * (0.16666667 - q * (0.041666668 - q * (0.008333334 - q * 0.0013888889))))
+    )
+    return tl.where(q < 0.1, series, 1.0 - tl.exp(-q))
+
+
+@triton.jit
+def _smooth_part(q):
+    """Ein(q) - log(1 + q) = (1 - u)^2 P(u), u = 4/(4 + q): the fit of expint.py."""
+    u = 4.0 / (4.0 + q)
+    p = 11.510937691 * u - 44.005947113
+    p = p * u + 69.988269806
+    p = p * u - 56.165252686
+    p = p * u + 23.128204346
+    p = p * u - 4.473323345
+    p = p * u + 1.560032964
+    p = p * u + 0.974142372
+    p = p * u + 0.905389249
+    p = p * u + 0.577210605
+    return p * (1.0 - u) * (1.0 - u)
+
+
+@triton.jit
+def _sigmoid(x):
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def _value(q, TERM: tl.constexpr):
+    tl.static_assert((TERM >= 0) and (TERM < 4), "expected one of four KL terms")
+    if TERM == 0:
+        return _log1p(q) + _smooth_part(q)
+    elif TERM == 1:
+        return _log1p(q)
+    elif TERM == 2:
+        return 0.5 * _log1p(q) + 0.63576 * _sigmoid(1.48695 * tl.log(q) - 1.87320)
+    else:
+        return 0.5 * _log1p(q)
+
+
+@triton.jit
+def _slope(q, TERM: tl.constexpr):
+    tl.static_assert((TERM >= 0) and (TERM < 4), "expected one of four KL terms")
+    if TERM == 0:
+        return _one_minus_exp_minus(q) / q
+    elif TERM == 1:
+        return 1.0 / (1.0 + q)
+    elif TERM == 2:
+        s = _sigmoid(1.48695 * tl.log(q) - 1.87320)
+        return 0.5 / (1.0 + q) + (0.63576 * 1.48695) * s * (1.0 - s) / q
+    else:
+        return 0.5 / (1.0 + q)
+
+
+@triton.jit
+def _within(x, low, high):
+    """x between two limits; a NaN stays, so that it shows."""
+    x = tl.where(x < low, low, x)
+    return tl.where(x > high, high, x)
+
+
+@triton.jit
+def _kl_kernel(
+    weight, log_sigma2, scale, by_weight, by_log_sigma2, partial, n, first, share,
+    TERM: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Of one block of weights: gradients added in place; partial[first + block] = (KL, squares of both gradients)."""
+    CPLX: tl.constexpr = TERM < 2
+    FAR: tl.constexpr = 1.0 if TERM < 2 else 0.5
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    ok = i < n
+    by = tl.load(scale) * share
+    s = tl.load(log_sigma2 + i, mask=ok, other=0.0)
+    precision = tl.exp(-_within(s, _LOW, 88.0))
+
+    if CPLX:
+        pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+        re, im = tl.split(
+            tl.reshape(tl.load(weight + pairs, mask=pairs < 2 * n, other=0.0), (BLOCK, 2))
+        )
+        q = precision * (re * re + im * im)
+    else:
+        w = tl.load(weight + i, mask=ok, other=0.0)
+        q = precision * w * w
+
+    inside = _within(q, _LEAST, _MOST)
+    slope = by * _slope(inside, TERM)
+    d_s = tl.load(by_log_sigma2 + i, mask=ok, other=0.0) - slope * inside
+    tl.store(by_log_sigma2 + i, d_s, mask=ok)
+    factor = 2.0 * slope * precision
+    if CPLX:
+        old = tl.load(by_weight + pairs, mask=pairs < 2 * n, other=0.0)
+        old_re, old_im = tl.split(tl.reshape(old, (BLOCK, 2)))
+        d_re = old_re + factor * re
+        d_im = old_im + factor * im
+        tl.store(
+            by_weight + pairs, tl.reshape(tl.join(d_re, d_im), (2 * BLOCK,)), mask=pairs < 2 * n
+        )
+        square_w = d_re * d_re + d_im * d_im
+    else:
+        d_w = tl.load(by_weight + i, mask=ok, other=0.0) + factor * w
+        tl.store(by_weight + i, d_w, mask=ok)
+        square_w = d_w * d_w
+
+    beyond = (
+        tl.where(s < _LOW, _LOW - s, 0.0) * FAR * _within(q, 0.0, 1.0)
+    )  # what the limit took off log q
+    value = _value(q, TERM) + beyond
+    at = partial + 3 * (first + tl.program_id(0))
+    tl.store(at, tl.sum(tl.where(ok, value, 0.0).to(tl.float64), 0))
+    tl.store(at + 1, tl.sum(tl.where(ok, square_w, 0.0).to(tl.float64), 0))
+    tl.store(at + 2, tl.sum(tl.where(ok, d_s * d_s, 0.0).to(tl.float64), 0))
+
+
+@triton.jit
+def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOCK: tl.constexpr):
+    """out[layer] = the sum of this layer's rows of partial, FIRSTS[layer] to FIRSTS[layer + 1], in order."""
+    layer = tl.program_id(0)
+    first = 0
+    last = 0
+    for k in tl.static_range(LAYERS):
+        first = tl.where(layer == k, FIRSTS[k], first)
+        last = tl.where(layer == k, FIRSTS[k + 1], last)
+    kl = tl.zeros((BLOCK,), tl.float64)
+    of_w = tl.zeros((BLOCK,), tl.float64)
+    of_s = tl.zeros((BLOCK,), tl.float64)
+    for start in range(first, last, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        kl += tl.load(partial + 3 * i, mask=i < last, other=0.0)
+        of_w += tl.load(partial + 3 * i + 1, mask=i < last, other=0.0)
+        of_s += tl.load(partial + 3 * i + 2, mask=i < last, other=0.0)
+    tl.store(out + 3 * layer, tl.sum(kl, 0))
+    tl.store(out + 3 * layer + 1, tl.sum(of_w, 0))
+    tl.store(out + 3 * layer + 2, tl.sum(of_s, 0))
+
+
+def _blocks(log_sigma2: list[Tensor]) -> list[int]:
+    """Where each layer's blocks begin, and the number of all."""
+    firsts = [0]
+    for s in log_sigma2:
+        firsts.append(firsts[-1] + ceil_div(s.numel(), _BLOCK))
+    return firsts
+
+
+@kernel_op(
+    "kl_backward",
+    launches=lambda weights, *_: len(weights) + 1,
+    mutates=("by_weights", "by_log_sigma2"),
+)
+def kl_backward(
+    weights: list[Tensor],
+    log_sigma2: list[Tensor],
+    terms: list[int],
+    scale: Tensor,
+    by_weights: list[Tensor],
+    by_log_sigma2: list[Tensor],
+    shares: list[float],
+) -> Tensor:
+    """KL of each layer and the squares of its two gradients, float64 (layers, 3).
+
+    Args:
+        weights: stored means, (..., 2) of complex layers; log_sigma2: (...); float32, contiguous.
+        terms: places in TERMS.
+        scale: float32 (), what every KL is multiplied by before its gradient is added; shares: and each by its own.
+        by_weights, by_log_sigma2: the gradients, added to in place.
+    """
+    firsts = _blocks(log_sigma2)
+    partial = torch.empty(firsts[-1], 3, dtype=torch.float64, device=scale.device)
+    layers = zip(
+        weights, log_sigma2, terms, by_weights, by_log_sigma2, shares, firsts[:-1], strict=True
+    )
+    for w, s, term, by_w, by_s, share, first in layers:
+        n = s.numel()
+        _kl_kernel[(ceil_div(n, _BLOCK),)](
+            w, s, scale, by_w, by_s, partial, n, first, share, TERM=term, BLOCK=_BLOCK
+        )
+    out = torch.empty(len(weights), 3, dtype=torch.float64, device=scale.device)
+    _total_kernel[(len(weights),)](
+        partial, out, FIRSTS=tuple(firsts), LAYERS=len(weights), BLOCK=4096, num_warps=8
+    )
+    return out
+
+
+@kl_backward.register_fake
+def _(weights, log_sigma2, terms, scale, by_weights, by_log_sigma2, shares):  # type: ignore[no-untyped-def]
+    return torch.empty(len(weights), 3, dtype=torch.float64, device=scale.device)

@@ -1,0 +1,388 @@
+"""Complex layers on a GPU, from the kernels beside this file: the same values as the plain formulas.
+
+Activations go in and come out as native complex tensors; in between they are pairs (B, L, C, 2), which is how these
+tensors lie in memory, so that nothing is copied at the borders.
+
+What is saved for the backward pass: inputs, and of a variational layer the variance; the noise is drawn again.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .batchnorm import batchnorm_apply, batchnorm_backward, batchnorm_forward
+from .conv import (
+    column_sums,
+    conv_rows,
+    conv_rows_grad,
+    conv_weight_grad,
+    log_weight_grad,
+)
+from .linear import join_parts, linear_rows, linear_rows_grad, split_weight, take_parts
+from .noise import noise_pairs, noise_pairs_grad, square_pairs, square_pairs_grad
+from .weights import form_weight, form_weight_grad
+
+VARIANCE_FLOOR = 1e-8
+
+
+def precision() -> str:
+    """Of the products, as the process has it set: bfloat16 under autocast, tf32 where torch allows it, or float32."""
+    if torch.is_autocast_enabled("cuda"):
+        return "bfloat16"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
+
+
+@contextlib.contextmanager
+def _matrix_units() -> Iterator[None]:
+    """TF32 in torch's own products: here their operands hold no more bits than that, or may be rounded."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _no_autocast() -> Any:
+    return torch.autocast("cuda", enabled=False)
+
+
+def _to_pairs(x: Tensor) -> Tensor:
+    """Complex (B, C, ...) -> real (B, ..., C, 2), contiguous: a view of what layers of this package give."""
+    return torch.view_as_real(x.movedim(1, -1).contiguous().resolve_conj())
+
+
+def _from_pairs(pairs: Tensor) -> Tensor:
+    return torch.view_as_complex(pairs).movedim(-1, 1)
+
+
+def _key(like: Tensor) -> Tensor:
+    """The key of one layer's noise, from torch's generator of the device: a graph's replay draws a new one."""
+    key = next(_drawn.get() or iter(()), None)
+    return torch.randint(2**62, (1,), device=like.device) if key is None else key
+
+
+_drawn: ContextVar[Iterator[Tensor] | None] = ContextVar("keys drawn ahead", default=None)
+
+
+@contextlib.contextmanager
+def keys_ahead(n: int, device: torch.device) -> Iterator[None]:
+    """Draw the keys of the next n noisy layers in one go."""
+    before = _drawn.set(iter(torch.randint(2**62, (n,), device=device).split(1)))
+    try:
+        yield
+    finally:
+        _drawn.reset(before)
+
+
+# ---- convolution -----------------------------------------------------------------------------------------------------
+
+
+def conv1d(
+    x: Tensor,
+    weight_ri: Tensor,
+    bias_ri: Tensor | None,
+    step: int,
+    *,
+    mask: Tensor | None = None,
+    log_sigma2: Tensor | None = None,
+) -> Tensor:
+    """y = W * x + b, and with `log_sigma2` noise of variance sigma^2 * |x|^2.
+
+    Args:
+        x: complex64 (B, in, L).
+        weight_ri: float32 (out, in, k, 2); bias_ri: (out, 2).
+        step: stride; neither padding nor dilation.
+        mask: bool (out, in, k), True = keep.
+        log_sigma2: (out, in, k), of a variational layer in training.
+
+    Returns:
+        complex64 (B, out, L'), channels last in memory.
+    """
+    pairs = _to_pairs(x)
+    return _from_pairs(_Conv.apply(pairs, weight_ri, bias_ri, log_sigma2, mask, step, precision()))
+
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        log_sigma2: Tensor | None,
+        mask: Tensor | None,
+        step: int,
+        products: str,
+    ) -> Tensor:
+        b, length, c, _ = x.shape
+        block, back, sigma2, sigma2_back = form_weight(weight, mask, log_sigma2, step)
+        flat_bias = None if bias is None else bias.flatten()
+        mean = conv_rows(x.view(b, length, 2 * c), block, flat_bias, step, products)
+        y = mean.view(b, mean.shape[1], -1, 2)
+
+        square = variance = key = None
+        if log_sigma2 is not None:
+            square, key = square_pairs(x), _key(x)
+            variance = conv_rows(square, sigma2, None, step, products)
+            y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
+
+        ctx.save_for_backward(x, square, variance, key, back, sigma2_back, mask, log_sigma2)
+        ctx.step, ctx.products = step, products
+        ctx.weight_shape, ctx.has_bias = tuple(weight.shape), bias is not None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, square, variance, key, back, sigma2_back, mask, log_sigma2 = ctx.saved_tensors
+        out, inputs, taps, _ = ctx.weight_shape
+        step, products = ctx.step, ctx.products
+        b, length, c, _ = x.shape
+        grad = grad.contiguous()
+        flat = grad.view(b, grad.shape[1], 2 * out)
+        noisy = variance is not None
+        by_variance = noise_pairs_grad(grad, variance, key, VARIANCE_FLOOR) if noisy else None
+
+        dx = None
+        if ctx.needs_input_grad[0]:
+            by_x = conv_rows_grad(flat, back, length, 2 * c, step, products)
+            dx = by_x.view(b, length, c, 2)
+            if noisy:
+                by_square = conv_rows_grad(by_variance, sigma2_back, length, c, step, products)
+                dx = square_pairs_grad(dx, by_square, x)
+
+        partial = _weight_grad(flat, x.view(b, length, 2 * c), taps, step, products)
+        of_sigma2 = None
+        if by_variance is not None:
+            of_sigma2 = _weight_grad(by_variance, square, taps, step, products)
+        shape = [out, inputs, taps]
+        by_weight, by_s = form_weight_grad(partial, of_sigma2, mask, log_sigma2, shape)
+        by_bias = _bias_grad(grad) if ctx.has_bias else None
+        return dx, by_weight, by_bias, by_s if noisy else None, None, None, None
+
+
+def _weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, products: str) -> Tensor:
+    """`conv_weight_grad`; in TF32 by cuDNN, whose layouts suit its instructions, where channels are not few."""
+    b, length, width = x.shape
+    n = grad.shape[2]
+    if products == "float32" or min(n, width) < 16:
+        return conv_weight_grad(grad, x, taps, step, products)
+    with (
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=True),
+        _no_autocast(),
+    ):
+        by_weight = torch.ops.aten.convolution_backward(
+            grad.view(b, 1, -1, n).permute(0, 3, 1, 2),
+            x.view(b, 1, length, width).permute(0, 3, 1, 2),
+            x.new_empty(n, taps, width).view(n, 1, taps, width).permute(0, 3, 1, 2),
+            None, [1, step], [0, 0], [1, 1], False, [0, 0], 1, (False, True, False),
+        )[1]  # fmt: skip
+    return by_weight.permute(0, 2, 3, 1).reshape(1, n, taps * width)
+
+
+def _bias_grad(grad: Tensor) -> Tensor:
+    """The sum of pairs (B, ..., out, 2) over all but the last two axes."""
+    out = grad.shape[-2]
+    partial = column_sums(grad.view(-1, 2 * out))
+    return (partial[0] if len(partial) == 1 else partial.sum(0)).view(out, 2)
+
+
+# ---- linear ----------------------------------------------------------------------------------------------------------
+
+
+def linear(
+    x: Tensor,
+    weight_ri: Tensor,
+    bias_ri: Tensor | None,
+    *,
+    mask: Tensor | None = None,
+    log_sigma2: Tensor | None = None,
+) -> Tensor:
+    """y = W x + b, and with `log_sigma2` noise of variance sigma^2 |x|^2.
+
+    Args:
+        x: complex64 (B, in).
+        weight_ri: float32 (out, in, 2); bias_ri: (out, 2).
+        mask: bool (out, in), True = keep; log_sigma2: (out, in), of a variational layer in training.
+
+    Returns:
+        complex64 (B, out).
+    """
+    pairs = torch.view_as_real(x.contiguous().resolve_conj())
+    y = _Linear.apply(pairs, weight_ri, bias_ri, log_sigma2, mask, precision())
+    return torch.view_as_complex(y)
+
+
+class _Operands(NamedTuple):
+    """The stored weight as products take it, hi first."""
+
+    high: Tensor
+    low: Tensor | None
+
+
+def _operands(weight: Tensor, mask: Tensor | None, split: bool) -> _Operands:
+    if not split and mask is None:
+        return _Operands(weight.flatten(1), None)
+    forms = split_weight(weight, mask, split)
+    return _Operands(forms[0], forms[1] if split else None)
+
+
+def _stacked(several: Tensor, one: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
+    """(3 or 1, rows, columns): (hi, lo) times high and hi times low; or the product alone."""
+    if low is None:
+        return (one @ high).unsqueeze(0)
+    stack, (rows, columns) = high.new_empty(3, one.shape[0], high.shape[1]), one.shape
+    torch.mm(several.reshape(2 * rows, columns), high, out=stack[:2].view(2 * rows, -1))
+    torch.mm(one, low, out=stack[2])
+    return stack
+
+
+def _half(products: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The operands of a product in bfloat16 where that is asked for."""
+    return tuple(t.bfloat16() for t in tensors) if products == "bfloat16" else tensors
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        log_sigma2: Tensor | None,
+        mask: Tensor | None,
+        products: str,
+    ) -> Tensor:
+        split = products == "float32"
+        rows = linear_rows(x, split)
+        high, low = _operands(weight, mask, split)
+        with _matrix_units(), _no_autocast():
+            if products == "bfloat16":
+                one, transposed = _half(products, rows[0], high.T)
+                parts = (one @ transposed).float().unsqueeze(0)
+            else:
+                parts = _stacked(rows[:2], rows[0], high.T, None if low is None else low.T)
+        y = join_parts(parts, bias)
+
+        square = sigma2 = variance = key = None
+        if log_sigma2 is not None:
+            square, sigma2 = square_pairs(x), log_sigma2.exp()
+            variance = _plain(products, square, sigma2.T)
+            key = _key(x)
+            y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
+
+        ctx.save_for_backward(x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key)
+        ctx.products, ctx.has_bias, ctx.weight_shape = products, bias is not None, weight.shape
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key = ctx.saved_tensors
+        grad, products = grad.contiguous(), ctx.products
+        parts = take_parts(grad, low is not None)
+
+        with _matrix_units(), _no_autocast():
+            if products == "bfloat16":
+                g, w, r = _half(products, parts[0], high, rows[0])
+                by_rows = (g @ w).float().unsqueeze(0) if ctx.needs_input_grad[0] else None
+                by_weight = (g.T @ r).float()
+            else:
+                needed = ctx.needs_input_grad[0]
+                by_rows = _stacked(parts[1:], parts[0], high, low) if needed else None
+                by_weight = parts.flatten(0, 1).T @ rows.flatten(0, 1)
+        by_weight = by_weight.view(ctx.weight_shape)
+        if mask is not None:
+            by_weight.mul_(mask.unsqueeze(-1))
+        dx = None if by_rows is None else linear_rows_grad(by_rows)
+
+        by_s = None
+        if variance is not None:
+            by_variance = noise_pairs_grad(grad, variance, key, VARIANCE_FLOOR)
+            by_s = log_weight_grad(by_variance, square, log_sigma2, products)
+            if dx is not None:
+                dx = square_pairs_grad(dx, _plain(products, by_variance, sigma2), x)
+        by_bias = _bias_grad(grad) if ctx.has_bias else None
+        return dx, by_weight, by_bias, by_s, None, None
+
+
+def _plain(products: str, a: Tensor, b: Tensor) -> Tensor:
+    """a b of the variance, in the precision of the products."""
+    with _no_autocast():
+        a, b = _half(products, a, b)
+        return (a @ b).float()
+
+
+# ---- batch norm ------------------------------------------------------------------------------------------------------
+
+
+def batchnorm(
+    pairs: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: tuple[Tensor, Tensor, Tensor] | None,
+    *,
+    momentum: float | None,
+    eps: float,
+    relu: bool,
+    pool: bool,
+) -> Tensor:
+    """Batch normalisation of pairs (B, L, C, 2) by their own statistics, and its tail: see `batchnorm.py`.
+
+    Args:
+        running: mean (2, C), covariance (2, 2, C) and number of batches, updated in place.
+    """
+    return _BatchNorm.apply(pairs, weight, bias, running, momentum, eps, relu, pool)
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running: tuple[Tensor, Tensor, Tensor] | None,
+        momentum: float | None,
+        eps: float,
+        relu: bool,
+        pool: bool,
+    ) -> Tensor:
+        kept = running or (None, None, None)
+        y, mean, cov, affine = batchnorm_forward(x, weight, bias, *kept, momentum, eps, relu, pool)
+        ctx.save_for_backward(x, mean, cov, affine, weight)
+        ctx.eps, ctx.relu, ctx.pool, ctx.has_bias = eps, relu, pool, bias is not None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, cov, affine, weight = ctx.saved_tensors
+        dx, by_weight, by_bias = batchnorm_backward(
+            grad.contiguous(), x, mean, cov, affine, weight, ctx.eps, ctx.relu, ctx.pool
+        )
+        by_weight = None if weight is None else by_weight
+        return dx, by_weight, by_bias if ctx.has_bias else None, None, None, None, None, None
+
+
+def batchnorm_by(pairs: Tensor, affine: Tensor, *, relu: bool, pool: bool) -> Tensor:
+    """y = M x + s and its tail by a map (6, C): m00, m01, m10, m11, s0, s1; without a gradient."""
+    return batchnorm_apply(pairs, affine, relu, pool)
+
+
+def trial(device: torch.device) -> None:
+    """Run a small network forward and backward, so that a kernel that does not compile is met before training."""
+    with torch.enable_grad():
+        x = torch.ones(2, 9, 1, 2, device=device, requires_grad=True)
+        weight = torch.ones(16, 1, 3, 2, device=device, requires_grad=True)
+        y = _Conv.apply(x, weight, None, None, None, 2, "float32")
+        y = _BatchNorm.apply(y, None, None, None, 0.1, 1e-5, True, True)
+        fc = torch.ones(3, 32, 2, device=device, requires_grad=True)
+        y = _Linear.apply(y.reshape(2, 32, 2), fc, None, None, None, "float32")
+        y.sum().backward()

@@ -1,0 +1,169 @@
+"""Noise of the local reparameterisation, and |x|^2, of complex numbers as pairs (..., 2).
+
+    y = mean + sqrt(max(variance, floor)/2) (e_re, e_im),   e_re, e_im ~ N(0, 1)
+
+`gaussian.with_noise` has the plain formula (Kingma, Salimans and Welling 2015, section 2.3). The noise of element i is
+a function of the key and i alone: Philox4x32-10 of the counter i // 2 (Salmon et al. 2011), made normal by Box and
+Muller. The backward pass draws the same numbers again in place of keeping them. The key is two words from
+torch's generator of the device, so that seeds hold, checkpoints resume, and a replayed CUDA graph draws new noise.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import ceil_div, kernel_op
+
+_BLOCK = 1024  # complex numbers of a program
+
+
+@triton.jit
+def _sine(t):
+    """sin(2 pi t) for |t| <= 1/4: Taylor's polynomial of degree 13, error below 1e-8."""
+    x = 6.283185307179586 * t
+    s = x * x
+    p = 1.6059043836821613e-10 * s - 2.505210838544172e-08
+    p = p * s + 2.7557319223985893e-06
+    p = p * s - 0.0001984126984126984
+    p = p * s + 0.008333333333333333
+    p = p * s - 0.16666666666666666
+    return x + x * s * p
+
+
+@triton.jit
+def _normal_pair(first, second):
+    """Two independent standard normals from two words of 32 random bits, 24 of each (Box and Muller 1958).
+
+    The uniform under the logarithm lies in (0, 1], the angle, in turns, in [-1/2, 1/2).
+    """
+    u = ((first.to(tl.uint32, bitcast=True) >> 8).to(tl.float32) + 1.0) * 5.9604644775390625e-08
+    t = (second.to(tl.uint32, bitcast=True) >> 8).to(tl.float32) * 5.9604644775390625e-08 - 0.5
+    radius = tl.sqrt(-2.0 * tl.log(u))
+    side = tl.abs(t)
+    folded = tl.where(0.5 - side < side, 0.5 - side, side)
+    cosine = _sine(0.25 - side)
+    sine = _sine(tl.where(t < 0, -folded, folded))
+    return radius * cosine, radius * sine
+
+
+@triton.jit
+def _noise(key, block, BLOCK: tl.constexpr):
+    """(e_re, e_im), each (BLOCK,), of the numbers block * BLOCK + (0, 1, ...): two of them from a counter."""
+    counter = block.to(tl.int64) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
+    w0, w1, w2, w3 = tl.randint4x(tl.load(key), counter)
+    even_re, even_im = _normal_pair(w0, w1)
+    odd_re, odd_im = _normal_pair(w2, w3)
+    e_re = tl.reshape(tl.join(even_re, odd_re), (BLOCK,))
+    e_im = tl.reshape(tl.join(even_im, odd_im), (BLOCK,))
+    return e_re, e_im
+
+
+@triton.jit
+def _noise_kernel(mean, variance, key, out, n, floor, BLOCK: tl.constexpr):
+    block = tl.program_id(0)
+    pairs = block.to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    singles = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    e_re, e_im = _noise(key, block, BLOCK)
+
+    v = tl.load(variance + singles, mask=singles < n, other=1.0)
+    deviation = tl.sqrt(0.5 * tl.where(v < floor, floor, v))
+    m = tl.load(mean + pairs, mask=pairs < 2 * n, other=0.0)
+    m_re, m_im = tl.split(tl.reshape(m, (BLOCK, 2)))
+
+    y = tl.join(m_re + deviation * e_re, m_im + deviation * e_im)
+    tl.store(out + pairs, tl.reshape(y, (2 * BLOCK,)), mask=pairs < 2 * n)
+
+
+@triton.jit
+def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.constexpr):
+    """dL/dvariance = (g_re e_re + g_im e_im)/(4 deviation), 0 under the floor."""
+    block = tl.program_id(0)
+    pairs = block.to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    singles = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    e_re, e_im = _noise(key, block, BLOCK)
+
+    v = tl.load(variance + singles, mask=singles < n, other=1.0)
+    g = tl.load(grad + pairs, mask=pairs < 2 * n, other=0.0)
+    g_re, g_im = tl.split(tl.reshape(g, (BLOCK, 2)))
+    slope = 0.25 / tl.sqrt(0.5 * tl.where(v < floor, floor, v))
+    by = tl.where(v < floor, 0.0, slope * (g_re * e_re + g_im * e_im))
+    tl.store(by_variance + singles, by, mask=singles < n)
+
+
+@triton.jit
+def _square_kernel(x, square, n, BLOCK: tl.constexpr):
+    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    re, im = tl.split(tl.reshape(tl.load(x + pairs, mask=pairs < 2 * n, other=0.0), (BLOCK, 2)))
+    tl.store(square + singles, re * re + im * im, mask=singles < n)
+
+
+@triton.jit
+def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
+    """dx = h + 2 g x: h the gradient by x itself (pairs), g that by |x|^2."""
+    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    re, im = tl.split(tl.reshape(tl.load(x + pairs, mask=pairs < 2 * n, other=0.0), (BLOCK, 2)))
+    h_re, h_im = tl.split(tl.reshape(tl.load(h + pairs, mask=pairs < 2 * n, other=0.0), (BLOCK, 2)))
+    twice = 2.0 * tl.load(g + singles, mask=singles < n, other=0.0)
+    d = tl.join(h_re + twice * re, h_im + twice * im)
+    tl.store(dx + pairs, tl.reshape(d, (2 * BLOCK,)), mask=pairs < 2 * n)
+
+
+# ---- operators -------------------------------------------------------------------------------------------------------
+
+
+@kernel_op("noise_pairs", launches=1)
+def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
+    """mean (..., 2) plus noise of this variance (...), float32 and contiguous; key: int64 (1,)."""
+    out, n = torch.empty_like(mean), variance.numel()
+    _noise_kernel[(ceil_div(n, _BLOCK),)](mean, variance, key, out, n, floor, BLOCK=_BLOCK)
+    return out
+
+
+@noise_pairs.register_fake
+def _(mean: Tensor, *args: Any) -> Tensor:
+    return torch.empty_like(mean)
+
+
+@kernel_op("noise_pairs_grad", launches=1)
+def noise_pairs_grad(grad: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
+    """dL/dvariance from dL/dy (..., 2)."""
+    by, n = torch.empty_like(variance), variance.numel()
+    _noise_grad_kernel[(ceil_div(n, _BLOCK),)](grad, variance, key, by, n, floor, BLOCK=_BLOCK)
+    return by
+
+
+@noise_pairs_grad.register_fake
+def _(grad: Tensor, variance: Tensor, *args: Any) -> Tensor:
+    return torch.empty_like(variance)
+
+
+@kernel_op("square_pairs", launches=1)
+def square_pairs(x: Tensor) -> Tensor:
+    """|x|^2 (...) of pairs (..., 2), float32 and contiguous."""
+    square = x.new_empty(x.shape[:-1])
+    n = square.numel()
+    _square_kernel[(ceil_div(n, _BLOCK),)](x, square, n, BLOCK=_BLOCK)
+    return square
+
+
+@square_pairs.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[:-1])
+
+
+@kernel_op("square_pairs_grad", launches=1)
+def square_pairs_grad(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
+    """h + 2 g x: the gradient by x where both x and |x|^2 go on."""
+    dx, n = torch.empty_like(x), g.numel()
+    _square_grad_kernel[(ceil_div(n, _BLOCK),)](h, g, x, dx, n, BLOCK=_BLOCK)
+    return dx
+
+
+@square_pairs_grad.register_fake
+def _(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
+    return torch.empty_like(x)

@@ -1,0 +1,184 @@
+"""The kernels of complex convolutions in the form that real products take, and their gradients on the way back.
+
+A complex w (out, in, k) becomes the real block [[Re w, -Im w], [Im w, Re w]], its parts interleaved, channels last:
+`conv.block_weight`, with the mask where there is one. A variational layer's sigma^2 = e^log_sigma2 takes the same form
+without the block. Both are also made transposed, for the gradient by the input: entry (p, i), (v, o) of that is
+w[o, (T - 1 - v) step + p, i], T = ceil(k / step), or 0 where there is no such tap.
+"""
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .conv import transposed_shape
+from .launch import ceil_div, kernel_op, power_of_two
+
+_BLOCK = 256  # weights of a program
+_GRAD_TILE, _SHARES = 2048, 64  # numbers that a program loads at a time, from so many parts at most
+
+
+@triton.jit
+def _form_kernel(
+    weight, mask, log_sigma2, block, transposed, sigma2, sigma2_transposed,
+    n, outputs, inputs, taps, step, padded,
+    MASKED: tl.constexpr, NOISY: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Over (out, in, padded taps): both forms of the block and, if NOISY, of sigma^2."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tap = i % padded
+    column = (i // padded) % inputs
+    out = i // (padded * inputs)
+    ok = i < n
+    real = ok & (tap < taps)
+    at_w = (out * inputs + column) * taps + tap
+    re = tl.load(weight + 2 * at_w, mask=real, other=0.0)
+    im = tl.load(weight + 2 * at_w + 1, mask=real, other=0.0)
+    if MASKED:
+        kept = tl.load(mask + at_w, mask=real, other=0) != 0
+        re = tl.where(kept, re, 0.0)
+        im = tl.where(kept, im, 0.0)
+
+    # (2 out, taps, 2 in)
+    width = 2 * inputs * taps
+    at = block + 2 * out * width + tap * 2 * inputs + 2 * column
+    tl.store(at, re, mask=real)
+    tl.store(at + 1, -im, mask=real)
+    tl.store(at + width, im, mask=real)
+    tl.store(at + width + 1, re, mask=real)
+
+    # (step 2 in, T, 2 out)
+    turns = padded // step
+    v = turns - 1 - tap // step
+    deep = 2 * outputs * turns
+    at = transposed + ((tap % step) * 2 * inputs + 2 * column) * deep + v * 2 * outputs + 2 * out
+    tl.store(at, re, mask=ok)
+    tl.store(at + 1, im, mask=ok)
+    tl.store(at + deep, -im, mask=ok)
+    tl.store(at + deep + 1, re, mask=ok)
+
+    if NOISY:
+        s = tl.where(real, tl.exp(tl.load(log_sigma2 + at_w, mask=real, other=0.0)), 0.0)
+        tl.store(sigma2 + (out * taps + tap) * inputs + column, s, mask=real)
+        at = ((tap % step) * inputs + column) * (outputs * turns) + v * outputs + out
+        tl.store(sigma2_transposed + at, s, mask=ok)
+
+
+@triton.jit
+def _form_grad_kernel(
+    partial, partial_sigma2, mask, log_sigma2, by_weight, by_log_sigma2,
+    shares, shares_sigma2, n, inputs, taps,
+    MASKED: tl.constexpr, NOISY: tl.constexpr, SHARES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """dL/dRe w = B00 + B11, dL/dIm w = B10 - B01, dL/dlog_sigma2 = sigma2 dL/dsigma2, B and dsigma2 sums of shares."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # over (out, in, taps)
+    ok = i < n
+    tap = i % taps
+    column = (i // taps) % inputs
+    out = i // (taps * inputs)
+    width = 2 * inputs * taps
+    at = 2 * out * width + tap * 2 * inputs + 2 * column
+    sum_re = tl.zeros((SHARES, BLOCK), tl.float32)
+    sum_im = tl.zeros((SHARES, BLOCK), tl.float32)
+    for first in range(0, shares, SHARES):
+        share = (first + tl.arange(0, SHARES)).to(tl.int64)
+        inside = (share < shares)[:, None] & ok[None, :]
+        place = partial + share[:, None] * 4 * n + at[None, :]
+        sum_re += tl.load(place, mask=inside, other=0.0)
+        sum_re += tl.load(place + width + 1, mask=inside, other=0.0)
+        sum_im += tl.load(place + width, mask=inside, other=0.0)
+        sum_im -= tl.load(place + 1, mask=inside, other=0.0)
+    re = tl.sum(sum_re, 0)
+    im = tl.sum(sum_im, 0)
+    if MASKED:
+        kept = tl.load(mask + i, mask=ok, other=0) != 0
+        re = tl.where(kept, re, 0.0)
+        im = tl.where(kept, im, 0.0)
+    tl.store(by_weight + 2 * i, re, mask=ok)
+    tl.store(by_weight + 2 * i + 1, im, mask=ok)
+
+    if NOISY:
+        at = (out * taps + tap) * inputs + column
+        total = tl.zeros((SHARES, BLOCK), tl.float32)
+        for first in range(0, shares_sigma2, SHARES):
+            share = (first + tl.arange(0, SHARES)).to(tl.int64)
+            inside = (share < shares_sigma2)[:, None] & ok[None, :]
+            place = partial_sigma2 + share[:, None] * n + at[None, :]
+            total += tl.load(place, mask=inside, other=0.0)
+        by_s = tl.sum(total, 0)
+        s = tl.exp(tl.load(log_sigma2 + i, mask=ok, other=0.0))
+        tl.store(by_log_sigma2 + i, s * by_s, mask=ok)
+
+
+def _shapes(weight: Tensor, noisy: bool, step: int) -> list[tuple[int, ...]]:
+    out, inputs, taps, _ = weight.shape
+    shapes: list[tuple[int, ...]] = [(2 * out, taps, 2 * inputs)]
+    shapes.append(transposed_shape(2 * out, taps, 2 * inputs, step))
+    shapes += (
+        [(out, taps, inputs), transposed_shape(out, taps, inputs, step)] if noisy else [(0,), (0,)]
+    )
+    return shapes
+
+
+@kernel_op("form_weight", launches=1)
+def form_weight(
+    weight: Tensor, mask: Tensor | None, log_sigma2: Tensor | None, step: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Block (2 out, k, 2 in), the same transposed; sigma^2 (out, k, in), the same transposed, (0,) without one.
+
+    Args:
+        weight: stored kernel (out, in, k, 2), float32, contiguous; mask: bool (out, in, k).
+        log_sigma2: (out, in, k); step: the convolution's stride.
+    """
+    noisy = log_sigma2 is not None
+    forms = [weight.new_empty(shape) for shape in _shapes(weight, noisy, step)]
+    out, inputs, taps, _ = weight.shape
+    padded = ceil_div(taps, step) * step
+    n = out * inputs * padded
+    _form_kernel[(ceil_div(n, _BLOCK),)](
+        weight, mask, log_sigma2, *forms, n, out, inputs, taps, step, padded,
+        MASKED=mask is not None, NOISY=noisy, BLOCK=_BLOCK,
+    )  # fmt: skip
+    return forms[0], forms[1], forms[2], forms[3]
+
+
+@form_weight.register_fake
+def _(weight: Tensor, mask: Any, log_sigma2: Tensor | None, step: int) -> tuple[Tensor, ...]:
+    return tuple(weight.new_empty(shape) for shape in _shapes(weight, log_sigma2 is not None, step))
+
+
+@kernel_op("form_weight_grad", launches=1)
+def form_weight_grad(
+    partial: Tensor,
+    partial_sigma2: Tensor | None,
+    mask: Tensor | None,
+    log_sigma2: Tensor | None,
+    shape: list[int],
+) -> tuple[Tensor, Tensor]:
+    """Gradients by the stored kernel (out, in, k, 2) and by log_sigma2 ((0,) without one).
+
+    Args:
+        partial: (shares, 2 out, k 2 in), `conv.conv_weight_grad` of the block; partial_sigma2: that of sigma^2.
+        shape: out, in, k.
+    """
+    out, inputs, taps = shape
+    n = out * inputs * taps
+    by_weight = partial.new_empty(out, inputs, taps, 2)
+    by_log_sigma2 = partial.new_empty(0 if log_sigma2 is None else tuple(shape))
+    shares = min(power_of_two(len(partial)), _SHARES)
+    block = _GRAD_TILE // shares
+    _form_grad_kernel[(ceil_div(n, block),)](
+        partial, partial_sigma2, mask, log_sigma2, by_weight, by_log_sigma2,
+        len(partial), 0 if partial_sigma2 is None else len(partial_sigma2), n, inputs, taps,
+        MASKED=mask is not None, NOISY=log_sigma2 is not None, SHARES=shares, BLOCK=block,
+    )  # fmt: skip
+    return by_weight, by_log_sigma2
+
+
+@form_weight_grad.register_fake
+def _(
+    partial: Tensor, partial_sigma2: Any, mask: Any, log_sigma2: Any, shape: list[int]
+) -> tuple[Tensor, Tensor]:
+    sizes = 0 if log_sigma2 is None else tuple(shape)
+    return partial.new_empty(*shape, 2), partial.new_empty(sizes)

@@ -1,0 +1,149 @@
+"""Kernels launched and bytes moved by a training step, counted on a device that is not there.
+
+    python -m extra.benchmarks.launches [--json] [--list KIND]
+
+The device is torch's spare one (PrivateUse1) under FakeTensorMode: shapes and devices are followed, nothing is
+computed. Every dispatched operation that is no view and no bare allocation counts as one launch, an operation of
+cplxnet as many as it starts; its bytes are those of its inputs and outputs, each once, and of a gather what it takes.
+A step is the draw of a batch (321 windows of 4096), features, forward, loss, backward and KL, without clipping and
+optimiser. A value read back by the host would raise.
+"""
+
+import argparse
+import collections
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+from cplxnet import nn as cplx
+from cplxnet.musicnet.features import features
+from cplxnet.musicnet.networks import MODELS
+from cplxnet.nn.fast import gpu
+
+DEVICE = "ghost"
+KINDS = {"dense": "", "masked": "Masked", "VD": "VD", "ARD": "ARD"}
+BATCH, WINDOW = 321, 4096
+ALLOCATIONS = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
+GATHERS = ("index_select", "index", "gather")
+
+
+class Counter(TorchDispatchMode):
+    """Notes name, launches and bytes of each operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[str, int, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func._schema.name.split("::")[1]
+        before = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        after = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        # A view shares its input's memory, and so does a change in place, which counts.
+        shared = {t.untyped_storage()._cdata for t in before}
+        new = [t for t in after if t.untyped_storage()._cdata not in shared]
+        changes = func._schema.is_mutable
+        if not (new or changes) or name in ALLOCATIONS or func.namespace == "prim":
+            return out
+
+        read = [] if name in GATHERS else before
+        unique = {t.untyped_storage()._cdata: t for t in (*read, *new)}
+        n_bytes = sum(t.nbytes for t in unique.values())
+        n_bytes += sum(t.nbytes for t in new) if name in GATHERS else 0
+        n_bytes += sum(t.nbytes for t in _written(func, args, kwargs)) if changes else 0
+        self.operations.append((name, gpu_launches(func, args), n_bytes))
+        return out
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
+    """The arguments that an operation writes into."""
+    given = dict(zip([a.name for a in func._schema.arguments], args, strict=False)) | (kwargs or {})
+    for argument in func._schema.arguments:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from (t for t in tree_leaves(given.get(argument.name)) if isinstance(t, Tensor))
+
+
+def gpu_launches(func: Any, args: Any) -> int:
+    if func.namespace != "cplxnet":
+        return 1
+    from cplxnet.nn.fast.gpu.launch import LAUNCHES
+
+    launches = LAUNCHES[func._schema.name]
+    return launches if isinstance(launches, int) else launches(*args)
+
+
+def placed(name: str) -> nn.Module:
+    """The network with empty parameters on the device."""
+    with _disable_current_modes(), torch.device("meta"):
+        network = MODELS[name]()
+    for layer in network.modules():
+        for kept in (layer._parameters, layer._buffers):
+            for key, value in kept.items():
+                if value is not None:
+                    empty = torch.empty(value.shape, dtype=value.dtype, device=DEVICE)
+                    kept[key] = nn.Parameter(empty) if kept is layer._parameters else empty
+    return network
+
+
+def count(kind: str, batch: int = BATCH) -> list[tuple[str, int, int]]:
+    """The operations of one step."""
+    gpu.DEVICES.add(DEVICE)
+    with FakeTensorMode():
+        network = placed(f"complex.DeepConvNet{KINDS[kind]}")
+        signal = torch.empty(batch, WINDOW, device=DEVICE)
+        notes = torch.empty(batch, 84, device=DEVICE)
+        scale = torch.empty((), device=DEVICE)
+        with Counter() as counter:
+            x = features(signal, "fft", cplx=True, shift=True)
+            loss = F.binary_cross_entropy_with_logits(network(x), notes)
+            loss.backward()
+            if kind in ("VD", "ARD"):
+                cplx.kl_backward(network, scale)
+    return counter.operations
+
+
+def table() -> dict[str, dict[str, int]]:
+    """{kind: launches and bytes of a step}."""
+    totals = {}
+    for kind in KINDS:
+        operations = count(kind)
+        totals[kind] = {
+            "launches": sum(n for _, n, _ in operations),
+            "bytes": sum(size for _, _, size in operations),
+        }
+    return totals
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    parser.add_argument("--list", choices=KINDS, help="print the operations of one kind's step")
+    arguments = parser.parse_args()
+    _setup_privateuseone_for_python_backend(DEVICE)
+    if arguments.list:
+        launches, sizes = collections.Counter[str](), collections.Counter[str]()
+        for name, n, size in count(arguments.list):
+            launches[name] += n
+            sizes[name] += size
+        for name, n in launches.most_common():
+            print(f"{n:5} launches {sizes[name] / 1e6:10.1f} MB  {name}")
+        return
+    totals = table()
+    if arguments.json:
+        print(json.dumps(totals))
+        return
+    print("| step | kernels launched | gigabytes read and written |\n|---|---|---|")
+    for kind, total in totals.items():
+        print(f"| {kind} | {total['launches']} | {total['bytes'] / 1e9:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

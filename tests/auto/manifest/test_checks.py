@@ -1,0 +1,165 @@
+"""Faults between the parts of a manifest, with the real task's components."""
+
+import re
+
+import pytest
+from manifest_cases import drop, put, valid
+
+from cplxnet.auto.manifest.read import ManifestError, parse
+
+FACTOR = 3.4e38  # the largest float32 is 3.4028e38
+
+
+def faults_of(raw):
+    with pytest.raises(ManifestError) as caught:
+        parse(raw)
+    return {fault.path: str(fault) for fault in caught.value.faults}
+
+
+def adam(**options):
+    return {"name": "adam", "lr": 1e-3, **options}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "text"),
+    [
+        ("optimizer", adam(weight_decy=0.1), "optimizer.weight_decy", 'mean "weight_decay"'),
+        ("optimizer", adam(params=[1]), "optimizer.params", "unknown key.*one of .*betas"),
+        ("optimizer", adam(fused=False), "optimizer.fused", "unknown key, got false"),
+        ("optimizer", adam(momentum=0.9), "optimizer.momentum", "unknown key, got 0.9"),
+        ("optimizer", adam(betas=[0.9]), "optimizer.betas.1", "missing"),
+        ("optimizer", adam(betas=[0.9, "x"]), "optimizer.betas.1", 'got "x"; expected a number'),
+        ("optimizer", adam(betas=0.9), "optimizer.betas", "got 0.9; expected a list"),
+        (
+            "optimizer",
+            adam(betas=[1.5, 0.9], weight_decay=0.1),
+            "optimizer.betas",
+            r"got \[1.5, 0.9\]; expected what adam can be built with \(Invalid beta .* 1.5\)",
+        ),
+        ("optimizer", adam(eps=None), "optimizer.eps", "got null; expected a number"),
+        ("optimizer", adam(eps=-1.0), "optimizer.eps", "got -1.0; .*Invalid epsilon"),
+        ("optimizer", adam(amsgrad=1), "optimizer.amsgrad", "got 1; expected true or false"),
+        (
+            "lr_scheduler",
+            {"name": "step", "at": "x"},
+            "lr_scheduler.at",
+            'got "x"; expected a number',
+        ),
+        (
+            "lr_scheduler",
+            {"name": "step", "factor": -0.5},
+            "lr_scheduler.factor",
+            "got -0.5; .*multiplied by -0.5 in epoch",
+        ),
+        (
+            "lr_scheduler",
+            {"name": "cosine", "final": 1e308},
+            "lr_scheduler.final",
+            "multiplied by inf|multiplied by -inf|multiplied by nan",
+        ),
+        (
+            "lr_scheduler",
+            {"name": "cosine", "fin": 0.1},
+            "lr_scheduler.fin",
+            'unknown key, got 0.1.*did you mean "final"',
+        ),
+        ("model", {"kernel_size": "3"}, "model.kernel_size", 'got "3"; expected an integer'),
+        ("model", {"kernel_size": 3.0}, "model.kernel_size", "got 3.0; expected an integer"),
+        ("model", {"kernel_size": 10**30}, "model.kernel_size", "a whole number of at most"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["dense", "fine-tune"])
+def test_a_component_that_cannot_be_built(stage, path, value, where, text):
+    if stage == "fine-tune" and path == "model":
+        value = {"name": "complex.DeepConvNetMasked", **value}
+    faults = faults_of(put(valid(), f"stages.{stage}.{path}", value))
+    assert list(faults) == [f"stages.{stage}.{where}"]  # in one stage, although others inherit it
+    assert re.search(text, faults[f"stages.{stage}.{where}"]), faults
+
+
+def test_options_that_are_taken():
+    raw = put(valid(), "stages.dense.optimizer", adam(betas=[0.8, 0.9], weight_decay=0, eps=1e-6))
+    raw = put(raw, "stages.fine-tune.lr_scheduler", {"name": "step", "at": 1, "factor": 0})
+    manifest = parse(put(raw, "model.kernel_size", 3))
+    assert manifest.stage("fine-tune").optimizer.kwargs["betas"] == (0.8, 0.9)
+    assert manifest.stage("sparsify").model.kwargs == {"kernel_size": 3}
+
+
+def test_a_fault_of_the_manifests_model_is_named_once():
+    assert list(faults_of(put(valid(), "model.kernel_size", "3"))) == ["model.kernel_size"]
+
+
+def test_nothing_further_is_said_of_a_name_that_is_unknown():
+    raw = put(valid(), "stages.dense.optimizer", {"name": "adm", "weight_decy": 1})
+    raw = put(raw, "stages.sparsify.model.name", "complex.X")
+    raw = put(raw, "datasets.train.window", "long")
+    assert sorted(faults_of(raw)) == [
+        "datasets.train.window",
+        "stages.dense.optimizer.name",
+        "stages.sparsify.model.name",
+    ]
+
+
+def test_an_unknown_stage_is_one_fault():
+    raw = valid()
+    raw["stages"] = {"dense": raw["stages"]["dense"]}
+    raw["stage_order"] = ["dens"]
+    assert list(faults_of(raw)) == ["stage_order.0", "stages.dense"]
+    raw = put(valid(), "stages.dense.objective", {"los": 1.0})
+    assert list(faults_of(raw)) == ["stages.dense.objective.los"]
+
+
+def test_types_and_references_are_named_together():
+    raw = put(valid(), "stages.sparsify.n_epochs", -1)
+    raw = put(drop(raw, "stages.sparsify.model"), "stages.dense.early.patience", "x")
+    assert sorted(faults_of(raw)) == [
+        "stages.dense.early.patience",
+        "stages.fine-tune.model.name",
+        "stages.sparsify.n_epochs",
+        "stages.sparsify.objective.kl_div",
+    ]
+
+
+# --- numbers that training cannot hold
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        ("objective_terms.kl_div.coef", 1e39, "expected at most 3.40"),
+        ("stages.sparsify.objective.kl_div", 1e39, "expected at most 3.40"),
+        ("feeds.train.n_batches", 2**63, "expected at most 9007199254740992"),
+        ("stages.dense.n_epochs", 10**30, "expected at most 9007199254740992"),
+        ("seed", 2**63, "expected less than 9223372036854775808"),
+        ("stages.dense.optimizer.lr", 10**400, "expected a number"),
+    ],
+)
+def test_a_number_beyond_its_type(path, value, text):
+    faults = faults_of(put(valid(), path, value))
+    assert list(faults) == [path]
+    assert text in faults[path]
+
+
+def test_coefficient_times_weight_stays_within_float32():
+    raw = put(valid(), "objective_terms.kl_div.coef", 2.0)
+    faults = faults_of(put(raw, "stages.sparsify.objective.kl_div", FACTOR))
+    assert list(faults) == ["stages.sparsify.objective.kl_div"]
+    assert re.search(r"coef, 2.0, got 3.4e\+38; expected at most 1.7e\+38", *faults.values())
+    parse(put(raw, "stages.sparsify.objective.kl_div", FACTOR / 2))
+
+
+# --- names of stages are part of file names
+
+
+def test_a_stages_name_has_at_most_100_characters():
+    for length, is_fault in ((100, False), (101, True)):
+        name = "s" * length
+        raw = valid()
+        raw["stages"] = {name: raw["stages"]["dense"]}
+        raw["stage_order"] = [name]
+        if is_fault:
+            faults = faults_of(raw)
+            assert "unusable key" in faults[f"stages.{name}"]
+            assert "at most 100 letters, digits and _ or -" in faults[f"stages.{name}"]
+        else:
+            parse(raw)

@@ -1,0 +1,49 @@
+"""What a manifest names, as objects: feeds of the network's input, and what they draw."""
+
+import pytest
+import torch
+from small import quick, small
+
+from cplxnet.auto.runner.components import Components
+from cplxnet.musicnet import MusicNet, features
+
+
+@pytest.fixture
+def components(tiny_corpus):
+    return Components(small(), device="cpu", data=tiny_corpus)
+
+
+def test_a_feed_yields_what_the_network_takes_and_the_notes(components, tiny_corpus):
+    data = MusicNet(tiny_corpus / "musicnet_11khz_valid.h5", window=256, stride=4096)
+    signal, notes = data.windows(torch.arange(len(data)))
+    feed = components.feed("valid")
+    batches = list(feed)
+    assert len(feed) == len(batches)
+    expected = features(signal, "fft", cplx=True, shift=True)
+    assert torch.equal(torch.cat([x for x, _ in batches]), expected)
+    assert torch.equal(torch.cat([y for _, y in batches]), notes)
+
+
+def test_single_batches_are_those_of_an_epoch_from_the_same_random_numbers(components):
+    def feed():
+        return components.feed("train", torch.Generator().manual_seed(5))
+
+    whole = list(feed())
+    one_by_one = feed()
+    assert len(whole) == 3
+    for x, notes in whole:
+        drawn, drawn_notes = one_by_one.draw()
+        assert torch.equal(drawn, x) and torch.equal(drawn_notes, notes)
+
+
+def test_int16_trains_to_nearly_the_same_scores(tiny_corpus, tmp_path):
+    """The manifest's key `samples`: how recordings are held in memory."""
+    scores = {
+        samples: quick(small({"samples": samples}), tmp_path / samples, tiny_corpus)
+        for samples in ("float32", "int16")
+    }
+    end = [
+        s["stages"]["dense"]["scores"]["test"]["end"]["average_precision"] for s in scores.values()
+    ]
+    keys = {s["stages"]["dense"]["key"] for s in scores.values()}
+    assert len(keys) == 2 and end[0] == pytest.approx(end[1], abs=0.02)

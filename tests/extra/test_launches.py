@@ -1,0 +1,42 @@
+"""A training step on a GPU: kernels launched and bytes moved stay below what they have come down to."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from torch.utils import backend_registration
+
+LIMITS = {  # launches, gigabytes
+    "dense": (100, 4.0),
+    "masked": (110, 4.5),
+    "VD": (170, 6.0),
+    "ARD": (170, 6.0),
+}
+
+
+@pytest.fixture(scope="module")
+def totals() -> dict[str, dict[str, int]]:
+    """What the command prints; in a process of its own, since the device's name is a setting of the whole process."""
+    pytest.importorskip("triton", reason="no Triton")
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch has no spare device for Python")
+    command = [sys.executable, "-m", "extra.benchmarks.launches", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("kind", LIMITS)
+def test_a_step_stays_below_its_limits(totals: dict[str, dict[str, int]], kind: str) -> None:
+    launches, gigabytes = LIMITS[kind]
+    assert totals[kind]["launches"] <= launches
+    assert totals[kind]["bytes"] <= gigabytes * 1e9
+
+
+def test_the_count_is_that_of_a_whole_step(totals: dict[str, dict[str, int]]) -> None:
+    # What cannot be left out: weights and their gradients written and read, activations written and read back.
+    weights, activations = 15.74e6 * 4, 227e6
+    assert totals["dense"]["bytes"] > 4 * weights + 8 * activations
+    assert totals["VD"]["bytes"] > totals["dense"]["bytes"] + 8 * weights
+    assert totals["dense"]["launches"] > 60 and totals["VD"]["launches"] > 120
