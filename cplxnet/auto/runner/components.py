@@ -13,6 +13,10 @@ from cplxnet.auto.train import precision
 
 from . import stages
 
+SCORED_AT_ONCE = (
+    4096  # windows on a GPU, which small batches leave idle; scores do not depend on it
+)
+
 
 class Feed:
     """The batches `(x, notes)` of a feed: the network's input and the targets, on the device.
@@ -86,6 +90,8 @@ class Components:
         spec = self.manifest.feeds[name]
         draws = spec.batch_size is None
         options: dict[str, Any] = {"batch_size": spec.batch_size}
+        if spec.batch_size is not None and self.device.startswith("cuda"):
+            options = {"batch_size": max(spec.batch_size, SCORED_AT_ONCE)}
         if draws:
             options = {"n_batches": spec.n_batches, "generator": generator}
 
