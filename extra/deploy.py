@@ -19,7 +19,6 @@ from cplxnet.auto.runner.folder import RunFolder
 
 Network = Callable[[Tensor], Tensor]
 
-# Okabe and Ito (2008): told apart without colour vision.
 _BARS = tuple(style.COLOURS[k] for k in (0, 2, 1, 3))
 FORMS = {  # form: (its file, what `export` calls it)
     "compact": ("compact.safetensors", "compact"),
