@@ -71,8 +71,9 @@ def _check_intervals(start: np.ndarray, end: np.ndarray, note_class: np.ndarray)
     if len(bad):
         row = bad[0]
         raise ValueError(
-            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class "
-            f"{note_class[row]} on [{start[row]}, {end[row]}) in row {row}; try note_class = MIDI note - {LOWEST_NOTE}"
+            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class {note_class[row]} "
+            f"on [{start[row]}, {end[row]}) in row {row}; "
+            f"try note_class = MIDI note - {LOWEST_NOTE}"
         )
 
 
