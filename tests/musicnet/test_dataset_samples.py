@@ -30,10 +30,10 @@ def test_int16_uses_its_whole_range_for_quiet_and_for_loud_recordings():
     rng = np.random.default_rng(0)
     for level in (1e-4, 1.0, 30.0):
         data = (level * rng.uniform(-1, 1, 1000)).astype(np.float32)
-        stored, scale = dataset.form("int16").store(data)
+        stored, scale = dataset.store(data, "int16")
         assert np.abs(stored).max() == 32767
         np.testing.assert_allclose(stored * scale, data, atol=level / 65000, rtol=0)
-    stored, scale = dataset.form("int16").store(np.zeros(5, np.float32))
+    stored, scale = dataset.store(np.zeros(5, np.float32), "int16")
     assert not stored.any() and np.isfinite(scale)
 
 
@@ -44,7 +44,7 @@ def test_unknown_forms_and_samples_beyond_float16_are_refused(tiny_corpus):
         pytest.raises(ValueError, match=r"up to 65504 for float16, got 100000\.0"),
         np.errstate(over="ignore"),
     ):
-        dataset.form("float16").store(np.array([1e5], np.float32))
+        dataset.store(np.array([1e5], np.float32), "float16")
 
 
 def test_fingerprints_tell_the_forms_apart(tiny_corpus):
