@@ -1,11 +1,10 @@
 """MusicNet: the recordings of one HDF5 file, held in memory, and windows with their notes."""
 
-import dataclasses
 import functools
 import hashlib
 import operator
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,14 +57,15 @@ class MusicNet:
         device: torch.device | str = "cpu",
         samples: str = "float32",
     ) -> None:
+        if samples not in FORMS:
+            raise ValueError(f"expected samples of {', '.join(FORMS)}, got {samples!r}")
         self.path = os.fspath(path)
         self.window = _at_least_one("window", window)
         self.stride = _at_least_one("stride", stride)
         self.device = torch.device(device)
-        self.form = form(samples)
         self.rate_hz = recordings.rate_hz(path)
 
-        flat, lengths, scales, changes = self._read()
+        flat, lengths, scales, changes = self._read(samples)
         self.samples = torch.tensor(lengths)
         self.notes = NoteLookup(changes, self.device)
         self._flat = torch.from_numpy(flat).to(self.device)
@@ -84,10 +84,10 @@ class MusicNet:
         return self._flat.as_strided((len(self._flat) - self.window + 1, self.window), (1, 1))
 
     def _read(
-        self,
+        self, samples: str
     ) -> tuple[np.ndarray, list[int], list[float], list[tuple[np.ndarray, np.ndarray]]]:
         """The samples end to end; length, scale and flat change instants of each recording."""
-        flat = np.empty(recordings.n_samples(self.path), self.form.dtype)
+        flat = np.empty(recordings.n_samples(self.path), FORMS[samples])
         offset = 0
         keys, lengths, scales, changes = [], [], [], []
 
@@ -99,7 +99,7 @@ class MusicNet:
                     f"{self.window} samples, got {length}; try a smaller window or leave the "
                     "recording out"
                 )
-            flat[offset : offset + length], scale = self.form.store(recording.data)
+            flat[offset : offset + length], scale = store(recording.data, samples)
             # labels that run past the recording's end must not sound at the beginning of the next
             instants, words = changes_within(recording.labels, length)
 
@@ -149,7 +149,7 @@ class MusicNet:
         """A hash of every sample and label and of the cut into windows."""
         identity = repr((self.keys, self.rate_hz, self.window, self.stride)).encode()
         digest = hashlib.blake2b(identity, digest_size=16)
-        scales = (self._scale,) if self.form.scaled else ()
+        scales = (self._scale,) if self._flat.dtype == torch.int16 else ()
         for values in (self.samples, self._flat, *scales, self.notes.instants, self.notes.words):
             digest.update(values.cpu().numpy().data)
         return digest.hexdigest()
@@ -228,7 +228,7 @@ class MusicNet:
     def _signal(self, position: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         # index_select of the overlapping view takes 0.05 ms for 32 windows of 4096 on one core,
         # indexing by [] 0.12
-        return self.form.restore(self._rows.index_select(0, position), scale)
+        return restore(self._rows.index_select(0, position), scale)
 
     def _recording_of(self, index: torch.Tensor) -> torch.Tensor:
         return torch.searchsorted(self._first, index, right=True) - 1
@@ -265,79 +265,47 @@ def _at_least_one(name: str, value: int) -> int:
     return int(value)
 
 
-# ---- forms of samples ---------------------------------------------------------------------------
+# ---- how samples are held in memory -------------------------------------------------------------
 #
 # MusicNet's 1.35 billion samples at 11 kHz take 5.4 GB as float32 and 2.7 GB in either half form.
 # What that does to windows, features and average precision is measured by
 # `python -m extra.benchmarks.half_size`.
 
+FORMS = {"float32": np.float32, "float16": np.float16, "int16": np.int16}
 _TOP = 32767  # of int16
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """How samples are held in memory.
+def store(data: np.ndarray, samples: str) -> tuple[np.ndarray, float]:
+    """Samples in one of `FORMS`.
 
-    Attributes:
-        dtype: of the held values.
-        scaled: whether each recording has a scale of its own.
-        store: float32 (samples,) -> (values of `dtype`, scale).
-        restore: values (B, window) and scale (B,) -> float32 (B, window).
+    - `int16`: data = scale n with scale = peak / 32767. Off by scale / 2 at most, 96 dB below the
+      peak.
+    - `float16`: off by 2**-11 of each sample at most, about 66 dB below it.
+
+    Args:
+        data: float32 (samples,), a recording.
+        samples: the form's name.
+
+    Returns:
+        The values and their scale, 1 unless int16.
+
+    Raises:
+        ValueError: samples beyond float16's range.
     """
+    if samples == "int16":
+        scale = (float(np.abs(data).max(initial=0.0)) or 1.0) / _TOP
+        return np.rint(data / np.float32(scale)).clip(-_TOP, _TOP).astype(np.int16), scale
 
-    dtype: type[np.generic]
-    scaled: bool
-    store: Callable[[np.ndarray], tuple[np.ndarray, float]]
-    restore: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def _store_float32(data: np.ndarray) -> tuple[np.ndarray, float]:
-    return data, 1.0
-
-
-def _store_float16(data: np.ndarray) -> tuple[np.ndarray, float]:
-    """Off by 2**-11 of each sample at most, about 66 dB below it, whatever the recording's peak."""
-    stored = data.astype(np.float16)
-    if not np.isfinite(stored).all():
+    stored = data.astype(FORMS[samples], copy=False)
+    if samples == "float16" and not np.isfinite(stored).all():
         raise ValueError(
             f"expected samples up to 65504 for float16, got {np.abs(data).max()}; try samples int16"
         )
     return stored, 1.0
 
 
-def _store_int16(data: np.ndarray) -> tuple[np.ndarray, float]:
-    """Integers n with data = scale n, scale = peak / 32767.
-
-    They are off by scale / 2 at most, 96 dB below the peak.
-    """
-    scale = (float(np.abs(data).max(initial=0.0)) or 1.0) / _TOP
-    return np.rint(data / np.float32(scale)).clip(-_TOP, _TOP).astype(np.int16), scale
-
-
-# functions with names, not lambdas: a dataset is pickled with its form
-
-
-def _restore_float32(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return rows
-
-
-def _restore_float16(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return rows.float()
-
-
-def _restore_int16(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return rows * scale.unsqueeze(1)
-
-
-FORMS = {
-    "float32": Form(np.float32, False, _store_float32, _restore_float32),
-    "float16": Form(np.float16, False, _store_float16, _restore_float16),
-    "int16": Form(np.int16, True, _store_int16, _restore_int16),
-}
-
-
-def form(name: str) -> Form:
-    """The form of this name. Raises ValueError for an unknown one."""
-    if name not in FORMS:
-        raise ValueError(f"expected samples of {', '.join(FORMS)}, got {name!r}")
-    return FORMS[name]
+def restore(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Stored rows (B, window) as float32; scale: of each row's recording, (B,)."""
+    if rows.dtype == torch.int16:
+        return rows * scale.unsqueeze(1)
+    return rows.float()  # float32 rows themselves, without a copy

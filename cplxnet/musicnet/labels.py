@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-LOWEST_NOTE = 21  # MIDI note of class 0, A0
-N_NOTES = 84  # classes, MIDI notes 21 to 104
+from .recordings import HIGHEST_NOTE, LOWEST_NOTE
+
+N_NOTES = HIGHEST_NOTE - LOWEST_NOTE + 1  # 84 classes; class 0 is the lowest note
 N_WORDS = 2
 BITS = N_NOTES // N_WORDS  # 42 bits a word, far from the sign bit
 _BEFORE_ALL = np.iinfo(np.int64).min  # instant of the empty set that every table starts with
@@ -71,8 +72,9 @@ def _check_intervals(start: np.ndarray, end: np.ndarray, note_class: np.ndarray)
     if len(bad):
         row = bad[0]
         raise ValueError(
-            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class "
-            f"{note_class[row]} on [{start[row]}, {end[row]}) in row {row}; try note_class = MIDI note - {LOWEST_NOTE}"
+            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class {note_class[row]} "
+            f"on [{start[row]}, {end[row]}) in row {row}; "
+            f"try note_class = MIDI note - {LOWEST_NOTE}"
         )
 
 

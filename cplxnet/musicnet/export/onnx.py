@@ -68,12 +68,13 @@ def export_onnx(
 
     Raises:
         UnknownLayerError: a layer without a real form, named, with its place; nothing is written.
-        ValueError: an unknown kind of features.
+        ValueError: an unknown kind of features, or weights that give NaN or infinity.
     """
     heard = {"window": window, "rate_hz": rate_hz, "kind": kind, "cplx": cplx, "shift": shift}
     training = model.training
     try:
-        proto = _exported(model.eval(), heard, raw_audio)
+        with torch.random.fork_rng(devices=[]):  # new layers draw weights before they are given
+            proto = _exported(model.eval(), heard, raw_audio)
     finally:
         model.train(training)
 
@@ -163,7 +164,12 @@ def _waves() -> Tensor:
 
 
 def _check(logits: Tensor, expected: Tensor) -> None:
-    """A layer of the user's own may say it is one of ours and compute something else."""
+    """A user's subclass of one of our layers may compute something else."""
+    if not expected.isfinite().all():
+        raise ValueError(
+            "expected a network of finite weights, got NaN or infinite logits of noise; "
+            "try an earlier snapshot"
+        )
     scale = float(expected.abs().max())
     if logits.shape != expected.shape or float((logits - expected).abs().max()) > 1e-3 * scale:
         raise UnknownLayerError(

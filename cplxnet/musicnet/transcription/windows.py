@@ -7,8 +7,7 @@ window that `MusicNet` has there.
 """
 
 import os
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from cplxnet.musicnet import recordings
 from cplxnet.musicnet.features import features
 from cplxnet.musicnet.labels import NoteLookup, changes_within
 
-Item = TypeVar("Item")
 # features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -79,7 +77,7 @@ def transcribe(
     batches = torch.from_numpy(centres).to(device).split(batch_size)
 
     probabilities = []
-    for centre in _bar(batches, "frames", progress):
+    for centre in tqdm(batches, "frames", leave=False, disable=not progress):
         logit = model(features(rows.index_select(0, centre), kind, cplx=cplx, shift=shift))
         probabilities.append(_probabilities(logit, len(centre)))
     return centres / rate_hz, torch.cat(probabilities).numpy()
@@ -120,15 +118,12 @@ def transcribe_file(
     options: dict = {"rate_hz": recordings.rate_hz(path), "hop": hop, **heard}
     rolls = []
     probabilities = []
-    for recording in _bar(recordings.recordings(path), "recordings", progress):
+    items = recordings.recordings(path)
+    for recording in tqdm(items, "recordings", leave=False, disable=not progress):
         rolls.append(true_roll(recording, hop))
         _, heard_notes = transcribe(model, recording.data, progress=False, **options)
         probabilities.append(heard_notes)
     return np.concatenate(rolls), np.concatenate(probabilities)
-
-
-def _bar(items: Iterable[Item], label: str, progress: bool) -> Iterable[Item]:
-    return tqdm(items, desc=label, leave=False) if progress else items
 
 
 def _checked(samples: np.ndarray | torch.Tensor) -> torch.Tensor:

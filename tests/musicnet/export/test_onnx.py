@@ -215,6 +215,22 @@ def test_an_unknown_layer_is_named_and_nothing_is_written(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [] and own.training
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = network("complex.TwoLayerDense")
+    with torch.no_grad():
+        model.fc1.weight_ri[0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="finite weights, got NaN or infinite logits"):
+        export_onnx(model, tmp_path / "net.onnx", window=512)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_numbers_are_left_alone(tmp_path: Path) -> None:
+    model = network("real.TwoLayerDense")
+    before = torch.get_rng_state()
+    export_onnx(model, tmp_path / "net.onnx", window=512)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_file_of_the_older_exporter_is_read(tmp_path: Path) -> None:
     """`older_exporter.onnx` was written of this network before `torch.onnx.export` was used."""
     model = torch.nn.Sequential(

@@ -111,6 +111,16 @@ def test_other_formats_cut_short_are_refused(tmp_path: Path, format: str) -> Non
         load_audio(tmp_path / "cut")
 
 
+def test_a_cut_mp3_is_told_and_a_strange_rate_refused(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    soundfile.write(content, np.tile(SIGNAL, 5), 44_100, format="MP3")
+    (tmp_path / "cut.mp3").write_bytes(content.getvalue()[: len(content.getvalue()) // 2])
+    assert "samples that its header states" in load_audio(tmp_path / "cut.mp3").notices[0]
+    wavfile.write(tmp_path / "slow.wav", 1, SIGNAL.astype(np.float32))
+    with pytest.raises(ValueError, match=r"slow\.wav: expected a rate of 1000 Hz or more, got 1"):
+        load_audio(tmp_path / "slow.wav")
+
+
 def header_of(tmp_path: Path, **sizes: int) -> Path:
     """A 16-bit WAV file whose header states other sizes than it has; `riff` is relative."""
     wavfile.write(tmp_path / "a.wav", 11_000, np.round(SIGNAL * 32_767).astype(np.int16))
