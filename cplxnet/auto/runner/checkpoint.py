@@ -23,9 +23,10 @@ KEPT = 2  # the newest, and the one before should the newest turn out damaged
 
 
 def checkpoint_every_s(device: str) -> float:
-    """Seconds from one checkpoint to the next at least; 0: after every epoch. There is always one at a stage's end.
+    """Seconds from one checkpoint to the next at least; 0: after every epoch.
 
-    On a GPU an epoch takes seconds and a checkpoint holds hundreds of megabytes: a minute of training may be lost there.
+    There is always one at a stage's end. On a GPU an epoch takes seconds and a checkpoint holds
+    hundreds of megabytes: a minute of training may be lost there.
     """
     return 60.0 if device.startswith("cuda") else 0.0
 

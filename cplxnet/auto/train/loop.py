@@ -15,28 +15,20 @@ The objective of one batch, of which every step follows the gradient:
 The loss is noisy by the posterior of the weights; the KL is exact, and left out where C = 0.
 """
 
-import itertools
+import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cplxnet.auto.progress import bar
 
-from .graph import Graphed
+from .graph import Graphed, drawn
 from .objective import Objective
-from .state import Training
-
-Batch = tuple[Tensor, Tensor]  # x and notes
-
-
-class Feed(Protocol):
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Batch]: ...
-    def draw(self) -> Batch: ...
+from .state import Batch, Feed, Training
 
 
 class Diverged(RuntimeError):
@@ -96,11 +88,15 @@ def train_stage(
     """
     stage = training.stage
     early = training.early
-    step = make_step(training.model, objective, training.optimizer, stage.grad_clip)
-    graphed = None
-    if training.device.type == "cuda":  # draw and step as one CUDA graph
-        graphed = Graphed(lambda: step(*feed.draw()), training.device, [training.windows])
     n_batches = len(feed)
+    step: Callable[..., Tensor] = make_step(
+        training.model, objective, training.optimizer, stage.grad_clip
+    )
+    batches: Iterable[Any] = feed
+    if training.device.type == "cuda" and feed.draws:  # a graph that draws its batches itself
+        step = Graphed(functools.partial(drawn, step, feed), training.device, [training.windows])
+        batches = [()] * n_batches
+
     total = stage.n_epochs * n_batches
     done = training.n_epochs * n_batches
     with bar(total=total, initial=done, desc=stage.name, disable=not progress) as shown:
@@ -118,9 +114,9 @@ def train_stage(
             lr = training.set_rate()
             training.model.train()
             sums = torch.zeros(3, device=training.device)
-            for batch in feed if graphed is None else itertools.repeat((), n_batches):
+            for batch in batches:
                 check()
-                sums += step(*batch) if graphed is None else graphed()
+                sums += step(*batch)
                 shown.update()
 
             loss, kl, grad_norm = (sums / n_batches).tolist()

@@ -2,16 +2,33 @@
 
 import json
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cplxnet.auto.manifest.read import Stage
 
 from .early_stopping import EarlyStopping
 from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
+
+Batch = tuple[Tensor, Tensor]  # x and notes: the network's input, and the targets
+
+
+class Feed(Protocol):
+    """The batches of an epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    @property
+    def draws(self) -> bool:
+        """Whether windows are random, so that a batch may be drawn out of an epoch."""
+
+    def draw(self) -> Batch:
+        """One batch."""
 
 
 class Training:
