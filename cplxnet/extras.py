@@ -3,6 +3,7 @@
 | extra           | needed for                                                                   |
 |-----------------|------------------------------------------------------------------------------|
 | `grid`          | several runs at a time, on one machine or on a cluster                       |
+| `report`        | reports: tables on the command line, and figures                             |
 | `onnx`          | networks as ONNX files, and transcribing from them                           |
 | `transcription` | MIDI files of what was transcribed, and scores of it                         |
 | `notebooks`     | the notebooks, run cell by cell or from the command line                     |

@@ -7,6 +7,7 @@ moment leaves the old file or the new one, and at most a hidden `.NAME.*.part` b
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 
 Check = Callable[[], None]
 """Asked "may I go on?"; raises if not, since another process has the work by now."""
@@ -122,7 +125,9 @@ def create(path: Path, text: str) -> None:
             # open(2) on O_EXCL)
             if draft.stat().st_nlink < 2:
                 raise
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
             # no hard links on this file system (FAT, some FUSE): made empty at once, filled next
             with path.open("x") as file:
                 file.write(text)

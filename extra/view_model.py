@@ -316,4 +316,4 @@ def _legend(figure: Figure, colours: dict[str, str]) -> None:
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in colours.items()
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=9)

@@ -1,5 +1,6 @@
 """Files are whole or not there, and reading a snapshot runs no code."""
 
+import errno
 import json
 import os
 import pickle
@@ -166,9 +167,10 @@ def test_a_shared_file_is_one_file_and_sharing_it_twice_leaves_nothing(tmp_path)
         assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
-def test_a_file_is_copied_where_there_are_no_hard_links(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_is_copied_where_there_are_no_hard_links(tmp_path, monkeypatch, number):
     def refuse(*args):
-        raise PermissionError(1, "Operation not permitted")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("os.link", refuse)
     (tmp_path / "a").write_bytes(b"1234")

@@ -54,10 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if a run failed, 2 if what was asked for cannot be done.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = vars(_parser(words).parse_args(words))
-    command = COMMANDS[options.pop("command")]
-
     try:
+        options = vars(_parser(words).parse_args(words))
+        command = COMMANDS[options.pop("command")]
         return command.action(**options)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does: no fault of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

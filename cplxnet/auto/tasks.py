@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cplxnet import musicnet
+from cplxnet.nn.variational import FORMS
 
 from .manifest.vocabulary import Vocabulary, keywords
 from .train.objective import LOSSES
@@ -71,7 +72,7 @@ def vocabulary(task: str = "musicnet") -> Vocabulary:
     models = tuple(package.MODELS)
     return Vocabulary(
         models=models,
-        variational_models=tuple(name for name in models if name.endswith(("VD", "ARD"))),
+        variational_models=tuple(name for name in models if name.endswith(FORMS)),
         samplers=tuple(package.SAMPLERS),
         features=tuple(package.FEATURE_KINDS),
         losses=tuple(LOSSES),

@@ -1,10 +1,12 @@
-"""MusicNet: the recordings of one HDF5 file, resident as one flat tensor, and windows with their notes cut from it."""
+"""MusicNet: the recordings of one HDF5 file, held in memory, and windows with their notes."""
 
 import dataclasses
 import functools
 import hashlib
+import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,38 +14,40 @@ import torch
 from . import recordings
 from .labels import NoteLookup, changes_within
 
-_AHEAD = 16  # batches whose starts and notes `draws` makes at once
-_RANDOM_BITS = 62  # of the integer that a start is the remainder of: a recording's bias is below samples / 2**62
+_AHEAD = 16  # batches whose starts and notes `draws` computes at once
+_RANDOM_BITS = 62  # a start is such an integer modulo n: its bias is below samples / 2**62
 
 
 class MusicNet:
-    """Windows of `window` samples of every recording in the file at `path`, with the notes at their middle.
+    """Windows of every recording in a file, with the notes that sound at their middle.
 
-    The recordings lie end to end, in the order of their keys, in one tensor on `device`; a batch of windows is
-    one gather of rows of its overlapping view, its labels one binary search (`notes`). No window spans two recordings.
+    The recordings lie end to end, in the order of their keys, in one tensor on `device`. A batch of
+    windows is a gather of rows of its overlapping view; its labels are a binary search. No window
+    spans two recordings.
 
-    The windows in order are, recording by recording, those starting at 0, stride, 2 stride, ...:
-    `(samples - window) // stride + 1` of them, and `len(self)` is their number. `draw` ignores the stride.
+    The windows in order are, recording by recording, those that start at 0, stride, 2 stride, ...:
+    `(samples - window) // stride + 1` of each. `draw` ignores the stride. `dataset[k]` is one
+    window, so that a `torch.utils.data.DataLoader` takes it, with worker processes too: they share
+    the samples' memory.
 
-    Parameters
-    ----------
-    path: HDF5 file in the layout of `recordings`.
-    window: samples in a window; its labels are the notes sounding at its sample `window // 2`.
-    stride: samples from one window's start to the next one's.
-    device: where the recordings and the label tables live; windows come out there.
-    samples: how the recordings are held there; windows are float32 always. "float32" as they are, "int16" or "float16"
-        in half the memory: see `FORMS`.
+    Args:
+        path: HDF5 file in the layout of `recordings`.
+        window: samples in a window. Its labels are the notes that sound at sample `window // 2`.
+        stride: samples from one window's start to the next one's.
+        device: where the recordings and the tables of labels live; windows come out there.
+        samples: how the recordings are held: "float32" as they are, "int16" or "float16" in half
+            the memory (see `FORMS`). Windows are float32 always.
 
-    Attributes
-    ----------
-    keys: tuple of str, the recordings' keys, increasing.
-    samples: int64 (n_recordings,) on the CPU, the length of each.
-    rate_hz: samples per second.
+    Attributes:
+        keys: the recordings' keys, increasing.
+        samples: int64 (n_recordings,) on the CPU, the length of each.
+        rate_hz: samples per second.
+        notes: the notes at any position, a `NoteLookup`.
 
-    Raises
-    ------
-    ValueError: window or stride below 1, an unknown form of samples; `recordings.RecordingError`: a recording shorter
-        than a window, or one that breaks the layout; FileNotFoundError: nothing at `path`.
+    Raises:
+        ValueError: window or stride below 1, or an unknown form of samples.
+        RecordingError: a recording shorter than a window, or one that breaks the layout.
+        FileNotFoundError: nothing at `path`.
     """
 
     def __init__(
@@ -54,57 +58,82 @@ class MusicNet:
         device: torch.device | str = "cpu",
         samples: str = "float32",
     ) -> None:
-        self.path, self.window, self.stride = (
-            os.fspath(path),
-            _at_least_one("window", window),
-            _at_least_one("stride", stride),
-        )
+        self.path = os.fspath(path)
+        self.window = _at_least_one("window", window)
+        self.stride = _at_least_one("stride", stride)
         self.device = torch.device(device)
         self.form = form(samples)
         self.rate_hz = recordings.rate_hz(path)
+
         flat, lengths, scales, changes = self._read()
         self.samples = torch.tensor(lengths)
-        self._scale = torch.tensor(scales, dtype=torch.float32).to(self.device)  # of each recording
-        self._flat = torch.from_numpy(flat).to(self.device)
         self.notes = NoteLookup(changes, self.device)
-        # row p is the window that starts at flat position p: overlapping rows, no memory of its own
-        self._rows = self._flat.as_strided((len(flat) - self.window + 1, self.window), (1, 1))
+        self._flat = torch.from_numpy(flat).to(self.device)
+        self._scale = torch.tensor(scales, dtype=torch.float32).to(self.device)  # of each recording
+        self._rows = self._overlapping_rows()
+
         counts = (self.samples - self.window) // self.stride + 1
         self._n_windows = int(counts.sum())
-        self._offset = (self.samples.cumsum(0) - self.samples).to(
-            self.device
-        )  # flat position of each beginning
-        self._first = (counts.cumsum(0) - counts).to(
-            self.device
-        )  # index of each recording's first window
+        # per recording: flat position of its beginning, index of its first window, possible starts
+        self._offset = (self.samples.cumsum(0) - self.samples).to(self.device)
+        self._first = (counts.cumsum(0) - counts).to(self.device)
         self._n_starts = (self.samples - self.window + 1).to(self.device)
+
+    def _overlapping_rows(self) -> torch.Tensor:
+        """Row p is the window that starts at flat position p; rows have no memory of their own."""
+        return self._flat.as_strided((len(self._flat) - self.window + 1, self.window), (1, 1))
 
     def _read(
         self,
     ) -> tuple[np.ndarray, list[int], list[float], list[tuple[np.ndarray, np.ndarray]]]:
-        """The samples end to end, the length and scale of each recording, and the change instants at flat positions."""
-        flat, offset = np.empty(recordings.n_samples(self.path), self.form.dtype), 0
-        keys, samples, scales, changes = [], [], [], []
+        """The samples end to end; length, scale and flat change instants of each recording."""
+        flat = np.empty(recordings.n_samples(self.path), self.form.dtype)
+        offset = 0
+        keys, lengths, scales, changes = [], [], [], []
+
         for recording in recordings.recordings(self.path):
             length = len(recording.data)
             if length < self.window:
                 raise recordings.RecordingError(
-                    f"{self.path}, recording {recording.key}: expected at least window = {self.window} samples, got "
-                    f"{length}; try a smaller window or leave the recording out"
+                    f"{self.path}, recording {recording.key}: expected at least window = "
+                    f"{self.window} samples, got {length}; try a smaller window or leave the "
+                    "recording out"
                 )
             flat[offset : offset + length], scale = self.form.store(recording.data)
             # labels that run past the recording's end must not sound at the beginning of the next
             instants, words = changes_within(recording.labels, length)
+
             keys.append(recording.key)
-            samples.append(length)
+            lengths.append(length)
             scales.append(scale)
             changes.append((instants + offset, words))
             offset += length
+
         self.keys = tuple(keys)
-        return flat, samples, scales, changes
+        return flat, lengths, scales, changes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the view of the samples, which would be pickled as a second copy of them."""
+        return {name: value for name, value in vars(self).items() if name != "_rows"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._rows = self._overlapping_rows()
 
     def __len__(self) -> int:
         return self._n_windows
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Window `index`, negative ones from the end: signal (window,), notes (84,), float32.
+
+        Raises:
+            IndexError: an index out of range.
+        """
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"expected a window below {len(self)} of {self.path}, got {number}")
+        signal, notes = self.windows([number % len(self)])
+        return signal[0], notes[0]
 
     @property
     def n_recordings(self) -> int:
@@ -117,17 +146,16 @@ class MusicNet:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of every sample and label and of the cut into windows: the same data give the same training."""
-        digest = hashlib.blake2b(
-            repr((self.keys, self.rate_hz, self.window, self.stride)).encode(), digest_size=16
-        )
-        forms = (self._scale,) if self.form.scaled else ()
-        for values in (self.samples, self._flat, *forms, self.notes.instants, self.notes.words):
+        """A hash of every sample and label and of the cut into windows."""
+        identity = repr((self.keys, self.rate_hz, self.window, self.stride)).encode()
+        digest = hashlib.blake2b(identity, digest_size=16)
+        scales = (self._scale,) if self.form.scaled else ()
+        for values in (self.samples, self._flat, *scales, self.notes.instants, self.notes.words):
             digest.update(values.cpu().numpy().data)
         return digest.hexdigest()
 
     def recording_of(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
-        """Number, in the order of `keys`, of the recording that each window `index` (B,) is of: int64 (B,)."""
+        """The recording, by its number in `keys`, of each window `index` (B,): int64 (B,)."""
         return self._recording_of(self._checked(index))
 
     def starts(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
@@ -136,28 +164,41 @@ class MusicNet:
         return (index - self._first[self._recording_of(index)]) * self.stride
 
     def windows(self, index: torch.Tensor | Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The windows `index` (B,) int in 0..len(self)-1, in any order: signal (B, window), notes (B, 84), float32.
+        """The windows `index` (B,), in any order.
 
         An index on the CPU is checked there, without a wait for the device.
 
-        Raises
-        ------
-        IndexError: an index out of range; TypeError: an index that is not of whole numbers.
+        Args:
+            index: whole numbers in 0..len(self)-1.
+
+        Returns:
+            signal (B, window) and notes (B, 84), float32.
+
+        Raises:
+            IndexError: an index out of range.
+            TypeError: an index that is not of whole numbers.
         """
         index = self._checked(index)
         recording = self._recording_of(index)
         starts = (index - self._first[recording]) * self.stride
-        return self._cut(self._offset[recording] + starts, self._scale[recording])
+        position = self._offset[recording] + starts
+        signal = self._signal(position, self._scale[recording])
+        return signal, self.notes(position + self.window // 2)
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """One window of every recording, at a start uniform over all of 0..samples - window, both ends included.
+        """One window of every recording, at a start uniform over 0..samples - window.
 
-        `generator` is one on the dataset's device. Returns signal (n_recordings, window) and notes (n_recordings, 84),
-        float32, in the order of `keys`. Nothing here waits for the device.
+        Nothing here waits for the device.
 
-        Raises
-        ------
-        ValueError: a generator on another device.
+        Args:
+            generator: on the dataset's device; None: torch's own.
+
+        Returns:
+            signal (n_recordings, window) and notes (n_recordings, 84), float32, in the order of
+            `keys`.
+
+        Raises:
+            ValueError: a generator on another device.
         """
         return next(self.draws(1, generator))
 
@@ -166,30 +207,27 @@ class MusicNet:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """`n` batches of `draw`, from the same random numbers and in less time.
 
-        Starts and notes are made for some batches at once: looked up one by one they take a quarter of a batch's time.
-        What is drawn ahead of a batch that nobody takes is lost to `generator`.
+        Starts and notes are computed for some batches at once: looked up one by one they take a
+        quarter of a batch's time. Random numbers drawn ahead for a batch that nobody takes are lost
+        to `generator`.
         """
         if generator is not None and generator.device.type != self.device.type:
             raise ValueError(
                 f"expected a generator on {self.device}, got one on {generator.device}; "
                 f"try torch.Generator({str(self.device)!r})"
             )
+
         for first in range(0, n, _AHEAD):
             shape = (min(_AHEAD, n - first), self.n_recordings)
             number = torch.randint(2**_RANDOM_BITS, shape, generator=generator, device=self.device)
             position = self._offset + number % self._n_starts
-            for starts, notes in zip(
-                position, self.notes(position + self.window // 2), strict=True
-            ):
+            labels = self.notes(position + self.window // 2)
+            for starts, notes in zip(position, labels, strict=True):
                 yield self._signal(starts, self._scale), notes
 
-    def _cut(
-        self, position: torch.Tensor, scale: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._signal(position, scale), self.notes(position + self.window // 2)
-
     def _signal(self, position: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        # index_select of the overlapping view: 0.05 ms for 32 windows of 4096, indexing by [] 0.12, on one core
+        # index_select of the overlapping view takes 0.05 ms for 32 windows of 4096 on one core,
+        # indexing by [] 0.12
         return self.form.restore(self._rows.index_select(0, position), scale)
 
     def _recording_of(self, index: torch.Tensor) -> torch.Tensor:
@@ -199,26 +237,25 @@ class MusicNet:
         index = torch.as_tensor(index)
         if not index.numel():
             return index.to(self.device, torch.int64).reshape(-1)
-        if (
-            index.dtype.is_floating_point
-            or index.dtype.is_complex
-            or index.dtype == torch.bool
-            or index.ndim != 1
-        ):
+        whole = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
+        if not whole or index.ndim != 1:
             raise TypeError(
-                f"expected whole numbers of shape (B,), got {index.dtype} of shape {tuple(index.shape)}"
+                f"expected whole numbers of shape (B,), got {index.dtype} of shape "
+                f"{tuple(index.shape)}"
             )
         low, high = (int(value) for value in index.aminmax())
         if low < 0 or high >= len(self):
             raise IndexError(
-                f"expected window indices in 0..{len(self) - 1} of {self.path}, got {low if low < 0 else high}"
+                f"expected window indices in 0..{len(self) - 1} of {self.path}, got "
+                f"{low if low < 0 else high}"
             )
         return index.to(self.device, torch.int64, non_blocking=True)
 
     def __repr__(self) -> str:
         return (
-            f"MusicNet({self.path!r}, window={self.window}, stride={self.stride}, device={str(self.device)!r}): "
-            f"{self.n_recordings} recordings, {self.seconds:.0f} s at {self.rate_hz} Hz, {len(self)} windows"
+            f"MusicNet({self.path!r}, window={self.window}, stride={self.stride}, "
+            f"device={str(self.device)!r}): {self.n_recordings} recordings, {self.seconds:.0f} s "
+            f"at {self.rate_hz} Hz, {len(self)} windows"
         )
 
 
@@ -228,15 +265,25 @@ def _at_least_one(name: str, value: int) -> int:
     return int(value)
 
 
-# How recordings are held in memory: as float32, or in half of it, exact enough for a network. MusicNet's 1.35 billion
-# samples at 11 kHz take 5.4 GB as float32 and 2.7 GB in either half form. What that does to windows, features and
-# average precision is measured by `python -m extra.benchmarks.half_size`.
+# ---- forms of samples ---------------------------------------------------------------------------
+#
+# MusicNet's 1.35 billion samples at 11 kHz take 5.4 GB as float32 and 2.7 GB in either half form.
+# What that does to windows, features and average precision is measured by
+# `python -m extra.benchmarks.half_size`.
+
 _TOP = 32767  # of int16
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """`store`: float32 (samples,) -> (values of `dtype`, scale); `restore` (B, window) and scale (B,) -> float32."""
+    """How samples are held in memory.
+
+    Attributes:
+        dtype: of the held values.
+        scaled: whether each recording has a scale of its own.
+        store: float32 (samples,) -> (values of `dtype`, scale).
+        restore: values (B, window) and scale (B,) -> float32 (B, window).
+    """
 
     dtype: type[np.generic]
     scaled: bool
@@ -244,13 +291,11 @@ class Form:
     restore: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def _int16(data: np.ndarray) -> tuple[np.ndarray, float]:
-    """Integers n with data = scale n, scale = peak / 32767: off by scale / 2 at most, 96 dB below the peak."""
-    scale = (float(np.abs(data).max(initial=0.0)) or 1.0) / _TOP
-    return np.rint(data / np.float32(scale)).clip(-_TOP, _TOP).astype(np.int16), scale
+def _store_float32(data: np.ndarray) -> tuple[np.ndarray, float]:
+    return data, 1.0
 
 
-def _float16(data: np.ndarray) -> tuple[np.ndarray, float]:
+def _store_float16(data: np.ndarray) -> tuple[np.ndarray, float]:
     """Off by 2**-11 of each sample at most, about 66 dB below it, whatever the recording's peak."""
     stored = data.astype(np.float16)
     if not np.isfinite(stored).all():
@@ -260,10 +305,34 @@ def _float16(data: np.ndarray) -> tuple[np.ndarray, float]:
     return stored, 1.0
 
 
+def _store_int16(data: np.ndarray) -> tuple[np.ndarray, float]:
+    """Integers n with data = scale n, scale = peak / 32767.
+
+    They are off by scale / 2 at most, 96 dB below the peak.
+    """
+    scale = (float(np.abs(data).max(initial=0.0)) or 1.0) / _TOP
+    return np.rint(data / np.float32(scale)).clip(-_TOP, _TOP).astype(np.int16), scale
+
+
+# functions with names, not lambdas: a dataset is pickled with its form
+
+
+def _restore_float32(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return rows
+
+
+def _restore_float16(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return rows.float()
+
+
+def _restore_int16(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return rows * scale.unsqueeze(1)
+
+
 FORMS = {
-    "float32": Form(np.float32, False, lambda data: (data, 1.0), lambda rows, scale: rows),
-    "float16": Form(np.float16, False, _float16, lambda rows, scale: rows.float()),
-    "int16": Form(np.int16, True, _int16, lambda rows, scale: rows * scale.unsqueeze(1)),
+    "float32": Form(np.float32, False, _store_float32, _restore_float32),
+    "float16": Form(np.float16, False, _store_float16, _restore_float16),
+    "int16": Form(np.int16, True, _store_int16, _restore_int16),
 }
 
 

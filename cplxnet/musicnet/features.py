@@ -1,13 +1,11 @@
-"""What a network hears: the raw window, its Fourier transform, or its short-time Fourier transform."""
+"""What a network hears: the raw window, its Fourier or its short-time Fourier transform."""
 
 from collections.abc import Callable
 
 import torch
 
-STFT_WINDOW, STFT_HOP = (
-    120,
-    60,
-)  # samples: a Hann window every 5.5 ms at 11 kHz, half of it overlapping
+STFT_WINDOW = 120  # samples of the Hann window
+STFT_HOP = 60  # samples between two of them, 5.5 ms at 11 kHz
 
 
 def _raw(signal: torch.Tensor, shift: bool) -> torch.Tensor:
@@ -17,8 +15,8 @@ def _raw(signal: torch.Tensor, shift: bool) -> torch.Tensor:
 def _fft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     n = signal.shape[-1]
     if shift and n % 2 == 0:
-        # times (-1)^t moves every frequency by n/2: 0.23 ms for 32 x 4096 on one core, fftshift of the result 0.38, an
-        # rfft mirrored by hand 0.27 (torch's own fft of a real signal already is an rfft and a mirror)
+        # times (-1)^t moves every frequency by n/2. For 32 x 4096 on one core this takes 0.23 ms,
+        # an fftshift of the result 0.38, an rfft mirrored by hand 0.27
         spectrum = torch.fft.fft(_alternated(signal))
     else:
         spectrum = torch.fft.fft(signal)
@@ -41,7 +39,7 @@ def _alternating(n: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _stft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
-    # zeros to a whole number of hops, so that no sample is left out, and half a window on either side
+    # zeros up to a whole number of hops, so that no sample is left out
     signal = torch.nn.functional.pad(signal, (0, -signal.shape[-1] % STFT_HOP))
     hann = torch.hann_window(STFT_WINDOW, device=signal.device, dtype=signal.dtype)  # periodic
     return torch.stft(
@@ -66,25 +64,24 @@ FEATURE_KINDS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {
 def features(
     signal: torch.Tensor, kind: str = "fft", cplx: bool = True, shift: bool = True
 ) -> torch.Tensor:
-    """Features (B, C, L) of windows `signal` (B, window), on the signal's device and in its precision.
+    """Features (B, C, L) of windows, on the signal's device and in its precision.
 
     - `raw`: the signal with imaginary part 0, (B, 1, window).
-    - `fft`: X_k = sum_t x_t exp(-2 pi i k t / window), unnormalised, (B, 1, window); with `shift` frequency zero is at
-      `window // 2`, otherwise at 0.
-    - `stft`: Hann window (periodic) of 120 samples, 60 overlapping, zeros beyond both ends; the frequencies are the
-      channels: (B, 61, ceil(window / 60) + 1). 60 times (the sum of the Hann window) what `scipy.signal.stft` gives.
+    - `fft`: X_k = sum_t x_t exp(-2 pi i k t / window), unnormalised, (B, 1, window). With `shift`
+      frequency zero is at `window // 2`, otherwise at 0.
+    - `stft`: a periodic Hann window of 120 samples, 60 overlapping, zeros beyond both ends. The
+      frequencies are the channels: (B, 61, ceil(window / 60) + 1). It is 60 times (the sum of the
+      Hann window) what `scipy.signal.stft` gives.
 
-    Parameters
-    ----------
-    signal: float32 (complex64 results) or float64 (complex128).
-    kind: one of `FEATURE_KINDS`.
-    cplx: False for real networks: magnitudes, and for `raw` the signal itself, float. For real and imaginary parts
-        as two channels take `as_channels(features(signal, kind))`.
-    shift: for `fft` only.
+    Args:
+        signal: (B, window), float32 (complex64 results) or float64 (complex128).
+        kind: one of `FEATURE_KINDS`.
+        cplx: False for real networks: magnitudes, and for `raw` the signal itself, float. For real
+            and imaginary parts as two channels take `as_channels(features(signal, kind))`.
+        shift: for `fft` only.
 
-    Raises
-    ------
-    ValueError: an unknown kind, or a signal not of shape (B, window).
+    Raises:
+        ValueError: an unknown kind, or a signal not of shape (B, window).
     """
     if kind not in FEATURE_KINDS:
         raise ValueError(
@@ -92,7 +89,8 @@ def features(
         )
     if signal.ndim != 2 or not signal.is_floating_point():
         raise ValueError(
-            f"expected a float signal of shape (B, window), got {signal.dtype} of shape {tuple(signal.shape)}"
+            f"expected a float signal of shape (B, window), got {signal.dtype} of shape "
+            f"{tuple(signal.shape)}"
         )
     if not cplx and kind == "raw":
         return signal.unsqueeze(1)

@@ -9,9 +9,10 @@ import numpy as np
 
 
 class _Patient:
-    """A file for h5py whose writes never fail: what the disk refuses is kept in memory, the refusal in `error`.
+    """A file for h5py whose writes never fail.
 
-    HDF5 2.0 ends the process with a segmentation fault where a write fails on closing the file, as on a full disk.
+    What the disk refuses is kept in memory, and the refusal in `error`. HDF5 2.0 ends the process
+    with a segmentation fault where a write fails on closing the file, as on a full disk.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,11 +72,14 @@ class _Patient:
 
 
 class Hdf5:
-    """`with Hdf5(path) as file`: an HDF5 file to write, `file.root` the h5py.File, that tells of a full disk and lives.
+    """An HDF5 file to write, as a context, that survives a full disk and tells of it.
 
-    Raises
-    ------
-    OSError: of the system, with its errno: by `check`, which is to be called after every few megabytes, and on leaving.
+    Attributes:
+        root: the `h5py.File`.
+
+    Raises:
+        OSError: the system's, with its errno, on leaving and by `check`, which is to be called
+            after every few megabytes.
     """
 
     def __init__(self, path: Path) -> None:

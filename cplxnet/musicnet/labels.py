@@ -1,9 +1,10 @@
-"""Which notes sound at a sample: the sets of sounding notes, bit-packed, one for each instant at which the set changes.
+"""Which notes sound at a sample: a table of the instants at which the set of notes changes.
 
-A recording's labels become a step function of time. It is stored as its sorted change instants (int64, samples) and,
-per instant, two int64 words of 42 bits: bit c % 42 of word c // 42 is set while class c = MIDI note - 21 sounds.
-Finding the notes at any sample is then one binary search and 84 shifts, on whatever device the tables live. A change
-takes 24 bytes, so the 1.1 million notes of MusicNet take at most 53 MB.
+A recording's labels become a step function of time. It is stored as its sorted change instants
+(int64, samples) and, per instant, two int64 words of 42 bits: bit c % 42 of word c // 42 is set
+while class c = MIDI note - 21 sounds. Finding the notes at any sample is one binary search and 84
+shifts, on whatever device the tables live. A change takes 24 bytes, so the 1.1 million notes of
+MusicNet take at most 53 MB.
 """
 
 from collections.abc import Sequence
@@ -23,71 +24,72 @@ def note_changes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The step function of sounding notes of the intervals `[start, end)` of class `note_class`.
 
-    A class sounds where at least one of its intervals does: intervals of one class may overlap (they are counted) or
-    touch (no change where they meet). Empty intervals are ignored.
+    A class sounds where at least one of its intervals does: intervals of one class may overlap
+    (they are counted) or touch (no change where they meet). Empty intervals are ignored.
 
-    Parameters
-    ----------
-    start, end: int64 (notes,), samples, end exclusive.
-    note_class: int64 (notes,), 0..83.
+    Args:
+        start: int64 (notes,), samples.
+        end: int64 (notes,), samples, exclusive.
+        note_class: int64 (notes,), 0..83.
 
-    Returns
-    -------
-    instants: int64 (changes,), increasing, each with a set unlike the one before.
-    words: int64 (changes, 2), the set from that instant on.
+    Returns:
+        instants: int64 (changes,), increasing, each with a set unlike the one before.
+        words: int64 (changes, 2), the set from that instant on.
 
-    Raises
-    ------
-    ValueError: lengths differ, an end before its start, a class outside 0..83.
+    Raises:
+        ValueError: lengths differ, an end before its start, a class outside 0..83.
     """
     start, end, note_class = (np.asarray(values, np.int64) for values in (start, end, note_class))
     _check_intervals(start, end, note_class)
-    instant, note, step = _transitions(start, end, note_class)
+    changes = _transitions(start, end, note_class)
+    order = np.argsort(changes[0], kind="stable")
+    instant, note, step = (values[order] for values in changes)
     if not len(instant):
         return np.empty(0, np.int64), np.empty((0, N_WORDS), np.int64)
-    order = np.argsort(instant, kind="stable")
-    instant, note, step = instant[order], note[order], step[order]
-    last = np.flatnonzero(
-        np.append(instant[1:] != instant[:-1], True)
-    )  # of the transitions at one instant
-    # each class alternates +1, -1, so the running sum of step * 2**bit is the bit set itself, exact in int64
+
+    # each class alternates +1, -1, so the running sum of step * 2**bit is the bit set, exactly
+    last = np.flatnonzero(np.append(instant[1:] != instant[:-1], True))  # of each instant
     bit = step << (note % BITS)
-    words = np.stack(
-        [np.cumsum(np.where(note // BITS == word, bit, 0))[last] for word in range(N_WORDS)], axis=1
-    )
-    return instant[last], words
+    sums = [np.cumsum(np.where(note // BITS == word, bit, 0)) for word in range(N_WORDS)]
+    return instant[last], np.stack([total[last] for total in sums], axis=1)
 
 
 def changes_within(labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """`note_changes` of a recording's label table (`recordings.LABELS`), what runs past `length` samples cut off."""
-    start, end = (np.minimum(labels[name], length) for name in ("start_time", "end_time"))
+    """`note_changes` of a recording's labels (`recordings.LABELS`), cut off at its end."""
+    start = np.minimum(labels["start_time"], length)
+    end = np.minimum(labels["end_time"], length)
     return note_changes(start, end, labels["note"] - LOWEST_NOTE)
 
 
 def _check_intervals(start: np.ndarray, end: np.ndarray, note_class: np.ndarray) -> None:
     if not start.shape == end.shape == note_class.shape or start.ndim != 1:
         raise ValueError(
-            f"expected start, end and note_class of one shape (notes,), got {start.shape}, {end.shape} and "
-            f"{note_class.shape}; try the columns of one table"
+            f"expected start, end and note_class of one shape (notes,), got {start.shape}, "
+            f"{end.shape} and {note_class.shape}; try the columns of one table"
         )
     bad = np.flatnonzero((end < start) | (note_class < 0) | (note_class >= N_NOTES))
     if len(bad):
-        k = bad[0]
+        row = bad[0]
         raise ValueError(
-            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class {note_class[k]} on [{start[k]}, "
-            f"{end[k]}) in row {k}; try note_class = MIDI note - {LOWEST_NOTE}"
+            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class "
+            f"{note_class[row]} on [{start[row]}, {end[row]}) in row {row}; try note_class = MIDI note - {LOWEST_NOTE}"
         )
 
 
 def _transitions(
     start: np.ndarray, end: np.ndarray, note_class: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Where each class begins (+1) and ceases (-1) to sound: instant, class, step, sorted by class, then instant."""
+    """Where each class begins (+1) and ceases (-1) to sound.
+
+    Returns:
+        instant, class and step, sorted by class, then instant.
+    """
     instant = np.concatenate([start, end])
     note = np.concatenate([note_class, note_class])
     step = np.repeat(np.array([1, -1]), len(start))
     order = np.lexsort((instant, note))
-    instant, note, step = instant[order], note[order], step[order]
+    instant, note, step = (values[order] for values in (instant, note, step))
+
     # the last event of each (class, instant): counts in between at one instant were never heard
     last = np.append((instant[1:] != instant[:-1]) | (note[1:] != note[:-1]), True)[: len(instant)]
     # a class ends at count 0, so one running count over all of them starts every class at 0
@@ -98,17 +100,16 @@ def _transitions(
 
 
 class NoteLookup:
-    """Sets of sounding notes by position, over the change instants of one or more recordings laid end to end.
+    """Sounding notes by position, over the changes of recordings laid end to end.
 
-    Parameters
-    ----------
-    changes: for each recording in turn, `(instants, words)` as `note_changes` gives them, the instants shifted by the
-        recording's offset, none past its end; not decreasing over the whole.
-    device: where the tables live and `__call__` computes.
+    Args:
+        changes: for each recording in turn, `(instants, words)` as `note_changes` gives them. The
+            instants are shifted by the recording's offset, none is past its end, and they do not
+            decrease over the whole.
+        device: where the tables live and `__call__` computes.
 
-    Raises
-    ------
-    ValueError: instants that decrease.
+    Raises:
+        ValueError: instants that decrease.
     """
 
     def __init__(
@@ -118,7 +119,8 @@ class NoteLookup:
         words = np.concatenate([np.zeros((1, N_WORDS), np.int64), *(words for _, words in changes)])
         if (instants[1:] < instants[:-1]).any():
             raise ValueError(
-                "expected change instants in increasing order, got a decrease; try recordings in order"
+                "expected change instants in increasing order, got a decrease; "
+                "try recordings in order"
             )
         self.instants = torch.from_numpy(instants).to(device)
         self.words = torch.from_numpy(words).to(device)
@@ -130,11 +132,15 @@ class NoteLookup:
         return self.instants.nbytes + self.words.nbytes
 
     def __call__(self, positions: torch.Tensor) -> torch.Tensor:
-        """The notes sounding at `positions`: int64 (...) -> float32 (..., 84) of 0 and 1, without a host sync."""
-        # right: at the very instant of a change the new set holds, so starts are inclusive and ends exclusive
+        """The notes sounding at `positions`, without a host sync: int64 (...) -> float32 (..., 84).
+
+        Each is 0 or 1.
+        """
+        # right: at the very instant of a change the new set holds; starts are inclusive, ends not
         last = torch.searchsorted(self.instants, positions, right=True) - 1
         words = self.words[last].unsqueeze(-1)  # (..., 2, 1)
         return ((words >> self._bits) & 1).flatten(-2).to(torch.float32)
 
     def __repr__(self) -> str:
-        return f"NoteLookup({len(self.instants) - 1} changes, {self.nbytes / 1e6:.1f} MB, {self.instants.device})"
+        size = f"{len(self.instants) - 1} changes, {self.nbytes / 1e6:.1f} MB"
+        return f"NoteLookup({size}, {self.instants.device})"

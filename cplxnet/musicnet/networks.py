@@ -1,10 +1,12 @@
-"""The three networks of Trabelsi et al. 2018, complex and real, with ordinary, variational or masked layers.
+"""The three networks of Trabelsi et al. (2018), complex and real, with every kind of layer.
 
-A network is built by its registered name, `complex.DeepConvNetVD` say: field, architecture, kind of layer. It takes the
-features of a batch (B, in_channels, length), complex or real, and gives the logits (B, 84).
+A network is built by its registered name, `complex.DeepConvNetVD` say: field, architecture, kind of
+layer. It takes the features of a batch (B, in_channels, length), complex or real, and gives the
+logits (B, 84).
 
-Complex networks use split ReLU and average pooling and return the real part of their last layer; real ones use ReLU
-and max pooling, and their last bias starts at -5, since about one label in twenty is positive.
+Complex networks use split ReLU and average pooling and return the real part of their last layer.
+Real ones use ReLU and max pooling, and their last bias starts at -5, since about one label in
+twenty is positive.
 """
 
 import functools
@@ -15,16 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet import nn as cplx
+from cplxnet.nn.variational import FORMS
 
 from .features import as_channels
 from .labels import N_NOTES
 
-KINDS = (
-    "",
-    "VD",
-    "ARD",
-    "Masked",
-)  # ordinary, variational dropout, automatic relevance determination, masked
+KINDS = ("", *FORMS, "Masked")  # of layers: ordinary, variational, masked
 
 
 class Field(NamedTuple):
@@ -72,8 +70,8 @@ FIELDS = {"complex": _complex_field, "real": _real_field}
 class Network(nn.Sequential):
     """A stack of layers over (B, in_channels, length) features.
 
-    A real network given complex features reads their real and imaginary parts as twice the channels; a complex network
-    given real features takes them as real parts.
+    A real network given complex features reads their real and imaginary parts as twice the
+    channels; a complex network given real features takes them as real parts.
     """
 
     is_chain = True  # its forward is that of its layers in turn: what `nn.compact` asks
@@ -106,16 +104,25 @@ def deep_conv_net(
     in_channels: int = 1,
     kernel_size: int | None = None,
 ) -> Network:
-    """The deep convolutional network: six convolutions, then `hidden` = 2048, then 84.
+    """The deep convolutional network: six convolutions, then 2048 units, then 84.
 
-    length: samples (or frequencies) per window; kernel_size: of the first layer (6 complex, 7 real; the paper's k3: 3).
+    Args:
+        field: "complex" or "real".
+        kind: of layer, one of `KINDS`.
+        length: samples (or frequencies) of a window.
+        in_channels: channels of the features.
+        kernel_size: of the first layer; None: 6 complex, 7 real. The paper's k3 variant has 3.
     """
     first = kernel_size or (6 if field == "complex" else 7)
+    # channels, kernel size, stride of each convolution
     if field == "complex":
         stages = [(16, first, 2), (32, 3, 2), (64, 3, 1), (64, 3, 1), (128, 3, 1), (128, 3, 1)]
     else:
         stages = [(64, first, 3), (64, 3, 2), (128, 3, 1), (128, 3, 1), (256, 3, 1), (256, 3, 1)]
-    parts, layers, channels = FIELDS[field](kind), {}, in_channels
+    parts = FIELDS[field](kind)
+    layers: dict[str, nn.Module] = {}
+    channels = in_channels
+
     for i, (out, size, stride) in enumerate(stages, 1):
         normed = i != 5  # the fifth has a bias in place of batch norm, and no pooling
         layers[f"conv{i}"] = parts.conv(channels, out, size, stride=stride, bias=not normed)
@@ -148,7 +155,7 @@ def two_layer_dense(field: str, kind: str, *, length: int = 4096, in_channels: i
 def _with_head(
     parts: Field, layers: dict[str, nn.Module], shape: tuple[int, int], hidden: int = 2048
 ) -> Network:
-    """Append flatten, the hidden layer and the logits; the width of the first is found by running the convolutions."""
+    """Append flatten, the hidden layer and the logits; running the trunk tells its width."""
     trunk = nn.Sequential(*layers.values(), nn.Flatten()).eval()
     probe = torch.zeros(1, *shape, dtype=parts.dtype)
     try:
@@ -159,6 +166,7 @@ def _with_head(
             f"expected windows long enough for this network, got {shape[1]} samples; try 4096"
         ) from error
     trunk.train()
+
     last = parts.linear(hidden, N_NOTES)
     with torch.no_grad():
         last.bias.fill_(parts.last_bias)  # type: ignore[operator]
@@ -187,9 +195,15 @@ MODELS: dict[str, Callable[..., Network]] = {
 
 
 def build(name: str, example: Tensor, **options: int) -> Network:
-    """The network registered as `name`, for features shaped like `example` (B, in_channels, length).
+    """The network registered as `name`.
 
-    Raises ValueError for an unknown name or for windows too short for the network.
+    Args:
+        name: a key of `MODELS`.
+        example: features (B, in_channels, length) of the shape that it will take.
+        options: `kernel_size` of `deep_conv_net`.
+
+    Raises:
+        ValueError: an unknown name, or windows too short for the network.
     """
     if name not in MODELS:
         raise ValueError(f"expected a network of {', '.join(MODELS)}, got {name!r}")

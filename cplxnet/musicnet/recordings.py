@@ -1,7 +1,8 @@
-"""The HDF5 layout of MusicNet's recordings: how a file is written, and read back with every value checked.
+"""The HDF5 layout of MusicNet's recordings, written and read with every value checked.
 
-A file holds one group a recording, `id_NNNN`, with `data` (float32, (samples,)) and `labels` (a row a note, `LABELS`),
-and the root attribute `rate_hz`. A note sounds on the samples `[start_time, end_time)`.
+A file holds one group a recording, `id_NNNN`, with `data` (float32, (samples,)) and `labels` (a row
+a note, `LABELS`), and the root attribute `rate_hz`. A note sounds on the samples
+`[start_time, end_time)`.
 """
 
 import dataclasses
@@ -16,7 +17,8 @@ from cplxnet.files import written
 
 from .hdf5 import Hdf5
 
-LOWEST_NOTE, HIGHEST_NOTE = 21, 104  # MIDI: A0 to G#7, the 84 classes
+LOWEST_NOTE = 21  # MIDI: A0
+HIGHEST_NOTE = 104  # G#7, the last of the 84 classes
 
 LABELS = np.dtype(
     [
@@ -33,18 +35,27 @@ _ALIASES = {"note": "note_id"}  # some builds of MusicNet's HDF5 files call the 
 _CHUNK = 1 << 16  # samples that share a checksum: 256 KiB, read at 1.5 GB/s as if in one piece
 _BLOCK = 16 * _CHUNK  # samples that `write` has in memory at once
 _OPTIONAL = {"start_beat", "end_beat", "note_value", "instrument"}
-_HOW_TO_BUILD = "build the demo corpus by `make demo` or `python -m extra.corpora.demo`, MusicNet by extra/get_datasets.ipynb"
+_HOW_TO_BUILD = (
+    "build the demo corpus by `make demo` or `python -m extra.corpora.demo`, "
+    "MusicNet by extra/get_datasets.ipynb"
+)
 
 
 class RecordingError(ValueError):
-    """A file or recording breaks the layout; the text names the file, the recording and the value."""
+    """A file or recording breaks the layout; the text names file, recording and value."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """One recording: `data` float32 (samples,), `labels` of dtype `LABELS` (notes,) in samples of the same rate."""
+    """One recording.
 
-    key: str  # "id_1001"
+    Attributes:
+        key: "id_1001".
+        data: float32 (samples,).
+        labels: `LABELS` (notes,), times in samples of `data`.
+    """
+
+    key: str
     data: np.ndarray
     labels: np.ndarray
     composer: str = ""
@@ -62,7 +73,8 @@ _TEXTS = ("composer", "composition", "movement", "ensemble")
 def _check_shape(data: np.ndarray, where: str) -> None:
     if data.ndim != 1 or data.dtype.kind != "f":
         raise RecordingError(
-            f"{where}: expected `data` as float samples of shape (samples,), got {data.dtype} of shape {data.shape}"
+            f"{where}: expected `data` as float samples of shape (samples,), got {data.dtype} of "
+            f"shape {data.shape}"
         )
 
 
@@ -73,7 +85,8 @@ def _check_data(data: np.ndarray, where: str, *, begin: int = 0) -> np.ndarray:
     if not finite.all():
         position = int(np.argmin(finite))
         raise RecordingError(
-            f"{where}: expected finite samples, got {data[position]} at sample {begin + position}; write the file again"
+            f"{where}: expected finite samples, got {data[position]} at sample "
+            f"{begin + position}; write the file again"
         )
     return data.astype(np.float32, copy=False)
 
@@ -87,7 +100,8 @@ def _check_labels(table: np.ndarray, where: str) -> np.ndarray:
             labels[column] = table[source]
         elif column not in _OPTIONAL:
             raise RecordingError(
-                f"{where}: expected a column `{column}` in `labels`, got {', '.join(names) or 'no columns'}"
+                f"{where}: expected a column `{column}` in `labels`, got "
+                f"{', '.join(names) or 'no columns'}"
             )
     _refuse(labels["start_time"] < 0, labels, where, "expected start_time >= 0")
     _refuse(
@@ -117,7 +131,8 @@ def _open(path: str | os.PathLike[str]) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         raise RecordingError(
-            f"{path}: expected an HDF5 file, got something h5py cannot open ({error}); {_HOW_TO_BUILD}"
+            f"{path}: expected an HDF5 file, got something h5py cannot open ({error}); "
+            f"{_HOW_TO_BUILD}"
         ) from None
 
 
@@ -145,13 +160,13 @@ def _read(group: h5py.Group, where: str) -> Recording:
 
 
 def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
-    """The recordings of the file at `path`, checked, in the order of their keys, one in memory at a time.
+    """The recordings of the file at `path`, checked, by their keys, one in memory at a time.
 
-    Raises
-    ------
-    FileNotFoundError: no file at `path`; the text says how to build it.
-    RecordingError: not HDF5, no recording inside, `data`, `labels` or a column missing, a note outside 21..104, a
-        note that ends before it starts, a NaN or infinite sample, values that do not fit their checksum.
+    Raises:
+        FileNotFoundError: no file at `path`; the text says how to build it.
+        RecordingError: not HDF5, no recording inside, `data`, `labels` or a column missing, a note
+            outside 21..104, a note that ends before it starts, a NaN or infinite sample, values
+            that do not fit their checksum.
     """
     with _open(path) as file:
         keys = sorted(key for key in file if isinstance(file[key], h5py.Group))
@@ -173,13 +188,13 @@ def n_samples(path: str | os.PathLike[str]) -> int:
 
 
 def rate_hz(path: str | os.PathLike[str], *, default: int = 11000) -> int:
-    """Samples per second of the file at `path`; `default` where the file does not say (the older builds do not)."""
+    """Samples per second of the file at `path`; `default` where it does not say (older builds)."""
     with _open(path) as file:
         return int(file.attrs.get("rate_hz", default))
 
 
 def attributes(path: str | os.PathLike[str]) -> dict[str, object]:
-    """The root attributes of the file at `path`. Raises as `recordings` does where there is no such file."""
+    """The root attributes of the file at `path`. Raises as `recordings` without such a file."""
     with _open(path) as file:
         return dict(file.attrs)
 
@@ -191,15 +206,21 @@ def write(
     rate_hz: int,
     attributes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `recordings` (an iterable, consumed one by one) at `rate_hz` samples per second, each one checked.
+    """Write recordings to the file at `path`, each one checked.
 
-    The file appears whole or not at all: it is written beside `path` and renamed. Without time stamps, so the same
-    recordings give the same bytes. `attributes` are added to the root. A recording's `data` are only asked for their
-    shape, type and slices of 4 MiB, so they need not be in memory.
+    The file appears whole or not at all: it is written beside `path` and renamed. It has no time
+    stamps, so equal recordings give equal bytes.
 
-    Raises
-    ------
-    RecordingError: as `recordings` raises on reading, or no recording to write; OSError: the disk is full.
+    Args:
+        path: the file.
+        recordings: consumed one by one. Their `data` are asked for shape, type and slices of 4 MiB
+            alone, so they need not be in memory.
+        rate_hz: samples per second.
+        attributes: added to the root.
+
+    Raises:
+        RecordingError: as `recordings` raises on reading, or no recording to write.
+        OSError: the disk is full.
     """
     path = Path(path)
     with written(path) as temporary, Hdf5(temporary) as file:

@@ -8,22 +8,27 @@ import soxr
 
 from .recordings import Recording
 
-SOURCE_HZ, TARGET_HZ = 44_100, 11_000
+SOURCE_HZ = 44_100
+TARGET_HZ = 11_000
 
 
 def resample(
     signal: np.ndarray, *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ
 ) -> np.ndarray:
-    """Band-limited resampling of `signal` (samples,) by soxr's VHQ recipe; float32 (about samples * target/source,)."""
-    return soxr.resample(
-        np.asarray(signal, np.float32), source_hz, target_hz, quality="VHQ"
-    ).astype(np.float32, copy=False)
+    """Band-limited resampling of `signal` (samples,) by soxr's VHQ recipe.
+
+    Returns:
+        float32 (about samples * target_hz/source_hz,).
+    """
+    signal = np.asarray(signal, np.float32)
+    resampled = soxr.resample(signal, source_hz, target_hz, quality="VHQ")
+    return resampled.astype(np.float32, copy=False)
 
 
 def resample_blocks(
     blocks: Iterable[np.ndarray], *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ
 ) -> Iterator[np.ndarray]:
-    """`resample` of the signal that comes in `blocks`, in blocks: the same values, whatever their lengths."""
+    """`resample` of a signal in blocks of any lengths: the values do not depend on them."""
     stream = soxr.ResampleStream(source_hz, target_hz, 1, dtype="float32", quality="VHQ")
     for block in blocks:
         yield stream.resample_chunk(np.asarray(block, np.float32))
@@ -33,9 +38,9 @@ def resample_blocks(
 def rescale(
     times: np.ndarray, *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ
 ) -> np.ndarray:
-    """Sample numbers at `target_hz` of the int64 sample numbers `times` at `source_hz`: floor(times * target/source).
+    """Sample numbers at `target_hz` of the sample numbers `times` at `source_hz`.
 
-    In integers, so exact: the same as int(t * 11000/44100) without its rounding.
+    floor(times * target_hz/source_hz)    in integers, so without rounding
     """
     return np.asarray(times, np.int64) * target_hz // source_hz
 

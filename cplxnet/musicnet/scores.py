@@ -1,6 +1,7 @@
-"""How well notes are transcribed: average precision over one ranking of all notes and windows, and note by note.
+"""How well notes are transcribed: average precision, of all notes in one ranking and of each note.
 
-N windows, 84 notes; `target` is 0 or 1 and `logit` any real number, both (N, 84), tensors or arrays, on any one device.
+N windows, 84 notes. `target` is 0 or 1 and `logit` any real number, both (N, 84), tensors or
+arrays, on any one device.
 """
 
 import math
@@ -12,59 +13,70 @@ import torch
 from .dataset import MusicNet
 
 AVERAGE_PRECISION = "average_precision"  # every window given
-AVERAGE_PRECISION_TRABELSI2018 = (
-    "average_precision_trabelsi2018"  # the older protocol, see `trabelsi2018_windows`
-)
-TRABELSI2018_WINDOWS, TRABELSI2018_STRIDE = 7500, 128  # a recording; samples
+AVERAGE_PRECISION_TRABELSI2018 = "average_precision_trabelsi2018"  # see `trabelsi2018_windows`
+TRABELSI2018_WINDOWS = 7500  # of a recording
+TRABELSI2018_STRIDE = 128  # samples
 CURVE_POINTS = 500
 
 Values = torch.Tensor | np.ndarray
 
 
 def pooled_average_precision(target: Values, logit: Values) -> float:
-    """Average precision of one ranking of all entries of `target` and `logit`, whatever their (common) shape.
+    """Average precision of one ranking of all entries.
 
-    AP = sum over distinct thresholds t, falling, of (R(t) - R(before)) P(t), where P and R are precision and recall of
-    `logit >= t`: no interpolation, equal logits rank together, as `sklearn.metrics.average_precision_score`.
-    Written as a mean over the positive entries: AP = mean of TP(t_i) / count(logit >= t_i), t_i the i-th one's logit.
+        AP = sum over distinct thresholds t, falling, of (R(t) - R(before)) P(t)
+           = mean over the positive entries i of TP(t_i) / count(logit >= t_i),    t_i = logit_i
 
-    Raises
-    ------
-    ValueError: shapes differ, a target not 0 or 1, a NaN logit, no positive target (AP is undefined then).
+    P and R are precision and recall of `logit >= t`. There is no interpolation, and equal logits
+    rank together, as in `sklearn.metrics.average_precision_score`.
+
+    Args:
+        target: 0 or 1, any shape.
+        logit: of the target's shape.
+
+    Raises:
+        ValueError: shapes differ, a target not 0 or 1, a NaN logit, no positive target (AP is
+            undefined then).
     """
     hits, total = ranking(target, logit)[1:]
     return float((hits / total).mean())
 
 
 def ranking(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits of the positive entries, rising, and at each as threshold: true positives, entries above, in float64."""
+    """What average precision counts.
+
+    Returns:
+        The logits of the positive entries, rising. At each as threshold: the true positives and all
+        entries above it, float64.
+    """
     target, logit = _checked(target, logit)
     positive = _sorted(logit[target])
     if not len(positive):
         raise ValueError(
-            f"expected a positive target at least, got none among {target.numel()}: average precision is undefined; "
-            "try more windows, or windows with notes"
+            f"expected a positive target at least, got none among {target.numel()}: average "
+            "precision is undefined; try more windows, or windows with notes"
         )
-    # one sort of the values alone and a binary search per positive (4 in 100): no permutation is carried along
+
+    # one sort of the values alone and a binary search for each positive (4 in 100)
     above = logit.numel() - torch.searchsorted(_sorted(logit.flatten()), positive)
     hits = len(positive) - torch.searchsorted(positive, positive)
     return positive, hits.double(), above.double()
 
 
 def _sorted(values: torch.Tensor) -> torch.Tensor:
-    # numpy sorts floats alone, with vector instructions: 5 million in 0.04 s on one core, torch.sort 0.6 s on two
-    return (
-        torch.from_numpy(np.sort(values.numpy()))
-        if values.device.type == "cpu"
-        else values.sort().values
-    )
+    # numpy sorts floats with vector instructions: 5 million in 0.04 s on one core, torch in 0.6 s
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy()))
+    return values.sort().values
 
 
 def _checked(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor]:
-    target, logit = torch.as_tensor(target), torch.as_tensor(logit).detach()
+    target = torch.as_tensor(target)
+    logit = torch.as_tensor(logit).detach()
     if target.shape != logit.shape:
         raise ValueError(
-            f"expected target and logit of one shape, got {tuple(target.shape)} and {tuple(logit.shape)}"
+            f"expected target and logit of one shape, got {tuple(target.shape)} and "
+            f"{tuple(logit.shape)}"
         )
     if logit.is_complex() or target.is_complex():
         raise ValueError("expected real targets and logits, got complex ones; try logit.real")
@@ -73,6 +85,7 @@ def _checked(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor]
         raise ValueError(
             f"expected logits to rank, got {int(logit.isnan().sum())} NaN of {logit.numel()}"
         )
+
     mask = target.bool()
     if target.dtype != torch.bool and (mask != target).any():
         raise ValueError(
@@ -82,23 +95,26 @@ def _checked(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def per_note(target: Values, logit: Values, *, threshold: float = 0.0) -> dict[str, np.ndarray]:
-    """Average precision of each note's own ranking, and its precision and recall at `logit > threshold`.
+    """Average precision of each note's own ranking, and its precision and recall.
 
-    Returns
-    -------
-    `ap`, `precision`, `recall`: float64 (notes,), nan where the note never sounds. A note that sounds but is never
-    reported has precision 0, as in scikit-learn.
+    Args:
+        target: 0 or 1 (N, notes).
+        logit: (N, notes).
+        threshold: of precision and recall: a note is reported where `logit > threshold`.
 
-    Raises
-    ------
-    ValueError: as `pooled_average_precision`, except that a note without positive targets is no fault.
+    Returns:
+        `ap`, `precision`, `recall`: float64 (notes,), nan where the note never sounds. A note that
+        sounds but is never reported has precision 0, as in scikit-learn.
+
+    Raises:
+        ValueError: as `pooled_average_precision`; a note without positive targets is no fault.
     """
     mask, logits = _checked(target, logit)
     positives = mask.sum(0).double()
     reported = logits > threshold
     hits = (reported & mask).sum(0).double()
     sounds = (positives > 0).tolist()
-    # a note at a time, 84 in all: columns made contiguous first
+    # a note at a time, 84 in all, of contiguous columns
     columns = zip(sounds, mask.T.contiguous(), logits.T.contiguous(), strict=True)
     ap = [pooled_average_precision(m, x) if there else math.nan for there, m, x in columns]
     precision = hits / reported.sum(0).clamp(min=1)
@@ -113,52 +129,58 @@ def per_note(target: Values, logit: Values, *, threshold: float = 0.0) -> dict[s
 def curve(target: Values, logit: Values, *, n_points: int = CURVE_POINTS) -> dict[str, list[float]]:
     """The pooled precision-recall curve at no more than `n_points` thresholds.
 
-    Every point is exact: precision and recall of `logit >= t` for the logit t of a positive entry. Recall increases
-    from the highest threshold's to 1, both ends kept, the others spread evenly in recall. Between two points the
-    curve is a step (draw it with `where="pre"`: a precision holds from the recall before up to its own).
+    Every point is exact: precision and recall of `logit >= t` for the logit t of a positive entry.
+    Recall increases from the highest threshold's to 1, both ends kept, the others spread evenly in
+    recall. Between two points the curve is a step (draw it with `where="pre"`: a precision holds
+    from the recall before up to its own).
 
-    Returns
-    -------
-    `precision`, `recall`: lists of one length.
+    Returns:
+        `precision`, `recall`: lists of one length.
 
-    Raises
-    ------
-    ValueError: n_points below 2, or as `pooled_average_precision`.
+    Raises:
+        ValueError: n_points below 2, or as `pooled_average_precision`.
     """
     if n_points < 2:
         raise ValueError(f"expected n_points >= 2, got {n_points}")
     positive, hits, total = ranking(target, logit)
     distinct = torch.ones_like(positive, dtype=torch.bool)
     distinct[1:] = positive[1:] != positive[:-1]
-    hits, total = (
-        hits[distinct].flip(0),
-        total[distinct].flip(0),
-    )  # thresholds falling, recall rising
+
+    # thresholds falling, recall rising
+    hits = hits[distinct].flip(0)
+    total = total[distinct].flip(0)
     recall = hits / len(positive)
-    wanted = torch.linspace(
-        float(recall[0]), 1.0, n_points, dtype=recall.dtype, device=recall.device
-    )
-    keep = torch.searchsorted(recall, wanted).clamp(max=len(recall) - 1).unique()
+
+    first = float(recall[0])
+    even = torch.linspace(first, 1.0, n_points, dtype=recall.dtype, device=recall.device)
+    keep = torch.searchsorted(recall, even).clamp(max=len(recall) - 1).unique()
     return {"precision": (hits / total)[keep].tolist(), "recall": recall[keep].tolist()}
 
 
 def trabelsi2018_windows(recording: Values, start: Values, rate_hz: int) -> torch.Tensor | None:
-    """The windows of the older protocol among those given: bool (N,) on the CPU, or None where they are not all there.
+    """The windows of the older protocol among those given: bool (N,) on the CPU.
 
-    Trabelsi et al. (2018) score, of each recording, the 7500 windows that start at 1 s + 128 k samples, k = 0..7499.
-    Windows in order lie on a grid of their own, so the grid here begins at the first given window of the recording that
-    starts at `rate_hz` samples or later (at 11 kHz and stride 128: 11008, 8 samples after 1 s), and this must be
-    less than 128 samples later. None if in any recording one of the 7500 is missing: a recording shorter than
-    rate_hz + 7499 * 128 + window samples (88.6 s at 11 kHz), or a stride that does not divide 128.
+    Trabelsi et al. (2018) score, of each recording, the 7500 windows that start at 1 s + 128 k
+    samples, k = 0..7499. Windows in order lie on a grid of their own. So the grid here begins at
+    the first given window of the recording that starts at `rate_hz` samples or later (at 11 kHz and
+    stride 128: 11008, 8 samples after 1 s), which must be less than 128 samples later.
 
-    Parameters
-    ----------
-    recording, start: int (N,), each window's recording and its first sample there.
+    Args:
+        recording: int (N,), each window's recording.
+        start: int (N,), each window's first sample there.
+        rate_hz: samples per second.
 
-    Reference: C. Trabelsi et al., Deep complex networks, ICLR 2018, sec. 4.2, and the authors' code (`eval_set`).
+    Returns:
+        The mask, or None if one of the 7500 is missing in any recording: it is shorter than
+        rate_hz + 7499 * 128 + window samples (88.6 s at 11 kHz), or the stride does not divide 128.
+
+    Reference: C. Trabelsi et al., Deep complex networks, ICLR 2018, sec. 4.2, and the authors' code
+    (`eval_set`).
     """
-    recording, start = (np.asarray(torch.as_tensor(values).cpu()) for values in (recording, start))
+    recording = np.asarray(torch.as_tensor(recording).cpu())
+    start = np.asarray(torch.as_tensor(start).cpu())
     chosen = np.zeros(len(start), bool)
+
     for number in np.unique(recording):
         late = np.flatnonzero((recording == number) & (start >= rate_hz))
         first = start[late].min() if len(late) else rate_hz + TRABELSI2018_STRIDE
@@ -177,61 +199,74 @@ def score(
     rate_hz: int,
     curves: bool = False,
 ) -> dict[str, Any]:
-    """All scores of the windows given, as plain numbers and lists for scores.json; what is undefined is None.
+    """All scores of the windows given, as plain numbers and lists for scores.json.
 
-    Parameters
-    ----------
-    target, logit: (N, 84). recording, start: int (N,), each window's recording and its first sample there.
-    rate_hz: samples per second.
-    curves: add the `curve`.
+    Args:
+        target: 0 or 1 (N, 84).
+        logit: (N, 84).
+        recording: int (N,), each window's recording.
+        start: int (N,), each window's first sample there.
+        rate_hz: samples per second.
+        curves: add the `curve`.
 
-    Returns
-    -------
-    `average_precision` (all windows, all notes in one ranking), `average_precision_trabelsi2018` (the same over
-    `trabelsi2018_windows`; None where they are not all there), `n_windows`, `positive_share` (of all targets: the
-    average precision of a random ranking), `notes`: `ap`, `precision`, `recall` (`per_note`, at logit > 0: probability
-    above a half), and `curve`: `precision`, `recall`.
+    Returns:
+        `average_precision`: all windows, all notes in one ranking.
+        `average_precision_trabelsi2018`: the same over `trabelsi2018_windows`.
+        `n_windows`, `positive_share`: of all targets; the average precision of a random ranking.
+        `notes`: `ap`, `precision`, `recall` by `per_note`, at probability above a half.
+        `curve`: `precision`, `recall`.
+        What is undefined is None.
 
-    Raises
-    ------
-    ValueError: as `pooled_average_precision`, or recording and start not of one entry a window.
+    Raises:
+        ValueError: as `pooled_average_precision`, or recording and start not of one entry a window.
     """
     target, logit = _checked(target, logit)
     if not len(recording) == len(start) == len(target):
         raise ValueError(
-            f"expected a recording and a start for each of {len(target)} windows, got {len(recording)} and {len(start)}"
+            f"expected a recording and a start for each of {len(target)} windows, got "
+            f"{len(recording)} and {len(start)}"
         )
-    older = trabelsi2018_windows(recording, start, rate_hz)
-    older = None if older is None else older.to(target.device)
-    has_older = older is not None and bool(target[older].any())
     notes = {
         name: [_number(value) for value in values]
         for name, values in per_note(target, logit).items()
     }
-    result = {
+    result: dict[str, Any] = {
         AVERAGE_PRECISION: pooled_average_precision(target, logit),
-        AVERAGE_PRECISION_TRABELSI2018: pooled_average_precision(target[older], logit[older])
-        if has_older
-        else None,
+        AVERAGE_PRECISION_TRABELSI2018: None,
         "n_windows": len(target),
         "positive_share": float(target.double().mean()),
         "notes": notes,
     }
-    return {**result, "curve": curve(target, logit)} if curves else result
+
+    older = trabelsi2018_windows(recording, start, rate_hz)
+    if older is not None:
+        older = older.to(target.device)
+        if target[older].any():
+            score = pooled_average_precision(target[older], logit[older])
+            result[AVERAGE_PRECISION_TRABELSI2018] = score
+    if curves:
+        result["curve"] = curve(target, logit)
+    return result
 
 
 def score_dataset(
     target: Values, logit: Values, dataset: MusicNet, *, curves: bool = False
 ) -> dict[str, Any]:
-    """`score` of all windows of `dataset` in order, as the feed `in-order` gives them: target and logit (len, 84).
+    """`score` of all windows of `dataset` in order, as the feed `in-order` gives them.
 
-    Raises
-    ------
-    ValueError: as `score`, or fewer or more windows than the dataset has.
+    Args:
+        target: 0 or 1 (len(dataset), 84).
+        logit: (len(dataset), 84).
+        dataset: where the windows are from.
+        curves: add the `curve`.
+
+    Raises:
+        ValueError: as `score`, or fewer or more windows than the dataset has.
     """
     if len(target) != len(dataset):
         raise ValueError(
-            f"expected the {len(dataset)} windows of {dataset.path}, got {len(target)}; feed it in order"
+            f"expected the {len(dataset)} windows of {dataset.path}, got {len(target)}; feed it in "
+            "order"
         )
     index = torch.arange(len(dataset))
     return score(

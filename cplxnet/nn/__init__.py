@@ -17,7 +17,6 @@ from .conv import CplxConv1d, CplxConv2d
 from .cplxmodule import cplxmodule_state, load_cplxmodule, names_in_order
 from .expint import ein, ein_exp
 from .fast.clipping import clip_grad_norm_
-from .fast.fusing import compile_kernels
 from .fast.memory import keep_freed
 from .gaussian import GaussianWeight
 from .init import trabelsi_independent_, trabelsi_standard_

@@ -5,26 +5,47 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .fast import gpu
-from .fast.batchnorm import NO_TAIL, Tail
-from .parameters import as_ri, refuse_complex
-from .whitening import affine, normalise, normalise_by, running_map
+from .fast.batchnorm import NO_TAIL, Normalise, Tail
+from .fast.batchnorm import normalise_by as normalise_by_in_c
+from .fast.dispatch import native_usable
+from .parameters import as_ri, real_dtype, refuse_complex
+from .whitening import matrix_of, normalise, normalise_by
 
 
-class CplxBatchNorm1d(nn.Module):
+class CplxBatchNorm1d(_BatchNorm):
     """y = W (V + eps I)^(-1/2) (x - m) + b, with m and V the mean and covariance of each channel's (real, imaginary).
 
-    W is a full real 2x2 matrix, I/sqrt(2) at the start (and for good if `affine` is False), so that E|y|^2 = 1. Input
-    complex (B, C) or (B, C, L), statistics over batch and positions (biased). In eval mode the running statistics take
-    the place of the batch's. Arguments as in `torch.nn.BatchNorm1d`; `momentum=None` keeps a cumulative average.
+    W is a full real 2x2 matrix that starts at I/sqrt(2) (and stays there if `affine` is False), so that E|y|^2 = 1. Mean
+    and covariance (biased) are those of the batch, over batch and positions; in eval mode they are the running ones.
 
-    Parameters: weight (2, 2, C), bias (2, C). Buffers: running_mean (2, C), running_var (2, 2, C), num_batches_tracked.
-    Raises ValueError for another shape, and for a single value per channel in training, as torch does.
-    Reference: Trabelsi et al. 2018, "Deep Complex Networks", equations 3 to 6. Their scale matrix is symmetric; ours is
+    To torch this is a batch norm: `torch.optim.swa_utils.update_bn` renews its running statistics. It has no synchronised
+    form: the layer that `convert_sync_batchnorm` makes of it refuses complex input.
+
+    Args:
+        num_features: channels C of the input, complex (B, C) or (B, C, L).
+        eps: added to the diagonal of V.
+        momentum: weight of a new batch in the running statistics; None for a cumulative average.
+        affine: whether W and b are learnt.
+        track_running_stats: whether there are running statistics; without, eval mode uses the batch's.
+        device: of parameters and buffers.
+        dtype: float32 or float64, or the complex type of those.
+
+    Parameters are weight (2, 2, C) and bias (2, C), real; buffers are running_mean (2, C), running_var (2, 2, C) and
+    num_batches_tracked.
+
+    Raises:
+        ValueError: an input of another shape, or in training a single value per channel, as torch does.
+        TypeError: a real input.
+
+    Reference: Trabelsi et al. (2018), "Deep Complex Networks", equations 3 to 6. Their scale matrix is symmetric; ours is
     full, so that weights of older libraries load.
     """
 
+    weight: nn.Parameter | None  # type: ignore[assignment]
+    bias: nn.Parameter | None  # type: ignore[assignment]
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -40,23 +61,22 @@ class CplxBatchNorm1d(nn.Module):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        real = dtype.to_real() if dtype is not None else None
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
-        options = {"device": device, "dtype": real}
-        self.weight = nn.Parameter(torch.empty(2, 2, num_features, **options)) if affine else None
-        self.bias = nn.Parameter(torch.empty(2, num_features, **options)) if affine else None
-        tracked = track_running_stats
-        self.register_buffer(
-            "running_mean", torch.empty(2, num_features, **options) if tracked else None
-        )
-        self.register_buffer(
-            "running_var", torch.empty(2, 2, num_features, **options) if tracked else None
-        )
-        self.register_buffer(
-            "num_batches_tracked", torch.tensor(0, device=device) if tracked else None
-        )
+        nn.Module.__init__(self)  # _BatchNorm's would make parameters of its own shapes
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(*shape, num_features, device=device, dtype=real_dtype(dtype))
+
+        self.weight = nn.Parameter(empty(2, 2)) if affine else None
+        self.bias = nn.Parameter(empty(2)) if affine else None
+        count = torch.tensor(0, device=device)
+        self.register_buffer("running_mean", empty(2) if track_running_stats else None)
+        self.register_buffer("running_var", empty(2, 2) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", count if track_running_stats else None)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
@@ -67,6 +87,7 @@ class CplxBatchNorm1d(nn.Module):
             self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:
+        """W = I/sqrt(2), b = 0, and the running statistics of `reset_running_stats`."""
         self.reset_running_stats()
         if self.weight is not None and self.bias is not None:
             with torch.no_grad():
@@ -74,85 +95,144 @@ class CplxBatchNorm1d(nn.Module):
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._normalised(x, NO_TAIL)
+        """Normalise complex x (B, C) or (B, C, L); the result has x's shape."""
+        rows = self._rows(x)
+        if gpu.usable(rows, *self._numbers()):
+            return self._on_gpu(rows, NO_TAIL)
 
-    def rectified(self, x: Tensor, pool: bool) -> Tensor:
-        """y after the split ReLU, and if `pool` after `Split(AvgPool1d(2))`: in one go, where `folding` sees a way."""
-        return self._normalised(x, Tail(True, pool, x.shape[-1]))
-
-    def _normalised(self, x: Tensor, tail: Tail) -> Tensor:
-        if x.dim() not in (2, 3) or x.shape[1] != self.num_features:
-            expected = f"complex (B, {self.num_features}) or (B, {self.num_features}, L)"
-            raise ValueError(f"expected {expected}, got {tuple(x.shape)}")
-        rows = x.movedim(1, -1)  # (B, C) or (B, L, C)
-        pairs = as_ri(rows.contiguous())
-        if gpu.usable(pairs, self.weight, self.bias, self.running_mean, self.running_var):
-            return self._on_gpu(pairs, tail)
-        flat = pairs.view(-1, self.num_features, 2)  # (N, C, 2)
-        if self.training or not self.track_running_stats:
-            y = self._by_batch(flat, tail)
+        if self._by_batch:
+            y = self._normalise(rows.flatten(0, -3))
         else:
-            y = normalise_by(
-                flat, self.running_mean, self.running_var, self.weight, self.bias, self.eps, tail
-            )
-        length = (tail.length // 2,) if tail.pool else rows.shape[1:-1]
-        return torch.view_as_complex(y.view(len(rows), *length, self.num_features, 2)).movedim(
-            -1, 1
-        )
+            y = self._normalise_by_running(rows)
 
-    def _on_gpu(self, pairs: Tensor, tail: Tail) -> Tensor:
-        """The same by the GPU's kernels, where neither statistics nor running statistics need a gradient."""
+        return torch.view_as_complex(y.view(rows.shape)).movedim(-1, 1)
+
+    def fused_usable(self, x: Tensor) -> bool:
+        """Whether `fused` can take complex x (B, C, L): C or a GPU can compute it, C with channels last in memory."""
+        if x.dim() != 3 or not x.is_complex():
+            return False
+        if not self._by_batch and torch.is_grad_enabled():
+            return False  # a gradient through running statistics is rare: left to autograd
+
+        numbers = self._numbers()
+        return gpu.usable(x, *numbers) or native_usable(as_ri(x.movedim(1, -1)), *numbers)
+
+    def fused(self, x: Tensor, pool: bool) -> Tensor:
+        """Batch norm and split ReLU in one pass, and `Split(AvgPool1d(2))` with them if `pool`.
+
+        x: complex (B, C, L), such that `fused_usable(x)`. Returns (B, C, L), or (B, C, L // 2) if `pool`.
+        """
+        rows = self._rows(x)
+        n_samples, length, *_ = rows.shape
+        tail = Tail(relu=True, pool=pool, length=length)
+        if gpu.usable(rows, *self._numbers()):
+            return self._on_gpu(rows, tail)
+
+        flat = rows.flatten(0, -3)
+        y = (
+            self._normalise(flat, tail)
+            if self._by_batch
+            else self._normalise_by_running(flat, tail)
+        )
+        y = y.view(n_samples, length // 2 if pool else length, self.num_features, 2)
+
+        return torch.view_as_complex(y).movedim(-1, 1)
+
+    def _on_gpu(self, rows: Tensor, tail: Tail) -> Tensor:
+        """Normalise pairs (B, C, 2) or (B, L, C, 2) by the GPU's kernels, with what follows in the same pass."""
         from .fast.gpu import layers
 
-        shape = pairs.shape
-        pairs = pairs.view(len(pairs), -1, self.num_features, 2)
-        options = {"relu": tail.relu, "pool": tail.pool}
-        tracked = self.training and self.track_running_stats
-        if self.training or not self.track_running_stats:
-            if pairs.shape[0] * pairs.shape[1] < 2:
-                raise ValueError(
-                    "expected more than one value per channel in training, got input rows 1"
-                )
-            kept = (self.running_mean, self.running_var, self.num_batches_tracked)
+        pairs = rows.view(len(rows), -1, self.num_features, 2)
+        n_rows = pairs.shape[0] * pairs.shape[1]
+        if self._by_batch and n_rows < 2:
+            raise ValueError(
+                f"expected more than one value per channel in training, got input rows {n_rows}"
+            )
+
+        if self._by_batch:
+            tracked = self.training and self.track_running_stats
+            running = (self.running_mean, self.running_var, self.num_batches_tracked)
             y = layers.batchnorm(
                 pairs,
                 self.weight,
                 self.bias,
-                kept if tracked else None,
+                running if tracked else None,
                 momentum=self.momentum,
                 eps=self.eps,
-                **options,
+                relu=tail.relu,
+                pool=tail.pool,
+            )
+        elif torch.is_grad_enabled() and any(t.requires_grad for t in (rows, *self._numbers())):
+            assert not tail.relu  # `fused_usable` is False
+            y = normalise_by(
+                pairs, self.running_mean, self.running_var, self.weight, self.bias, self.eps
             )
         else:
-            matrix, shift = running_map(
-                self.running_mean, self.running_var, self.weight, self.bias, self.eps
-            )
-            needs = torch.is_grad_enabled() and (pairs.requires_grad or matrix.requires_grad)
-            if needs:
-                y = affine(pairs.view(-1, self.num_features, 2), matrix, shift)
-            else:
-                y = layers.batchnorm_by(pairs, torch.cat((matrix.reshape(4, -1), shift)), **options)
-        length = (y.shape[1],) if len(shape) == 4 else ()
-        return torch.view_as_complex(y.view(len(pairs), *length, self.num_features, 2)).movedim(
-            -1, 1
-        )
+            matrix = matrix_of(self.running_var, self.weight, self.eps)
+            shift = -(matrix * self.running_mean).sum(1)
+            shift = shift if self.bias is None else shift + self.bias
+            by = torch.cat((matrix.reshape(4, -1), shift))
+            y = layers.batchnorm_by(pairs, by, relu=tail.relu, pool=tail.pool)
 
-    def _by_batch(self, flat: Tensor, tail: Tail) -> Tensor:
-        n = flat.shape[0]
+        y = y if rows.dim() == 4 else y.squeeze(1)
+        return torch.view_as_complex(y).movedim(-1, 1)
+
+    @property
+    def _by_batch(self) -> bool:
+        """Whether the batch's statistics are used, not the running ones."""
+        return self.training or not self.track_running_stats
+
+    def _numbers(self) -> list[Tensor]:
+        """Parameters and running statistics, as far as the layer has them."""
+        stored = (self.weight, self.bias, self.running_mean, self.running_var)
+        return [t for t in stored if t is not None]
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """x as real pairs with the channels last: (B, C, 2) or (B, L, C, 2)."""
+        if x.dim() not in (2, 3) or x.shape[1] != self.num_features:
+            expected = f"complex (B, {self.num_features}) or (B, {self.num_features}, L)"
+            raise ValueError(f"expected {expected}, got {tuple(x.shape)}")
+
+        return as_ri(x.movedim(1, -1).contiguous())
+
+    def _normalise(self, x_ri: Tensor, tail: Tail = NO_TAIL) -> Tensor:
+        """Normalise (N, C, 2) by its own statistics, and update the running ones in training."""
+        n = x_ri.shape[0]
         if n < 2:
             raise ValueError(
                 f"expected more than one value per channel in training, got input rows {n}"
             )
-        y, mean, cov = normalise(flat, self.weight, self.bias, self.eps, tail)
+
+        given = [t for t in (x_ri, self.weight, self.bias) if t is not None]
+        if native_usable(*given):
+            y, mean, cov = Normalise.apply(x_ri, self.weight, self.bias, self.eps, tail)
+        else:
+            y, mean, cov = normalise(x_ri, self.weight, self.bias, self.eps)
+
         if self.training and self.track_running_stats:
-            with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                # a tensor, so that a cumulative average does not wait for the device
-                n_batches = self.num_batches_tracked.to(mean.dtype)
-                rate = 1 / n_batches if self.momentum is None else self.momentum
-                self.running_mean += rate * (mean - self.running_mean)
-                self.running_var += rate * (cov * (n / (n - 1)) - self.running_var)
+            self._update_running(mean, cov * (n / (n - 1)))
         return y
+
+    def _normalise_by_running(self, x_ri: Tensor, tail: Tail = NO_TAIL) -> Tensor:
+        """Normalise (..., C, 2) by the running statistics."""
+        given = (self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+        needs_gradient = torch.is_grad_enabled() and any(
+            t.requires_grad for t in (x_ri, *self._numbers())
+        )
+        if not needs_gradient and native_usable(x_ri, *self._numbers()):
+            return normalise_by_in_c(x_ri.flatten(0, -3), *given, tail)
+
+        return normalise_by(x_ri, *given)
+
+    @torch.no_grad()
+    def _update_running(self, mean: Tensor, cov: Tensor) -> None:
+        """Move the running statistics towards the batch's mean (2, C) and unbiased covariance (2, 2, C)."""
+        self.num_batches_tracked.add_(1)
+        # a tensor, so that a cumulative average does not wait for the device
+        n_batches = self.num_batches_tracked.to(mean.dtype)
+        rate = 1 / n_batches if self.momentum is None else self.momentum
+        self.running_mean += rate * (mean - self.running_mean)
+        self.running_var += rate * (cov - self.running_var)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CplxBatchNorm1d":
         for stored in (self.weight, self.running_mean):
@@ -167,4 +247,5 @@ class CplxBatchNorm1d(nn.Module):
 
 
 def _eye(like: Tensor) -> Tensor:
+    """The 2x2 unit matrix (2, 2, 1)."""
     return torch.eye(2, dtype=like.dtype, device=like.device).unsqueeze(-1)

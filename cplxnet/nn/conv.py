@@ -8,68 +8,15 @@ from torch.nn import functional as F
 from torch.nn.modules.utils import _pair, _single
 
 from .fast import gpu
-from .fast.conv import conv2d
+from .fast.conv import Geometry, conv2d
 from .init import trabelsi_standard_
-from .parameters import ComplexParameters, empty_ri, from_image, to_image
+from .parameters import ComplexParameters, empty_ri, from_image, real_dtype, to_image
 
 Padding = int | tuple[int, ...] | Literal["valid", "same"]
 
 
-def block_weight(weight_ri: Tensor) -> Tensor:
-    """The real 2x2 block form of a complex kernel: (out, in, *k, 2) -> (2 out, 2 in, *k), parts interleaved.
-
-    Each complex weight w becomes [[Re w, -Im w], [Im w, Re w]].
-    """
-    re, im = weight_ri.unbind(-1)
-    rows = torch.stack(
-        (torch.stack((re, -im), 2), torch.stack((im, re), 2)), 1
-    )  # (out, 2, in, 2, *k)
-    return rows.flatten(2, 3).flatten(0, 1)
-
-
-def cplx_conv2d(
-    x: Tensor,
-    weight_ri: Tensor,
-    bias_ri: Tensor | None = None,
-    stride: int | tuple[int, ...] = 1,
-    padding: Padding = 0,
-    dilation: int | tuple[int, ...] = 1,
-    groups: int = 1,
-) -> Tensor:
-    """y = W * x + b as one real convolution of twice the channels, channels last (see `parameters`).
-
-    x: complex (B, in, H, W); weight_ri: real (out, in/groups, kh, kw, 2); bias_ri: real (out, 2).
-    Returns complex (B, out, H', W'); like `torch.nn.functional.conv2d` this is a cross-correlation.
-    """
-    bias = None if bias_ri is None else bias_ri.flatten()
-    weight = block_weight(weight_ri).contiguous(memory_format=torch.channels_last)
-    image = to_image(x)
-    out = conv2d(image, weight, bias, stride, padding, dilation, groups)
-    return from_image(
-        out.to(image.dtype), x.dim()
-    )  # autocast may have made it bfloat16, which has no complex type
-
-
-def cplx_conv1d(
-    x: Tensor,
-    weight_ri: Tensor,
-    bias_ri: Tensor | None = None,
-    stride: int | tuple[int, ...] = 1,
-    padding: Padding = 0,
-    dilation: int | tuple[int, ...] = 1,
-    groups: int = 1,
-) -> Tensor:
-    """The same in one dimension: x complex (B, in, L), weight_ri real (out, in/groups, k, 2); returns (B, out, L').
-
-    Run as a two-dimensional convolution of height 1, which is faster than `conv1d` on the CPU.
-    """
-    pad = padding if isinstance(padding, str) else (0, *_single(padding))
-    step, spread = (1, *_single(stride)), (1, *_single(dilation))
-    return cplx_conv2d(x, weight_ri.unsqueeze(2), bias_ri, step, pad, spread, groups)
-
-
 class _CplxConv(ComplexParameters):
-    """What convolutions share: arguments as in `torch.nn`, parameters, initialisation and padding modes."""
+    """y = W * x + b, a cross-correlation as in `torch.nn`: arguments, parameters and padding of both dimensions."""
 
     dims: int
 
@@ -101,41 +48,72 @@ class _CplxConv(ComplexParameters):
             raise ValueError(
                 f"padding {padding!r} goes with padding_mode 'zeros' only; give the number of samples"
             )
+
         ntuple = _single if self.dims == 1 else _pair
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.dilation = (
-            ntuple(kernel_size),
-            ntuple(stride),
-            ntuple(dilation),
-        )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.kernel_size = ntuple(kernel_size)
+        self.stride = ntuple(stride)
+        self.dilation = ntuple(dilation)
         self.padding: Padding = padding if isinstance(padding, str) else ntuple(padding)
         self.padding_mode = padding_mode
-        self.weight_ri = empty_ri(
-            out_channels, in_channels // groups, *self.kernel_size, device=device, dtype=dtype
-        )
-        self.bias_ri = empty_ri(out_channels, device=device, dtype=dtype) if bias else None
+
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self.weight_ri = empty_ri(*shape, device=device, dtype=dtype)
+        bias_ri = empty_ri(out_channels, device=device, dtype=dtype) if bias else None
+        self.register_parameter("bias_ri", bias_ri)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Trabelsi's initialisation of the weight, 0 for the bias."""
         trabelsi_standard_(self.weight)
         if self.bias_ri is not None:
             torch.nn.init.zeros_(self.bias_ri)
 
-    def padded(self, x: Tensor) -> tuple[Tensor, Padding]:
-        """The input with its borders added and the padding that is left to do: zeros are left to the convolution."""
+    def forward(self, x: Tensor) -> Tensor:
+        y = gpu.forward(self, x)
+        if y is not None:
+            return y
+
+        return self._conv_forward(x, self.weight_ri, self.bias_ri)
+
+    def _conv_forward(self, x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None) -> Tensor:
+        """The layer with another weight and bias; the name is torch's."""
+        return cplx_conv(self._bordered(x), weight_ri, bias_ri, self.geometry)
+
+    def real_conv(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Convolve real x (B, in, *size) with a real kernel (out, in/groups, *kernel_size), in the layer's geometry."""
+        image = self._bordered(x)
+        if self.dims == 1:
+            # channels last as an image of height 1, as in `cplx_conv`
+            image, weight = (
+                t.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+                for t in (image, weight)
+            )
+        y = conv2d(image, weight, None, self.geometry)
+
+        return y.squeeze(2).to(x.dtype) if self.dims == 1 else y
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the two-dimensional convolution that runs, once `_bordered` has added borders other than zeros."""
+        padding = self.padding if self.padding_mode == "zeros" else 0
+        return two_dimensional(self.dims, self.stride, padding, self.dilation, self.groups)
+
+    def _bordered(self, x: Tensor) -> Tensor:
+        """x with its borders; zeros are left to the convolution."""
         if x.dim() != self.dims + 2:
             size = "length" if self.dims == 1 else "height, width"
             raise ValueError(f"expected (batch, {self.in_channels}, {size}), got {tuple(x.shape)}")
-        if self.padding_mode == "zeros" or isinstance(self.padding, str):
-            return x, self.padding
+        if self.padding_mode == "zeros":
+            return x
+
         amounts = [n for n in reversed(_single(self.padding)) for _ in range(2)]
-        if x.is_complex():
-            x = torch.complex(
-                *(F.pad(part, amounts, mode=self.padding_mode) for part in (x.real, x.imag))
-            )
-        else:
-            x = F.pad(x, amounts, mode=self.padding_mode)
-        return x, 0
+        if not x.is_complex():
+            return F.pad(x, amounts, mode=self.padding_mode)
+        parts = (F.pad(part, amounts, mode=self.padding_mode) for part in (x.real, x.imag))
+        return torch.complex(*parts)
 
     def extra_repr(self) -> str:
         return (
@@ -145,28 +123,79 @@ class _CplxConv(ComplexParameters):
 
 
 class CplxConv1d(_CplxConv):
-    """Complex convolution (B, in, L) -> (B, out, L'); arguments as in `torch.nn.Conv1d`."""
+    """Complex convolution (B, in, L) -> (B, out, L').
+
+    Arguments are those of `torch.nn.Conv1d`. Parameters: weight (out, in/groups, k) and bias (out), complex, stored as
+    `weight_ri` and `bias_ri`.
+
+    Raises:
+        ValueError: channels that `groups` does not divide, an unknown padding mode, or an input of another shape.
+        TypeError: a real input.
+    """
 
     dims = 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = gpu.forward(self, x)
-        if y is not None:
-            return y
-
-        x, padding = self.padded(x)
-        return cplx_conv1d(
-            x, self.weight_ri, self.bias_ri, self.stride, padding, self.dilation, self.groups
-        )
-
 
 class CplxConv2d(_CplxConv):
-    """Complex convolution (B, in, H, W) -> (B, out, H', W'); arguments as in `torch.nn.Conv2d`."""
+    """Complex convolution (B, in, H, W) -> (B, out, H', W').
+
+    Arguments are those of `torch.nn.Conv2d`. Parameters: weight (out, in/groups, kh, kw) and bias (out), complex, stored
+    as `weight_ri` and `bias_ri`. Raises as `CplxConv1d` does.
+    """
 
     dims = 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        x, padding = self.padded(x)
-        return cplx_conv2d(
-            x, self.weight_ri, self.bias_ri, self.stride, padding, self.dilation, self.groups
-        )
+
+def cplx_conv(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None, geometry: Geometry) -> Tensor:
+    """y = W * x + b as one real convolution of twice the channels, channels last (see `parameters`).
+
+    In one dimension it runs as an image of height 1, which is faster than `conv1d` on the CPU.
+
+    Args:
+        x: complex (B, in, H, W) or (B, in, L).
+        weight_ri: real (out, in/groups, kh, kw, 2) or (out, in/groups, k, 2).
+        bias_ri: real (out, 2), or None.
+        geometry: stride, padding, dilation and groups; see `two_dimensional`.
+
+    Returns:
+        Complex (B, out, H', W') or (B, out, L').
+    """
+    real_dtype(weight_ri.dtype)
+    image = to_image(x)
+    if x.dim() == 3:
+        weight_ri = weight_ri.unsqueeze(2)
+    weight = block_weight(weight_ri).contiguous(memory_format=torch.channels_last)
+    bias = None if bias_ri is None else bias_ri.flatten()
+    y = conv2d(image, weight, bias, geometry)
+
+    # autocast may have made it bfloat16, which has no complex type
+    return from_image(y.to(image.dtype), x.dim())
+
+
+def two_dimensional(
+    dims: int,
+    stride: int | tuple[int, ...] = 1,
+    padding: Padding = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> Geometry:
+    """The geometry of a convolution in `dims` dimensions; one of one dimension is over an image of height 1."""
+    if dims == 2:
+        pad = padding if isinstance(padding, str) else _pair(padding)
+        return Geometry(_pair(stride), pad, _pair(dilation), groups)
+
+    pad = padding if isinstance(padding, str) else (0, *_single(padding))
+    return Geometry((1, *_single(stride)), pad, (1, *_single(dilation)), groups)
+
+
+def block_weight(weight_ri: Tensor) -> Tensor:
+    """The real 2x2 block form of a complex kernel: (out, in, *k, 2) -> (2 out, 2 in, *k), parts interleaved.
+
+    Each complex weight w becomes [[Re w, -Im w], [Im w, Re w]].
+    """
+    re, im = weight_ri.unbind(-1)
+    of_real = torch.stack((re, -im), 2)
+    of_imag = torch.stack((im, re), 2)
+    rows = torch.stack((of_real, of_imag), 1)  # (out, 2, in, 2, *k)
+
+    return rows.flatten(2, 3).flatten(0, 1)

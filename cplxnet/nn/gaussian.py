@@ -1,16 +1,17 @@
 """What every layer with a Gaussian posterior over its weights has: log_sigma2, and what follows from it."""
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from .fast import native
+from .fast.dispatch import native_usable
+from .fast.noise import PairNoise
 from .kl import Squares, Term, penalty, penalty_backward, penalty_sum, squared_modulus
+from .parameters import stored_parameter
 
-_VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
+VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 
 
 class GaussianWeight(nn.Module):
@@ -39,7 +40,7 @@ class GaussianWeight(nn.Module):
     @property
     def stored_weight(self) -> nn.Parameter:
         """The real parameter that holds the means: `weight_ri` (..., 2) of complex layers, `weight` of real ones."""
-        return self._parameters["weight_ri" if self.term.cplx else "weight"]  # type: ignore[return-value]
+        return stored_parameter(self, "weight")
 
     @property
     def log_alpha(self) -> Tensor:
@@ -74,9 +75,10 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
     if mean.is_complex() and mean.dim() == variance.dim() >= 2:
         # in the order of memory, where layers of this package have their channels last
         pairs, scale = torch.view_as_real(mean.movedim(1, -1)), variance.movedim(1, -1).contiguous()
-        if native.usable(pairs, scale):
-            return torch.view_as_complex(_PairNoise.apply(pairs, scale)[0]).movedim(-1, 1)
-    deviation = variance.clamp_min(_VARIANCE_FLOOR).sqrt()
+        if native_usable(pairs, scale):
+            noisy, _ = PairNoise.apply(pairs, scale, VARIANCE_FLOOR)
+            return torch.view_as_complex(noisy).movedim(-1, 1)
+    deviation = variance.clamp_min(VARIANCE_FLOOR).sqrt()
     if not mean.is_complex():
         return torch.addcmul(mean, deviation, _normal_like(mean))
     parts = torch.view_as_real(mean)
@@ -84,35 +86,6 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
     return torch.view_as_complex(
         torch.addcmul(parts, deviation.unsqueeze(-1), eps, value=math.sqrt(0.5))
     )
-
-
-class _PairNoise(torch.autograd.Function):
-    """`with_noise` on pairs (..., 2) in one pass, and d output / d variance, all that the gradient needs."""
-
-    @staticmethod
-    def forward(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        key = torch.randint(
-            -(2**31), 2**31, (2,), dtype=torch.int32
-        )  # from torch's generator, so seeds hold
-        out, slope = torch.empty_like(mean), torch.empty_like(mean)
-        native.call(
-            "noise_pairs", variance.numel(), mean, variance, _VARIANCE_FLOOR, key, out, slope
-        )
-        return out, slope
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)  # else backward is handed zeros for it
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor]:
-        (slope,) = ctx.saved_tensors
-        grad, by_variance = grad.contiguous(), slope.new_empty(slope.shape[:-1])
-        native.call("dot_pairs", by_variance.numel(), grad, slope, by_variance)
-        return grad, by_variance
 
 
 def _normal_like(x: Tensor) -> Tensor:

@@ -7,22 +7,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fast import gpu
+from .fast.dispatch import own_gradient_usable
 from .init import trabelsi_standard_
-from .parameters import ComplexParameters, as_ri, empty_ri
+from .parameters import ComplexParameters, as_ri, empty_ri, real_dtype
 
 FEW_ROWS, MANY_ROWS = 16, 1024
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x W^T of real x (rows, in) and W (out, in), as `torch.nn.functional.linear` without a bias.
+    """x W^T of real x (rows, in) and W (out, in): `torch.nn.functional.linear` without a bias.
 
-    On the CPU as (W x^T)^T where rows are some hundreds or less: the products of both passes then take two thirds of
-    the time (MKL, 64 rows, 7424 -> 2048).
+    On the CPU as (W x^T)^T for some ten to a thousand rows: the products of both passes then take two thirds of the time
+    (MKL, 64 rows, 7424 -> 2048).
     """
-    if x.device.type != "cpu" or not FEW_ROWS <= len(x) <= MANY_ROWS:
+    if x.device.type != "cpu" or torch.jit.is_tracing() or not FEW_ROWS <= len(x) <= MANY_ROWS:
         return F.linear(x, weight)
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    if not own_gradient_usable(x, weight):
         return (weight @ x.T).T
+
     return _Product.apply(x, weight)
 
 
@@ -40,8 +42,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        by_x, by_weight = ctx.needs_input_grad
-        return (weight.T @ grad.T).T if by_x else None, grad.T @ x if by_weight else None
+        needs_x, needs_weight = ctx.needs_input_grad
+        by_x = (weight.T @ grad.T).T if needs_x else None
+        by_weight = grad.T @ x if needs_weight else None
+
+        return by_x, by_weight
 
 
 def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> Tensor:
@@ -52,13 +57,14 @@ def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> 
 
     x: complex (..., in); weight_ri: real (out, in, 2); bias_ri: real (out, 2). Returns complex (..., out).
     """
+    real_dtype(weight_ri.dtype)
     re, im = as_ri(x).unbind(-1)
     rows = torch.stack((torch.stack((re, -im), -1), torch.stack((im, re), -1)))  # (2, ..., in, 2)
     parts = product(rows.flatten(-2).flatten(0, -2), weight_ri.flatten(-2))
     parts = parts.to(
         rows.dtype
     ).contiguous()  # autocast may have made it bfloat16, which has no complex type
-    y_re, y_im = parts.unflatten(0, rows.shape[:-2])  # each (..., out)
+    y_re, y_im = parts.unflatten(0, rows.shape[:-2]).unbind(0)  # each (..., out)
     y = torch.complex(y_re, y_im)
     return y if bias_ri is None else y + torch.view_as_complex(bias_ri)
 
@@ -82,7 +88,8 @@ class CplxLinear(ComplexParameters):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight_ri = empty_ri(out_features, in_features, device=device, dtype=dtype)
-        self.bias_ri = empty_ri(out_features, device=device, dtype=dtype) if bias else None
+        bias_ri = empty_ri(out_features, device=device, dtype=dtype) if bias else None
+        self.register_parameter("bias_ri", bias_ri)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

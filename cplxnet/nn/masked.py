@@ -12,26 +12,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conv import CplxConv1d, CplxConv2d, cplx_conv1d, cplx_conv2d
+from .conv import CplxConv1d, CplxConv2d
 from .fast import gpu
 from .linear import CplxLinear, cplx_linear
+from .parameters import stored_parameter
 
 
 class Masked(nn.Module):
     """Mixin over a linear or convolutional layer: the `mask` buffer, and setting it with a check.
 
-    `layer.mask = value` copies a tensor of zeros and ones (bool or not) of the weight's shape; ValueError otherwise.
+    `layer.mask = value` copies a tensor of zeros and ones (bool or not) of the weight's shape.
+
+    Raises:
+        ValueError: a mask of another shape, or one that holds more than zeros and ones.
+        RuntimeError: the weight is not a parameter of its own any more (parametrized, weight_norm, pruned).
     """
 
     mask: Tensor
 
     def reset_parameters(self) -> None:
+        """Initialise as the dense layer does; the mask stays."""
         super().reset_parameters()  # type: ignore[misc]
         if "mask" not in self._buffers:  # the first call comes from the dense layer's constructor
             weight: Any = self.weight
-            self.register_buffer(
-                "mask", torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
-            )
+            mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+            self.register_buffer("mask", mask)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "mask":
@@ -55,9 +60,18 @@ class Masked(nn.Module):
     @property
     def masked_weight(self) -> Tensor:
         """mask * weight as the layer stores it: real, with a trailing axis of 2 in complex layers."""
-        if "weight_ri" in self._parameters:
-            return self.weight_ri * self.mask.unsqueeze(-1)  # type: ignore[operator]
-        return self.weight * self.mask  # type: ignore[operator]
+        weight = stored_parameter(self, "weight")
+        return weight * (self.mask if weight.dim() == self.mask.dim() else self.mask.unsqueeze(-1))
+
+
+class _MaskedConv(Masked):
+    def forward(self, x: Tensor) -> Tensor:
+        y = gpu.forward(self, x)
+        if y is not None:
+            return y
+
+        bias = stored_parameter(self, "bias")
+        return self._conv_forward(x, self.masked_weight, bias)  # type: ignore[operator]
 
 
 class CplxLinearMasked(Masked, CplxLinear):
@@ -71,28 +85,12 @@ class CplxLinearMasked(Masked, CplxLinear):
         return cplx_linear(x, self.masked_weight, self.bias_ri)
 
 
-class CplxConv1dMasked(Masked, CplxConv1d):
+class CplxConv1dMasked(_MaskedConv, CplxConv1d):
     """`CplxConv1d` with a mask: complex (B, in, L) -> (B, out, L')."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = gpu.forward(self, x)
-        if y is not None:
-            return y
 
-        x, padding = self.padded(x)
-        return cplx_conv1d(
-            x, self.masked_weight, self.bias_ri, self.stride, padding, self.dilation, self.groups
-        )
-
-
-class CplxConv2dMasked(Masked, CplxConv2d):
+class CplxConv2dMasked(_MaskedConv, CplxConv2d):
     """`CplxConv2d` with a mask: complex (B, in, H, W) -> (B, out, H', W')."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, padding = self.padded(x)
-        return cplx_conv2d(
-            x, self.masked_weight, self.bias_ri, self.stride, padding, self.dilation, self.groups
-        )
 
 
 class LinearMasked(Masked, nn.Linear):
@@ -102,15 +100,9 @@ class LinearMasked(Masked, nn.Linear):
         return F.linear(x, self.masked_weight, self.bias)
 
 
-class Conv1dMasked(Masked, nn.Conv1d):
+class Conv1dMasked(_MaskedConv, nn.Conv1d):
     """`torch.nn.Conv1d` with a mask."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.masked_weight, self.bias)
 
-
-class Conv2dMasked(Masked, nn.Conv2d):
+class Conv2dMasked(_MaskedConv, nn.Conv2d):
     """`torch.nn.Conv2d` with a mask."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.masked_weight, self.bias)

@@ -10,15 +10,13 @@ made from x and dL/dy alone (see `fast.batchnorm`). The values are the same.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.modules.utils import _single
 
 from .activation import Split
 from .batchnorm import CplxBatchNorm1d
-from .fast import gpu, native
-from .parameters import as_ri
+from .fast import gpu
 
 
 def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
@@ -35,49 +33,27 @@ def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
 def _through(rest: list[nn.Module], x: Tensor) -> Tensor:
     while rest:
         layer = rest[0]
-        n_folded = _n_folded(rest[:3], x)
-        if n_folded:
+        n_fused = _n_fused(rest[:3], x)
+        if n_fused:
             assert isinstance(layer, CplxBatchNorm1d)
-            x = layer.rectified(x, pool=n_folded == 3)
+            x = layer.fused(x, pool=n_fused == 3)
         else:
             x = layer(x)
-        del rest[: n_folded or 1]
+        del rest[: n_fused or 1]
     return x
 
 
-def _n_folded(layers: Sequence[nn.Module], x: Tensor) -> int:
-    """How many of `layers`, the next ones, run as one: 3 (batch norm, ReLU, pooling), 2 (no pooling) or 0 (none do)."""
-    if (
-        len(layers) < 2
-        or type(layers[0]) is not CplxBatchNorm1d
-        or not _is_split(layers[1], nn.ReLU)
-    ):
+def _n_fused(layers: Sequence[nn.Module], x: Tensor) -> int:
+    """How many of the next `layers` run as one: 3 (batch norm, ReLU, pooling), 2 (no pooling) or 0."""
+    if len(layers) < 2 or type(layers[0]) is not CplxBatchNorm1d:
         return 0
-    norm = layers[0]
-    if (
-        x.dim() != 3
-        or x.dtype != torch.complex64
-        or not (
-            native.usable(as_ri(x.movedim(1, -1)), *_numbers(norm))
-            or gpu.usable(x, *_numbers(norm))
-        )
-    ):
+    if not _is_split(layers[1], nn.ReLU) or _any_hook(layers[:2]):
         return 0
-    if not norm.training and torch.is_grad_enabled():
-        return 0  # a gradient through running statistics is rare: left to autograd
-    if _any_hook(layers[:2]):
+    if not layers[0].fused_usable(x):
         return 0
-    return (
-        3
-        if len(layers) == 3 and x.shape[2] > 1 and _halves(layers[2]) and not _any_hook(layers[2:])
-        else 2
-    )
 
-
-def _numbers(norm: CplxBatchNorm1d) -> list[Tensor]:
-    """Parameters and running statistics, as far as it has them."""
-    stored = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    return [t for t in stored if t is not None]
+    pools = len(layers) == 3 and x.shape[2] > 1 and _halves(layers[2])
+    return 3 if pools and not _any_hook(layers[2:]) else 2
 
 
 def _is_split(layer: nn.Module, of: type[nn.Module]) -> bool:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from .fast import gpu
 from .gaussian import GaussianWeight
-from .kl import TERMS, Squares
+from .kl import CODES, Squares
 from .masked import Masked
+from .parameters import stored_parameter
 
 Reduction = Literal["sum", "mean"]
 
@@ -55,7 +56,8 @@ def kl_backward(
     `kl_sum` does.
     """
     layers = list(_layers(module, reduction).values())
-    if gpu.usable(*(p for layer in layers for p in (layer.stored_weight, layer.log_sigma2))):
+    parameters = [p for layer in layers for p in (layer.stored_weight, layer.log_sigma2)]
+    if gpu.usable(*parameters) and all(layer.term in CODES for layer in layers):
         return _kl_backward_on_gpu(layers, scale, reduction, squares)
     scale, values = float(scale), []
     for layer in layers:
@@ -82,7 +84,7 @@ def _kl_backward_on_gpu(
     totals = all_layers(
         weights,
         log_sigma2,
-        [TERMS.index(layer.term) for layer in layers],
+        [CODES[layer.term] for layer in layers],
         scale,
         [w.grad for w in weights],
         [s.grad for s in log_sigma2],
@@ -131,6 +133,8 @@ def deploy_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     layer without a mask, and of a mask of another shape than its layer's weight.
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Masked)}
+    for layer in layers.values():
+        stored_parameter(layer, "weight")
     kinds = {name: type(layer).__name__ for name, layer in module.named_modules()}
     faults = [
         f"{n}: a mask, but the layer is {kinds.get(n, 'missing')}" for n in masks if n not in layers
@@ -172,6 +176,7 @@ def sparsity(module: nn.Module, threshold: float) -> dict[str, tuple[int, int]]:
 def _dropped(layer: nn.Module, threshold: float) -> int:
     """How many (complex or real) weights of this very layer are zero."""
     if isinstance(layer, Masked):
+        stored_parameter(layer, "weight")  # or its zeros would be counted nowhere
         return int((~layer.mask).sum())
     return int((~layer.relevance(threshold)).sum()) if isinstance(layer, GaussianWeight) else 0
 

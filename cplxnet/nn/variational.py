@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
-from torch.nn.modules.utils import _single
 
-from .conv import CplxConv1d, CplxConv2d
-from .fast import gpu, native
-from .fast.conv import conv2d
+from .conv import CplxConv1d, CplxConv2d, _CplxConv
+from .fast import gpu
+from .fast.dispatch import native_usable
+from .fast.noise import SquaredPairs
 from .gaussian import GaussianWeight, with_noise
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, squared_modulus
 from .linear import CplxLinear, product
@@ -36,36 +35,10 @@ def with_square(x: Tensor) -> tuple[Tensor, Tensor]:
         # in the order of memory, where layers of this package have their channels last; moved first, as the gradient of
         # `view_as_real` comes out contiguous
         pairs = as_ri(x.movedim(1, -1))
-        if native.usable(pairs):
-            same, square = _SquaredPairs.apply(pairs)
+        if native_usable(pairs):
+            same, square = SquaredPairs.apply(pairs)
             return torch.view_as_complex(same).movedim(-1, 1), square.movedim(-1, 1)
     return x, squared_modulus(as_ri(x), True)
-
-
-class _SquaredPairs(torch.autograd.Function):
-    """Pairs (..., 2) and re^2 + im^2; from the gradients h and g by both, h + 2 g (re, im), in one pass each."""
-
-    @staticmethod
-    def forward(ctx: Any, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(pairs)
-        square = pairs.new_empty(pairs.shape[:-1])
-        native.call("dot_pairs", square.numel(), pairs, pairs, square)
-        return pairs.view_as(pairs), square
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, by_same: Tensor, by_square: Tensor) -> Tensor:
-        (pairs,) = ctx.saved_tensors
-        by_pairs = torch.empty_like(pairs)
-        native.call(
-            "square_pairs_grad",
-            by_square.numel(),
-            by_same.contiguous(),
-            by_square.contiguous(),
-            pairs,
-            by_pairs,
-        )
-        return by_pairs
 
 
 class _LinearInLog(torch.autograd.Function):
@@ -118,38 +91,16 @@ class _NoisyLinear(_Noisy):
 
 
 class _NoisyConv(_Noisy):
-    stride: Any
-    padding: Any
-    dilation: Any
-    groups: int
-
     def variance(self, square: Tensor) -> Tensor:
-        energy, padding = _bordered(self, square)
-        weight, geometry = self.log_sigma2.exp(), (self.stride, padding, self.dilation, self.groups)
-        if self.log_sigma2.dim() == 4:
-            return conv2d(energy, weight, None, *geometry)
-        if not self.term.cplx:
-            return F.conv1d(energy, weight, None, *geometry)
-        # the complex layer works channels last as an image of height 1 (see `parameters`); so does its variance
-        pad = padding if isinstance(padding, str) else (0, *_single(padding))
-        stride, dilation = (1, *_single(self.stride)), (1, *_single(self.dilation))
-        image, weight = (
-            t.unsqueeze(-2).contiguous(memory_format=torch.channels_last) for t in (energy, weight)
-        )
-        return (
-            conv2d(image, weight, None, stride, pad, dilation, self.groups)
-            .squeeze(-2)
-            .to(energy.dtype)
-        )
+        kernel = self.log_sigma2.exp()
+        if isinstance(self, _CplxConv):
+            return self.real_conv(square, kernel)
+
+        return self._conv_forward(square, kernel, None)  # type: ignore[operator]
 
 
-def _bordered(layer: Any, x: Tensor) -> tuple[Tensor, Any]:
-    """What the mean layer convolves: x with its borders where padding_mode is not zeros, and the padding left to do."""
-    if not isinstance(layer, nn.modules.conv._ConvNd):
-        return layer.padded(x)
-    if layer.padding_mode == "zeros":
-        return x, layer.padding
-    return F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+# the forms of a layer with a posterior, one for each prior: what its name ends in
+FORMS = ("VD", "ARD")
 
 
 class CplxLinearVD(_NoisyLinear, CplxLinear):

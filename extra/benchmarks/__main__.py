@@ -1,4 +1,6 @@
-"""All measurements in one process: `make bench`, or `python -m extra.benchmarks [--quick] [--no-write]`."""
+"""All measurements in one process: `make bench`, or `python -m extra.benchmarks [--quick]
+[--no-write]`.
+"""
 
 import argparse
 import datetime

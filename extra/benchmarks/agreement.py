@@ -1,8 +1,9 @@
 """Before anything is timed: do all libraries compute the same thing?
 
-Relative differences from cplxnet's values: in the dense network the outputs of a training forward, the first layer's
-gradient, and the outputs in eval mode (running statistics included); in the variational ones the KL and its gradient by
-the last layer's log_sigma2 and weights. The noise of variational layers is random and left out. All in float32.
+Relative differences from cplxnet's values: in the dense network the outputs of a training forward,
+the first layer's gradient, and the outputs in eval mode (running statistics included); in the
+variational ones the KL and its gradient by the last layer's log_sigma2 and weights. The noise of
+variational layers is random and left out. All in float32.
 """
 
 from typing import Any

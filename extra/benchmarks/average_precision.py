@@ -1,4 +1,6 @@
-"""Pooled average precision over the 15 million label pairs of a validation pass at stride 128, beside scikit-learn."""
+"""Pooled average precision over the 15 million label pairs of a validation pass at stride 128,
+beside scikit-learn.
+"""
 
 import numpy as np
 import torch
@@ -15,7 +17,9 @@ SKLEARN = "scikit-learn"
 
 
 def example(n_windows: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels (N, 84), one in twenty positive, and logits float32 that know about them (an AP of about 0.7)."""
+    """Labels (N, 84), one in twenty positive, and logits float32 that know about them (an AP of
+    about 0.7).
+    """
     rng = np.random.default_rng(seed)
     target = rng.random((n_windows, N_NOTES), dtype=np.float32) < 0.05
     logit = (
@@ -27,7 +31,9 @@ def example(n_windows: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tenso
 
 
 def run(rounds: int, *, n_windows: int = N_WINDOWS) -> tuple[float, dict[str, Times]]:
-    """The absolute difference of the two values, and the seconds of each. Raises RuntimeError beyond 1e-9."""
+    """The absolute difference of the two values, and the seconds of each. Raises RuntimeError
+    beyond 1e-9.
+    """
     target, logit = example(n_windows)
     calls = {
         OURS: lambda: pooled_average_precision(target, logit),

@@ -1,10 +1,12 @@
-"""How fast MusicNet's files are built, and opened: `python -m extra.benchmarks.build_speed [--hours 3] [--open-gb 5]`.
+"""How fast MusicNet's files are built, and opened: `python -m extra.benchmarks.build_speed [--hours
+3] [--open-gb 5]`.
 
-Makes an archive of noise with MusicNet's density of notes (float WAV files of 4 to 18 minutes, the first of --longest),
-builds it from the unpacked folder with two processes, and samples the memory of all its processes ten times a second:
-compare --longest 4 and --longest 40, which must not matter. Then writes one
-11 kHz file of --open-gb GB with 1.1 million notes and opens it, twice, so that the second time is from a warm disk.
-Everything lies in a temporary folder (--folder) and is deleted.
+Makes an archive of noise with MusicNet's density of notes (float WAV files of 4 to 18 minutes, the
+first of --longest), builds it from the unpacked folder with two processes, and samples the memory
+of all its processes ten times a second: compare --longest 4 and --longest 40, which must not
+matter. Then writes one 11 kHz file of --open-gb GB with 1.1 million notes and opens it, twice, so
+that the second time is from a warm disk. Everything lies in a temporary folder (--folder) and is
+deleted.
 """
 
 import argparse
@@ -61,7 +63,9 @@ def write_archive(folder: Path, hours: float, longest: int) -> float:
 
 
 class Memory:
-    """The most memory of this process and its children together, by sampling: `rss` counts shared pages for each."""
+    """The most memory of this process and its children together, by sampling: `rss` counts shared
+    pages for each.
+    """
 
     def __init__(self) -> None:
         self.rss = self.pss = 0

@@ -1,14 +1,16 @@
-"""Dense, masked and compact networks: size on disk, time of a call, real-time factor of transcribing.
+"""Dense, masked and compact networks: size on disk, time of a call, real-time factor of
+transcribing.
 
-`python -m extra.benchmarks.compact [--threads 2 1] [--batches 1 32 256] [--rates 10 30 50 100 200] [--rounds 7]
-[--runs runs/demo] [--cpu-time] [--no-write]`: the complex DeepConvNet with masks by magnitude for every rate of
-compression (one limit for the whole network, on random weights), and with the masks of every fine-tuned run found. A
-table on stdout and in README.md. Each number of threads is a process of its own, since the C functions take theirs from
-OMP_NUM_THREADS. The real-time factor counts features and network, a frame every 128 samples. Engines: d dense, c CSR,
-r sparse rows in C, by layer.
+`python -m extra.benchmarks.compact [--threads 2 1] [--batches 1 32 256] [--rates 10 30 50 100 200]
+[--rounds 7] [--runs runs/demo] [--cpu-time] [--no-write]`: the complex DeepConvNet with masks by
+magnitude for every rate of compression (one limit for the whole network, on random weights), and
+with the masks of every fine-tuned run found. A table on stdout and in README.md. Each number of
+threads is a process of its own, since the C functions take theirs from OMP_NUM_THREADS. The
+real-time factor counts features and network, a frame every 128 samples. Engines: d dense, c CSR, r
+sparse rows in C, by layer.
 
-Times are wall clock, taken in turn, medians; `--cpu-time` gives seconds of the processor instead, which is what can be
-compared on a busy machine (with one thread; with two they add up).
+Times are wall clock, taken in turn, medians; `--cpu-time` gives seconds of the processor instead,
+which is what can be compared on a busy machine (with one thread; with two they add up).
 """
 
 import argparse
@@ -51,7 +53,8 @@ class Case(NamedTuple):
 
 
 def magnitude_masks(net: nn.Module, rate: float) -> dict[str, Tensor]:
-    """Masks that keep the largest weights of the whole network, so many that its compression is `rate`.
+    """Masks that keep the largest weights of the whole network, so many that its compression is
+    `rate`.
 
     Raises ValueError where biases and batch norm alone are too many for it.
     """

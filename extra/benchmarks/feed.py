@@ -1,9 +1,11 @@
-"""Batches of one window from every recording: the original system's way, and ours, on a corpus made up here.
+"""Batches of one window from every recording: the original system's way, and ours, on a corpus made
+up here.
 
-The original (Nazarov and Burnaev 2020, their public code) keeps each recording as an array in memory and its notes in a
-nested containment list; a batch is a Python loop over the recordings through torch's DataLoader, without workers, with
-random starts drawn 128 batches ahead; features are made by scipy in the collation. Written anew here. Timed also
-without the DataLoader, which is no part of the method.
+The original (Nazarov and Burnaev 2020, their public code) keeps each recording as an array in
+memory and its notes in a nested containment list; a batch is a Python loop over the recordings
+through torch's DataLoader, without workers, with random starts drawn 128 batches ahead; features
+are made by scipy in the collation. Written anew here. Timed also without the DataLoader, which is
+no part of the method.
 """
 
 import bisect
@@ -44,7 +46,9 @@ def write_corpus(
     note_seconds: float = 0.4,
     seed: int = 0,
 ) -> None:
-    """Recordings of noise of about `seconds` each, notes at random, their lengths exponential around `note_seconds`."""
+    """Recordings of noise of about `seconds` each, notes at random, their lengths exponential
+    around `note_seconds`.
+    """
     rng = np.random.default_rng(seed)
 
     def recordings() -> Iterator[layout.Recording]:
@@ -118,7 +122,9 @@ def _tree(labels: np.ndarray) -> NCLS:
 
 
 def check(ours: MusicNet, original: OriginalFeed, *, n: int = 2000, seed: int = 0) -> None:
-    """Both give the same window and notes for `n` random windows. Raises RuntimeError if not. `ours` of stride 1."""
+    """Both give the same window and notes for `n` random windows. Raises RuntimeError if not.
+    `ours` of stride 1.
+    """
     index = torch.randint(len(ours), (n,), generator=torch.Generator().manual_seed(seed))
     signal, notes = ours.windows(index)
     items = [original[k] for k in index.tolist()]  # at stride 1 both number the windows alike

@@ -1,9 +1,11 @@
-"""How cost grows: `python -m extra.benchmarks.growth [--rounds 7] [--no-write]`, some minutes on an idle machine.
+"""How cost grows: `python -m extra.benchmarks.growth [--rounds 7] [--no-write]`, some minutes on an
+idle machine.
 
-Four things are varied, one at a time, each over more than a decade: the batch (training steps), the number of
-recordings (10 to 330, the feed's batch grows with it), their length, and the notes of a recording. For each quantity
-the exponent b of time ~ size^b is fitted by least squares on logarithms: 1 is proportional, 0 is no growth. The label
-lookup is a binary search, so its time is fitted also as a + b log2(notes). Writes growth.png and README.md's table.
+Four things are varied, one at a time, each over more than a decade: the batch (training steps), the
+number of recordings (10 to 330, the feed's batch grows with it), their length, and the notes of a
+recording. For each quantity the exponent b of time ~ size^b is fitted by least squares on
+logarithms: 1 is proportional, 0 is no growth. The label lookup is a binary search, so its time is
+fitted also as a + b log2(notes). Writes growth.png and README.md's table.
 """
 
 import argparse
@@ -67,9 +69,11 @@ def by_batch(rounds: int) -> Growth:
 def _by_corpus(
     variable: str, sizes: Sequence[int], rounds: int, shape: Callable[[int], dict[str, float]]
 ) -> Growth:
-    """Opening, the feed and the label lookup on corpora of `shape(size)`, the arguments of `write_corpus`.
+    """Opening, the feed and the label lookup on corpora of `shape(size)`, the arguments of
+    `write_corpus`.
 
-    The last two in turn over the sizes, on one thread: what they grow by is less than what the machine drifts by.
+    The last two in turn over the sizes, on one thread: what they grow by is less than what the
+    machine drifts by.
     """
     opening, feeds, lookups = [], {}, {}
     for size in sizes:
@@ -117,7 +121,8 @@ def by_length(rounds: int) -> Growth:
 
 def by_notes(rounds: int) -> Growth:
     def shape(n: int) -> dict[str, float]:
-        # so short that a class rests most of the time: notes that run into each other are one change, not two
+        # so short that a class rests most of the time: notes that run into each other are one
+        # change, not two
         return {
             "n_recordings": 10,
             "seconds": 60,

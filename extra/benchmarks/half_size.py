@@ -1,7 +1,7 @@
 """What holding recordings as int16 or float16 does to windows, features and average precision.
 
-`python -m extra.benchmarks.half_size [--run runs/demo/c5e-03-r0] [--snapshot 0-dense.pt] [--file FILE.h5]`:
-the trained network of a run scores the same file with each form of samples.
+`python -m extra.benchmarks.half_size [--run runs/demo/c5e-03-r0] [--snapshot 0-dense.pt] [--file
+FILE.h5]`: the trained network of a run scores the same file with each form of samples.
 """
 
 import argparse

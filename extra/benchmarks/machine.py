@@ -58,10 +58,11 @@ def complex_macs() -> int:
 
 
 def floors(found: Limits, batch: int) -> dict[str, float]:
-    """{work: seconds} at the full rate of products plus one pass of Adam; "train", "train VD", "train ARD", "evaluate".
+    """{work: seconds} at the full rate of products plus one pass of Adam; "train", "train VD",
+    "train ARD", "evaluate".
 
-    Backward takes twice the forward's products; the variance path, one real product where the mean has four, a
-    quarter more.
+    Backward takes twice the forward's products; the variance path, one real product where the mean
+    has four, a quarter more.
     """
     forward = FLOP_PER_MAC * complex_macs() * batch / found.matmul
     numbers = {kind: sum(p.numel() for p in ours(kind).parameters()) for kind in ("", "VD")}

@@ -1,12 +1,13 @@
 """The same complex DeepConvNet, weights included, from the layers of each library.
 
-Every peer's network is made by walking through ours and giving each layer's counterpart the same values, so that all
-compute the same function; `agreement` checks that they do.
+Every peer's network is made by walking through ours and giving each layer's counterpart the same
+values, so that all compute the same function; `agreement` checks that they do.
 
-cplxmodule 2022.6 works under torch 2.13 and numpy 2 as it is. Its tensors are pairs of real ones (`Cplx`).
-complextorch 2.1.1 works on native complex tensors; `AvgPool1d` and `BatchNorm1d` (2x2 whitening) are ours. Its `CReLU`
-works in place on both parts of its input, which torch 2.13 refuses in backward; the same library's
-`GeneralizedSplitActivation` over two ReLUs computes the same and can be trained.
+cplxmodule 2022.6 works under torch 2.13 and numpy 2 as it is. Its tensors are pairs of real ones
+(`Cplx`). complextorch 2.1.1 works on native complex tensors; `AvgPool1d` and `BatchNorm1d` (2x2
+whitening) are ours. Its `CReLU` works in place on both parts of its input, which torch 2.13 refuses
+in backward; the same library's `GeneralizedSplitActivation` over two ReLUs computes the same and
+can be trained.
 """
 
 from collections.abc import Callable, Iterable
@@ -105,14 +106,18 @@ PEERS = {
 
 
 def ours(kind: str, *, length: int = 4096, seed: int = 0) -> nn.Sequential:
-    """cplxnet's network of layers `kind`, "" (dense), "VD" or "ARD", with seeded weights, in training mode."""
+    """cplxnet's network of layers `kind`, "" (dense), "VD" or "ARD", with seeded weights, in
+    training mode.
+    """
     torch.manual_seed(seed)
     return deep_conv_net("complex", kind, length=length)
 
 
 @torch.no_grad()
 def theirs(name: str, kind: str, model: nn.Sequential) -> nn.Sequential:
-    """The network of library `name` and layers `kind` that computes what `model`, one of ours, computes."""
+    """The network of library `name` and layers `kind` that computes what `model`, one of ours,
+    computes.
+    """
     return nn.Sequential(*(_counterpart(PEERS[name], kind, layer) for layer in model)).train(
         model.training
     )

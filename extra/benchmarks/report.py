@@ -65,7 +65,9 @@ def _ms(seconds: float) -> str:
 
 
 def write(text: str, path: Path = README, *, section: str = "measured") -> None:
-    """Put `text` between the markers of `section` in the file at `path`. Raises ValueError where they are not."""
+    """Put `text` between the markers of `section` in the file at `path`. Raises ValueError where
+    they are not.
+    """
     begin, end = (
         f"<!-- {section}: begin ({WRITERS[section]} writes what is between) -->",
         f"<!-- {section}: end -->",

@@ -39,7 +39,9 @@ for _kind, _entrants in CONTESTANTS.items():
 
 
 class Entrant(NamedTuple):
-    """A network ready to train, its input in the form it takes, and what adds the gradient of a multiple of its KL."""
+    """A network ready to train, its input in the form it takes, and what adds the gradient of a
+    multiple of its KL.
+    """
 
     net: nn.Sequential
     x: object
@@ -56,7 +58,9 @@ def example(batch: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def entrant(library: str, kind: str, x: Tensor) -> Entrant:
-    """The network of `library` and layers `kind`, the same weights for all, with Adam as the library can have it."""
+    """The network of `library` and layers `kind`, the same weights for all, with Adam as the
+    library can have it.
+    """
     own_kind = "VD" if kind == "bogus" else kind
     net = ours(own_kind)
     if library == "cplxnet":
@@ -126,7 +130,9 @@ def with_memory_kept(work: Callable[[], None]) -> None:
 
 
 def contest(kind: str, batch: int, work: str) -> dict[str, Callable[[], None]]:
-    """{contestant: one call of `work`, "train", "evaluate" or "kl"} for layers `kind`; networks are built here."""
+    """{contestant: one call of `work`, "train", "evaluate" or "kl"} for layers `kind`; networks are
+    built here.
+    """
     x, target = example(batch)
     tasks: dict[str, Callable[[Entrant], None]] = {
         "train": functools.partial(train, target=target),

@@ -12,7 +12,9 @@ BATCH = 32
 
 
 class Measured(NamedTuple):
-    """All that a run found. `times`: {(work, batch): {contestant: Times}}, batch 0 where it does not apply."""
+    """All that a run found. `times`: {(work, batch): {contestant: Times}}, batch 0 where it does
+    not apply.
+    """
 
     times: Mapping[tuple[str, int], Mapping[str, Times]]
     memory: Mapping[str, float]  # MiB

@@ -24,9 +24,9 @@ def alternate(
 ) -> dict[str, Times]:
     """Median seconds of a call of each contestant.
 
-    In each of `rounds` rounds every contestant has one turn: a call that does not count, as nothing of its own is in
-    the caches after the others' turns, then calls until `turn` seconds have gone by, at least one and no more than
-    `most`. A first round warms up and does not count either.
+    In each of `rounds` rounds every contestant has one turn: a call that does not count, as nothing
+    of its own is in the caches after the others' turns, then calls until `turn` seconds have gone
+    by, at least one and no more than `most`. A first round warms up and does not count either.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):

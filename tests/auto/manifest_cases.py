@@ -22,7 +22,7 @@ VOCABULARY = Vocabulary(
 
 
 def valid() -> dict:
-    """The JSON values of DESIGN 5's manifest, free to be changed."""
+    """The JSON values of a whole manifest, free to be changed."""
     return copy.deepcopy({**TEMPLATE, "name": "experiment-1 C=2.5e-3 replicate 0"})
 
 

@@ -29,7 +29,7 @@ manifest.save(Path(grid) / "one.json")
 scores = auto.run(manifest, Path(grid) / "one", data=data, progress=False)
 table = auto.report.collect(grid)
 
-extras = {"distributed", "bokeh", "onnx", "onnxruntime", "music21", "jupyterlab"}
+extras = {"distributed", "bokeh", "matplotlib", "onnx", "onnxruntime", "music21", "jupyterlab"}
 loaded = {name.partition(".")[0] for name in sys.modules}
 print(json.dumps({
     "package": auto.__file__,

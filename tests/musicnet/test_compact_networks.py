@@ -9,7 +9,7 @@ from torch import Tensor
 from cplxnet.musicnet.networks import MODELS
 from cplxnet.nn import compact, deploy_masks, relevance_masks
 from cplxnet.nn.compaction.network import Compact
-from cplxnet.nn.fast import native
+from cplxnet.nn.fast.dispatch import native_usable
 from cplxnet.nn.masked import Masked
 
 LENGTH = 740  # a window that every network takes, if barely
@@ -74,7 +74,7 @@ def test_the_masked_network_itself(name: str, keep: float) -> None:
     expected, made = net(x), compact(net, measure=False)
     assert_same(made(x), expected)
     assert_same(made.portable()(x), expected)
-    for engine in ["csr", "rows"] if native.usable(torch.zeros(0)) else ["csr"]:
+    for engine in ["csr", "rows"] if native_usable(torch.zeros(0)) else ["csr"]:
         for batch in (1, 9):
             assert_same(on(made, engine)(x[:batch]), expected[:batch])
     sizes = [len(stage.weight) for stage in made.stages[:-1]]

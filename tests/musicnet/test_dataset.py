@@ -1,5 +1,7 @@
 """Windows and draws against slices of the arrays that were written."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from cplxnet.musicnet.dataset import MusicNet
 def recording(
     key: str, samples: int, notes: list[tuple[int, int, int]], *, ramp: int = 0
 ) -> layout.Recording:
-    """Data that counts up from `ramp`, so that a sample tells where it is from; notes of (start, end, MIDI note)."""
+    """Data that counts up from `ramp`; notes of (start, end, MIDI note)."""
     labels = np.array([(s, e, 1, n, 0.0, 0.0, b"") for s, e, n in notes], layout.LABELS)
     return layout.Recording(key, ramp + np.arange(samples, dtype=np.float32), labels)
 
@@ -24,7 +26,7 @@ def write(path, *recordings: layout.Recording):
 
 @pytest.fixture
 def three(tmp_path):
-    """Three recordings of 30, 12 and 41 samples, values from 0, 1000, 2000; keys written out of order."""
+    """Three recordings of 30, 12 and 41 samples, from 0, 1000, 2000 on; keys out of order."""
     notes = [(0, 6, 21), (5, 9, 60), (8, 12, 104)]
     return write(
         tmp_path / "three.h5",
@@ -90,7 +92,7 @@ def test_what_a_window_returns_is_a_copy(three):
 
 
 def test_no_window_and_no_label_crosses_recordings(tmp_path):
-    # the first one's note runs past its end: it must be silent from the second one's first sample on
+    # the first one's note runs past its end: it must be silent where the second one begins
     path = write(
         tmp_path / "two.h5",
         recording("id_1", 10, [(7, 500, 60)]),
@@ -238,3 +240,36 @@ def test_on_cuda_as_on_the_cpu_and_without_a_wait(three):
         torch.cuda.set_sync_debug_mode("default")
     assert signal.is_cuda and notes.is_cuda
     assert (signal[:, 1:] - signal[:, :-1] == 1).all()
+
+
+@pytest.mark.parametrize("samples", ["float32", "float16", "int16"])
+def test_items_are_windows(three, samples: str) -> None:
+    dataset = MusicNet(three, window=5, stride=3, samples=samples)
+    signal, notes = dataset.windows(torch.arange(len(dataset)))
+    for k in (0, 1, len(dataset) - 1, -1, -len(dataset)):
+        assert torch.equal(dataset[k][0], signal[k]) and torch.equal(dataset[k][1], notes[k])
+    for k in (len(dataset), -len(dataset) - 1):
+        with pytest.raises(IndexError, match=f"expected a window below {len(dataset)} of .*, got"):
+            dataset[k]
+    assert sum(1 for _ in dataset) == len(dataset)
+
+
+@pytest.mark.parametrize("samples", ["float32", "float16", "int16"])
+def test_a_pickled_dataset_is_the_same_one(three, samples: str) -> None:
+    dataset = MusicNet(three, window=5, stride=3, samples=samples)
+    copied = pickle.loads(pickle.dumps(dataset))
+    index = torch.arange(len(dataset))
+    for before, after in zip(dataset.windows(index), copied.windows(index), strict=True):
+        assert torch.equal(before, after)
+    assert copied.fingerprint == dataset.fingerprint and copied.keys == dataset.keys
+    assert copied._rows.data_ptr() == copied._flat.data_ptr()  # no second copy of the samples
+
+
+def test_workers_that_are_spawned_give_every_window(three) -> None:
+    dataset = MusicNet(three, window=5, stride=3)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=4, num_workers=1, multiprocessing_context="spawn"
+    )
+    signal, notes = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    want_signal, want_notes = dataset.windows(torch.arange(len(dataset)))
+    assert torch.equal(signal, want_signal) and torch.equal(notes, want_notes)

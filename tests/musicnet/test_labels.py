@@ -10,7 +10,7 @@ from cplxnet.musicnet.labels import LOWEST_NOTE, N_NOTES, NoteLookup, note_chang
 
 
 def by_loop(start, end, note_class, positions) -> np.ndarray:
-    """The definition: note c sounds at p if and only if start <= p < end for one of its intervals."""
+    """The definition: note c sounds at p iff start <= p < end for one of its intervals."""
     sounding = np.zeros((len(positions), N_NOTES), np.float32)
     for s, e, c in zip(start, end, note_class, strict=True):
         for row, p in enumerate(positions):
@@ -30,7 +30,7 @@ def sounding_at(table: NoteLookup, note_class: int, positions: list[int]) -> lis
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("n_classes", [2, 84])
 def test_random_intervals_against_a_loop(seed, n_classes):
-    # 60 intervals on 100 samples: overlaps of one class, touching ones and empty ones are all common
+    # 60 intervals on 100 samples: overlaps of one class, touching and empty ones are all common
     rng = np.random.default_rng(seed)
     start = rng.integers(0, 100, 60)
     end = start + rng.integers(0, 25, 60)
@@ -91,7 +91,7 @@ def test_shape_and_dtype_follow_the_positions():
 
 
 def test_several_recordings_end_to_end():
-    # both change at flat position 10: the end of the first one's note, the start of the second one's
+    # both change at flat position 10: the first one's note ends, the second one's begins
     first = note_changes(np.array([2]), np.array([10]), np.array([0]))
     instants, words = note_changes(np.array([0]), np.array([3]), np.array([83]))
     table = NoteLookup([first, (instants + 10, words)])

@@ -1,4 +1,4 @@
-"""The three networks: sizes by hand arithmetic, values by torch's native complex operations, all 24 names."""
+"""The networks: sizes by hand arithmetic, values by torch's complex operations, all names."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def affine(fan_in: int, out: int) -> int:
 
 
 def deep(field: str, length: int, first: int, channels: int = 1) -> int:
-    """Real numbers of the deep network: weights and biases count twice if complex, batch norm 2x2 + 2 a channel."""
+    """Real numbers of the deep network; complex weights count twice, batch norm 2x2 + 2."""
     cplx = field == "complex"
     widths, strides = (
         ([16, 32, 64, 64, 128, 128], [2, 2, 1, 1, 1, 1])
@@ -92,7 +92,7 @@ def test_parameter_counts_at_4096(name: str, count: int) -> None:
 
 
 def test_the_deep_network_flattens_to_3712() -> None:
-    # 4096 -> 2046 -> 1023 -> 511 -> 255 -> 253 -> 126 -> 124 -> 62 -> 60 -> 58 -> 29, times 128 channels
+    # 4096 -> 2046 -> 1023 -> 511 -> 255 -> 253 -> 126 -> 124 -> 62 -> 60 -> 58 -> 29
     length = 4096
     for kernel, stride, pool in ((6, 2, 2), (3, 2, 2), (3, 1, 2), (3, 1, 2), (3, 1, 1), (3, 1, 2)):
         length = after(after(length, kernel, stride), pool, pool)
@@ -128,7 +128,7 @@ def test_names_and_unknown_names() -> None:
 
 
 def native_forward(net: Any, x: Tensor) -> Tensor:
-    """The complex deep network in eval mode by torch's complex convolutions, whitening by scipy, sums of parts."""
+    """The complex deep network by torch's complex convolutions and scipy's whitening."""
     for i in range(1, 7):
         conv = getattr(net, f"conv{i}")
         x = F.conv1d(x, conv.weight, conv.bias, stride=(2, 2, 1, 1, 1, 1)[i - 1])
@@ -282,7 +282,7 @@ def test_too_short_windows(name: str, shortest: int) -> None:
 
 
 def pair(name: str, kind: str) -> tuple[Any, Any, Tensor]:
-    """A dense network that has seen data, the same weights in a network of another kind, and an input."""
+    """A dense network that has seen data, its weights in one of another kind, an input."""
     x = torch.randn(
         4, 1, LENGTH, dtype=torch.complex64 if name.startswith("complex") else torch.float32
     )

@@ -23,7 +23,7 @@ N_WINDOWS = 400
 
 
 def problem(seed: int, *, ties: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Targets (400, 84), 5% positive, and logits that tell something; with `ties` only about so many values."""
+    """Targets (400, 84), 5% positive, and logits that tell something, of `ties` values."""
     rng = np.random.default_rng(seed)
     target = rng.random((N_WINDOWS, 84)) < 0.05
     logit = (rng.standard_normal(target.shape) + 1.5 * target - 2).astype(np.float32)

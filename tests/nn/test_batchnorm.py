@@ -10,9 +10,10 @@ import pytest
 import torch
 from scipy import linalg
 from torch import Tensor
-from torch.func import functional_call
+from torch.func import functional_call, replace_all_batch_norm_modules_
+from torch.optim.swa_utils import update_bn
 
-from cplxnet.nn import CplxBatchNorm1d, whitening
+from cplxnet.nn import CplxBatchNorm1d
 
 EPS = 1e-5
 
@@ -196,30 +197,6 @@ def test_gradcheck(shape: tuple[int, ...], affine: bool, training: bool) -> None
     assert torch.autograd.gradcheck(call, (x.requires_grad_(), *layer.parameters()))
 
 
-@pytest.mark.parametrize(
-    "block", [7, 1 << 16]
-)  # numbers in a block: several blocks with a rest, and one
-@pytest.mark.parametrize("affine", [True, False])
-def test_closed_form_equals_plain(
-    block: int, affine: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(whitening, "_BLOCK", block)
-    x = torch.view_as_real(mixed((11, 3)).contiguous()).requires_grad_()
-    affine_part = [
-        torch.randn(2, 2, 3).double().requires_grad_(),
-        torch.randn(2, 3).double().requires_grad_(),
-    ]
-    weight, bias = affine_part if affine else (None, None)
-    upstream, inputs = (
-        torch.randn(11, 3, 2, dtype=torch.float64),
-        [x, *(affine_part if affine else [])],
-    )
-    results = [f(x, weight, bias, EPS) for f in (whitening.normalise, whitening.normalise_plain)]
-    grads = [torch.autograd.grad(y, inputs, upstream) for y, _, _ in results]
-    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(grads[0], grads[1], rtol=1e-8, atol=1e-10)
-
-
 def test_gradient_goes_through_the_statistics() -> None:
     # the output does not change under a shift, a scale or a mixing of the input: neither may the loss
     x = mixed((50, 3)).requires_grad_()
@@ -318,3 +295,36 @@ def test_a_cast_to_a_complex_type_is_refused() -> None:
         warnings.simplefilter("ignore")  # torch's own word on complex modules
         with pytest.raises(TypeError, match="expected a float type to cast complex layers to"):
             CplxBatchNorm1d(3).to(torch.complex64)
+
+
+def test_torch_renews_its_running_statistics() -> None:
+    norm = CplxBatchNorm1d(3)
+    norm(mixed((50, 3), torch.complex64) + 100)  # what is averaged over must be forgotten
+    net = torch.nn.Sequential(norm)
+    batches = [mixed((50, 3, 7), torch.complex64) for _ in range(4)]
+    update_bn(batches, net)
+
+    for channel in range(3):
+        moments = [parts_of(x, channel) for x in batches]
+        mean = np.mean([x.mean(1) for x in moments], 0)
+        cov = np.mean([np.cov(x) for x in moments], 0)
+        np.testing.assert_allclose(norm.running_mean[:, channel], mean, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(norm.running_var[..., channel], cov, rtol=1e-3, atol=1e-4)
+    assert norm.momentum == 0.1 and norm.num_batches_tracked == 4
+
+
+def test_torch_takes_its_running_statistics_away() -> None:
+    norm, x = random_layer(), mixed((9, 3))
+    wanted = norm(x)
+    replace_all_batch_norm_modules_(torch.nn.Sequential(norm))
+    assert norm.running_mean is None and not norm.track_running_stats
+    torch.testing.assert_close(norm.eval()(x), wanted)
+
+
+def test_a_synchronised_form_is_refused_when_it_runs() -> None:
+    net = torch.nn.Sequential(CplxBatchNorm1d(3))
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert type(converted[0]) is torch.nn.SyncBatchNorm
+    for training in (True, False):
+        with pytest.raises((ValueError, RuntimeError)):
+            converted.train(training)(mixed((9, 3), torch.complex64))

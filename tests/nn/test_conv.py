@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from cplxnet.nn import CplxConv1d, CplxConv2d
-from cplxnet.nn.conv import block_weight, cplx_conv1d, cplx_conv2d
+from cplxnet.nn.conv import block_weight, cplx_conv, two_dimensional
 
 GEOMETRIES = [
     {},
@@ -182,7 +182,7 @@ def test_functional_forms_take_the_stored_weight() -> None:
         torch.randn(6, 2, 3, 2, dtype=torch.float64),
     )
     wanted = F.conv1d(x, torch.complex(w[..., 0], w[..., 1]), None, 2, 1, 1, 2)
-    torch.testing.assert_close(cplx_conv1d(x, w, None, 2, 1, 1, 2), wanted)
+    torch.testing.assert_close(cplx_conv(x, w, None, two_dimensional(1, 2, 1, 1, 2)), wanted)
     x, w = (
         torch.randn(2, 3, 5, 6, dtype=torch.complex128),
         torch.randn(2, 3, 2, 3, 2, dtype=torch.float64),
@@ -196,7 +196,9 @@ def test_functional_forms_take_the_stored_weight() -> None:
         (0, 1),
         (2, 1),
     )
-    torch.testing.assert_close(cplx_conv2d(x, w, b, (1, 2), (0, 1), (2, 1)), wanted)
+    torch.testing.assert_close(
+        cplx_conv(x, w, b, two_dimensional(2, (1, 2), (0, 1), (2, 1))), wanted
+    )
 
 
 def test_errors() -> None:
@@ -218,7 +220,12 @@ def test_errors() -> None:
     with pytest.raises(
         ValueError, match=r"expected \(batch, channels, length\) or .* got \(3, 5\)"
     ):
-        cplx_conv1d(torch.zeros(3, 5, dtype=torch.complex64), torch.zeros(2, 3, 2, 2))
+        cplx_conv(
+            torch.zeros(3, 5, dtype=torch.complex64),
+            torch.zeros(2, 3, 2, 2),
+            None,
+            two_dimensional(1),
+        )
     with pytest.raises(TypeError, match=r"expected a complex tensor, got torch\.float32"):
         CplxConv1d(3, 4, 3)(torch.zeros(2, 3, 5))
     assert repr(CplxConv1d(2, 4, 3, bias=False)).endswith(

@@ -1,62 +1,27 @@
-"""KL terms: values against mpmath, quadrature and Monte Carlo; gradients against finite differences; both paths.
+"""KL terms by their formulas: values against mpmath, quadrature and Monte Carlo; gradients by finite differences.
 
-All by the tensor operations, plain and compiled; fast/test_native.py holds the C functions against them.
+fast/test_kl.py holds the C functions against these.
 """
 
 import math
-import os
-import warnings
 from collections.abc import Iterator
 
 import mpmath
 import numpy as np
 import pytest
 import torch
+from c_functions import plain
+from kl_cases import TERMS, at, every_term, log_fraction
 from scipy import integrate, special, stats
-from torch import Tensor
 
-from cplxnet.nn import kl
-from cplxnet.nn.fast import fusing, native
-from cplxnet.nn.kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, penalty, penalty_sum
-
-TERMS = {
-    "complex-vd": COMPLEX_VD,
-    "complex-ard": COMPLEX_ARD,
-    "real-vd": REAL_VD,
-    "real-ard": REAL_ARD,
-}
-every_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
+from cplxnet import nn as cplx
+from cplxnet.nn.kl import COMPLEX_VD, REAL_VD, Term, penalty, penalty_sum
 
 
 @pytest.fixture(autouse=True)
 def _without_c() -> Iterator[None]:
-    native.use(False)  # or in float32 neither chunks nor compiled kernels would ever run
-    yield
-    native.use(os.environ.get("CPLXNET_NATIVE", "1") != "0")
-
-
-def at(n: Tensor, term: Term, log_sigma2: float = -3.0) -> tuple[Tensor, Tensor]:
-    """Storage of a weight and its log_sigma2 such that log(|mu|^2/sigma^2) = n; complex weights at 1 radian."""
-    modulus = ((n + log_sigma2) / 2).exp()
-    parts = torch.stack((modulus * math.cos(1.0), modulus * math.sin(1.0)), -1)
-    return (parts if term.cplx else -modulus), torch.full_like(n, log_sigma2)
-
-
-def log_fraction(q: mpmath.mpf, name: str) -> mpmath.mpf:
-    """The terms of the table in `kl`, by mpmath."""
-    if name == "complex-vd":
-        return (
-            mpmath.nsum(lambda k: -((-q) ** k) / (k * mpmath.factorial(k)), [1, mpmath.inf])
-            if q < 20
-            else (mpmath.euler + mpmath.log(q) + mpmath.e1(q))
-        )
-    if name == "real-vd":
-        fit = mpmath.mpf("0.63576") * (
-            1
-            - 1 / (1 + mpmath.exp(-(mpmath.mpf("1.87320") - mpmath.mpf("1.48695") * mpmath.log(q))))
-        )
-        return fit + mpmath.log1p(q) / 2
-    return mpmath.log1p(q) / (1 if name == "complex-ard" else 2)
+    with plain():
+        yield
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-11)])
@@ -137,17 +102,17 @@ def test_gradcheck(term: Term) -> None:
 
 
 @every_term
-def test_sum_agrees_with_penalty_across_chunks(term: Term, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kl, "_CHUNK", 7)
-    torch.manual_seed(1)
+def test_sum_agrees_with_penalty(term: Term) -> None:
     weight = torch.randn((5, 8, 2) if term.cplx else (5, 8), requires_grad=True)
     log_sigma2 = torch.randn(5, 8, requires_grad=True)
+
     total = penalty_sum(weight, log_sigma2, term)
-    fast = torch.autograd.grad(3 * total, (weight, log_sigma2))
+    by_sum = torch.autograd.grad(3 * total, (weight, log_sigma2))
     each = penalty(weight, log_sigma2, term)
-    slow = torch.autograd.grad(3 * each.sum(), (weight, log_sigma2))
+    by_each = torch.autograd.grad(3 * each.sum(), (weight, log_sigma2))
+
     torch.testing.assert_close(total, each.double().sum().float())
-    torch.testing.assert_close(fast, slow)
+    torch.testing.assert_close(by_sum, by_each)
 
 
 @every_term
@@ -208,49 +173,11 @@ def test_sum_of_many_small_terms_is_accurate() -> None:
     )
 
 
-def test_compiling_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("no C++ compiler here")
-
-    monkeypatch.setattr(fusing, "_compiled", lambda _: broken)
-    weight, log_sigma2 = at(torch.linspace(-3, 3, 5), COMPLEX_VD)
-    plain = penalty_sum(weight, log_sigma2, COMPLEX_VD)
-    fusing.compile_kernels()
-    try:
-        with pytest.warns(
-            RuntimeWarning,
-            match="compiling _sum failed, going on without: no C\\+\\+ compiler here",
+def test_float16_is_an_error_that_says_what_to_do() -> None:
+    layer = cplx.LinearVD(4, 3).half()
+    for value in (layer.kl, lambda: layer.penalty):
+        with pytest.raises(
+            TypeError, match=r"got float16, in which 1/sigma\^2 overflows; try torch\.aut"
         ):
-            assert torch.equal(penalty_sum(weight, log_sigma2, COMPLEX_VD), plain)
-        assert not fusing.kernels_compiled()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert torch.equal(penalty_sum(weight, log_sigma2, COMPLEX_VD), plain)
-    finally:
-        fusing.compile_kernels(on=False)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_compiled_kernels_give_the_same_numbers(dtype: torch.dtype) -> None:
-    # far down to q = e^-30: a compiled expm1 has no correct digit there
-    weight, log_sigma2 = (
-        t.requires_grad_() for t in at(torch.linspace(-30, 30, 3003, dtype=dtype), COMPLEX_VD)
-    )
-
-    def both() -> tuple[Tensor, ...]:
-        value = penalty_sum(weight, log_sigma2, COMPLEX_VD)
-        return value.detach(), *torch.autograd.grad(2 * value, (weight, log_sigma2))
-
-    plain = both()
-    fusing.compile_kernels()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            compiled = both()
-        if not fusing.kernels_compiled():
-            pytest.skip("no working compiler here")
-        tolerance = 1e-6 if dtype == torch.float32 else 1e-13
-        torch.testing.assert_close(compiled, plain, rtol=tolerance, atol=0)
-    finally:
-        fusing.compile_kernels(on=False)
+            value()
+    assert cplx.LinearVD(4, 3).bfloat16().kl().isfinite()

@@ -260,3 +260,22 @@ def test_fused_adam_equals_adam_on_two_real_tensors_and_on_native_complex_ones()
     torch.testing.assert_close(layer.bias, torch.complex(re_b, im_b), rtol=1e-12, atol=1e-12)
     moved = (layer.weight - start).detach()
     assert (moved.real.abs() > 0.05).all() and (moved.imag.abs() > 0.05).all()
+
+
+@every_layer
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_types_of_few_digits_are_an_error_that_says_what_to_do(
+    cls: Any, args: Any, shape: Any, dtype: torch.dtype
+) -> None:
+    x = torch.randn(shape, dtype=torch.complex64)
+    wanted = rf"expected complex layers in float32 or float64, got {dtype}; try \.float\(\), and torch\.auto"
+    layer = cls(*args)
+    y = layer(x)
+    with pytest.raises(TypeError, match=wanted):
+        layer.to(dtype)(x)
+    torch.testing.assert_close(layer.float()(x), y, rtol=0.1, atol=0.1)
+    with pytest.raises(TypeError, match=wanted):
+        cls(*args, dtype=dtype)
+    with pytest.raises(TypeError, match="expected complex64 or complex128, got complex32"):
+        layer(x.to(torch.complex32))

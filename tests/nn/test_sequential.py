@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from test_native import in_c, plain
+from c_functions import in_c, plain
 from torch import Tensor, nn
 
 from cplxnet import nn as cplx
 from cplxnet.musicnet import networks
-from cplxnet.nn.whitening import normalise_plain
+from cplxnet.nn.whitening import normalise
 
 CASES = pytest.mark.parametrize(
     ("channels", "length", "pooled"),
@@ -45,13 +45,13 @@ def activations(channels: int, length: int) -> Tensor:
 def folded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For every time that layers run as one, whether with pooling."""
     calls: list[bool] = []
-    original = cplx.CplxBatchNorm1d.rectified
+    original = cplx.CplxBatchNorm1d.fused
 
     def noted(self: cplx.CplxBatchNorm1d, x: Tensor, pool: bool) -> Tensor:
         calls.append(pool)
         return original(self, x, pool)
 
-    monkeypatch.setattr(cplx.CplxBatchNorm1d, "rectified", noted)
+    monkeypatch.setattr(cplx.CplxBatchNorm1d, "fused", noted)
     return calls
 
 
@@ -73,7 +73,7 @@ def test_value_and_gradients_are_those_of_the_formula(
     )
     inputs = [t.requires_grad_() for t in (exact, weight, bias)]
     rows = torch.view_as_real(exact.movedim(1, -1)).reshape(-1, channels, 2)
-    z = normalise_plain(rows, weight, bias, 1e-5)[0].relu().view(len(x), length, channels, 2)
+    z = normalise(rows, weight, bias, 1e-5)[0].relu().view(len(x), length, channels, 2)
     if pooled:
         z = (z[:, : length // 2 * 2 : 2] + z[:, 1::2][:, : length // 2]) / 2
     expected = torch.view_as_complex(z.contiguous()).movedim(-1, 1)

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from cplxnet.nn.batchnorm import CplxBatchNorm1d
+from cplxnet.nn.gaussian import GaussianWeight
 from cplxnet.nn.linear import CplxLinear
 from cplxnet.nn.masked import Conv1dMasked, CplxConv1dMasked, CplxLinearMasked, LinearMasked
 from cplxnet.nn.sparsity import (
@@ -17,7 +19,13 @@ from cplxnet.nn.sparsity import (
     relevance_masks,
     sparsity,
 )
-from cplxnet.nn.variational import Conv1dVD, CplxConv1dVD, CplxLinearARD, LinearARD
+from cplxnet.nn.variational import (
+    Conv1dVD,
+    CplxConv1dVD,
+    CplxLinearARD,
+    CplxLinearVD,
+    LinearARD,
+)
 
 THRESHOLD = -0.5
 
@@ -182,3 +190,34 @@ def test_thresholds_at_infinity_and_weights_at_zero() -> None:
         layer.weight[0] = 0
     assert relevance_masks(layer, 100.0)[""].tolist() == [[False] * 3, [True] * 3]
     assert compression(layer, -math.inf) == (12 + 4) / 4
+
+
+PARAMETRIZED = {
+    "parametrize": lambda layer, name: parametrize.register_parametrization(
+        layer, name, nn.Identity()
+    ),
+    "weight_norm": parametrizations.weight_norm,
+    "prune": lambda layer, name: prune.l1_unstructured(layer, name, 0.3),
+}
+
+
+@pytest.mark.parametrize("kind", PARAMETRIZED)
+@pytest.mark.parametrize(
+    "cls", [CplxLinearMasked, LinearMasked, CplxLinearVD, LinearARD], ids=lambda c: c.__name__
+)
+def test_weights_that_torch_computes_from_others_are_refused(cls: type, kind: str) -> None:
+    layer = cls(5, 3)
+    name = "weight_ri" if hasattr(layer, "weight_ri") else "weight"
+    PARAMETRIZED[kind](layer, name)
+    x = torch.randn(2, 5, dtype=torch.complex64 if name == "weight_ri" else torch.float32)
+    calls = [lambda: sparsity(layer, -0.5)]
+    if isinstance(layer, GaussianWeight):
+        calls += [layer.kl, lambda: layer.penalty, lambda: layer.relevance(-0.5)]
+    else:
+        calls += [lambda: layer(x), lambda: deploy_masks(layer, {"": torch.ones(3, 5)})]
+    for call in calls:
+        with pytest.raises(
+            RuntimeError,
+            match=f"expected {name} to be a parameter of .*{cls.__name__}, .*try the dense",
+        ):
+            call()

@@ -111,7 +111,8 @@ def _keywords(
             yield from type_faults(error, vocabulary.options[name], path)
             return
 
-    if name in vocabulary.trials and given is not None:
+    # nothing to try where all is at its default, and torch's first optimiser takes seconds
+    if options and name in vocabulary.trials and given is not None:
         trial = vocabulary.trials[name]
         reason = _failure(trial, {**given, **options})
         if reason:

@@ -6,6 +6,8 @@
 import pkgutil
 from typing import Any
 
+from cplxnet.extras import extra
+
 from .tables import (
     STATUS,
     aggregate,
@@ -37,4 +39,5 @@ def __getattr__(name: str) -> Any:
     if name not in _DRAWING:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    return pkgutil.resolve_name(_DRAWING[name])
+    with extra("report"):
+        return pkgutil.resolve_name(_DRAWING[name])

@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import by_layer, compare, curves, profile, stopping, style, text, threshold, trade_off
-from .request import Report, Request
+from cplxnet.extras import extra
+
+from . import text
 from .tables import Lacking
+
+with extra("report"):
+    from . import by_layer, compare, curves, profile, stopping, style, threshold, trade_off
+    from .request import Report, Request
 
 KINDS: dict[str, Callable[[Request], Report]] = {
     "trade-off": trade_off.report,

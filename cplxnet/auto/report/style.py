@@ -3,7 +3,8 @@
 Colours, grid and legends are in `style.mplstyle`; a function that draws is decorated with `styled`.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib
@@ -20,7 +21,17 @@ SHEET = Path(__file__).with_name("style.mplstyle")
 PRECISION = "pooled average precision"
 TIMES = "compression, times fewer real numbers"
 
-styled = matplotlib.style.context(SHEET)  # a decorator; also the context of a `with` block
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """The sheet's settings. A notebook's first figure makes matplotlib interactive: that stays."""
+    with matplotlib.style.context(SHEET):
+        yield
+        is_interactive = matplotlib.is_interactive()
+    matplotlib.interactive(is_interactive)
+
+
+styled = _style()  # a decorator
 
 COLOURS: tuple[str, ...] = tuple(
     matplotlib.rc_params_from_file(SHEET)["axes.prop_cycle"].by_key()["color"]

@@ -20,9 +20,15 @@ from .folder import RunFolder
 
 SCHEMA = 1
 KEPT = 2  # the newest, and the one before should the newest turn out damaged
-EVERY_S = (
-    0.0  # seconds from one checkpoint to the next; 0: after every epoch. Always at a stage's end
-)
+
+
+def checkpoint_every_s(device: str) -> float:
+    """Seconds from one checkpoint to the next at least; 0: after every epoch.
+
+    There is always one at a stage's end. On a GPU an epoch takes seconds and a checkpoint holds
+    hundreds of megabytes: a minute of training may be lost there.
+    """
+    return 60.0 if device.startswith("cuda") else 0.0
 
 
 class Checkpoints:
@@ -33,7 +39,7 @@ class Checkpoints:
         every_s: seconds from one checkpoint to the next at least; 0: after every epoch.
     """
 
-    def __init__(self, folder: RunFolder, *, every_s: float = EVERY_S) -> None:
+    def __init__(self, folder: RunFolder, *, every_s: float = 0.0) -> None:
         self.folder = folder
         self.every_s = every_s
         self._saved_at = -float("inf")

@@ -13,6 +13,9 @@ from cplxnet.auto.train import precision
 
 from . import stages
 
+# windows scored at once on a GPU, which small batches leave idle; scores do not depend on it
+SCORED_AT_ONCE = 4096
+
 
 class Feed:
     """The batches `(x, notes)` of a feed: the network's input and the targets, on the device.
@@ -21,6 +24,7 @@ class Feed:
         sampler: of the task: batches of (signal, notes), and their number.
         features: of the task: signals (B, T) -> the network's input.
         generator: the sampler's random numbers, where it draws.
+        draws: its windows are random; False: every window once, in order.
     """
 
     def __init__(
@@ -28,9 +32,12 @@ class Feed:
         sampler: Any,
         features: Callable[[Tensor], Tensor],
         generator: torch.Generator | None = None,
+        *,
+        draws: bool = True,
     ) -> None:
         self.dataset: tasks.Dataset = sampler.dataset
         self.generator = generator
+        self.draws = draws
         self._sampler = sampler
         self._features = features
 
@@ -82,12 +89,14 @@ class Components:
         return self.task.features(signal, spec.kind, cplx=spec.cplx, shift=spec.shift)
 
     def feed(self, name: str, generator: torch.Generator | None = None) -> Feed:
-        """A feed of the manifest; `generator` is for those that draw: they have `n_batches`."""
+        """A feed of the manifest, for training if there is a `generator`, else for scoring."""
         spec = self.manifest.feeds[name]
         draws = spec.batch_size is None
-        options: dict[str, Any] = {"batch_size": spec.batch_size}
-        if draws:
-            options = {"n_batches": spec.n_batches, "generator": generator}
+        options: dict[str, Any] = {"n_batches": spec.n_batches, "generator": generator}
+        if spec.batch_size is not None:
+            scores_on_gpu = generator is None and self.device.startswith("cuda")
+            at_least = SCORED_AT_ONCE if scores_on_gpu else 1
+            options = {"batch_size": max(spec.batch_size, at_least)}
 
         try:
             sampler = self.task.SAMPLERS[spec.sampler](self.datasets[spec.dataset], **options)
@@ -96,7 +105,7 @@ class Components:
             raise ValueError(
                 f"feeds.{name}: expected keys of sampler {spec.sampler}, got {error}; try {other}"
             ) from error
-        return Feed(sampler, self.features, generator)
+        return Feed(sampler, self.features, generator, draws=draws)
 
     def _check_feeds(self) -> None:
         for name in self.manifest.feeds:

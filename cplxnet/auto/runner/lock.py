@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import threading
@@ -117,16 +118,17 @@ class Claim:
         self._thread.start()
 
     def _beat(self, every_s: float) -> None:
+        touched = time.monotonic()
         while not self._ended.wait(every_s):
             now = time.time_ns()
             try:
                 os.utime(self.path, ns=(now, now))
+                self._lost = self._lost or self._taken()
+                touched = time.monotonic()
             except FileNotFoundError:
                 self._lost = True
-                return
-            except OSError:  # a file system that is away for a while: the watchers decide
-                continue
-            self._lost = self._lost or self._taken()
+            except OSError:  # the file system is away: for so long that others may have the claim?
+                self._lost = self._lost or time.monotonic() - touched >= self.timeout_s
 
     def _taken(self) -> bool:
         return _file(self.place, self.generation + 1).exists()
@@ -179,13 +181,17 @@ def hold(
 
     Args:
         place: a path, whose folder is made if need be.
-        timeout_s: the silence, in seconds, after which others may take this claim over.
+        timeout_s: the silence, in seconds, after which others may take this claim over; 1 at least.
         stopped: whether the work was asked to stop, for `Claim.check`.
 
     Raises:
+        ValueError: timeout_s is no such number.
         Held: a live process has it; the text names it.
         OSError: the folder cannot be written.
     """
+    if not 1 <= timeout_s < math.inf:
+        raise ValueError(f"expected a timeout of at least a second, got {timeout_s}")
+
     place = Path(place)
     before = refuse_held(place)
     generation = 1 if before is None else before.generation + 1

@@ -111,6 +111,13 @@ def run(
             run_folder.update(state="done", reason=None)
         except lock.ClaimLost:
             raise  # the folder is another's
+        except torch.OutOfMemoryError as error:
+            told = RuntimeError(
+                f"{device} has too little memory for this run: {str(error).splitlines()[0]}; "
+                "try --per-device 1, fewer recordings, or samples int16 in the manifest"
+            )
+            run_folder.record(_state(error), told)
+            raise told from error
         except BaseException as error:
             run_folder.record(_state(error), error)
             raise

@@ -17,7 +17,7 @@ from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
 
 from . import lock, reuse, stages
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, checkpoint_every_s
 from .components import Components, Feed
 from .folder import RunFolder
 
@@ -56,7 +56,7 @@ class Trainer:
         self.progress = progress
         self.timeout_s = timeout_s
 
-        self.checkpoints = Checkpoints(folder)
+        self.checkpoints = Checkpoints(folder, every_s=checkpoint_every_s(components.device))
         self.optimizer_state: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []  # of the stages that have ended
         self.results: dict[str, Any] = {}  # stage -> its entry in scores.json
@@ -215,7 +215,7 @@ class Trainer:
     ) -> None:
         """Keep a stage that has just been trained: its snapshot, its scores, its history."""
         stage = training.stage
-        watch = training.watch
+        early = training.early
         self.optimizer_state = training.optimizer_state()
 
         # the last checkpoint of a stage that stopped early has an optimiser state that the snapshot
@@ -224,13 +224,13 @@ class Trainer:
             self.folder.snapshot(number, stage.name),
             self._n_epochs(training),
             training.state(ended=True),
-            changed=restored or (watch.stopped and not training.goes_on),
+            changed=restored or (early.stopped and not training.goes_on),
         )
 
         result = {
             "key": training.key,
             "epochs": training.n_epochs,
-            "stopped_early": watch.stopped,
+            "stopped_early": early.stopped,
             "seconds": time.time() - training.began,
             "reused_from": None,
             **stages.counts(self.model, self.manifest.threshold),
@@ -238,8 +238,8 @@ class Trainer:
                 name: {"start": training.start.get(name), "end": end} for name, end in ends.items()
             },
         }
-        if watch.stopped:
-            result["stopped_at"] = watch.last
+        if early.stopped:
+            result["stopped_at"] = early.last
         self.results[stage.name] = result
         self.history += _with_end(training.history, result)
 

@@ -1,4 +1,4 @@
-"""A training step captured once as a CUDA graph and replayed: one launch a step in place of a hundred.
+"""A training step captured as a CUDA graph: one launch a step in place of a hundred.
 
 The first steps run as they are, on a stream of their own, so that kernels are compiled and memory
 is found; then the step is captured, which computes nothing, and from there on replayed. Each step
@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from .state import Feed
 
 EAGER_STEPS = 3  # torch asks for some before a capture
 
@@ -92,3 +94,8 @@ class Cuda:
         with torch.cuda.graph(graph, stream=self._stream):
             result = step()
         return graph, result
+
+
+def drawn(step: Callable[[Tensor, Tensor], Tensor], feed: Feed) -> Tensor:
+    """Draw a batch and train on it: what is captured."""
+    return step(*feed.draw())

@@ -15,25 +15,20 @@ The objective of one batch, of which every step follows the gradient:
 The loss is noisy by the posterior of the weights; the KL is exact, and left out where C = 0.
 """
 
+import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cplxnet.auto.progress import bar
 
+from .graph import Graphed, drawn
 from .objective import Objective
-from .state import Training
-
-Batch = tuple[Tensor, Tensor]  # x and notes
-
-
-class Feed(Protocol):
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Batch]: ...
+from .state import Batch, Feed, Training
 
 
 class Diverged(RuntimeError):
@@ -48,13 +43,11 @@ def make_step(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """One step of the optimiser: a function of `(x, notes)` to (loss, KL, gradient norm).
 
-    Nothing in it waits for the device, so it can be captured as a CUDA graph: the gradients stay
-    allocated there.
+    Nothing in it waits for the device, so it can be captured as a CUDA graph (`graph.Graphed`).
     """
-    on_cpu = next(model.parameters()).device.type == "cpu"
 
     def step(x: Tensor, notes: Tensor) -> Tensor:
-        optimizer.zero_grad(set_to_none=on_cpu)
+        optimizer.zero_grad(set_to_none=True)
 
         loss = objective.loss(model(x), notes)
         if loss.requires_grad:
@@ -94,9 +87,16 @@ def train_stage(
         Diverged: an epoch's loss, KL or gradient norm was not finite.
     """
     stage = training.stage
-    watch = training.watch
-    step = make_step(training.model, objective, training.optimizer, stage.grad_clip)
+    early = training.early
     n_batches = len(feed)
+    step: Callable[..., Tensor] = make_step(
+        training.model, objective, training.optimizer, stage.grad_clip
+    )
+    batches: Iterable[Any] = feed
+    if training.device.type == "cuda" and feed.draws:  # a graph that draws its batches itself
+        step = Graphed(functools.partial(drawn, step, feed), training.device, [training.windows])
+        batches = [()] * n_batches
+
     total = stage.n_epochs * n_batches
     done = training.n_epochs * n_batches
     with bar(total=total, initial=done, desc=stage.name, disable=not progress) as shown:
@@ -104,19 +104,19 @@ def train_stage(
             began = time.time()
 
             # ---- validation, before the epoch: stop here if the score fell
-            score = watch.score()
-            if watch.stopped:
+            score = early.score()
+            if early.stopped:
                 shown.total = shown.n  # closes the bar: there is nothing more to come
-                shown.set_postfix_str(watch.reason())
+                shown.set_postfix_str(early.reason())
                 break
 
             # ---- one epoch; the sums stay on the device until its end
             lr = training.set_rate()
             training.model.train()
             sums = torch.zeros(3, device=training.device)
-            for x, notes in feed:
+            for batch in batches:
                 check()
-                sums += step(x, notes)
+                sums += step(*batch)
                 shown.update()
 
             loss, kl, grad_norm = (sums / n_batches).tolist()
@@ -139,7 +139,7 @@ def train_stage(
             # ---- the checkpoint: a run killed from here on goes on after this epoch
             save()
 
-    return watch.restore_best()
+    return early.restore_best()
 
 
 @torch.inference_mode()

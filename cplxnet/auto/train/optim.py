@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ def make_schedule(spec: Component | None, n_epochs: int) -> Callable[[int], floa
 
 
 def _adam(
-    groups: Iterable[dict[str, Any]],
+    groups: Sequence[dict[str, Any]],
     *,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
@@ -66,6 +66,7 @@ def _adam(
         amsgrad=amsgrad,
         decoupled_weight_decay=decoupled_weight_decay,
         fused=True,  # one pass over the parameters; on CPU 8 times the loop
+        capturable=any(isinstance(group["lr"], Tensor) for group in groups),
     )
 
 
@@ -99,6 +100,11 @@ def make_optimizer(
         groups.append({"params": log_sigma2, "lr": lr if lr_log_sigma2 is None else lr_log_sigma2})
         if "weight_decay" in options:
             groups[1]["weight_decay"] = 0.0
+
+    for group in groups:  # a captured step reads its rate on the device
+        device = group["params"][0].device if group["params"] else None
+        if device is not None and device.type == "cuda":
+            group["lr"] = torch.tensor(group["lr"], device=device)
     return OPTIMIZERS[name](groups, **options)
 
 

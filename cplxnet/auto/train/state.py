@@ -2,16 +2,33 @@
 
 import json
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cplxnet.auto.manifest.read import Stage
 
-from .early_stopping import Watch
+from .early_stopping import EarlyStopping
 from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
+
+Batch = tuple[Tensor, Tensor]  # x and notes: the network's input, and the targets
+
+
+class Feed(Protocol):
+    """The batches of an epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    @property
+    def draws(self) -> bool:
+        """Whether windows are random, so that a batch may be drawn out of an epoch."""
+
+    def draw(self) -> Batch:
+        """One batch."""
 
 
 class Training:
@@ -54,7 +71,7 @@ class Training:
         self.key = key
         self.goes_on = goes_on
 
-        self.watch = Watch(stage.early, model, score)
+        self.early = EarlyStopping(stage.early, model, score)
         spec = stage.optimizer
         self.optimizer = make_optimizer(
             model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
@@ -99,7 +116,7 @@ class Training:
             "seconds": time.time() - self.began,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer_state() if self.goes_on or not ended else None,
-            "watch": self.watch.state(),
+            "watch": self.early.state(),
             "windows": self.windows.get_state(),
             "noise": noise,
             "history": json.dumps(self.history),  # as text: numbers of any type come back exact
@@ -109,7 +126,7 @@ class Training:
         """Restore `state()`."""
         self.model.load_state_dict(state["model"])
         self.inherit(state["optimizer"] or {})
-        self.watch.load(state["watch"])
+        self.early.load(state["watch"])
 
         self.windows.set_state(state["windows"])
         torch.set_rng_state(state["noise"]["cpu"])

@@ -7,7 +7,8 @@
 `logits` (batch, 84), in opset 20 of the standard domain. Where the features are real, the one input
 is `features` (batch, C, L). What the network hears (window, rate, kind, cplx, shift) is in the
 file's metadata, under `cplxnet`, as JSON. Weights that are mostly zero, as masked ones are, are
-stored by what is left."""
+stored by what is left.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +104,7 @@ class Exported(nn.Module):
 @torch.no_grad()
 def _exported(model: nn.Module, heard: dict, raw_audio: bool) -> onnx.ModelProto:
     generator = torch.Generator().manual_seed(0)
-    # a batch of 1 would become part of the file
+    # not one window: a batch of 1 would become part of the file
     signal = torch.randn(2, heard["window"], generator=generator)
     x = features(signal, heard["kind"], cplx=heard["cplx"], shift=heard["shift"])
 
@@ -221,7 +222,8 @@ def _store_by_what_is_left(graph: onnx.GraphProto) -> None:
 
     In the graph they are scattered into zeros when a session starts (runtimes fold constants), so
     that running costs nothing. Positions are those of single numbers or of pairs, such as complex
-    weights, whichever is smaller."""
+    weights, whichever is smaller.
+    """
     kept = []
     nodes = []
     for weight in graph.initializer:

@@ -1,1 +1,1 @@
-"""Music written down: windows to probabilities, audio in, piano rolls and notes out, and how good they are."""
+"""Music written down: recordings in, piano rolls and notes out, and how good they are."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -55,8 +56,9 @@ class Audio(NamedTuple):
     notices: tuple[str, ...]
 
 
-def read_audio(file: BinaryIO, where: str) -> Audio:
-    """Read an audio file.
+@contextmanager
+def open_audio(file: BinaryIO, where: str) -> Iterator[tuple[soundfile.SoundFile, list[str]]]:
+    """Open an audio file, to be read in blocks; yields it and notices of what was out of order.
 
     A WAV header without a size, as streams have it, or with a wrong RIFF size is read to the file's
     end, with a notice.
@@ -66,8 +68,7 @@ def read_audio(file: BinaryIO, where: str) -> Audio:
         where: its name, for notices and errors.
 
     Raises:
-        ValueError: empty, not an audio file, no samples, a believable size that is cut short, or
-            NaN or infinity among the samples.
+        ValueError: empty, not an audio file, or a believable size that is cut short.
     """
     n_bytes = file.seek(0, io.SEEK_END)
     if not n_bytes:
@@ -77,13 +78,27 @@ def read_audio(file: BinaryIO, where: str) -> Audio:
     sized.seek(0)
     try:
         with soundfile.SoundFile(sized) as sound:
-            samples = sound.read(dtype="float32", always_2d=True)
-            stated, rate_hz, subtype = sound.frames, sound.samplerate, sound.subtype
+            yield sound, notices
     except soundfile.SoundFileError as error:
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise ValueError(
-            f"{where}: expected an audio file (WAV, FLAC, OGG, MP3 or AIFF), got {error}; "
+            f"{where}: expected an audio file (WAV, FLAC, OGG, MP3 or AIFF), got {reason!r}; "
             "try ffmpeg -i FILE out.wav"
         ) from error
+
+
+def read_audio(file: BinaryIO, where: str) -> Audio:
+    """Read the whole of an audio file.
+
+    Args:
+        file, where: as in `open_audio`.
+
+    Raises:
+        ValueError: as `open_audio`; no samples, or NaN or infinity among them.
+    """
+    with open_audio(file, where) as (sound, notices):
+        samples = sound.read(dtype="float32", always_2d=True)
+        stated, rate_hz, subtype = sound.frames, sound.samplerate, sound.subtype
 
     if not samples.size:
         raise ValueError(f"{where}: expected samples, got none at {rate_hz} Hz")

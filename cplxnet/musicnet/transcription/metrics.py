@@ -1,12 +1,13 @@
-"""How good a transcription is once a threshold has made it a yes or no: frame by frame and note by
-note, by mir_eval.
+"""How good a transcription is, once a threshold makes it a yes or no: by frames and by notes.
 
-Average precision (`scores`) needs no threshold; whoever wants notes does. It is chosen where the
-network was not trained and the final scores are not taken: on validation.
+Average precision (`scores`) needs no threshold; whoever wants notes does. It is chosen on
+validation, where the network was not trained and the final scores are not taken. The scores are
+those of mir_eval.
 
 References: Bay, Ehmann and Downie (2009), "Evaluation of Multiple-F0 Estimation and Tracking
 Systems" (frames); Raffel et al. (2014), "mir_eval: A Transparent Implementation of Common MIR
-Metrics"."""
+Metrics".
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -21,28 +22,22 @@ from cplxnet.musicnet.scores import Values, ranking
 with extra("transcription"):
     import mir_eval
 
-FRAME_SCORES = (
-    "precision",
-    "recall",
-    "accuracy",
-    "substitution",
-    "miss",
-    "false_alarm",
-    "error",
-)  # mir_eval's order
+# in mir_eval's order
+FRAME_SCORES = ("precision", "recall", "accuracy", "substitution", "miss", "false_alarm", "error")
+NOTE_SCORES = ("precision", "recall", "f_measure")
 
 
 def best_threshold(target: Values, probability: Values) -> float:
-    """The threshold t with the best frame F-measure of `probability >= t`, over all notes and
-    frames at once.
+    """The threshold t with the best frame F-measure of `probability >= t`, over all entries.
 
         F(t) = 2 TP/(reported + true) = 2 A/(1 + A),   A(t) = TP/(reported + true - TP)
 
-    so the best accuracy A (Bay et al. 2009) is at the same t. Every value of a true entry is tried;
+    so the best accuracy A (Bay et al. 2009) is at the same t. Every value of a true entry is tried:
     between two of them only false alarms change. Of equal ones the highest is taken.
 
     Args:
-        target: 0 or 1 (frames, 84). probability: (frames, 84).
+        target: 0 or 1 (frames, 84).
+        probability: (frames, 84).
 
     Raises:
         ValueError: as `scores.pooled_average_precision`.
@@ -53,15 +48,16 @@ def best_threshold(target: Values, probability: Values) -> float:
 
 
 def frame_scores(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Scores of a roll of yes and no against the true one, of all frames together, by
-    `mir_eval.multipitch`.
+    """Scores of a roll of yes and no against the true one, of all frames together.
 
     `precision` TP/(TP + FP), `recall` TP/(TP + FN), `accuracy` TP/(TP + FP + FN), `f_measure`, and
     the errors `substitution`, `miss`, `false_alarm` and their sum `error`, per true entry (Bay et
-    al. 2009).
+    al. 2009), by `mir_eval.multipitch`.
 
     Args:
-        times: float (frames,), seconds, increasing. target, predicted: bool (frames, 84).
+        times: float (frames,), seconds, increasing.
+        target: bool (frames, 84).
+        predicted: bool (frames, 84).
 
     Raises:
         ValueError: shapes that differ, or nothing that sounds: recall is undefined then.
@@ -72,28 +68,29 @@ def frame_scores(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -
             "expected a frame with a note, got silence: recall is undefined; try a longer part"
         )
     with _quiet():  # mir_eval warns of a roll without notes; its precision is 0
-        found = mir_eval.multipitch.metrics(
+        values = mir_eval.multipitch.metrics(
             times, _frequencies(target), times, _frequencies(predicted)
         )
-    scores = {
-        name: float(value) for name, value in zip(FRAME_SCORES, found, strict=False)
-    }  # the rest: octaves folded
-    both = scores["precision"] + scores["recall"]
-    return {
-        **scores,
-        "f_measure": 2 * scores["precision"] * scores["recall"] / both if both else 0.0,
-    }
+    # seven more values, of octaves folded into one, are left out
+    scores = {name: float(value) for name, value in zip(FRAME_SCORES, values, strict=False)}
+
+    total = scores["precision"] + scores["recall"]
+    product = scores["precision"] * scores["recall"]
+    return {**scores, "f_measure": 2 * product / total if total else 0.0}
 
 
-def note_scores(true: np.ndarray, found: np.ndarray, *, offsets: bool = False) -> dict[str, float]:
-    """Scores of a list of notes against the true one, by `mir_eval.transcription`: `precision`,
-    `recall`, `f_measure`.
+def note_scores(
+    true: np.ndarray, predicted: np.ndarray, *, offsets: bool = False
+) -> dict[str, float]:
+    """`precision`, `recall` and `f_measure` of a list of notes, by `mir_eval.transcription`.
 
-    A note is right if its pitch is and it begins within 50 ms of a true one, each true one found
-    once; with `offsets` its end must also be within 50 ms or 20 percent of the true length.
+    A note is right if its pitch is and it begins within 50 ms of a true one; each true one counts
+    once.
 
     Args:
-        true, found: `midi.NOTES` (notes,).
+        true: `midi.NOTES` (notes,).
+        predicted: `midi.NOTES` (notes,).
+        offsets: its end must also be within 50 ms or 20 percent of the true length.
 
     Raises:
         ValueError: no true note.
@@ -102,22 +99,22 @@ def note_scores(true: np.ndarray, found: np.ndarray, *, offsets: bool = False) -
         raise ValueError(
             "expected a true note at least, got none: recall is undefined; try a longer part"
         )
-    pairs = [(_intervals(notes), _hertz(notes["note"])) for notes in (true, found)]
-    (true_s, true_hz), (found_s, found_hz) = pairs
     with _quiet():
         values = mir_eval.transcription.precision_recall_f1_overlap(
-            true_s, true_hz, found_s, found_hz, offset_ratio=0.2 if offsets else None
+            _intervals(true),
+            _hertz(true["note"]),
+            _intervals(predicted),
+            _hertz(predicted["note"]),
+            offset_ratio=0.2 if offsets else None,
         )
-    return {
-        name: float(value)
-        for name, value in zip(("precision", "recall", "f_measure"), values, strict=False)
-    }
+    return {name: float(value) for name, value in zip(NOTE_SCORES, values, strict=False)}
 
 
 def _check(times: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> None:
     if target.shape != predicted.shape or target.ndim != 2 or times.shape != target.shape[:1]:
         raise ValueError(
-            f"expected times (frames,) and two rolls (frames, 84), got {times.shape}, {target.shape}, {predicted.shape}"
+            f"expected times (frames,) and two rolls (frames, 84), got {times.shape}, "
+            f"{target.shape}, {predicted.shape}"
         )
 
 

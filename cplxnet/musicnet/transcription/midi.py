@@ -1,7 +1,8 @@
 """Piano rolls, bool (frames, 84), as lists of notes, and notes as a MIDI file.
 
 Frame k stands for the time [(k - 1/2) hop, (k + 1/2) hop): a note begins and ends halfway between
-two frames, no further than half a hop from where the network heard it."""
+two frames, no further than half a hop from where the network heard it.
+"""
 
 import os
 from pathlib import Path
@@ -69,7 +70,7 @@ def notes_of(
 
 
 def labelled_notes(recording: recordings.Recording, *, rate_hz: int) -> np.ndarray:
-    """The labels of a recording at `rate_hz` as `NOTES`, by start, then note, without empty ones."""
+    """The labels of a recording at `rate_hz` as `NOTES`, by start, then note; no empty ones."""
     labels = recording.labels[recording.labels["end_time"] > recording.labels["start_time"]]
     notes = np.empty(len(labels), NOTES)
     notes["start_s"] = labels["start_time"] / rate_hz

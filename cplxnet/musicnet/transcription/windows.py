@@ -1,10 +1,10 @@
-"""From a recording to probabilities of notes: a window around every frame, each through the
-network.
+"""From a recording to probabilities of notes: a window around every frame, through the network.
 
-Frame k is at sample k * hop, the middle of its window, as labels are (DESIGN 4); beyond both ends
-of the recording there is silence. So a recording of any length is transcribed from its first sample
-to its last, and a frame that is as far from both ends as half a window has exactly the window that
-`MusicNet` has there."""
+Frame k is at sample k * hop, the middle of its window, as labels are (extra/design.md). Beyond both
+ends of the recording there is silence, so that a recording of any length is transcribed from its
+first sample to its last. A frame that is as far from both ends as half a window has exactly the
+window that `MusicNet` has there.
+"""
 
 import os
 from collections.abc import Callable, Iterable
@@ -19,9 +19,8 @@ from cplxnet.musicnet.features import features
 from cplxnet.musicnet.labels import NoteLookup, changes_within
 
 Item = TypeVar("Item")
-Network = Callable[
-    [torch.Tensor], torch.Tensor
-]  # features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
+# features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 @torch.inference_mode()
@@ -45,17 +44,22 @@ def transcribe(
         probabilities[k] = sigmoid(model(features(x[k hop - window/2 : k hop + window/2])))
 
     Args:
-        model: features (B, C, L) -> logits (B, 84); a `torch.nn.Module` is put into evaluation
-        mode. samples: float (samples,) at `rate_hz`, of one channel and on the scale of the
-        training data: full scale is 1. rate_hz: samples per second; the networks of this package
-        hear 11 000. window: samples that the network hears at a time. hop: samples from one frame
-        to the next. kind, cplx, shift: as for `features`. All that a run's network expects:
-        `auto.heard(manifest)`. batch_size: windows at a time. device: where the model is. progress:
-        a bar over the batches.
+        model: features (B, C, L) -> logits (B, 84). A `torch.nn.Module` is put into evaluation.
+        samples: float (samples,) at `rate_hz`, of one channel, on the scale of the training data,
+            full scale 1.
+        rate_hz: samples per second; the networks of this package hear 11 000.
+        window: samples that the network hears at a time.
+        hop: samples from one frame to the next.
+        kind: of features; `auto.heard(manifest)` gives it, and `window`, `cplx` and `shift`.
+        cplx: as for `features`.
+        shift: as for `features`.
+        batch_size: windows at a time.
+        device: where the model is.
+        progress: show a bar over the batches.
 
     Returns:
-        times: float64 (frames,), seconds, frames = ceil(samples / hop). probabilities: float32
-        (frames, 84), of the MIDI notes 21 to 104.
+        times: float64 (frames,), seconds, frames = ceil(samples / hop).
+        probabilities: float32 (frames, 84), of the MIDI notes 21 to 104.
 
     Raises:
         ValueError: no samples, more than one channel, whole numbers (try samples / 32768), NaN,
@@ -67,11 +71,13 @@ def transcribe(
             raise ValueError(f"expected {name} >= 1, got {value}")
     if isinstance(model, torch.nn.Module):
         model.eval()
+
     centres = frame_positions(len(signal), hop)
     # zeros on either side: row p of the overlapping view is the window around sample p
     padded = torch.nn.functional.pad(signal, (window // 2, window - window // 2)).to(device)
     rows = padded.unfold(0, window, 1)
     batches = torch.from_numpy(centres).to(device).split(batch_size)
+
     probabilities = []
     for centre in _bar(batches, "frames", progress):
         logit = model(features(rows.index_select(0, centre), kind, cplx=cplx, shift=shift))
@@ -85,7 +91,7 @@ def frame_positions(n_samples: int, hop: int) -> np.ndarray:
 
 
 def true_roll(recording: recordings.Recording, hop: int) -> np.ndarray:
-    """The notes that the labels of `recording` say sound at the frames of `transcribe`: bool (frames, 84)."""
+    """The notes that sound at the frames of `transcribe` by the labels: bool (frames, 84)."""
     length = len(recording.data)
     sounding = NoteLookup([changes_within(recording.labels, length)])
     return sounding(torch.from_numpy(frame_positions(length, hop))).bool().numpy()
@@ -99,17 +105,26 @@ def transcribe_file(
     progress: bool = True,
     **heard: object,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every recording of an 11 kHz file, one after another: the true roll, bool, and the
-    probabilities, (frames, 84).
+    """Every recording of an 11 kHz file, one after another.
 
-    heard: `window`, `kind`, `cplx`, `shift`, `batch_size` and `device` of `transcribe`.
+    Args:
+        model: as `transcribe` takes it.
+        path: an HDF5 file of recordings.
+        hop: samples from one frame to the next.
+        progress: show a bar over the recordings.
+        heard: `window`, `kind`, `cplx`, `shift`, `batch_size` and `device` of `transcribe`.
+
+    Returns:
+        The true roll, bool, and the probabilities, float32, (frames, 84).
     """
-    rate_hz, rolls, found = recordings.rate_hz(path), [], []
+    options: dict = {"rate_hz": recordings.rate_hz(path), "hop": hop, **heard}
+    rolls = []
+    probabilities = []
     for recording in _bar(recordings.recordings(path), "recordings", progress):
         rolls.append(true_roll(recording, hop))
-        options: dict = {"rate_hz": rate_hz, "hop": hop, **heard}
-        found.append(transcribe(model, recording.data, progress=False, **options)[1])
-    return np.concatenate(rolls), np.concatenate(found)
+        _, heard_notes = transcribe(model, recording.data, progress=False, **options)
+        probabilities.append(heard_notes)
+    return np.concatenate(rolls), np.concatenate(probabilities)
 
 
 def _bar(items: Iterable[Item], label: str, progress: bool) -> Iterable[Item]:
@@ -120,22 +135,24 @@ def _checked(samples: np.ndarray | torch.Tensor) -> torch.Tensor:
     signal = torch.as_tensor(samples)
     if signal.dtype not in (torch.float16, torch.float32, torch.float64):
         raise ValueError(
-            f"expected float samples of full scale 1, got {signal.dtype}; try samples / 32768 for int16"
+            f"expected float samples of full scale 1, got {signal.dtype}; "
+            "try samples / 32768 for int16"
         )
     if signal.ndim != 1 or not len(signal):
         raise ValueError(
-            f"expected samples of one channel, shape (samples,), got {tuple(signal.shape)}; try the mean over channels"
+            f"expected samples of one channel, shape (samples,), got {tuple(signal.shape)}; "
+            "try the mean over channels"
         )
     if not signal.isfinite().all():
-        raise ValueError(
-            f"expected finite samples, got {int((~signal.isfinite()).sum())} that are NaN or infinite"
-        )
+        n_bad = int((~signal.isfinite()).sum())
+        raise ValueError(f"expected finite samples, got {n_bad} that are NaN or infinite")
     return signal.float()
 
 
 def _probabilities(logit: torch.Tensor, n: int) -> torch.Tensor:
     if logit.ndim != 2 or len(logit) != n or logit.is_complex():
         raise ValueError(
-            f"expected real logits of shape ({n}, notes) from the network, got {logit.dtype} {tuple(logit.shape)}"
+            f"expected real logits of shape ({n}, notes) from the network, got {logit.dtype} "
+            f"{tuple(logit.shape)}"
         )
     return logit.float().sigmoid().cpu()

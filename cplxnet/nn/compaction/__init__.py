@@ -1,1 +1,1 @@
-"""From masks to a network that is really smaller: read, shrunk, run by whatever is fastest, kept in a file."""
+"""From masks to a network that is really smaller: read, shrunk, run and kept in a file."""

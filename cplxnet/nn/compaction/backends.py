@@ -1,7 +1,7 @@
-"""Ways to run a stage on real activations (B, units, length): dense products, CSR, and sparse rows in C.
+"""Ways to run a stage on real activations (B, units, length): dense, CSR, and sparse rows in C.
 
-All give the same values up to rounding. Which is fastest depends on how many weights are left, the shape, the batch and
-the machine, so `compact` times them.
+All give the same values up to rounding. Which is fastest depends on how many weights are left, on
+the shape, the batch and the machine, so `compact` times them.
 """
 
 import warnings
@@ -12,17 +12,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cplxnet.nn.fast import native
+from cplxnet.nn.fast.dispatch import native_usable
 
 from .block import Pool, Stage, real_form
 
-LONGEST = 16384  # as in native.c
-_TOGETHER = 32  # samples of a batch that a sparse linear layer takes at a time: two to eight AVX registers a weight
-_POOLS = {"average": 1, "maximum": 2}  # as in native.c
+LONGEST = 16384  # as in sparse.c
+_TOGETHER = 32  # samples that a sparse linear layer takes at a time: two to eight AVX registers
+_FEW = 8  # samples; fewer make no vector of them
+_POOLS = {"average": 1, "maximum": 2}  # as in sparse.c
 Engine = Callable[[Tensor], Tensor]
 
 
 class Dense:
-    """conv1d, as a channels-last image of height 1, or one matrix product; torch's operations alone, on any device."""
+    """A convolution over a channels-last image of height 1, or one matrix product.
+
+    Torch's operations alone, on any device.
+    """
 
     def __init__(self, stage: Stage) -> None:
         weight, self.bias = real_form(stage)
@@ -37,6 +42,7 @@ class Dense:
         if stage.whole:
             y = F.linear(x.flatten(1), self.weight, self.bias).unsqueeze(2)
             return y.relu_() if stage.relu else y
+
         image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         geometry = ((1, stage.stride), (0, stage.padding), (1, stage.dilation))
         y = F.conv2d(image, self.weight, self.bias, *geometry)
@@ -67,39 +73,44 @@ class Csr:
 
 
 class SparseRows:
-    """Only the weights that are left, row by row, bias, ReLU and pooling in the same pass (`sparse_rows` in native.c).
+    """Only the weights that are left, row by row, with bias, ReLU and pooling in the same pass.
 
-    A strided convolution reads its input as `stride` channels for each one, position p of them at p // stride, so that
-    what is read for neighbouring outputs are neighbours. A linear layer runs along the batch.
+    A strided convolution reads each channel as `stride` channels, in which position p stands at
+    p // stride: neighbouring outputs then read neighbours. A linear layer runs along the batch.
     """
 
     def __init__(self, stage: Stage) -> None:
         weight, self.bias = real_form(stage)
         row, unit, tap = weight.nonzero(as_tuple=True)
-        self.value, self.rows, self.stage = weight[row, unit, tap], len(weight), stage
-        start = torch.zeros(self.rows + 1, dtype=torch.int32)
-        start[1:] = torch.bincount(row, minlength=self.rows).cumsum(0)
-        self.start = start
+        self.stage = stage
+        self.rows = len(weight)
+        self.value = weight[row, unit, tap]
+        # row r has the values start[r] to start[r + 1]
+        self.start = torch.zeros(self.rows + 1, dtype=torch.int32)
+        self.start[1:] = torch.bincount(row, minlength=self.rows).cumsum(0)
+
         if stage.whole:
-            self.channel, self.tap = (
-                (unit * weight.shape[2] + tap).int(),
-                torch.zeros_like(tap, dtype=torch.int32),
-            )
+            self.channel = (unit * weight.shape[2] + tap).int()
+            self.tap = torch.zeros_like(tap, dtype=torch.int32)
         else:
-            at = tap * stage.dilation
-            self.channel = (unit * stage.stride + at % stage.stride).int()
-            self.tap = (at // stage.stride).int()
+            position = tap * stage.dilation
+            self.channel = (unit * stage.stride + position % stage.stride).int()
+            self.tap = (position // stage.stride).int()
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._whole(x.flatten(1)) if self.stage.whole else self._convolution(x)
 
     def _convolution(self, x: Tensor) -> Tensor:
-        stage, (batch, _, n) = self.stage, x.shape
+        stage = self.stage
+        batch, _, n = x.shape
         length = stage.n_conv(n)
-        before, after = stage.padding, stage.padding + (-(n + 2 * stage.padding)) % stage.stride
-        x = F.pad(x, (before, after)) if before or after else x
+        before = stage.padding
+        after = stage.padding + (-(n + 2 * stage.padding)) % stage.stride
+        if before or after:
+            x = F.pad(x, (before, after))
         if stage.stride > 1:
             x = x.unflatten(2, (-1, stage.stride)).transpose(2, 3).flatten(1, 2)
+
         pool = stage.pool or Pool("average", 1, 1)
         n_out = (length - pool.size) // pool.stride + 1
         y = x.new_empty(batch, self.rows, n_out)
@@ -108,10 +119,11 @@ class SparseRows:
 
     def _whole(self, x: Tensor) -> Tensor:
         batch = len(x)
-        if batch < 8:  # one sample after another: there is no vector of them
+        if batch < _FEW:  # one sample after another
             y = x.new_empty(batch, self.rows, 1)
             self._run(x.unsqueeze(2).contiguous(), 1, y)
             return y
+
         together = min(_TOGETHER, batch)
         x = F.pad(x, (0, 0, 0, -batch % together))
         groups = (
@@ -125,13 +137,11 @@ class SparseRows:
         self, x: Tensor, length: int, y: Tensor, kind: int = 0, pool: Pool | None = None
     ) -> None:
         size, stride = (pool.size, pool.stride) if pool else (1, 1)
-        per_block = (
-            16 if len(x) < 8 else self.rows
-        )  # a thread's share: rows of one sample, or samples
+        per_block = 16 if len(x) < _FEW else self.rows  # a thread's share: rows of a sample, or all
         arrays = (self.start, self.channel, self.tap, self.value, self.bias)
         native.call(
-            "sparse_rows", len(x), self.rows, length, x.shape[1] * x.shape[2], x.shape[2], x, *arrays,
-            int(self.stage.relu), kind, size, stride, y.shape[2], per_block, y,
+            "sparse_rows", len(x), self.rows, length, x.shape[1] * x.shape[2], x.shape[2], x,
+            *arrays, int(self.stage.relu), kind, size, stride, y.shape[2], per_block, y,
         )  # fmt: skip
 
 
@@ -143,14 +153,15 @@ def candidates(stage: Stage, x: Tensor) -> list[str]:
     names = ["dense"]
     if stage.whole and not torch.compiler.is_compiling():
         names.append("csr")
+
     long = stage.pool is not None and stage.n_conv(x.shape[2]) > LONGEST
-    if not long and native.usable(x.new_empty(0)):
+    if not long and native_usable(x.new_empty(0)):
         names.append("rows")
     return names
 
 
 def by_rule(stage: Stage, x: Tensor) -> str:
-    """The engine without measuring: sparse where at least three quarters of the weights are gone."""
+    """The engine without measuring: sparse where three quarters of the weights are gone."""
     able = candidates(stage, x)
     if int(stage.weight.count_nonzero()) * 4 > stage.weight.numel() or able == ["dense"]:
         return "dense"

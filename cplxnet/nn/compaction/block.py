@@ -1,10 +1,10 @@
-"""One affine map of a chain of layers with what follows it up to the next: the form in which a network is made compact.
+"""A stage: an affine map of a network with what follows it up to the next.
 
-    y = pool(relu(M_o (W * x)_o + b_o))
+    y = pool(relu(M_o (W * x)_o + b_o))    for every output unit o
 
-for every output unit o. A unit is a channel or a neuron, complex or real; M is a real 2x2 matrix that acts on (real,
-imaginary) of a complex unit, where batch norm was. A linear layer over all of (units, length) is a convolution whose
-kernel is as long as its input, so that convolutions and linear layers are one thing here.
+A unit is a channel or a neuron, complex or real. M is a real 2x2 matrix that acts on (real,
+imaginary) of a complex unit, where batch norm was. A linear layer over all of (units, length) is a
+convolution whose kernel is as long as its input, so convolutions and linear layers are one thing.
 """
 
 import dataclasses
@@ -26,9 +26,16 @@ class Pool(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """The affine map and its tail. weight (out, in, k) complex or real, bias (out,) alike, mix (out, 2, 2) real.
+    """The affine map and its tail.
 
-    whole: a linear layer, k = the length of its input. real_part: of a complex result only the real part goes on.
+    Attributes:
+        name: of the layer it was.
+        weight: W, (out, in, k), complex or real.
+        bias: b, (out,), of the weight's type.
+        mix: M, real (out, 2, 2), or None: the identity.
+        whole: a linear layer: k is the length of its input.
+        relu: of both parts.
+        real_part: of a complex result only the real part goes on.
     """
 
     name: str
@@ -55,59 +62,49 @@ class Stage:
 
     def n_conv(self, length: int) -> int:
         """Positions before pooling, of an input of `length`."""
-        return (
-            length + 2 * self.padding - self.dilation * (self.weight.shape[2] - 1) - 1
-        ) // self.stride + 1
+        return (length + 2 * self.padding - self._span) // self.stride + 1
 
     def shortest(self, n_out: int) -> int:
         """The least length of an input that gives `n_out` positions."""
         n = n_out if self.pool is None else (n_out - 1) * self.pool.stride + self.pool.size
-        return (
-            (n - 1) * self.stride
-            + self.dilation * (self.weight.shape[2] - 1)
-            + 1
-            - 2 * self.padding
-        )
+        return (n - 1) * self.stride + self._span - 2 * self.padding
+
+    @property
+    def _span(self) -> int:
+        """Positions of the input from the kernel's first tap to its last."""
+        return self.dilation * (self.weight.shape[2] - 1) + 1
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError unless real x (B, takes * in, length) can be read."""
-        if (
-            x.dim() != 3
-            or x.shape[1] != self.takes * self.weight.shape[1]
-            or x.dtype != torch.float32
-        ):
-            expected = f"float32 (B, {self.takes * self.weight.shape[1]}, length)"
-            raise ValueError(f"{self.name}: expected {expected}, got {x.dtype} {tuple(x.shape)}")
-        n = x.shape[2]
-        if (self.whole and n != self.weight.shape[2]) or n < self.shortest(1):
-            expected = (
-                f"length {self.weight.shape[2]}"
-                if self.whole
-                else f"length {self.shortest(1)} at least"
-            )
+        _, n_units, k = self.weight.shape
+        channels = self.takes * n_units
+        if x.dim() != 3 or x.shape[1] != channels or x.dtype != torch.float32:
             raise ValueError(
-                f"{self.name}: expected {expected}, got {n}; try the window the network was trained on"
+                f"{self.name}: expected float32 (B, {channels}, length), got {x.dtype} "
+                f"{tuple(x.shape)}"
+            )
+        length = x.shape[2]
+        if (self.whole and length != k) or length < self.shortest(1):
+            expected = f"length {k}" if self.whole else f"length {self.shortest(1)} at least"
+            raise ValueError(
+                f"{self.name}: expected {expected}, got {length}; try the window that the network "
+                "was trained on"
             )
 
     def check_tensors(self) -> None:
-        """Raise ValueError unless shapes and geometry fit together, as what a file says might not."""
-        out, fits = self.weight.shape[0], self.weight.dim() == 3 and min(self.weight.shape) > 0
+        """Raise ValueError unless shapes and geometry fit together: a file may say anything."""
+        out = self.weight.shape[0]
+        fits = self.weight.dim() == 3 and min(self.weight.shape) > 0
         fits &= self.bias.shape == (out,) and self.bias.dtype == self.weight.dtype
         fits &= self.mix is None or (self.weight.is_complex() and self.mix.shape == (out, 2, 2))
-        numbers = (
-            self.stride,
-            self.dilation,
-            *((self.pool.size, self.pool.stride) if self.pool else ()),
-        )
-        if (
-            not fits
-            or min(numbers) < 1
-            or self.padding < 0
-            or (self.whole and (numbers != (1, 1) or self.padding))
-        ):
-            raise ValueError(
-                f"{self.name}: shapes {tuple(self.weight.shape)}, {tuple(self.bias.shape)} do not fit"
-            )
+
+        pool = (self.pool.size, self.pool.stride) if self.pool else ()
+        geometry = (self.stride, self.dilation, *pool)
+        fits &= min(geometry) >= 1 and self.padding >= 0
+        fits &= not self.whole or (geometry == (1, 1) and self.padding == 0)
+        if not fits:
+            shapes = f"{tuple(self.weight.shape)}, {tuple(self.bias.shape)}"
+            raise ValueError(f"{self.name}: shapes {shapes} do not fit")
 
     def replaced(self, **changes: object) -> "Stage":
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
@@ -117,26 +114,28 @@ def mixed(matrix: Tensor | None, z: Tensor) -> Tensor:
     """M_o z_o of each unit: matrix (out, 2, 2) real or None, z (out,) complex or real."""
     if matrix is None:
         return z
-    return torch.view_as_complex(
-        (matrix @ torch.view_as_real(z).unsqueeze(-1)).squeeze(-1).contiguous()
-    )
+    parts = matrix @ torch.view_as_real(z).unsqueeze(-1)
+    return torch.view_as_complex(parts.squeeze(-1).contiguous())
 
 
 def real_form(stage: Stage) -> tuple[Tensor, Tensor]:
-    """The same map between real numbers: float32 weight (gives * out, takes * in, k) and bias (gives * out,).
+    """The same map between real numbers.
 
-    Unit o becomes the neighbours 2o (real part) and 2o + 1 (imaginary part). Exact: M W is formed in float64.
+    Unit o becomes the neighbours 2o (real part) and 2o + 1 (imaginary part). M W is formed in
+    float64.
+
+    Returns:
+        float32 weight (gives * out, takes * in, k) and bias (gives * out,).
     """
     if not stage.weight.is_complex():
         return stage.weight.float(), stage.bias.float()
-    weight, bias = (
-        block_weight(torch.view_as_real(stage.weight)),
-        torch.view_as_real(stage.bias),
-    )  # (2o, 2i, k), (o, 2)
+
+    weight = block_weight(torch.view_as_real(stage.weight))  # (2o, 2i, k)
     if stage.mix is not None:
         rows = weight.double().unflatten(0, (-1, 2))  # (o, 2, 2i, k)
         weight = torch.einsum("oab,obik->oaik", stage.mix.double(), rows).flatten(0, 1)
-    bias = bias.flatten()
+    bias = torch.view_as_real(stage.bias).flatten()
     if stage.real_part:
-        weight, bias = weight[0::2], bias[0::2]
+        weight = weight[0::2]
+        bias = bias[0::2]
     return weight.float().contiguous(), bias.float().contiguous()

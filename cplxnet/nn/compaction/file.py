@@ -1,14 +1,25 @@
-"""Compact networks as files: safetensors, whose header is JSON and whose body is numbers; reading one runs no code.
+"""Compact networks as files: safetensors, whose header is JSON and whose body is numbers.
 
-Metadata: one entry, "cplxnet-compact-1", the SHA-256 (hexadecimal) of everything else in the file, a space, and JSON:
+Reading one runs no code. Metadata: one entry, "cplxnet-compact-1", the SHA-256 (hexadecimal) of
+everything else in the file, a space, and JSON:
 
-- `network`: {"in_channels", "stages": [{"name", "shape": [out, in, k], "complex", "positions": form, "stride",
-  "padding", "dilation", "whole", "relu", "pool": null or [kind, size, stride], "real_part"}]} (see `block.Stage`);
+- `network`: {"in_channels", "stages": [{"name", "shape": [out, in, k], "complex", "positions":
+  form, "stride", "padding", "dilation", "whole", "relu", "pool": null or [kind, size, stride],
+  "real_part"}]} (see `block.Stage`);
 - `user`: the user's own text, {"...": "..."}.
 
-Tensors of stage i: `i.values` (kept weights in the order of their positions; a complex one is two numbers), float32 or
-float16; `i.positions` (see `positions`); `i.bias`, and `i.mix` (out, 2, 2) where batch norm was, float32. `inputs`:
-int64, the input's units that are read.
+Tensors of stage i: `i.values` (kept weights in the order of their positions; a complex one is two
+numbers), float32 or float16; `i.positions`; `i.bias`, and `i.mix` (out, 2, 2) where batch norm was,
+float32. `inputs`: int64, the input's units that are read.
+
+Positions of the kept weights are those of the flattened tensor, rising. Of four forms, the smallest
+is taken:
+
+- `all`: nothing is stored, every position is kept;
+- `bits`: a bit for every position, 1 = kept, eight to a byte, the lowest bit first;
+- `steps8`, `steps16`: a uint8 or uint16 for every kept position, the number of dropped ones before
+  it. The largest number, 255 or 65535, says "that many dropped ones, and no kept one yet" and can
+  be repeated.
 """
 
 import hashlib
@@ -27,15 +38,16 @@ from cplxnet import files
 
 from .block import Pool, Stage
 from .network import Compact
-from .positions import decode, encode
 
 FORMAT = "cplxnet-compact-1"  # the number goes up when older readers would fail
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _PLAIN = ("name", "stride", "padding", "dilation", "whole", "relu", "real_part")
+_STEPS = {"steps8": torch.uint8, "steps16": torch.uint16}
+FORMS = ("all", "bits", *_STEPS)
 
 
 class CompactFileError(ValueError):
-    """Not a compact network: something else, cut short, altered, or of a later version; the text names the file."""
+    """Not a compact network: something else, cut short, altered, or of a later version."""
 
 
 def save_compact(
@@ -45,14 +57,23 @@ def save_compact(
     dtype: Literal["float32", "float16"] = "float32",
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `model`, whole or not at all, with `metadata` (text to text) added to its own.
+    """Write a compact network, whole or not at all.
 
-    dtype: of the weights' values; biases and batch norm stay float32. float16 keeps 11 bits: about 5e-4 of each weight.
-    Raises TypeError for another module, ValueError for another dtype or weights beyond float16's range.
+    Args:
+        model: what `compact` gives.
+        path: the file to write.
+        dtype: of the weights' values; biases and batch norm stay float32. float16 keeps 11 bits,
+            about 5e-4 of each weight.
+        metadata: text to text, added to the network's own.
+
+    Raises:
+        TypeError: another module, or metadata that is not text.
+        ValueError: another dtype, or weights beyond float16's range.
     """
     if not isinstance(model, Compact):
         raise TypeError(
-            f"expected what nn.compact gives, got {type(model).__name__}; try save_compact(compact(model))"
+            f"expected what nn.compact gives, got {type(model).__name__}; "
+            "try save_compact(compact(model))"
         )
     if dtype not in DTYPES:
         raise ValueError(f"expected dtype float32 or float16, got {dtype!r}")
@@ -61,16 +82,18 @@ def save_compact(
         raise TypeError(
             f"expected metadata of text to text, got {text}; try json.dumps of the values"
         )
-    tensors, stages = {"inputs": model.inputs}, []
+
+    tensors = {"inputs": model.inputs}
+    stages = []
     for i, stage in enumerate(model.stages):
-        plain, parts = _stored(stage, DTYPES[dtype])
-        stages.append(plain)
-        tensors |= {f"{i}.{key}": value for key, value in parts.items()}
+        description, stored = _stored(stage, DTYPES[dtype])
+        stages.append(description)
+        tensors |= {f"{i}.{key}": value for key, value in stored.items()}
+
     network = {"in_channels": model.in_channels, "stages": stages}
     described = json.dumps({"network": network, "user": text})
-    header = {
-        FORMAT: f"{_digest(described, tensors)} {described}"
-    }  # one entry: their order would not be fixed
+    # one entry: the order of several would not be fixed
+    header = {FORMAT: f"{_digest(described, tensors)} {described}"}
     content = safetensors.torch.save(tensors, header)
     files.write(path, lambda file: file.write(content))
 
@@ -78,23 +101,14 @@ def save_compact(
 def load_compact(
     path: str | os.PathLike[str], *, batch_sizes: tuple[int, ...] = (1, 64), measure: bool = True
 ) -> Compact:
-    """The network in the file at `path`, on the CPU; what it runs on is chosen as in `compact`.
+    """The network in the file at `path`, on the CPU; its engines are chosen as in `compact`.
 
-    Raises FileNotFoundError, and CompactFileError for a file that is anything else, cut short or altered.
+    Raises:
+        FileNotFoundError: no such file.
+        CompactFileError: a file that is anything else, cut short or altered.
     """
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
-        if set(header) != {FORMAT}:
-            raise ValueError(f"metadata of {', '.join(header) or 'nothing'}")
-        checksum, _, described = header[FORMAT].partition(" ")
-        if checksum != _digest(described, tensors):
-            raise ValueError("a wrong checksum: it was altered")
-        found = json.loads(described)
-        network = found["network"]
-        stages = [_restored(i, plain, tensors) for i, plain in enumerate(network["stages"])]
-        model = Compact(stages, tensors["inputs"], network["in_channels"], metadata=found["user"])
+        model = _read(path)
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except (
@@ -113,51 +127,65 @@ def load_compact(
     return model.measure(batch_sizes) if measure else model
 
 
+def _read(path: str | os.PathLike[str]) -> Compact:
+    with safetensors.safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
+    if set(header) != {FORMAT}:
+        raise ValueError(f"metadata of {', '.join(header) or 'nothing'}")
+
+    checksum, _, described = header[FORMAT].partition(" ")
+    if checksum != _digest(described, tensors):
+        raise ValueError("a wrong checksum: it was altered")
+    description = json.loads(described)
+    network = description["network"]
+    stages = [_restored(i, stage, tensors) for i, stage in enumerate(network["stages"])]
+    return Compact(stages, tensors["inputs"], network["in_channels"], metadata=description["user"])
+
+
 def _stored(stage: Stage, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A stage's description and tensors."""
     flat = stage.weight.flatten()
     form, positions = encode(flat != 0)
-    values = _real(flat[flat != 0] if form != "all" else flat).to(dtype)
+    values = _real(flat if form == "all" else flat[flat != 0]).to(dtype)
     if not bool(torch.isfinite(values).all()):
         raise ValueError(
-            f"{stage.name}: expected weights within the range of {dtype}, got larger; try dtype='float32'"
+            f"{stage.name}: expected weights within the range of {dtype}, got larger; "
+            "try dtype='float32'"
         )
-    described = {key: getattr(stage, key) for key in _PLAIN}
-    described |= {
+
+    description = {key: getattr(stage, key) for key in _PLAIN}
+    description |= {
         "shape": list(stage.weight.shape),
         "complex": stage.weight.is_complex(),
         "positions": form,
+        "pool": None if stage.pool is None else list(stage.pool),
     }
-    described["pool"] = None if stage.pool is None else list(stage.pool)
-    parts = {"values": values, "positions": positions, "bias": _real(stage.bias).float()}
-    return described, parts if stage.mix is None else {
-        **parts,
-        "mix": stage.mix.float().contiguous(),
-    }
+    tensors = {"values": values, "positions": positions, "bias": _real(stage.bias).float()}
+    if stage.mix is not None:
+        tensors["mix"] = stage.mix.float().contiguous()
+    return description, tensors
 
 
-def _restored(i: int, described: dict[str, Any], tensors: Mapping[str, Tensor]) -> Stage:
-    def cplx(real: Tensor) -> Tensor:
-        return (
-            torch.view_as_complex(real.float().contiguous())
-            if described["complex"]
-            else real.float()
-        )
+def _restored(i: int, description: dict[str, Any], tensors: Mapping[str, Tensor]) -> Stage:
+    """Stage i from its description and the file's tensors."""
 
-    shape = described["shape"]
-    weight = torch.zeros(
-        math.prod(shape), dtype=torch.complex64 if described["complex"] else torch.float32
-    )
-    weight[decode(described["positions"], tensors[f"{i}.positions"], len(weight))] = cplx(
-        tensors[f"{i}.values"]
-    )
-    pool = None if described["pool"] is None else Pool(*described["pool"])
-    plain = {key: described[key] for key in _PLAIN}
+    def numbers(key: str) -> Tensor:
+        value = tensors[f"{i}.{key}"].float()
+        return torch.view_as_complex(value.contiguous()) if description["complex"] else value
+
+    shape = description["shape"]
+    dtype = torch.complex64 if description["complex"] else torch.float32
+    weight = torch.zeros(math.prod(shape), dtype=dtype)
+    kept = decode(description["positions"], tensors[f"{i}.positions"], len(weight))
+    weight[kept] = numbers("values")
+
     return Stage(
         weight=weight.view(shape),
-        bias=cplx(tensors[f"{i}.bias"]),
+        bias=numbers("bias"),
         mix=tensors.get(f"{i}.mix"),
-        pool=pool,
-        **plain,
+        pool=None if description["pool"] is None else Pool(*description["pool"]),
+        **{key: description[key] for key in _PLAIN},
     )
 
 
@@ -167,9 +195,60 @@ def _real(z: Tensor) -> Tensor:
 
 def _digest(described: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the description, and of every tensor's name, type, shape and bytes."""
-    found = hashlib.sha256(described.encode())
+    digest = hashlib.sha256(described.encode())
     for key in sorted(tensors):
         tensor = tensors[key].contiguous()
-        found.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+# ---- positions of kept weights ------------------------------------------------------------------
+
+
+def encode(kept: Tensor) -> tuple[str, Tensor]:
+    """The smallest form, and its bytes or words, of `kept` bool (n,)."""
+    if bool(kept.all()):
+        return "all", torch.empty(0, dtype=torch.uint8)
+    position = kept.nonzero().flatten()
+    encoded = {"bits": _bits(kept)}
+    encoded |= {form: _steps(position, dtype) for form, dtype in _STEPS.items()}
+    return min(encoded.items(), key=lambda item: item[1].nbytes)
+
+
+def decode(form: str, stored: Tensor, n: int) -> Tensor:
+    """The positions, int64 rising, in a tensor of `n`.
+
+    Raises:
+        ValueError: an unknown form, or positions beyond n.
+    """
+    if form not in FORMS:
+        raise ValueError(f"expected positions in one of the forms {', '.join(FORMS)}, got {form!r}")
+    if form == "all":
+        return torch.arange(n)
+    if form == "bits":
+        bits = (stored.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8)) & 1
+        position = bits.flatten().nonzero().flatten()
+    else:
+        most = torch.iinfo(_STEPS[form]).max
+        words = stored.long()
+        after = torch.where(words == most, most, words + 1).cumsum(0)
+        position = after[words != most] - 1
+
+    if len(position) and int(position[-1]) >= n:
+        raise ValueError(f"expected positions below {n}, got {int(position[-1])}")
+    return position
+
+
+def _bits(kept: Tensor) -> Tensor:
+    padded = torch.nn.functional.pad(kept.to(torch.uint8), (0, -len(kept) % 8)).view(-1, 8)
+    return (padded << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+
+
+def _steps(position: Tensor, dtype: torch.dtype) -> Tensor:
+    most = torch.iinfo(dtype).max
+    dropped = torch.diff(position, prepend=position.new_full((1,), -1)) - 1
+    repeats = dropped // most  # how often the largest number comes before the step itself
+    words = torch.full((int(repeats.sum()) + len(position),), most, dtype=torch.int64)
+    words[(repeats + 1).cumsum(0) - 1] = dropped % most
+    return words.to(dtype)

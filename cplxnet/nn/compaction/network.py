@@ -1,12 +1,12 @@
-"""From a masked network to an ordinary module without masks that computes the same thing, smaller and faster.
+"""From a masked network to an ordinary module that computes the same, smaller and faster.
 
-The network is read as a chain of stages (`chain`), units that are constant or unread go (`shrink`), and each stage is
-run by the engine (`engines`) that was fastest in a measurement on this machine.
+The network is read as a chain of stages (`read`). Units that are constant or unread are removed
+(`dead_units`). Each stage is run by the engine (`backends`) that was fastest on this machine.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,18 @@ Plan = dict[int, list[str]]  # {batch size it was measured at: engine of each st
 
 
 class Compact(nn.Module):
-    """What `compact` makes: a chain of stages for evaluation, without trainable parameters.
+    """What `compact` gives: a chain of stages for evaluation, without trainable parameters.
 
-    Takes what the network took: complex or real (B, channels, length); a complex input to a real network counts as real
-    parts, then imaginary parts, along the channels. Gives what it gave. `save_compact` keeps it; it has no state dict.
+    It takes what the network took, complex or real (B, channels, length), and gives what it gave.
+    A complex input to a real network counts as real parts, then imaginary parts, along the
+    channels. `save_compact` writes it to a file; it has no state dict.
 
-    stages: what is computed. inputs: the input's units that are read. plan: the engines. metadata: text of the user's.
+    Args:
+        stages: what is computed.
+        inputs: int64, the input's units that are read.
+        in_channels: units of the input.
+        plan: the engines; None: chosen by a fixed rule.
+        metadata: text of the user's.
     """
 
     def __init__(
@@ -40,15 +46,27 @@ class Compact(nn.Module):
     ) -> None:
         super().__init__()
         _check_chain(stages, inputs, in_channels)
-        self.stages, self.inputs, self.in_channels = tuple(stages), inputs, in_channels
+        self.stages = tuple(stages)
+        self.inputs = inputs
+        self.in_channels = in_channels
         self.metadata = dict(metadata or {})
         self.plan: Plan = plan or {}
         self._built: dict[tuple[int, str], Engine] = {}
         self.eval()
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: an empty one would be taken for the weights."""
+        raise TypeError("a compact network has no state dict; try nn.save_compact(model, path)")
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused, as `state_dict`."""
+        raise TypeError(
+            "a compact network has no state dict; try nn.save_compact and nn.load_compact"
+        )
+
     @property
     def is_complex(self) -> bool:
-        """Whether the network computes with complex numbers, and so takes two real ones for each input unit."""
+        """Whether it computes with complex numbers: two real ones for each input unit."""
         return self.stages[0].takes == 2
 
     @torch.no_grad()
@@ -59,9 +77,14 @@ class Compact(nn.Module):
         return y
 
     def real_forward(self, x: Tensor) -> Tensor:
-        """The same between real numbers: float32 (B, 2 channels, length), real and imaginary parts in turn.
+        """The same between real numbers.
 
-        Of a real network (B, channels, length). Returns (B, units), or (B, units, length) without a linear layer.
+        Args:
+            x: float32 (B, 2 channels, length), real and imaginary parts in turn; of a real network
+                (B, channels, length).
+
+        Returns:
+            (B, units), or (B, units, length) without a linear layer.
         """
         x = self._read(x)
         for stage, engine in zip(self.stages, self._engines(x), strict=True):
@@ -70,7 +93,7 @@ class Compact(nn.Module):
         return x.squeeze(2) if self.stages[-1].whole else x
 
     def portable(self) -> "Compact":
-        """The same network by torch's dense operations alone, as tracing, exporting and other devices need it."""
+        """The same network by torch's dense operations alone: for tracing and other devices."""
         dense = ["dense"] * len(self.stages)
         return Compact(
             self.stages, self.inputs, self.in_channels, plan={1: dense}, metadata=self.metadata
@@ -78,13 +101,15 @@ class Compact(nn.Module):
 
     @torch.no_grad()
     def measure(self, batch_sizes: Sequence[int], *, rounds: int = 3) -> "Compact":
-        """Choose each stage's engine at each batch size by the least time of `rounds` calls, from the first stage on.
+        """Choose each stage's engine at each batch size by the least time of `rounds` calls.
 
-        Times hold for the number of threads torch has now. A call uses the plan of the nearest batch size.
+        Times hold for the number of threads torch has now. A call uses the plan of the nearest
+        batch size.
         """
         self.plan = {}
         for batch in batch_sizes:
-            x, plan = self._read(self._example(batch)), []
+            x = self._read(self._example(batch))
+            plan: list[str] = []
             for i, stage in enumerate(self.stages):
                 calls = {name: self._engine(i, name) for name in backends.candidates(stage, x)}
                 plan.append(_fastest(calls, x, rounds))
@@ -95,14 +120,13 @@ class Compact(nn.Module):
         return self
 
     def _example(self, batch: int) -> Tensor:
-        """A noise input of the shortest length that goes through, before its units are selected."""
+        """Noise of the shortest length that goes through, before its units are selected."""
         length = 1 if self.stages[-1].whole else 16
         for stage in reversed(self.stages):
             length = stage.weight.shape[2] if stage.whole else stage.shortest(length)
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(
-            batch, self.in_channels * self.stages[0].takes, length, generator=generator
-        )
+        channels = self.in_channels * self.stages[0].takes
+        return torch.randn(batch, channels, length, generator=generator)
 
     def _as_real(self, x: Tensor) -> Tensor:
         first = self.stages[0]
@@ -112,14 +136,11 @@ class Compact(nn.Module):
             x = x.flatten(1).unsqueeze(1)  # all of it is one unit, as long as the layer is wide
         expected = "(B, features)" if first.whole else f"(B, {self.in_channels}, length)"
         if x.dim() != 3:
-            raise ValueError(
-                f"expected {'complex' if self.is_complex else 'real'} {expected}, got {tuple(x.shape)}"
-            )
+            field = "complex" if self.is_complex else "real"
+            raise ValueError(f"expected {field} {expected}, got {tuple(x.shape)}")
         if self.is_complex:
-            parts = torch.view_as_real(
-                x.resolve_conj() if x.is_complex() else torch.complex(x, torch.zeros_like(x))
-            )
-            return parts.movedim(-1, 2).flatten(1, 2)
+            z = x if x.is_complex() else torch.complex(x, torch.zeros_like(x))
+            return torch.view_as_real(z.resolve_conj()).movedim(-1, 2).flatten(1, 2)
         return torch.cat((x.real, x.imag), 1) if x.is_complex() else x
 
     def _read(self, x: Tensor) -> Tensor:
@@ -132,16 +153,12 @@ class Compact(nn.Module):
         return x
 
     def _engines(self, x: Tensor) -> list[Engine]:
-        nearest = min(
-            self.plan,
-            key=lambda batch: max(batch / max(len(x), 1), max(len(x), 1) / batch),
-            default=None,
-        )
-        names = ["" for _ in self.stages] if nearest is None else self.plan[nearest]
-        return [
-            self._engine(i, name or backends.by_rule(self.stages[i], x))
-            for i, name in enumerate(names)
-        ]
+        if not self.plan:
+            names = [backends.by_rule(stage, x) for stage in self.stages]
+        else:
+            n = max(len(x), 1)
+            names = self.plan[min(self.plan, key=lambda batch: max(batch / n, n / batch))]
+        return [self._engine(i, name) for i, name in enumerate(names)]
 
     def _engine(self, i: int, name: str) -> Engine:
         if (i, name) not in self._built:
@@ -149,14 +166,11 @@ class Compact(nn.Module):
         return self._built[i, name]
 
     def extra_repr(self) -> str:
-        lines = [
-            f"{self.in_channels} channels in, {len(self.inputs)} read; engines {self.plan or 'by rule'}"
-        ]
+        engines = self.plan or "by rule"
+        lines = [f"{self.in_channels} channels in, {len(self.inputs)} read; engines {engines}"]
         for stage in self.stages:
-            left = int(stage.weight.count_nonzero())
-            lines.append(
-                f"{stage.name}: {tuple(stage.weight.shape)}, {left} of {stage.weight.numel()} weights left"
-            )
+            left = f"{int(stage.weight.count_nonzero())} of {stage.weight.numel()} weights left"
+            lines.append(f"{stage.name}: {tuple(stage.weight.shape)}, {left}")
         return "\n".join(lines)
 
 
@@ -169,19 +183,21 @@ def compact(
     batch_sizes: Sequence[int] = (1, 64),
     measure: bool = True,
 ) -> Compact:
-    """The network that `model` is in evaluation once its masks hold, without what they switch off.
+    """`model` in evaluation under its masks, without what they switch off.
 
         |compact(model)(x) - model(x)| <= 1e-5 max |model(x)|    in float32
 
     Args:
-        model: a `Sequential`, dense, variational or masked, complex or real (see `read.read_chain`). Left as it is.
+        model: a `Sequential`, dense, variational or masked, complex or real (see
+            `read.read_chain`). Left as it is.
         threshold: a weight of a variational layer is kept if log_alpha <= threshold.
         masks: {layer name: mask, True = keep}, in place of the layers' own.
         batch_sizes: at which engines are timed; each call uses those of the nearest.
-        measure: False chooses by a fixed rule instead, so that the last bits are the same every time.
+        measure: False: engines by a fixed rule, so that the last bits are the same every time.
 
     Raises:
-        UnknownLayer: a layer that it does not know, named. ValueError: masks that do not fit, weights not finite.
+        UnknownLayer: a layer that it does not know, named.
+        ValueError: masks that do not fit, or weights that are not finite.
 
     Warns:
         RuntimeWarning: a layer of which no weight is left; the result gives a constant.
@@ -189,8 +205,8 @@ def compact(
     stages = read_chain(model, threshold, masks)
     in_channels = stages[0].weight.shape[1]
     stages, inputs = shrink(stages)
-    made = Compact([_on_cpu(stage) for stage in stages], inputs.cpu(), in_channels)
-    return made.measure(batch_sizes) if measure else made
+    small = Compact([_on_cpu(stage) for stage in stages], inputs.cpu(), in_channels)
+    return small.measure(batch_sizes) if measure else small
 
 
 def _on_cpu(stage: Stage) -> Stage:
@@ -209,7 +225,8 @@ def _check_chain(stages: Sequence[Stage], inputs: Tensor, in_channels: int) -> N
         wanted = (stage.weight.shape[1], stage.takes)
         if wanted != given:
             raise ValueError(
-                f"{stage.name}: expected to read {given[0]} units of {given[1]} numbers, got {wanted}"
+                f"{stage.name}: expected to read {given[0]} units of {given[1]} numbers, got "
+                f"{wanted}"
             )
         given = (len(stage.weight), stage.gives)
 
@@ -217,18 +234,17 @@ def _check_chain(stages: Sequence[Stage], inputs: Tensor, in_channels: int) -> N
 def _fastest(calls: Mapping[str, Callable[[Tensor], Any]], x: Tensor, rounds: int) -> str:
     """The name of the call with the least time, of `rounds` each in turn.
 
-    A first call warms up; whichever takes ten times as long as another even then is left out.
+    A first call warms up. One that takes ten times as long as another even then is left out.
     """
-    first = {name: _taken(call, x) for name, call in calls.items()}
-    times = {
-        name: seconds for name, seconds in first.items() if seconds <= 10 * min(first.values())
-    }
+    warm_up = {name: _seconds(call, x) for name, call in calls.items()}
+    limit = 10 * min(warm_up.values())
+    times = {name: seconds for name, seconds in warm_up.items() if seconds <= limit}
     if len(times) > 1:
-        times = {name: min(_taken(calls[name], x) for _ in range(rounds)) for name in times}
+        times = {name: min(_seconds(calls[name], x) for _ in range(rounds)) for name in times}
     return min(times, key=times.__getitem__)
 
 
-def _taken(call: Callable[[Tensor], Any], x: Tensor) -> float:
+def _seconds(call: Callable[[Tensor], Any], x: Tensor) -> float:
     start = time.perf_counter()
     call(x)
     return time.perf_counter() - start

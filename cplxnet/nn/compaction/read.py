@@ -1,7 +1,11 @@
 """A network read as a chain of stages: masks applied, batch norm folded into the layer before it.
 
-Batch norm in evaluation is y = M (x - m) + s per channel, so after z = W * x + b it is (M, M (b - m) + s): a real 2x2
-matrix beside a complex layer (`Stage.mix`), and simply rows scaled by gamma/sqrt(var + eps) in a real one.
+Batch norm in evaluation is y = M (z - m) + s per channel. After z = W * x + b it becomes
+
+    y = M (W * x) + M (b - m) + s
+
+In a complex layer M is a real 2x2 matrix (`Stage.mix`); in a real one the rows of W are scaled by
+gamma/sqrt(var + eps).
 """
 
 import dataclasses
@@ -32,7 +36,14 @@ class UnknownLayer(TypeError):
 
 @dataclasses.dataclass
 class _Reader:
-    """What has been read so far; `flattened` after a flatten that no linear layer has followed yet."""
+    """What has been read so far.
+
+    Attributes:
+        threshold: of log_alpha, for variational layers.
+        masks: those given, by layer.
+        stages: the chain so far.
+        flattened: whether a flatten came that no linear layer has followed yet.
+    """
 
     threshold: float
     masks: Masks | None
@@ -50,13 +61,21 @@ class _Reader:
 
 @torch.no_grad()
 def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -> list[Stage]:
-    """The stages of `model`, its weights off where a mask (`masks`, the layer's own, or log_alpha) says so.
+    """The stages of `model`, with masked weights set to zero.
 
-    model: a `Sequential`, nested or not, of linear and one-dimensional convolutional layers of any kind, batch norm,
-    (split) ReLU, (split) average or real maximum pooling, flatten, dropout, `CplxToReal`. Nothing in it is changed.
-    Raises UnknownLayer for anything else, ValueError for masks that do not fit and weights that are not finite.
+    Args:
+        model: a `Sequential`, nested or not, of linear and one-dimensional convolutional layers of
+            any kind, batch norm, (split) ReLU, (split) average or maximum pooling, flatten,
+            dropout and `CplxToReal`. Nothing in it is changed.
+        threshold: a variational weight is kept if log_alpha <= threshold.
+        masks: by layer, in place of the layers' own.
+
+    Raises:
+        UnknownLayer: any other layer.
+        ValueError: masks that do not fit, or weights that are not finite.
     """
-    reader, leaves = _Reader(threshold, masks), dict(_leaves("", model))
+    reader = _Reader(threshold, masks)
+    leaves = dict(_leaves("", model))
     strangers = [name for name in masks or () if name not in leaves]
     if strangers:
         raise ValueError(
@@ -69,13 +88,14 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
         read(reader, name, layer)
     if not reader.stages:
         raise ValueError(
-            f"expected a network with linear or convolutional layers, got {type(model).__name__} without"
+            "expected a network with linear or convolutional layers, got "
+            f"{type(model).__name__} without"
         )
     return reader.stages
 
 
 def _reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
-    """By exact type: a user's subclass may have another forward. Variational and masked ones are ours."""
+    """By exact type: a user's subclass may have another forward; ours are by base."""
     if isinstance(layer, (Masked, GaussianWeight)):
         return next((READERS[kind] for kind in _WEIGHTED if isinstance(layer, kind)), None)
     return READERS.get(type(layer))
@@ -91,27 +111,23 @@ def _leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             module,
             "its forward is its own; set is_chain = True on it if that only runs the layers",
         )
-    for (
-        name,
-        child,
-    ) in module._modules.items():  # not named_children, which leaves out a layer used twice
+    for name, child in module._modules.items():  # named_children leaves out a layer used twice
         if child is not None:
             yield from _leaves(f"{prefix}.{name}" if prefix else name, child)
 
 
 def _refused(name: str, layer: nn.Module, why: str) -> UnknownLayer:
     return UnknownLayer(
-        f"{name or 'the network itself'}: {type(layer).__name__} cannot be made compact: {why}; expected a Sequential "
-        "of linear, Conv1d, batch-norm layers, (split) ReLU, average or maximum pooling, flatten, dropout, CplxToReal"
+        f"{name or 'the network itself'}: {type(layer).__name__} cannot be made compact: {why}; "
+        "expected a Sequential of linear, Conv1d, batch-norm layers, (split) ReLU, average or "
+        "maximum pooling, flatten, dropout, CplxToReal"
     )
 
 
 def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
     """The weight, zero where it is masked."""
     weight = layer.weight.detach()
-    if not bool(
-        torch.isfinite(torch.view_as_real(weight) if weight.is_complex() else weight).all()
-    ):
+    if not bool(torch.isfinite(weight).all()):
         raise ValueError(
             f"{name}: expected finite weights, got NaN or infinity; try an earlier snapshot"
         )
@@ -126,11 +142,9 @@ def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
         raise ValueError(
             f"{name}: expected a mask of shape {tuple(weight.shape)}, got {tuple(mask.shape)}"
         )
-    return (
-        weight.clone()
-        if mask is None
-        else weight.masked_fill(~mask.to(weight.device, torch.bool), 0)
-    )
+    if mask is None:
+        return weight.clone()
+    return weight.masked_fill(~mask.to(weight.device, torch.bool), 0)
 
 
 def _bias(layer: Any, weight: Tensor) -> Tensor:
@@ -157,12 +171,12 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
     """(out, in/groups, k) as (out, in, k), zero between groups."""
     if groups == 1:
         return weight
-    out, each, k = weight.shape
-    wide = weight.new_zeros(out, each * groups, k)
-    for g in range(groups):
-        rows = slice(g * out // groups, (g + 1) * out // groups)
-        wide[rows, g * each : (g + 1) * each] = weight[rows]
-    return wide
+    out, n_in, k = weight.shape
+    ungrouped = weight.new_zeros(out, n_in * groups, k)
+    for group in range(groups):
+        rows = slice(group * out // groups, (group + 1) * out // groups)
+        ungrouped[rows, group * n_in : (group + 1) * n_in] = weight[rows]
+    return ungrouped
 
 
 def _linear(reader: _Reader, name: str, layer: Any) -> None:
@@ -192,21 +206,21 @@ def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
             name, layer, "batch norm without running statistics, which depends on the batch"
         )
     if isinstance(layer, CplxBatchNorm1d):
-        matrix = matrix_of(layer.running_var.double(), _double(layer.weight), layer.eps).permute(
-            2, 0, 1
-        )  # (C, 2, 2)
+        weight = _double(layer.weight)
+        matrix = matrix_of(layer.running_var.double(), weight, layer.eps).permute(2, 0, 1)
         shift = 0 if layer.bias is None else torch.complex(*layer.bias.detach().double())
         centred = stage.bias.to(torch.complex128) - torch.complex(*layer.running_mean.double())
         mix = matrix if stage.mix is None else matrix @ stage.mix.double()
-        reader.amend(mix=mix.float(), bias=(mixed(matrix, centred) + shift).to(stage.bias.dtype))
+        bias = mixed(matrix, centred) + shift
+        reader.amend(mix=mix.float(), bias=bias.to(stage.bias.dtype))
         return
+
     scale = (layer.running_var.double() + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight.detach().double()
     shift = 0 if layer.bias is None else layer.bias.detach().double()
-    weight = (stage.weight.double() * scale.view(-1, 1, 1)).to(stage.weight.dtype)
-    reader.amend(
-        weight=weight, bias=((stage.bias - layer.running_mean) * scale + shift).to(stage.bias.dtype)
-    )
+    weight = stage.weight.double() * scale.view(-1, 1, 1)
+    bias = (stage.bias - layer.running_mean) * scale + shift
+    reader.amend(weight=weight.to(stage.weight.dtype), bias=bias.to(stage.bias.dtype))
 
 
 def _double(value: Tensor | None) -> Tensor | None:
@@ -214,7 +228,8 @@ def _double(value: Tensor | None) -> Tensor | None:
 
 
 def _relu(reader: _Reader, name: str, layer: nn.Module) -> None:
-    if reader.last(name, layer).pool and reader.stages[-1].pool.kind == "average":  # type: ignore[union-attr]
+    pool = reader.last(name, layer).pool
+    if pool is not None and pool.kind == "average":
         raise _refused(name, layer, "ReLU after average pooling")
     reader.amend(relu=True)  # before maximum pooling or after it: the same
 

@@ -1,86 +1,91 @@
 """Real two-dimensional convolution, channels last, with a faster gradient by the weight on the CPU."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.modules.utils import _pair
+
+from .dispatch import own_gradient_usable
 
 UNFOLDED = 1 << 21  # numbers held unfolded at a time: 8 MB of float32
 
 
-def conv2d(
-    image: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | tuple[int, ...] = 1,
-    padding: int | tuple[int, ...] | str = 0,
-    dilation: int | tuple[int, ...] = 1,
-    groups: int = 1,
-) -> Tensor:
-    """`torch.nn.functional.conv2d`, with `weight_gradient` in its backward pass where that can be had."""
-    if _worth_it(image, weight, dilation, groups) and not isinstance(padding, str):
-        return _Convolution.apply(image, weight, bias, _pair(stride), _pair(padding))
-    return F.conv2d(image, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+class Geometry(NamedTuple):
+    """How the kernel of a two-dimensional convolution moves over the image, (vertical, horizontal) each.
 
-
-def _worth_it(image: Tensor, weight: Tensor, dilation: int | tuple[int, ...], groups: int) -> bool:
-    """Whether the weight's gradient is wanted, and `weight_gradient` can give it from channels that lie last.
-
-    Not where a single image unfolded is many times the size that is held at a time.
+    Fields are in the order of `torch.nn.functional.conv2d`'s arguments, and mean the same.
     """
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] | str = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+
+
+def conv2d(image: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """`torch.nn.functional.conv2d`, with `weight_gradient` in its backward pass where that applies.
+
+    Args:
+        image: (B, in, H, W).
+        weight: (out, in/groups, kh, kw).
+        bias: (out,), or None.
+        geometry: stride, padding, dilation and groups.
+
+    Returns:
+        (B, out, H', W').
+    """
+    if _weight_gradient_applies(image, weight, geometry):
+        return _Convolution.apply(image, weight, bias, geometry)
+
+    return F.conv2d(image, weight, bias, *geometry)  # type: ignore[arg-type]
+
+
+def _weight_gradient_applies(image: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """Whether the weight needs a gradient, and the image is one that `weight_gradient` is faster for.
+
+    The channels must lie last, and one image unfolded must not be many times what is held at a time.
+    """
+    if not (torch.is_grad_enabled() and weight.requires_grad):
         return False
-    fit = (
-        weight.requires_grad
-        and torch.is_grad_enabled()
-        and groups == 1
-        and _pair(dilation) == (1, 1)
-    )
-    fit = fit and math.prod(image.shape[1:]) * math.prod(weight.shape[2:]) <= 8 * UNFOLDED
-    return (
-        fit
-        and image.device.type == "cpu"
-        and image.is_contiguous(memory_format=torch.channels_last)
-    )
+    if not own_gradient_usable(image, weight):
+        return False
+    if geometry.groups != 1 or geometry.dilation != (1, 1) or isinstance(geometry.padding, str):
+        return False
+
+    unfolded = math.prod(image.shape[1:]) * math.prod(weight.shape[2:])
+    return unfolded <= 8 * UNFOLDED and image.is_contiguous(memory_format=torch.channels_last)
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(
-        image: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: tuple[int, ...],
-        padding: tuple[int, ...],
-    ) -> Tensor:
-        return F.conv2d(image, weight, bias, stride, padding)
+    def forward(image: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        return F.conv2d(image, weight, bias, *geometry)  # type: ignore[arg-type]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        image, weight, _, ctx.stride, ctx.padding = inputs
+        image, weight, _, ctx.geometry = inputs
         ctx.save_for_backward(image, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         image, weight = ctx.saved_tensors
-        by_image, by_weight, by_bias = ctx.needs_input_grad[:3]
-        geometry = (ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1)
-        return (
-            torch.ops.aten.convolution_backward(
-                grad, image, weight, None, *geometry, (True, False, False)
-            )[0]
-            if by_image
-            else None,
-            weight_gradient(image, grad, weight.shape[2:], ctx.stride, ctx.padding)
-            if by_weight
-            else None,
-            grad.sum((0, 2, 3)) if by_bias else None,
-            None,
-            None,
-        )
+        stride, padding, dilation, groups = ctx.geometry
+        needs_image, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        by_image = by_weight = by_bias = None
+
+        if needs_image:
+            options = (stride, padding, dilation, False, (0, 0), groups, (True, False, False))
+            by_image, _, _ = torch.ops.aten.convolution_backward(
+                grad, image, weight, None, *options
+            )
+        if needs_weight:
+            by_weight = weight_gradient(image, grad, weight.shape[2:], stride, padding)
+        if needs_bias:
+            by_bias = grad.sum((0, 2, 3))
+
+        return by_image, by_weight, by_bias, None
 
 
 def weight_gradient(
@@ -92,26 +97,40 @@ def weight_gradient(
 ) -> Tensor:
     """The gradient of a convolution by its weight, as products of matrices: (sum over b of X_b^T G_b)^T.
 
-    X_b holds a row for every place of the kernel over image b, the pixels under it; G_b the output's gradient there.
-    A pixel is in as many rows as the kernel has places over it, so some images are unfolded at a time.
+    X_b has a row for every position of the kernel over image b: the pixels under it. G_b is the output's gradient there.
+    A pixel is in as many rows as the kernel has positions over it, so only some images are unfolded at a time.
 
-    image: (B, C, H, W), channels last; grad: (B, O, H', W'). Returns (O, C, kh, kw).
+    Args:
+        image: (B, C, H, W), channels last in memory.
+        grad: (B, O, H', W').
+        kernel_size: (kh, kw).
+        stride: (vertical, horizontal).
+        padding: (vertical, horizontal), zeros on both sides.
+
+    Returns:
+        (O, C, kh, kw).
     """
     (kh, kw), (sh, sw), (ph, pw) = kernel_size, stride, padding
     rows = image.permute(0, 2, 3, 1)
-    if ph or pw:  # else it would be copied all the same
+    if ph or pw:  # F.pad would copy without any padding too
         rows = F.pad(rows, (0, 0, pw, pw, ph, ph))
     rows = rows.contiguous()
-    (n, h, w, c), (_, out, *places) = rows.shape, grad.shape
-    above = grad.permute(0, 2, 3, 1).reshape(n, -1, out)
-    at_once = max(1, UNFOLDED // (above.shape[1] * kh * kw * c))
+
+    _, h, w, c = rows.shape
+    n, out, *positions = grad.shape
+    n_positions = math.prod(positions)
+    grad_rows = grad.permute(0, 2, 3, 1).reshape(n * n_positions, out)
+    at_once = max(1, UNFOLDED // (n_positions * kh * kw * c))
     strides = (h * w * c, sh * w * c, sw * c, w * c, 1)
+
     total: Tensor | None = None
-    for some, over in zip(
-        rows.split(at_once), above.flatten(0, 1).split(at_once * above.shape[1]), strict=True
+    for images, upstream in zip(
+        rows.split(at_once), grad_rows.split(at_once * n_positions), strict=True
     ):
-        under = some.as_strided((len(some), *places, kh, kw * c), strides, some.storage_offset())
-        under = under.reshape(-1, kh * kw * c).T
-        total = under @ over if total is None else torch.addmm(total, under, over)
+        shape = (len(images), *positions, kh, kw * c)
+        unfolded = images.as_strided(shape, strides, images.storage_offset())
+        unfolded = unfolded.reshape(-1, kh * kw * c).T
+        total = unfolded @ upstream if total is None else torch.addmm(total, unfolded, upstream)
     assert total is not None
+
     return total.view(kh, kw, c, out).permute(3, 2, 0, 1)

@@ -1,4 +1,4 @@
-"""The C functions of native.c: compiled once per machine when first needed, and what runs them.
+"""The C functions of this folder: compiled once per machine when first needed, and called.
 
 On the CPU and in float32 a training step spends much of its time in passes over large arrays that tensor operations can
 only make one small step at a time. The functions here make them in one. They are an addition: without a C compiler (or
@@ -20,11 +20,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = ("kl.c", "noise.c", "batchnorm.c", "sparse.c")
+HEADERS = ("shared.h",)
 # Not -ffast-math: linked into a shared library it would switch denormal numbers off for the whole process.
 FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp"]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"]
+FLAGS += ["-Werror=switch"]  # a KL term without its case does not compile
+_PLAIN = (Tensor, Parameter)
 _state = {"on": os.environ.get("CPLXNET_NATIVE", "1") != "0"}
 
 
@@ -33,16 +37,9 @@ def use(on: bool) -> None:
     _state["on"] = on
 
 
-def usable(*tensors: Tensor) -> bool:
-    """Whether the C functions can take these tensors: float32, contiguous, on the CPU, and there is a library."""
-    if torch.compiler.is_compiling():
-        return (
-            False  # torch.compile fuses the plain formulas itself, and cannot trace a call into C
-        )
-    fit = all(
-        t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors
-    )
-    return fit and _state["on"] and library() is not None
+def enabled() -> bool:
+    """Whether the C functions are switched on (not: whether they could be compiled)."""
+    return _state["on"]
 
 
 @functools.cache
@@ -66,16 +63,18 @@ def _compiled() -> Path:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise FileNotFoundError("no C compiler found")
-    source = SOURCE.read_bytes()
-    identity = repr((source, FLAGS, compiler, platform.platform(), _processor())).encode()
+    folder = Path(__file__).parent
+    contents = [(folder / name).read_bytes() for name in (*SOURCES, *HEADERS)]
+    identity = repr((contents, FLAGS, compiler, platform.platform(), _processor())).encode()
     name = f"native-{hashlib.sha256(identity).hexdigest()[:16]}.so"
     path, scratch = _places(name)
     if not path.exists():
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            made = Path(folder) / name
-            command = [compiler, *FLAGS, "-shared", str(SOURCE), "-o", str(made), "-lm"]
+        with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+            output = Path(temporary) / name
+            sources = [str(folder / source) for source in SOURCES]
+            command = [compiler, *FLAGS, "-shared", *sources, "-o", str(output), "-lm"]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-            os.replace(made, path)  # whole or not at all, whoever else compiles at the same time
+            os.replace(output, path)  # whole or not at all, whoever else compiles at the same time
     return path
 
 
@@ -107,17 +106,54 @@ def _processor() -> str:
     )
 
 
-def _argument(value: Tensor | int | float) -> Any:
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
+def is_plain(tensor: Tensor) -> bool:
+    """Whether this is a Tensor or a Parameter with a storage: of no other subclass, and not batched by vmap."""
+    return type(tensor) in _PLAIN and torch._C._has_storage(tensor)
 
 
-def call(name: str, *arguments: Tensor | int | float) -> None:
-    """Call a C function: tensors go as pointers, int as int64 (a leading `term` too: see native.c), float as float."""
+def addressable(tensor: Tensor) -> bool:
+    """Whether the tensor's numbers lie in the CPU's memory as they are, one after the other."""
+    return (
+        is_plain(tensor)
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and not tensor._is_zerotensor()
+    )
+
+
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Call a C function.
+
+    Args:
+        name: of the function.
+        arguments: in C's order. A tensor goes as its pointer, None as a null pointer, an int as int64_t, a float as
+            float.
+
+    Raises:
+        RuntimeError: a tensor has no memory that C can read, or the function refuses its arguments.
+    """
     function = getattr(library(), name)
-    function.restype = None
-    function(*map(_argument, arguments))
+    if function(*map(_argument, arguments)):
+        numbers = [value for value in arguments if isinstance(value, int | float)]
+        raise RuntimeError(f"the C function {name} knows no such case: {numbers}")
 
 
-BLOCK = 4096  # as in native.c
+def _argument(value: Tensor | int | float | None) -> Any:
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, int):
+        return ctypes.c_int64(value)
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    if not addressable(value):
+        raise RuntimeError(
+            "expected a plain contiguous tensor on the CPU in a backward pass in C, got "
+            f"{type(value).__name__} on {value.device} of shape {tuple(value.shape)}; try the plain formulas "
+            "(CPLXNET_NATIVE=0 in the environment), which can be batched and differentiated again"
+        )
+    return ctypes.c_void_p(value.data_ptr())
+
+
+BLOCK = 4096  # numbers that a thread takes at a time; as in shared.h

@@ -154,7 +154,7 @@ def _read_member(
     from . import labels, wav
 
     if kind == "audio":
-        yield from wav.blocks(file, size, where, tell)
+        yield from wav.blocks(file, where, tell)
         return
     if size > _LARGEST_TABLE:
         raise ArchiveError(

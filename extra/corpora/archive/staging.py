@@ -22,6 +22,7 @@ from cplxnet.files import written
 from cplxnet.musicnet import resample
 from cplxnet.musicnet.recordings import LABELS
 from cplxnet.musicnet.resample import resample_blocks
+from cplxnet.musicnet.transcription import audio
 
 from .errors import ArchiveError, full_disk_named
 from .sources import Piece, Shard
@@ -71,8 +72,8 @@ class Values:
 def recipe() -> str:
     """A sha256 of the code and the libraries' versions that decide what a recording becomes."""
     here = Path(__file__).parent
-    code = [here / name for name in _CODE] + [Path(resample.__file__)]
-    libraries = ("soxr", "numpy", "h5py")
+    code = [here / name for name in _CODE] + [Path(resample.__file__), Path(audio.__file__)]
+    libraries = ("soxr", "soundfile", "numpy", "h5py")
 
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in code))
     digest.update(repr([importlib.metadata.version(name) for name in libraries]).encode())

@@ -22,6 +22,7 @@ from .errors import ArchiveError
 from .sources import Piece, Shard, Source, Tell, number_of, stamp, tell_all
 
 _BLOCK = 1 << 20  # samples in memory at once
+_LONGEST = 24 * 3600 * SOURCE_HZ  # samples, a day: what states more is no recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,12 +199,15 @@ def _check_mono(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
             f"{where}: expected samples of shape (samples,), float or int16, "
             f"got {dtype} of shape {shape}"
         )
+    if shape[0] > _LONGEST:
+        raise ArchiveError(f"{where}: expected at most a day of samples, got {shape[0]}")
 
 
 def _float32(block: np.ndarray) -> np.ndarray:
     """Samples as float32; int16 as in a WAV file."""
     if block.dtype.kind == "f":
-        return block.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # an infinite sample is named where all are checked
+            return block.astype(np.float32, copy=False)
     return block * np.float32(2.0**-15)
 
 

@@ -62,13 +62,15 @@ def build(
         timeout_s: for one piece, in seconds.
 
     Raises:
-        RuntimeError: no piece of a split could be made. What was there is left as it was.
+        RuntimeError: no piece of a split could be made, or, with `force`, some piece could not that
+            the corpus there has. What is there is left as it is.
     """
     target = Path(data) / "demo"
     recipe = fingerprint(pieces)
-    attributes = None if force else _attributes(target, (*map(file_11khz, SPLITS), FULL), recipe)
-    if attributes is not None:
-        _warn(json.loads(str(attributes["missing"])), "--force tries them again")
+    there = _attributes(target, (*map(file_11khz, SPLITS), FULL), recipe)
+    missing_there = None if there is None else json.loads(str(there["missing"]))
+    if missing_there is not None and not force:
+        _warn(missing_there, "--force tries them again")
         return target
 
     target.mkdir(parents=True, exist_ok=True)
@@ -81,6 +83,8 @@ def build(
                 f"expected pieces in every split, got none in {', '.join(empty)}: "
                 f"{'; '.join(missing)}"
             )
+        if missing_there is not None:
+            _refuse_losses(target, pieces, missing, missing_there)
 
         notices = list(_out_of_range(ready, folder))
         _write_all(ready, folder, target, {"recipe": recipe, "missing": json.dumps(missing)})
@@ -193,6 +197,26 @@ def _make_all(
 
     ready = [piece for piece in pieces if piece.key not in reasons]
     return ready, [reasons[piece.key] for piece in pieces if piece.key in reasons]
+
+
+def _refuse_losses(
+    target: Path, pieces: Sequence[Piece], missing: Sequence[str], missing_there: Sequence[str]
+) -> None:
+    """Raise RuntimeError where pieces are missing that the same corpus, built earlier, has."""
+    losses = [
+        line
+        for line in missing
+        if not any(
+            line.startswith(piece.name) and text.startswith(piece.name)
+            for piece in pieces
+            for text in missing_there
+        )
+    ]
+    if losses:
+        lines = "\n  ".join(losses)
+        raise RuntimeError(
+            f"{target}: left as it is, since it has pieces that could not be made now:\n  {lines}"
+        )
 
 
 def _recording(piece: Piece, folder: Path, rate: str) -> Recording:

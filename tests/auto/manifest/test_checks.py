@@ -1,9 +1,10 @@
 """Faults between the parts of a manifest, with the real task's components."""
 
+import dataclasses
 import re
 
 import pytest
-from manifest_cases import drop, put, valid
+from manifest_cases import VOCABULARY, drop, put, valid
 
 from cplxnet.auto.manifest.read import ManifestError, parse
 
@@ -83,6 +84,19 @@ def test_options_that_are_taken():
     manifest = parse(put(raw, "model.kernel_size", 3))
     assert manifest.stage("fine-tune").optimizer.kwargs["betas"] == (0.8, 0.9)
     assert manifest.stage("sparsify").model.kwargs == {"kernel_size": 3}
+
+
+def test_no_optimiser_is_built_where_all_is_at_its_default():
+    """Building the first one in a process loads torch's compiler, which takes seconds."""
+
+    def trial(**options):
+        raise AssertionError("called")
+
+    vocabulary = dataclasses.replace(VOCABULARY, trials={"adam": trial, "cosine": trial})
+    raw = put(valid(), "stages.dense.lr_scheduler", {"name": "cosine"})
+    parse(raw, task=vocabulary)
+    with pytest.raises(AssertionError, match="called"):
+        parse(put(raw, "stages.dense.optimizer", adam(eps=1e-6)), task=vocabulary)
 
 
 def test_a_fault_of_the_manifests_model_is_named_once():

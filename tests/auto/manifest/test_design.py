@@ -13,7 +13,8 @@ from cplxnet.auto import tasks
 from cplxnet.auto.manifest.read import ManifestError, parse
 from cplxnet.auto.manifest.schema import INHERITED, Manifest
 
-TEXT = (Path(__file__).resolve().parents[3] / "extra" / "design.md").read_text()
+ROOT = Path(__file__).resolve().parents[3]
+TEXT = (ROOT / "extra" / "design.md").read_text()
 SECTION = TEXT[TEXT.index("\n## 2. ") : TEXT.index("\n## 3. ")]
 TABLES = [
     [
@@ -102,3 +103,37 @@ def test_every_name_is_listed():
     for model in vocabulary.models:
         architecture = re.sub(r"^\w+\.(\w*?)(VD|ARD|Masked|)$", r"\1", model)
         assert f"**{architecture}**" in TEXT
+
+
+# --- the map of the code, and how to change it
+
+
+def test_every_room_is_on_the_map():
+    rooms = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("cplxnet/**/*.py")}
+    missing = [room for room in rooms if f"| `{room}/` |" not in TEXT]
+    assert len(rooms) > 8
+    assert not missing
+
+
+def test_files_that_are_named_exist():
+    named = set(re.findall(r"`((?:cplxnet|extra|tests|legacy)/[\w/.]*)`", TEXT))
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_names_in_code_that_are_named_exist():
+    for name, file in (
+        ("ARCHITECTURES", "musicnet/networks.py"),
+        ("FEATURE_KINDS", "musicnet/features.py"),
+        ("FORMS", "nn/variational.py"),
+        ("LATER", "auto/manifest/schema.py"),
+        ("NOT_COUNTED", "auto/runner/stages.py"),
+        ("EVERY_S", "auto/runner/checkpoint.py"),
+        ("KEPT", "auto/runner/checkpoint.py"),
+        ("KINDS", "auto/report/kinds.py"),
+        ("LOSSES", "auto/train/objective.py"),
+        ("OPTIMIZERS", "auto/train/optim.py"),
+        ("SCHEDULES", "auto/train/optim.py"),
+    ):
+        assert f"`{name}`" in TEXT
+        assert re.search(rf"^{name}\b", (ROOT / "cplxnet" / file).read_text(), re.MULTILINE), name

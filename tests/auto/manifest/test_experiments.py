@@ -1,4 +1,4 @@
-"""The grids of the study: the numbers of DESIGN 4, and the committed files byte for byte."""
+"""The grids of the study: the numbers of extra/design.md, and the committed files byte for byte."""
 
 import json
 from pathlib import Path

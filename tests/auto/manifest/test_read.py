@@ -1,4 +1,4 @@
-"""Manifests: what DESIGN 5 says is what is read, and every fault is named, all of them at once."""
+"""Manifests: what is written is what is read, and every fault is named, all of them at once."""
 
 import copy
 import json
@@ -54,7 +54,7 @@ def test_stages_fill_what_they_leave_out_from_the_first():
         "validation",
         20,
         0.02,
-    )  # on again, DESIGN 4
+    )  # on again: the first stage's
     assert not tune.early.restore_best
 
 
@@ -111,7 +111,7 @@ def test_save_and_load_give_the_same_manifest_and_bytes(tmp_path):
     ]  # no temporary file is left
     assert list(json.loads((tmp_path / "a.json").read_text())) == list(
         valid()
-    )  # the order of DESIGN 5
+    )  # the order of the schema
     assert json.loads(manifest.to_json()) == put(
         valid(), "stages.dense.lr_scheduler", {"name": "cosine", "final": 0.01}
     )

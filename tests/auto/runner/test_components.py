@@ -36,6 +36,18 @@ def test_single_batches_are_those_of_an_epoch_from_the_same_random_numbers(compo
         assert torch.equal(drawn, x) and torch.equal(drawn_notes, notes)
 
 
+def test_a_gpu_scores_many_windows_at_once_and_trains_on_as_many_as_the_manifest_says(
+    components, monkeypatch
+):
+    monkeypatch.setattr(components, "device", "cuda:0")
+    training = components.feed("valid", torch.Generator())
+    assert len(components.feed("valid")) < len(training)
+    x, _ = next(iter(training))
+    assert len(x) == components.manifest.feeds["valid"].batch_size
+    # a CUDA graph draws its batches: not of a feed in order
+    assert components.feed("train", torch.Generator()).draws and not training.draws
+
+
 def test_int16_trains_to_nearly_the_same_scores(tiny_corpus, tmp_path):
     """The manifest's key `samples`: how recordings are held in memory."""
     scores = {

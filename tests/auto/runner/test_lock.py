@@ -1,10 +1,13 @@
 """Claims: one of many gets it, a live one is never taken, one whose owner is gone is."""
 
+import errno
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +134,38 @@ def test_an_owner_whose_claim_was_taken_notices_before_it_writes(tmp_path):
     assert (
         lock.newest(tmp_path / "claim").owner.host == "elsewhere"
     )  # not given up in the other's name
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_file_system_that_is_away_for_a_while_loses_no_claim_one_that_stays_away_does(
+    tmp_path, monkeypatch, number
+):
+    def away(*args, **options):
+        raise OSError(number, os.strerror(number))
+
+    with lock.hold(tmp_path / "claim", SHORT_S) as held:
+        for place, name in ((os, "utime"), (Path, "exists")):
+            with monkeypatch.context() as patch:
+                patch.setattr(place, name, away)
+                time.sleep(SHORT_S / 3)
+        held.check()
+        time.sleep(SHORT_S / 3)
+        before = held.path.stat().st_mtime_ns
+        time.sleep(SHORT_S / 3)
+        assert held.path.stat().st_mtime_ns > before  # it beats on
+
+        monkeypatch.setattr(os, "utime", away)
+        time.sleep(1.5 * SHORT_S)
+        with pytest.raises(lock.ClaimLost):
+            held.check()
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, 0.5, math.nan, math.inf])
+def test_a_timeout_is_a_finite_number_of_at_least_a_second(tmp_path, timeout_s):
+    """With 0 two processes trained one run at once; with inf a dead one's was never taken."""
+    with pytest.raises(ValueError, match="expected a timeout of at least a second, got"):
+        lock.hold(tmp_path / "claim", timeout_s)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_owner_asked_to_stop_notices_at_its_next_batch_and_may_still_write(tmp_path):

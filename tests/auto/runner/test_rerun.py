@@ -4,6 +4,7 @@ trained.
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from small import (
     timeless,
 )
 
-from cplxnet.auto import run
+from cplxnet.auto import load, run
+from cplxnet.auto.__main__ import main
 from cplxnet.auto.runner.folder import RunFolder
 
 
@@ -174,3 +176,22 @@ def test_scores_of_another_snapshot_are_not_taken(done, tiny_corpus, tmp_path, e
     quick(small(), folder, tiny_corpus, again=True)
     assert epochs.n == 2
     assert_same_results(done, folder)
+
+
+def test_the_command_leaves_a_finished_run_alone_whatever_the_data_folder(done, tmp_path, capsys):
+    folder = shutil.copytree(done, tmp_path / "one")
+    small().save(tmp_path / "one.json")
+    before = files_of(folder)
+    assert main(["run", str(tmp_path / "one.json"), "--data", str(tmp_path / "none")]) == 0
+    assert files_of(folder) == before
+    assert main(["run", str(tmp_path), "--data", str(tmp_path / "none")]) == 0
+    assert files_of(folder) == before
+
+
+def test_the_committed_reference_is_done_as_it_lies(tmp_path):
+    reference = Path(__file__).parents[3] / "runs" / "reference"
+    name = "vd-c2e-02-r0"
+    folder = shutil.copytree(reference / name, tmp_path / name)
+    before = files_of(folder)
+    scores = quick(load(reference / f"{name}.json"), folder, tmp_path / "no data")
+    assert list(scores["stages"]) == list(STAGES) and files_of(folder) == before

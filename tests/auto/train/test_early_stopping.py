@@ -4,14 +4,27 @@ import math
 import random
 
 import pytest
+from torch import nn
 
+from cplxnet.auto.manifest.schema import Early
 from cplxnet.auto.train.early_stopping import EarlyStopping
+
+
+def stopping(scores, **options):
+    """Early stopping of a network that scores `scores`, in this order."""
+    values = iter(scores)
+    spec = Early(scorer="validation", **options)
+    return EarlyStopping(spec, nn.Identity(), lambda scorer: next(values))
 
 
 def stops_at(scores, **options):
     """Index of the score at which training stops, None if it never does."""
-    early = EarlyStopping(**options)
-    return next((k for k, score in enumerate(scores) if early.stop(score)), None)
+    early = stopping(scores, **options)
+    for k in range(len(scores)):
+        early.score()
+        if early.stopped:
+            return k
+    return None
 
 
 def by_definition(scores, patience, rtol, atol):
@@ -79,23 +92,38 @@ def test_random_sequences_against_the_definition():
 
 @pytest.mark.parametrize("cooldown", [0, 1, 3])
 def test_cooldown_epochs_are_skipped_between_two_scorings(cooldown):
-    early, scored = EarlyStopping(cooldown=cooldown), []
-    for epoch in range(20):
-        if early.due():
-            scored.append(epoch)
-            early.stop(0.1 * epoch)
+    early = stopping([0.1 * epoch for epoch in range(20)], cooldown=cooldown)
+    scored = [epoch for epoch in range(20) if early.score() is not None]
     assert scored == list(range(0, 20, cooldown + 1))
 
 
 def test_cooldown_counts_scores_not_epochs_towards_patience():
-    early = EarlyStopping(patience=3, cooldown=1)
-    ended = next(epoch for epoch in range(100) if early.due() and early.stop(0.5))
+    early = stopping([0.5] * 10, patience=3, cooldown=1)
+    ended = next(epoch for epoch in range(100) if early.score() and early.stopped)
     assert ended == 6  # scored at 0, 2, 4, 6; the last three brought no best
 
 
 def test_nan_is_an_error_and_changes_nothing():
-    early = EarlyStopping()
-    early.stop(0.5)
+    early = stopping([0.5, math.nan])
+    early.score()
     with pytest.raises(ValueError, match="expected a score, got NaN"):
-        early.stop(math.nan)
-    assert (early.best, early.n_without_best) == (0.5, 0)
+        early.score()
+    assert (early.best, early.last, early.n_without_best) == (0.5, 0.5, 0)
+
+
+def test_without_a_rule_nothing_is_scored():
+    early = EarlyStopping(None, nn.Identity(), lambda scorer: 1 / 0)
+    assert early.score() is None and not early.stopped and early.restore_best() is False
+    assert early.state() == {"early": None, "best": None}
+
+
+def test_what_was_seen_goes_on_in_another():
+    first = stopping([0.5, 0.6, 0.59], patience=3)
+    for _ in range(3):
+        first.score()
+    second = stopping([0.58, 0.58], patience=3)
+    second.load(first.state())
+    second.score()
+    assert not second.stopped
+    second.score()
+    assert second.stopped and second.reason() == "stopped early: AP 0.580 after 0.600"

@@ -163,7 +163,7 @@ def test_it_stops_before_the_epoch_whose_score_fell_and_says_why(monkeypatch, ca
         Slope(), n_epochs=9, early={"scorer": "validation"}, score=lambda name: next(scores)
     )
     restored = train_stage(training, batches((1.0, 3.0)), MSE, progress=True)
-    assert (training.n_epochs, training.watch.stopped, training.watch.last) == (2, True, 0.36)
+    assert (training.n_epochs, training.early.stopped, training.early.last) == (2, True, 0.36)
     assert restored is False
     shown = capsys.readouterr().err.split("\r")[-1]
     assert "stopped early: AP 0.360 after 0.391" in shown and "2/2" in shown

@@ -1,4 +1,4 @@
-"""Scores of rolls and notes against counts by hand, and the threshold against every threshold there is."""
+"""Scores of rolls and notes against counts by hand, the threshold against all thresholds."""
 
 import mir_eval
 import numpy as np
@@ -40,11 +40,14 @@ def test_frame_scores_are_the_counts_of_random_rolls() -> None:
     assert found["precision"] == pytest.approx(hits / (hits + false))
     assert found["recall"] == pytest.approx(hits / (hits + missed))
     assert found["accuracy"] == pytest.approx(hits / (hits + false + missed))
+
     # the rolls as frequencies, written by another way, through mir_eval itself
-    hertz = [[np.array([mir_eval.util.midi_to_hz(n + 21) for n in range(84) if row[n]]) for row in roll]
-             for roll in (target, predicted)]  # fmt: skip
+    def hertz(roll: np.ndarray) -> list[np.ndarray]:
+        notes = [[n for n in range(84) if row[n]] for row in roll]
+        return [np.array([mir_eval.util.midi_to_hz(n + 21) for n in row]) for row in notes]
+
     times = np.arange(60.0)
-    theirs = mir_eval.multipitch.evaluate(times, hertz[0], times, hertz[1])
+    theirs = mir_eval.multipitch.evaluate(times, hertz(target), times, hertz(predicted))
     assert found["accuracy"] == theirs["Accuracy"] and found["error"] == theirs["Total Error"]
 
 

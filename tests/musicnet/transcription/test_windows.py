@@ -1,5 +1,4 @@
-"""Transcribing a recording: the frames are the windows around them, the labels those of the file,
-nothing depends on batches."""
+"""Frames are the windows around them, labels those of the file; batches do not matter."""
 
 from pathlib import Path
 

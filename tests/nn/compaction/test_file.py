@@ -1,4 +1,4 @@
-"""Compact networks on disk: the same network comes back, small, and nothing that is not one gets in."""
+"""Compact networks as files: the same values back, small, and nothing else taken for one."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_half_precision_rounds_the_weights(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_size_at_fifty_times_compression(tmp_path: Path) -> None:
-    """A linear layer of random positions, all but two percent dropped: eight bytes a weight and about one for where."""
+    """All but two percent dropped at random: eight bytes a weight and about one for where."""
     net: Any = nn.Sequential(cplx.CplxLinearMasked(1500, 700), cplx.CplxToReal())
     net[0].mask = net[0].weight.abs() >= net[0].weight.abs().flatten().topk(21_000).values[-1]
     dense = 8 * (1500 * 700 + 700)

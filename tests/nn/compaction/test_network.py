@@ -10,9 +10,10 @@ from cplxnet import nn as cplx
 from cplxnet.nn import UnknownLayer, compact
 from cplxnet.nn.compaction.backends import ENGINES, SparseRows, by_rule
 from cplxnet.nn.compaction.block import Pool, Stage
+from cplxnet.nn.compaction.file import decode, encode
 from cplxnet.nn.compaction.network import Compact
-from cplxnet.nn.compaction.positions import decode, encode
 from cplxnet.nn.fast import native
+from cplxnet.nn.fast.dispatch import native_usable
 
 
 def same(value: Tensor, expected: Tensor) -> None:
@@ -44,7 +45,7 @@ def test_padding_groups_strides_without_a_head(options: dict[str, int], constant
     z = torch.randn(9, 4, 50, dtype=torch.complex64)
     made = compact(net, measure=False)
     same(made(z), net(z))
-    if native.usable(torch.zeros(0)):
+    if native_usable(torch.zeros(0)):
         rows = Compact(made.stages, made.inputs, made.in_channels, plan={1: ["rows"] * 2})
         same(rows(z), net(z))
         same(rows(z[:2]), net(z[:2]))
@@ -106,6 +107,14 @@ def test_what_is_not_known_is_named_and_nothing_changed(net: nn.Module, text: st
     assert net.training
 
 
+def test_a_state_dict_is_refused() -> None:
+    small = compact(nn.Sequential(nn.Linear(3, 2)), measure=False)
+    with pytest.raises(TypeError, match=r"no state dict; try nn\.save_compact"):
+        small.state_dict()
+    with pytest.raises(TypeError, match=r"no state dict; try nn\.save_compact"):
+        small.load_state_dict({})
+
+
 def test_a_forward_or_layer_of_the_users_own_is_refused() -> None:
     class Residual(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
@@ -150,7 +159,7 @@ def test_inputs_that_do_not_fit() -> None:
         compact(nn.Sequential(nn.Linear(3, 2)), measure=False)(torch.zeros(2, 4))
 
 
-@pytest.mark.skipif(not native.usable(torch.zeros(0)), reason="no C compiler, or CPLXNET_NATIVE=0")
+@pytest.mark.skipif(not native_usable(torch.zeros(0)), reason="no C compiler, or CPLXNET_NATIVE=0")
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 15, 63, 64, 65, 71, 130])
 @pytest.mark.parametrize("pool", [None, Pool("average", 3, 2), Pool("maximum", 2, 2)])
 def test_sparse_rows_by_brute_force(length: int, pool: Pool | None) -> None:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from cplxnet import nn as cplx
+from cplxnet.nn.conv import two_dimensional
 from cplxnet.nn.fast import conv
+from cplxnet.nn.fast.conv import Geometry
 
 
 def channels_last(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -41,7 +43,8 @@ def test_all_gradients_are_those_of_torch(
             channels_last(out, channels, *kernel),
         )
         w, b = w.requires_grad_(), torch.randn(out, dtype=torch.float64, requires_grad=True)
-        ours, theirs = (f(x, w, b, stride, padding) for f in (conv.conv2d, F.conv2d))
+        ours = conv.conv2d(x, w, b, Geometry(stride, padding))
+        theirs = F.conv2d(x, w, b, stride, padding)
         assert torch.equal(ours, theirs) and type(ours.grad_fn).__name__ == "_ConvolutionBackward"
         grad = torch.randn_like(ours)
         found, wanted = (torch.autograd.grad(y, (x, w, b), grad) for y in (ours, theirs))
@@ -64,8 +67,12 @@ def test_the_gradient_by_the_weight_is_the_sum_that_defines_it():
 
 def test_it_can_be_differentiated_twice():
     x, w = channels_last(2, 2, 3, 6).requires_grad_(), channels_last(3, 2, 2, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda *a: conv.conv2d(*a, None, (1, 2), (1, 0)), (x, w))
-    assert torch.autograd.gradgradcheck(lambda *a: conv.conv2d(*a, None, (1, 2), (1, 0)), (x, w))
+    assert torch.autograd.gradcheck(
+        lambda *a: conv.conv2d(*a, None, Geometry((1, 2), (1, 0))), (x, w)
+    )
+    assert torch.autograd.gradgradcheck(
+        lambda *a: conv.conv2d(*a, None, Geometry((1, 2), (1, 0))), (x, w)
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,8 +83,9 @@ def test_what_it_has_no_gradient_for_is_left_to_torch(options):
         channels_last(2, 4, 5, 6),
         channels_last(4, 4 // options.get("groups", 1), 3, 3).requires_grad_(),
     )
-    assert torch.equal(conv.conv2d(x, w, **options), F.conv2d(x, w, **options))
-    assert type(conv.conv2d(x, w, **options).grad_fn).__name__ == "ConvolutionBackward0"
+    y = conv.conv2d(x, w, None, two_dimensional(2, **options))
+    assert torch.equal(y, F.conv2d(x, w, **options))
+    assert type(y.grad_fn).__name__ == "ConvolutionBackward0"
 
 
 def test_an_image_that_would_be_large_unfolded_is_left_to_torch(monkeypatch):
@@ -85,7 +93,7 @@ def test_an_image_that_would_be_large_unfolded_is_left_to_torch(monkeypatch):
     kinds = []
     for unfolded in (8 * 16 * 2 * 9 // 8, 8 * 16 * 2 * 9 // 8 - 1):
         monkeypatch.setattr(conv, "UNFOLDED", unfolded)
-        kinds.append(type(conv.conv2d(x, w).grad_fn).__name__)
+        kinds.append(type(conv.conv2d(x, w, None, Geometry()).grad_fn).__name__)
     assert kinds == ["_ConvolutionBackward", "ConvolutionBackward0"]
 
 
@@ -95,9 +103,9 @@ def test_it_stays_out_of_the_way_of_autocast_and_of_evaluation():
         channels_last(3, 2, 2, 3, dtype=torch.float32),
     )
     with torch.autocast("cpu", torch.bfloat16):
-        assert conv.conv2d(x, w.requires_grad_()).dtype == torch.bfloat16
+        assert conv.conv2d(x, w.requires_grad_(), None, Geometry()).dtype == torch.bfloat16
     with torch.no_grad():
-        assert conv.conv2d(x, w).grad_fn is None
+        assert conv.conv2d(x, w, None, Geometry()).grad_fn is None
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,8 @@ from extra.corpora.archive import labels, published, stores, unpickle, wav
 def samples(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
     """What wav.blocks gives, as one array, and the notices."""
     told: list[str] = []
-    return np.concatenate(
-        list(wav.blocks(io.BytesIO(content), len(content), where, told.append))
-    ), told
+    blocks = list(wav.blocks(io.BytesIO(content), where, told.append))
+    return np.concatenate(blocks), told
 
 
 def wav_bytes(data: np.ndarray, rate_hz: int = 44100) -> bytes:
@@ -71,7 +70,7 @@ def test_wav_of_another_rate_is_resampled():
         (wav_bytes(SIGNAL, 11025), r"a\.wav: expected a rate of 22050 to 192000 Hz, got 11025 Hz"),
         (
             wav_bytes((SIGNAL * 100 + 128).astype(np.uint8)),
-            r"a\.wav: expected samples of 16.* got 8 bits",
+            r"a\.wav: expected samples of 16.* got Unsigned 8 bit PCM",
         ),
         (
             wav_bytes(np.zeros((9, 3), np.int16)),
@@ -79,20 +78,41 @@ def test_wav_of_another_rate_is_resampled():
         ),
         (
             wav_bytes(SIGNAL)[:-100],
-            r"a\.wav: truncated, chunk 'data' expects 352820 bytes, got 352720",
+            r"a\.wav: expected 352820 bytes of samples, got 352720: it was cut short; fetch it",
         ),
-        (wav_bytes(SIGNAL)[:30], r"a\.wav: truncated, chunk 'fmt ' expects"),
+        (wav_bytes(SIGNAL)[:30], r"a\.wav: expected an audio file"),
         (
             wav_bytes(SIGNAL)[:38],
-            r"a\.wav: truncated, expected chunks 'fmt ' and 'data', got the end",
+            r"a\.wav: expected an audio file",
         ),
         (wav_bytes(SIGNAL[:0]), r"a\.wav: expected samples, got none"),
-        (b"<html>gone</html>", r"a\.wav: expected a WAV file"),
+        (b"<html>gone</html>", r"a\.wav: expected an audio file .*, got 'Format not recognised'"),
     ],
 )
 def test_wav_refused(content, text):
     with pytest.raises(archive.ArchiveError, match=text):
         samples(content, "a.wav")
+
+
+def test_wav_of_a_stream_is_read_to_its_end():
+    content = bytearray(wav_bytes(SIGNAL))
+    place = content.index(b"data") + 4
+    content[place : place + 4] = struct.pack("<I", 0xFFFFFFFF)
+
+    got, told = samples(bytes(content), "a.wav")
+    assert np.array_equal(got, SIGNAL)
+    assert told == ["a.wav: a stream's header without its size; read to the file's end"]
+
+
+def test_wav_that_cannot_be_sought_is_read_the_same():
+    class Forwards:
+        """A member of the packed archive: to be read and nothing else."""
+
+        def __init__(self, content: bytes) -> None:
+            self.read = io.BytesIO(content).read
+
+    got = np.concatenate(list(wav.blocks(Forwards(wav_bytes(SIGNAL)), "a.wav", print)))
+    assert np.array_equal(got, SIGNAL)
 
 
 ROW = (100, 200, 1, 60, 0.0, 1.0, "Quarter")
@@ -167,7 +187,7 @@ def test_all_faults_at_once_and_nothing_under_a_final_name(unpacked, tmp_path):
         text = str(caught.value)
         for part in (
             "4 faults",
-            "train_data/2131.wav: truncated, chunk 'data'",
+            "train_data/2131.wav: expected 352812 bytes of samples, got 352803: it was cut short",
             "train_labels/1727.csv, line 2: expected a note in 21..104, got note 10",
             "expected one audio of recording 2303, got 2",
             "test_data/1759.wav: expected labels of recording 1759 too, got none",
@@ -415,4 +435,24 @@ def test_samples_of_another_file_are_not_read_into_a_corpus(where, tmp_path):
             group.create_virtual_dataset("data", layout)
 
     with pytest.raises(archive.ArchiveError, match="expected data in the file itself, got them in"):
+        archive.build(path, tmp_path / "data", n_workers=0)
+
+
+def test_a_store_that_claims_2_to_the_40_samples_is_not_read(tmp_path):
+    path = tiny.hdf5(tmp_path / "old.h5", {1727: ""})
+    with h5py.File(path, "r+") as file:
+        del file["id_1727/data"]
+        file["id_1727"].create_dataset("data", (2**40,), "f4", chunks=(1 << 16,))
+
+    with pytest.raises(archive.ArchiveError, match=r"id_1727: expected at most a day of samples"):
+        archive.build(path, tmp_path / "data", n_workers=0)
+
+
+def test_a_sample_that_float32_cannot_hold_is_named(tmp_path):
+    path = tiny.hdf5(tmp_path / "old.h5", {1727: ""})
+    with h5py.File(path, "r+") as file:
+        del file["id_1727/data"]
+        file["id_1727/data"] = np.array([0.0, 1e39, 0.5])
+
+    with pytest.raises(archive.ArchiveError, match=r"expected finite samples, got inf at sample 1"):
         archive.build(path, tmp_path / "data", n_workers=0)

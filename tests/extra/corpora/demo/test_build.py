@@ -142,3 +142,23 @@ def test_the_command_says_what_failed_without_a_traceback(tmp_path, monkeypatch,
 
     assert __main__.main(["--data", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "error: expected pieces in every split, got none in test\n"
+
+
+def makes_all_but_the_second(piece, font, result):
+    if piece.key == "id_1002":
+        raise ValueError("no such instrument")
+    silence(piece, font, result)
+
+
+def test_force_never_takes_a_piece_away(tmp_path):
+    four = (*THREE, piece("id_1002"))
+    with pytest.warns(IncompleteCorpusWarning, match="id_1002"):
+        folder = build(tmp_path, pieces=four, maker=makes_all_but_the_second)
+    with pytest.warns(IncompleteCorpusWarning, match="id_1002"):  # missing before: no loss
+        build(tmp_path, pieces=four, maker=makes_all_but_the_second, force=True)
+
+    build(tmp_path, pieces=four, maker=silence, force=True)
+    before = (folder / "musicnet.h5").read_bytes()
+    with pytest.raises(RuntimeError, match=r"left as it is, since it has pieces .*\n +id_1002"):
+        build(tmp_path, pieces=four, maker=makes_all_but_the_second, force=True)
+    assert (folder / "musicnet.h5").read_bytes() == before

@@ -1,38 +1,36 @@
-"""The passes of batch norm, in C and by blocks, against the formula in float64."""
+"""Batch norm in float32, in C and by the formula, against the formula in float64."""
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
 import torch
+from c_functions import in_c, plain
 from torch import Tensor
 
 from cplxnet.nn import CplxBatchNorm1d, whitening
 from cplxnet.nn.fast import batchnorm, native
+from cplxnet.nn.fast.batchnorm import NO_TAIL
 
 EPS = 1e-5
-has_compiler = (
-    shutil.which(os.environ.get("CC", "cc")) is not None and os.environ.get("CPLXNET_NATIVE") != "0"
-)
-PASSES = [
-    pytest.param(
-        "native",
-        marks=pytest.mark.skipif(not has_compiler, reason="no C compiler, or CPLXNET_NATIVE=0"),
-    ),
-    "blocked",
-]
 
 
-@pytest.fixture(params=PASSES)
-def passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The kind of passes that `normalise` takes; the other kind raises."""
-    native.use(request.param == "native")
-    monkeypatch.setattr(
-        whitening, *{"native": ("_Blocked", None), "blocked": ("batchnorm", None)}[request.param]
-    )
-    yield request.param
-    native.use(os.environ.get("CPLXNET_NATIVE", "1") != "0")
+@pytest.fixture(params=[pytest.param("c", marks=in_c), "formula"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How batch norm is computed: by the C functions or by the formula."""
+    if request.param == "c":
+        yield "c"
+    else:
+        with plain():
+            yield "formula"
+
+
+def normalise(
+    way: str, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, mean and covariance."""
+    if way == "c":
+        return batchnorm.Normalise.apply(x, weight, bias, EPS, NO_TAIL)
+    return whitening.normalise(x, weight, bias, EPS)
 
 
 def activations(n: int, c: int, offset: float = 0.0) -> Tensor:
@@ -43,24 +41,22 @@ def activations(n: int, c: int, offset: float = 0.0) -> Tensor:
 
 
 def results(
-    function: object, x: Tensor, affine: tuple[Tensor, ...], upstream: Tensor
+    way: str, x: Tensor, affine: tuple[Tensor, ...], upstream: Tensor
 ) -> tuple[Tensor, ...]:
     """y, mean, covariance, and the gradients by x, weight and bias."""
     leaves = [t.detach().clone().requires_grad_() for t in (x, *affine)]
     weight, bias = leaves[1:] if affine else (None, None)
-    y, mean, cov = function(leaves[0], weight, bias, EPS)  # type: ignore[operator]
+    y, mean, cov = normalise(way, leaves[0], weight, bias)
     return y.detach(), mean.detach(), cov.detach(), *torch.autograd.grad(y, leaves, upstream)
 
 
-def compare(x: Tensor, *, affine: bool, offset: float) -> None:
-    """`normalise` in float32 against `normalise_plain` in float64, each tensor by the scale of its own values."""
+def compare(way: str, x: Tensor, *, affine: bool, offset: float) -> None:
+    """`normalise` in float32 against the formula in float64, each tensor by the scale of its own values."""
     n, c, _ = x.shape
     scales = (torch.randn(2, 2, c), torch.randn(2, c)) if affine else ()
     upstream = torch.randn(n, c, 2)
-    got = results(whitening.normalise, x, scales, upstream)
-    double = results(
-        whitening.normalise_plain, x.double(), tuple(t.double() for t in scales), upstream.double()
-    )
+    got = results(way, x, scales, upstream)
+    double = results("formula", x.double(), tuple(t.double() for t in scales), upstream.double())
     rounding = 1e-6 * (1 + offset)  # of x itself, in units of its deviation
     names = ("y", "mean", "covariance", "dx", "dweight", "dbias")
     for name, one, exact in zip(names, got, double, strict=False):
@@ -79,36 +75,32 @@ def compare(x: Tensor, *, affine: bool, offset: float) -> None:
     "shape", [(30, 2), (1001, 1), (20011, 3), (5000, 16), (601, 128), (37, 1000)], ids=str
 )
 def test_against_the_formula_in_double(
-    passes: str, shape: tuple[int, int], offset: float, affine: bool
+    way: str, shape: tuple[int, int], offset: float, affine: bool
 ) -> None:
-    compare(activations(*shape, offset), affine=affine, offset=offset)
+    compare(way, activations(*shape, offset), affine=affine, offset=offset)
 
 
+@in_c
 @pytest.mark.parametrize("block", [1, 64, 1000])  # complex numbers; rows do not divide
 @pytest.mark.parametrize("n", [2, 63, 64, 65, 1009])
-def test_any_cut_into_blocks(
-    passes: str, block: int, n: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_cut_into_blocks(block: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, upstream = activations(n, 5), torch.randn(n, 5, 2)
     scales = torch.randn(2, 2, 5), torch.randn(2, 5)
-    whole = results(whitening.normalise, x, scales, upstream)
-    monkeypatch.setattr(whitening, "_BLOCK", block * 8)
-    monkeypatch.setattr(batchnorm, "_BLOCK", block)
-    cut = results(whitening.normalise, x, scales, upstream)
+    whole = results("c", x, scales, upstream)
+    monkeypatch.setattr(batchnorm, "BLOCK", block)
+    cut = results("c", x, scales, upstream)
     if n > 2:  # two points lie on a line, whose covariance has no inverse but for eps
         torch.testing.assert_close(cut, whole, rtol=1e-4, atol=2e-4)
-    double = results(
-        whitening.normalise_plain, x.double(), tuple(t.double() for t in scales), upstream.double()
-    )
+    double = results("formula", x.double(), tuple(t.double() for t in scales), upstream.double())
     torch.testing.assert_close(
         [t.double() for t in cut[1:3]], list(double[1:3]), rtol=1e-5, atol=1e-5
     )
 
 
-@pytest.mark.parametrize("passes", PASSES[:1], indirect=True)
+@in_c
 @pytest.mark.parametrize("affine", [True, False])
 def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(
-    passes: str, affine: bool
+    affine: bool,
 ) -> None:
     re_re, im_im = torch.tensor([1.0, 2.0, 1.0, 2.0]), torch.tensor([2.0, 1.2, 1.0, 0.5])
     re_im = torch.tensor(
@@ -117,7 +109,7 @@ def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(
     cov, n = torch.stack((re_re, re_im, re_im, im_im)).view(2, 2, 4), 1000
     mean, sums = torch.randn(4, 2), torch.randn(3, 4, 2, dtype=torch.float64)
     weight, bias = (torch.randn(2, 2, 4), torch.randn(2, 4)) if affine else (None, None)
-    matrix, shift = batchnorm._map(mean, cov, weight, bias, EPS)
+    matrix, shift = batchnorm.forward_map(mean, cov, weight, bias, EPS)
     outputs = [
         torch.empty(2, 2, 4),
         torch.empty(2, 4),
@@ -125,7 +117,7 @@ def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(
         torch.empty(2, 4, 2),
         torch.empty(4, 2),
     ]
-    given = (sums, mean, cov, 0 if weight is None else weight, EPS)
+    given = (sums, mean, cov, weight, EPS)
     native.call("whitening_gradient", 4, n, *given, *outputs)
     by_weight, by_bias, back, around, t = outputs
 
@@ -135,8 +127,10 @@ def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(
 
     (by_00, by_11), (by_01, by_10) = sums[1].T, sums[2].T
     by_matrix = torch.stack((by_00, by_01, by_10, by_11)).view(2, 2, 4)
-    wide = None if weight is None else weight.double()
-    m, by_cov, by_wide = whitening._through_matrix(cov.double(), wide, EPS, by_matrix)
+    leaves = [t.double().requires_grad_() for t in (cov, weight) if t is not None]
+    m = whitening.matrix_of(leaves[0], leaves[1] if affine else None, EPS)
+    by_cov, *by_wide = torch.autograd.grad(m, leaves, by_matrix)
+    m = m.detach()
     a = (by_cov + by_cov.transpose(0, 1)) / n
     b = torch.zeros(2, 4) if bias is None else bias
     torch.testing.assert_close(matrix.double(), pairs(m), rtol=1e-6, atol=1e-6)
@@ -148,24 +142,24 @@ def test_two_by_two_algebra_in_c_where_rounding_spoilt_the_covariance(
     torch.testing.assert_close(
         t.double(), expected.T, rtol=1e-5, atol=1e-5 * expected.abs().max().item()
     )
-    if by_wide is not None:
+    for wanted in by_wide:
         torch.testing.assert_close(
-            by_weight.double(), by_wide, rtol=1e-6, atol=1e-6 * by_wide.abs().max().item()
+            by_weight.double(), wanted, rtol=1e-6, atol=1e-6 * wanted.abs().max().item()
         )
 
 
-def test_output_is_white_whatever_the_mean(passes: str) -> None:
-    y, _, _ = whitening.normalise(activations(50_000, 4, 1e3), None, None, EPS)
+def test_output_is_white_whatever_the_mean(way: str) -> None:
+    y, _, _ = normalise(way, activations(50_000, 4, 1e3))
     mean, cov = whitening.moments(y.double())
     assert mean.abs().max() < 1e-3  # x has steps of 6e-5 there
     assert (cov - torch.eye(2)[..., None] / 2).abs().max() < 1e-3
 
 
-def test_nan_stays_in_its_channel(passes: str) -> None:
+def test_nan_stays_in_its_channel(way: str) -> None:
     x = activations(1000, 3)
-    clean = whitening.normalise(x, None, None, EPS)
+    clean = normalise(way, x)
     x[500, 1, 0] = float("nan")
-    for spoilt, before in zip(whitening.normalise(x, None, None, EPS), clean, strict=True):
+    for spoilt, before in zip(normalise(way, x), clean, strict=True):
         per_channel = spoilt.movedim(1, 0) if spoilt.shape[0] == 1000 else spoilt.movedim(-1, 0)
         before = before.movedim(1, 0) if before.shape[0] == 1000 else before.movedim(-1, 0)
         assert per_channel[1].isnan().any()
@@ -182,7 +176,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layer_takes_any_layout(passes: str, layout: str) -> None:
+def test_layer_takes_any_layout(way: str, layout: str) -> None:
     rows = torch.view_as_complex(activations(6 * 31, 4).contiguous()).view(6, 31, 4)
     x = LAYOUTS[layout](rows.movedim(-1, 1)).requires_grad_()
     layer, exact = CplxBatchNorm1d(4), CplxBatchNorm1d(4, dtype=torch.complex128)
@@ -191,7 +185,7 @@ def test_layer_takes_any_layout(passes: str, layout: str) -> None:
     (grad,) = torch.autograd.grad(y, x, upstream)
     double = x.detach().to(torch.complex128).resolve_conj().contiguous().requires_grad_()
     flat = torch.view_as_real(double.movedim(1, -1).contiguous()).view(-1, 4, 2)
-    plain, mean, cov = whitening.normalise_plain(flat, exact.weight, exact.bias, EPS)
+    plain, mean, cov = whitening.normalise(flat, exact.weight, exact.bias, EPS)
     wanted = torch.view_as_complex(plain.view(6, 31, 4, 2)).movedim(-1, 1)
     (by_plain,) = torch.autograd.grad(wanted, double, upstream.to(torch.complex128))
     torch.testing.assert_close(y.to(torch.complex128), wanted, rtol=1e-4, atol=1e-4)
@@ -205,7 +199,7 @@ def test_layer_takes_any_layout(passes: str, layout: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (0, 3, 7), (2, 3, 0), (1, 3), (1, 3, 1)], ids=str)
-def test_too_few_values_are_an_error(passes: str, shape: tuple[int, ...]) -> None:
+def test_too_few_values_are_an_error(way: str, shape: tuple[int, ...]) -> None:
     layer = CplxBatchNorm1d(3)
     rows = 1 if 0 not in shape else 0
     with pytest.raises(
@@ -217,14 +211,14 @@ def test_too_few_values_are_an_error(passes: str, shape: tuple[int, ...]) -> Non
     assert layer.eval()(torch.zeros(shape, dtype=torch.complex64)).shape == shape
 
 
-def test_second_backward_and_no_grad(passes: str) -> None:
+def test_second_backward_and_no_grad(way: str) -> None:
     x = activations(200, 3)
     leaf = x.clone().requires_grad_()
-    y, *_ = whitening.normalise(leaf, None, None, EPS)
+    y, *_ = normalise(way, leaf)
     first, second = (
         torch.autograd.grad(y.square().sum(), leaf, retain_graph=True)[0] for _ in range(2)
     )
     assert torch.equal(first, second)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
-            assert torch.equal(whitening.normalise(x, None, None, EPS)[0], y.detach())
+            assert torch.equal(normalise(way, x)[0], y.detach())
