@@ -115,7 +115,9 @@ class CplxBatchNorm1d(_BatchNorm):
             return False  # a gradient through running statistics is rare: left to autograd
 
         numbers = self._numbers()
-        return gpu.usable(x, *numbers) or native_usable(as_ri(x.movedim(1, -1)), *numbers)
+        if gpu.usable(x, *numbers):
+            return True
+        return native_usable(*numbers) and native_usable(as_ri(x.movedim(1, -1)))
 
     def fused(self, x: Tensor, pool: bool) -> Tensor:
         """Batch norm and split ReLU in one pass, and `Split(AvgPool1d(2))` with them if `pool`.

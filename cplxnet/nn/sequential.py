@@ -27,19 +27,15 @@ def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """
     rest = list(layers)
     with gpu.noise_ahead(rest, x):
-        return _through(rest, x)
-
-
-def _through(rest: list[nn.Module], x: Tensor) -> Tensor:
-    while rest:
-        layer = rest[0]
-        n_fused = _n_fused(rest[:3], x)
-        if n_fused:
-            assert isinstance(layer, CplxBatchNorm1d)
-            x = layer.fused(x, pool=n_fused == 3)
-        else:
-            x = layer(x)
-        del rest[: n_fused or 1]
+        while rest:
+            layer = rest[0]
+            n_fused = _n_fused(rest[:3], x)
+            if n_fused:
+                assert isinstance(layer, CplxBatchNorm1d)
+                x = layer.fused(x, pool=n_fused == 3)
+            else:
+                x = layer(x)
+            del rest[: n_fused or 1]
     return x
 
 
