@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 
+import dask
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.client import ClosedClientError
@@ -26,7 +27,7 @@ LOOK_EVERY_S = 0.2
 STOP_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 30.0
 CONNECT_S = 10.0
-AWAY_S = 600.0  # a scheduler may be away so long before the command gives up
+AWAY_S = 600.0  # a scheduler or a worker may be away so long before it is given up
 
 
 def run(
@@ -76,8 +77,10 @@ def _local_workers(n_workers: int, settings: Settings) -> Iterator[Client]:
         preload=["cplxnet.auto.sweep.worker"],
         scheduler_kwargs={"worker_ttl": f"{settings.timeout_s} s", "allowed_failures": RETRIES},
     )
+    # by default Dask gives up a worker whose process takes 15 s to start again
+    patience = dask.config.set({"distributed.deploy.lost-worker-timeout": f"{AWAY_S} s"})
     try:
-        with Client(cluster) as client:
+        with patience, Client(cluster) as client:
             if settings.progress:
                 say(_dashboard(client))
             yield client

@@ -9,6 +9,7 @@ import time
 import types
 
 import pytest
+from distributed import KilledWorker
 from processes import assert_undisturbed, under_way
 from small import C, read, small
 
@@ -16,6 +17,8 @@ from cplxnet.auto import report, run_many
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.sweep import cluster
+from cplxnet.auto.sweep.queue import Queue
+from cplxnet.auto.sweep.run_one import Settings
 
 pytestmark = [
     pytest.mark.slow,
@@ -105,12 +108,24 @@ def test_a_run_whose_workers_die_four_times_in_one_epoch_has_failed_and_the_othe
     assert status["state"] == "failed" and "its worker died 4 times" in status["reason"]
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_deaths_of_workers_count_only_without_progress(tmp_path, progress):
+    runs = Queue({"one": small()}, Settings(tmp_path, tmp_path / "data"))
+    runs.take()
+    RunFolder(tmp_path / "one").write_history([{"epoch": 0}] * progress)
+    error = KilledWorker("work-1", types.SimpleNamespace(address="tcp://a"), 3)
+    cluster._settle(types.SimpleNamespace(status="error", exception=lambda: error), "one", runs)
+    assert runs.pending == (["one"] if progress else [])
+    assert [outcome.state for outcome in runs.all_outcomes()] == ([] if progress else ["failed"])
+
+
+@pytest.mark.faults
 def test_a_run_whose_workers_die_but_get_further_is_done(tiny_corpus, tmp_path):
     grid.write(tmp_path, {"one": tiny(MANY), "two": tiny({"seed": 1})})
-    thread, hit = send(tmp_path / "one", signal.SIGKILL, at=range(10, 70, 10))
+    thread, hit = send(tmp_path / "one", signal.SIGKILL, at=range(10, 60, 10))
     outcomes = run_many(tmp_path, devices=["cpu"], per_device=2, data=tiny_corpus, progress=False)
     thread.join(60)
-    assert [outcome.state for outcome in outcomes] == ["done", "done"] and len(hit) == 6
+    assert [outcome.state for outcome in outcomes] == ["done", "done"] and len(hit) == 5
     assert_undisturbed(tmp_path / "one", tiny(MANY), tiny_corpus, tmp_path)
 
 
