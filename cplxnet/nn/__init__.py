@@ -1,4 +1,4 @@
-"""What a network is made of: complex layers, their variational and masked forms, KL terms, masks and counts."""
+"""What a network is made of: complex layers, their variational and masked forms, KL, masks."""
 
 from .activation import (
     CplxDropout,

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from .parameters import as_ri, from_image, to_image
 
-# Maps of each real number by itself: on the real view of a complex tensor they act on both parts in one pass.
+# Maps of each real number by itself: on the real view of a complex tensor they act on both parts in
+# one pass.
 ELEMENTWISE = (
     nn.ReLU,
     nn.LeakyReLU,
@@ -27,7 +28,8 @@ ELEMENTWISE = (
 class Split(nn.Module):
     """f(Re z) + i f(Im z) for a real module f: split ReLU, average pooling, and so on.
 
-    Elementwise activations and `AvgPool1d` act on both parts in one pass; any other module is called twice.
+    Elementwise activations and `AvgPool1d` act on both parts in one pass; any other module is
+    called twice.
     Reference: Trabelsi et al. 2018, section 3.4 (the split ReLU is their CReLU).
     """
 
@@ -37,7 +39,8 @@ class Split(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         if isinstance(self.module, ELEMENTWISE):
-            # channels to the back and forth: on a dense array the backward of ReLU keeps the layout, else it does not
+            # channels to the back and forth: on a dense array the backward of ReLU keeps the
+            # layout, else it does not
             axis = min(1, z.dim() - 1)
             return torch.view_as_complex(self.module(as_ri(z.movedim(axis, -1)))).movedim(-1, axis)
         if isinstance(self.module, nn.AvgPool1d) and z.dim() == 3:
@@ -46,7 +49,7 @@ class Split(nn.Module):
 
 
 def _average(image: Tensor, pool: nn.AvgPool1d) -> Tensor:
-    """`pool` along the last axis of (B, C, 1, L), which keeps the channels-last layout that `avg_pool1d` would undo."""
+    """`pool` along the last axis of (B, C, 1, L); `avg_pool1d` would undo channels last."""
     (size,), (stride,), (padding,) = (
         nn.modules.utils._single(v) for v in (pool.kernel_size, pool.stride, pool.padding)
     )
@@ -58,8 +61,10 @@ def _average(image: Tensor, pool: nn.AvgPool1d) -> Tensor:
 class CplxModReLU(nn.Module):
     """relu(|z| + b) z/|z|, and 0 at z = 0: shrinks the modulus, keeps the phase.
 
-    threshold: the start value of the learnt b (one real number, or one for each of `channels` along axis 1).
-    Reference: Arjovsky, Shah and Bengio 2016, "Unitary Evolution Recurrent Neural Networks", equation 8.
+    threshold: the start value of the learnt b (one real number, or one for each of `channels` along
+        axis 1).
+    Reference: Arjovsky, Shah and Bengio 2016, "Unitary Evolution Recurrent Neural Networks",
+        equation 8.
     """
 
     def __init__(self, threshold: float = -0.5, channels: int | None = None) -> None:
@@ -77,7 +82,8 @@ class CplxModReLU(nn.Module):
             if self.threshold.dim() == 0
             else self.threshold.view(-1, *[1] * (z.dim() - 2))
         )
-        # relu(m + b)/m blows up where b > 0 and m -> 0: at 0 itself value and gradient are taken as 0
+        # relu(m + b)/m blows up where b > 0 and m -> 0: at 0 itself value and gradient are taken as
+        # 0
         return z * torch.where(squared < tiny, 0.0, torch.relu(modulus + bias) / modulus)
 
 
@@ -107,7 +113,8 @@ class RealToCplx(nn.Module):
             return torch.complex(x, torch.zeros_like(x))
         if x.shape[1] % 2:
             raise ValueError(
-                f"expected an even number of channels, half real and half imaginary, got {tuple(x.shape)}"
+                "expected an even number of channels, half real and half imaginary, got "
+                f"{tuple(x.shape)}"
             )
         return torch.complex(*x.chunk(2, 1))
 
@@ -116,14 +123,14 @@ class RealToCplx(nn.Module):
 
 
 class CplxFlatten(nn.Flatten):
-    """`torch.nn.Flatten` (it works on complex tensors as it is), here under the name users look for."""
+    """`torch.nn.Flatten`, which takes complex tensors, under the name users look for."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1, **kwargs: Any) -> None:
         super().__init__(start_dim, end_dim, **kwargs)
 
 
 class CplxDropout(nn.Module):
-    """z m/(1 - p) with m ~ Bernoulli(1 - p) for each complex number: both parts go or stay together.
+    """z m/(1 - p), m ~ Bernoulli(1 - p) for each complex number: both parts go or stay.
 
     p: probability of dropping, in [0, 1]. No effect in eval mode.
     """

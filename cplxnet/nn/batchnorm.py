@@ -1,4 +1,4 @@
-"""Complex batch normalisation: whitening of (real, imaginary) per channel (Trabelsi et al. 2018, section 3.5)."""
+"""Complex batch normalisation: whitening of (real, imaginary) per channel."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,15 @@ from .whitening import matrix_of, normalise, normalise_by
 
 
 class CplxBatchNorm1d(_BatchNorm):
-    """y = W (V + eps I)^(-1/2) (x - m) + b, with m and V the mean and covariance of each channel's (real, imaginary).
+    """y = W (V + eps I)^(-1/2) (x - m) + b for each channel.
 
-    W is a full real 2x2 matrix that starts at I/sqrt(2) (and stays there if `affine` is False), so that E|y|^2 = 1. Mean
-    and covariance (biased) are those of the batch, over batch and positions; in eval mode they are the running ones.
+    m and V are the mean and the covariance of (real, imaginary).
+    W is a full real 2x2 matrix that starts at I/sqrt(2) (and stays there if `affine` is False), so
+    that E|y|^2 = 1. Mean and covariance (biased) are those of the batch, over batch and positions;
+    in eval mode they are the running ones.
 
-    To torch this is a batch norm: `torch.optim.swa_utils.update_bn` renews its running statistics. It has no synchronised
+    To torch this is a batch norm: `torch.optim.swa_utils.update_bn` renews its running statistics.
+    It has no synchronised
     form: the layer that `convert_sync_batchnorm` makes of it refuses complex input.
 
     Args:
@@ -29,18 +32,21 @@ class CplxBatchNorm1d(_BatchNorm):
         eps: added to the diagonal of V.
         momentum: weight of a new batch in the running statistics; None for a cumulative average.
         affine: whether W and b are learnt.
-        track_running_stats: whether there are running statistics; without, eval mode uses the batch's.
+        track_running_stats: whether there are running statistics; without, eval mode uses the
+            batch's.
         device: of parameters and buffers.
         dtype: float32 or float64, or the complex type of those.
 
-    Parameters are weight (2, 2, C) and bias (2, C), real; buffers are running_mean (2, C), running_var (2, 2, C) and
-    num_batches_tracked.
+    Parameters are weight (2, 2, C) and bias (2, C), real; buffers are running_mean (2, C),
+    running_var (2, 2, C) and num_batches_tracked.
 
     Raises:
-        ValueError: an input of another shape, or in training a single value per channel, as torch does.
+        ValueError: an input of another shape, or in training a single value per channel, as torch
+            does.
         TypeError: a real input.
 
-    Reference: Trabelsi et al. (2018), "Deep Complex Networks", equations 3 to 6. Their scale matrix is symmetric; ours is
+    Reference: Trabelsi et al. (2018), "Deep Complex Networks", equations 3 to 6. Their scale matrix
+        is symmetric; ours is
     full, so that weights of older libraries load.
     """
 
@@ -108,7 +114,7 @@ class CplxBatchNorm1d(_BatchNorm):
         return torch.view_as_complex(y.view(rows.shape)).movedim(-1, 1)
 
     def fused_usable(self, x: Tensor) -> bool:
-        """Whether `fused` can take complex x (B, C, L): C or a GPU can compute it, C with channels last in memory."""
+        """Whether `fused` can take complex x (B, C, L): a GPU, or C on channels that lie last."""
         if x.dim() != 3 or not x.is_complex():
             return False
         if not self._by_batch and torch.is_grad_enabled():
@@ -122,7 +128,8 @@ class CplxBatchNorm1d(_BatchNorm):
     def fused(self, x: Tensor, pool: bool) -> Tensor:
         """Batch norm and split ReLU in one pass, and `Split(AvgPool1d(2))` with them if `pool`.
 
-        x: complex (B, C, L), such that `fused_usable(x)`. Returns (B, C, L), or (B, C, L // 2) if `pool`.
+        x: complex (B, C, L), such that `fused_usable(x)`. Returns (B, C, L), or (B, C, L // 2) if
+            `pool`.
         """
         rows = self._rows(x)
         n_samples, length, *_ = rows.shape
@@ -228,7 +235,7 @@ class CplxBatchNorm1d(_BatchNorm):
 
     @torch.no_grad()
     def _update_running(self, mean: Tensor, cov: Tensor) -> None:
-        """Move the running statistics towards the batch's mean (2, C) and unbiased covariance (2, 2, C)."""
+        """Move the running statistics towards a mean (2, C) and unbiased covariance (2, 2, C)."""
         self.num_batches_tracked.add_(1)
         # a tensor, so that a cumulative average does not wait for the device
         n_batches = self.num_batches_tracked.to(mean.dtype)

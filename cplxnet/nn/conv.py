@@ -16,7 +16,7 @@ Padding = int | tuple[int, ...] | Literal["valid", "same"]
 
 
 class _CplxConv(ComplexParameters):
-    """y = W * x + b, a cross-correlation as in `torch.nn`: arguments, parameters and padding of both dimensions."""
+    """y = W * x + b, a cross-correlation as in `torch.nn`, in one or two dimensions."""
 
     dims: int
 
@@ -38,7 +38,8 @@ class _CplxConv(ComplexParameters):
         super().__init__()
         if in_channels % groups or out_channels % groups:
             raise ValueError(
-                f"expected channels divisible by groups={groups}, got {in_channels} in, {out_channels} out"
+                f"expected channels divisible by groups={groups}, got {in_channels} in, "
+                f"{out_channels} out"
             )
         if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
             raise ValueError(
@@ -46,7 +47,8 @@ class _CplxConv(ComplexParameters):
             )
         if padding_mode != "zeros" and isinstance(padding, str):
             raise ValueError(
-                f"padding {padding!r} goes with padding_mode 'zeros' only; give the number of samples"
+                f"padding {padding!r} goes with padding_mode 'zeros' only; give the number of "
+                "samples"
             )
 
         ntuple = _single if self.dims == 1 else _pair
@@ -83,7 +85,10 @@ class _CplxConv(ComplexParameters):
         return cplx_conv(self._bordered(x), weight_ri, bias_ri, self.geometry)
 
     def real_conv(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Convolve real x (B, in, *size) with a real kernel (out, in/groups, *kernel_size), in the layer's geometry."""
+        """Convolve real numbers in the layer's geometry.
+
+        x: (B, in, *size); weight: (out, in/groups, *kernel_size). Returns (B, out, *size').
+        """
         image = self._bordered(x)
         if self.dims == 1:
             # channels last as an image of height 1, as in `cplx_conv`
@@ -97,7 +102,7 @@ class _CplxConv(ComplexParameters):
 
     @property
     def geometry(self) -> Geometry:
-        """Of the two-dimensional convolution that runs, once `_bordered` has added borders other than zeros."""
+        """Of the two-dimensional convolution that runs, after `_bordered` has padded the input."""
         padding = self.padding if self.padding_mode == "zeros" else 0
         return two_dimensional(self.dims, self.stride, padding, self.dilation, self.groups)
 
@@ -117,19 +122,21 @@ class _CplxConv(ComplexParameters):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias_ri is not None}"
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"groups={self.groups}, bias={self.bias_ri is not None}"
         )
 
 
 class CplxConv1d(_CplxConv):
     """Complex convolution (B, in, L) -> (B, out, L').
 
-    Arguments are those of `torch.nn.Conv1d`. Parameters: weight (out, in/groups, k) and bias (out), complex, stored as
-    `weight_ri` and `bias_ri`.
+    Arguments are those of `torch.nn.Conv1d`. Parameters: weight (out, in/groups, k) and bias (out),
+    complex, stored as `weight_ri` and `bias_ri`.
 
     Raises:
-        ValueError: channels that `groups` does not divide, an unknown padding mode, or an input of another shape.
+        ValueError: channels that `groups` does not divide, an unknown padding mode, or an input of
+            another shape.
         TypeError: a real input.
     """
 
@@ -139,16 +146,17 @@ class CplxConv1d(_CplxConv):
 class CplxConv2d(_CplxConv):
     """Complex convolution (B, in, H, W) -> (B, out, H', W').
 
-    Arguments are those of `torch.nn.Conv2d`. Parameters: weight (out, in/groups, kh, kw) and bias (out), complex, stored
-    as `weight_ri` and `bias_ri`. Raises as `CplxConv1d` does.
+    Arguments are those of `torch.nn.Conv2d`. Parameters: weight (out, in/groups, kh, kw) and bias
+    (out), complex, stored as `weight_ri` and `bias_ri`. Raises as `CplxConv1d` does.
     """
 
     dims = 2
 
 
 def cplx_conv(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None, geometry: Geometry) -> Tensor:
-    """y = W * x + b as one real convolution of twice the channels, channels last (see `parameters`).
+    """y = W * x + b as one real convolution of twice the channels.
 
+    Channels lie last in memory (see `parameters`).
     In one dimension it runs as an image of height 1, which is faster than `conv1d` on the CPU.
 
     Args:
@@ -179,7 +187,7 @@ def two_dimensional(
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
 ) -> Geometry:
-    """The geometry of a convolution in `dims` dimensions; one of one dimension is over an image of height 1."""
+    """The geometry of a convolution in `dims` dimensions; in one, over an image of height 1."""
     if dims == 2:
         pad = padding if isinstance(padding, str) else _pair(padding)
         return Geometry(_pair(stride), pad, _pair(dilation), groups)
@@ -189,9 +197,10 @@ def two_dimensional(
 
 
 def block_weight(weight_ri: Tensor) -> Tensor:
-    """The real 2x2 block form of a complex kernel: (out, in, *k, 2) -> (2 out, 2 in, *k), parts interleaved.
+    """The real 2x2 block form of a complex kernel: (out, in, *k, 2) -> (2 out, 2 in, *k).
 
-    Each complex weight w becomes [[Re w, -Im w], [Im w, Re w]].
+    Real and imaginary parts are interleaved. Each complex weight w becomes [[Re w, -Im w], [Im w,
+    Re w]].
     """
     re, im = weight_ri.unbind(-1)
     of_real = torch.stack((re, -im), 2)

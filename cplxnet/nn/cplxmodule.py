@@ -1,16 +1,18 @@
 """Weights of cplxmodule's networks into ours, and ours in its layout.
 
-cplxmodule (Nazarov and Burnaev's library; its state dicts are what the older complex_paper system saved) holds a
-complex parameter as two real ones and a mask as numbers:
+cplxmodule (Nazarov and Burnaev's library; its state dicts are what the older complex_paper system
+saved) holds a complex parameter as two real ones and a mask as numbers:
 
     theirs                       ours
     fc.weight.real, .imag        fc.weight_ri[..., 0], [..., 1]
     fc.bias.real, .imag          fc.bias_ri[..., 0], [..., 1]
     fc.log_sigma2                the same
     fc.mask (0.0 or 1.0)         fc.mask (bool)
-    norm.running_var             norm.running_var + eps I: theirs has the eps of batch norm in it already
+    norm.running_var             norm.running_var + eps I: theirs has the eps of batch norm in it
+    already
 
-Real layers and the rest of batch norm are the same in both. Everything works on state dicts: cplxmodule is not needed.
+Real layers and the rest of batch norm are the same in both. Everything works on state dicts:
+cplxmodule is not needed.
 """
 
 from collections.abc import Mapping
@@ -30,17 +32,18 @@ State = Mapping[str, Tensor]
 def load_cplxmodule(
     model: nn.Module, state: State, *, names: Mapping[str, str] | None = None
 ) -> None:
-    """Copy the parameters and buffers of a cplxmodule network into `model`, which then gives the same outputs.
+    """Copy parameters and buffers of a cplxmodule network into `model`: the same outputs.
 
     Args:
         model: of the same layers; its variational and masked layers take log_sigma2 and mask.
-        state: what `state_dict()` of the other network gives. Its batch norms' eps, which a state dict does not hold,
-            is taken to be that of ours (1e-5 in both libraries unless it was asked for).
+        state: what `state_dict()` of the other network gives. Its batch norms' eps, which a state
+            dict does not hold, is taken to be that of ours (1e-5 in both libraries unless it was
+            asked for).
         names: their layer -> our layer, for layers that are named otherwise; see `names_in_order`.
 
     Raises:
-        ValueError: before anything is changed, with every parameter that is missing, left over or of another shape,
-            and every mask that holds more than zeros and ones.
+        ValueError: before anything is changed, with every parameter that is missing, left over or
+            of another shape, and every mask that holds more than zeros and ones.
     """
     renamed = {_renamed(key, names or {}): value for key, value in state.items()}
     taken: dict[str, Tensor] = {}
@@ -67,9 +70,10 @@ def load_cplxmodule(
 def cplxmodule_state(
     model: nn.Module, *, names: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
-    """The state dict of `model` as cplxmodule lays it out: its network of the same layers loads it, and gives the same.
+    """The state dict of `model` as cplxmodule lays it out, for a network of the same layers there.
 
-    names: our layer -> their layer, for layers that are named otherwise there. The tensors are copies.
+    names: our layer -> their layer, for layers that are named otherwise there. The tensors are
+        copies.
     """
     state: dict[str, Tensor] = {}
     for name, layer in model.named_modules():
@@ -93,17 +97,19 @@ def cplxmodule_state(
 
 
 def names_in_order(model: nn.Module, state: State) -> dict[str, str]:
-    """Their layer -> our layer, the k-th with parameters there to the k-th here: for `names` of `load_cplxmodule`.
+    """`names` for `load_cplxmodule`: their layer -> our layer, the k-th to the k-th.
 
-    For networks of the same layers in the same order under other names, as those of the older complex_paper system.
-    Raises ValueError where the numbers of layers differ; shapes are `load_cplxmodule`'s to check.
+    Layers without parameters do not count.
+    For networks of the same layers in the same order under other names, as those of the older
+    complex_paper system. Raises ValueError where the numbers of layers differ; shapes are
+    `load_cplxmodule`'s to check.
     """
     theirs = list(dict.fromkeys(_owner(key) for key in state))
     ours = list(dict.fromkeys(_owner(key) for key in model.state_dict()))
     if len(theirs) != len(ours):
         raise ValueError(
-            f"expected as many layers with parameters as in {type(model).__name__}, {len(ours)} ({', '.join(ours)}), "
-            f"got {len(theirs)} ({', '.join(theirs)}); try `names`"
+            f"expected as many layers with parameters as in {type(model).__name__}, {len(ours)} "
+            f"({', '.join(ours)}), got {len(theirs)} ({', '.join(theirs)}); try `names`"
         )
     return dict(zip(theirs, ours, strict=True))
 

@@ -1,25 +1,29 @@
 """KL divergence of each weight's Gaussian posterior from its prior, with gradients in closed form.
 
-A weight has posterior mean mu and variance sigma^2. With q = |mu|^2/sigma^2 = e^n, n = -log_alpha, the terms are
+A weight has posterior mean mu and variance sigma^2. With q = |mu|^2/sigma^2 = e^n, n = -log_alpha,
+the terms are
 
-    COMPLEX_VD   Ein(q)                                   g = dKL/dn = 1 - e^-q
-    COMPLEX_ARD  log(1 + q)                               g = q/(1 + q)
-    REAL_VD      log(1 + q)/2 + k1 sigmoid(k3 n - k2)     g = q/(1 + q)/2 + k1 k3 s (1 - s), s the sigmoid
-    REAL_ARD     log(1 + q)/2                             g = q/(1 + q)/2
+    COMPLEX_VD   Ein(q)                                 g = dKL/dn = 1 - e^-q
+    COMPLEX_ARD  log(1 + q)                             g = q/(1 + q)
+    REAL_VD      log(1 + q)/2 + k1 sigmoid(k3 n - k2)   g = q/(1 + q)/2 + k1 k3 s (1 - s)
+    REAL_ARD     log(1 + q)/2                           g = q/(1 + q)/2
 
-All are 0 at q = 0. VD is variational dropout under the improper prior 1/|w|^2 (complex) or 1/|w| (real), up to its
-additive constant. ARD is the KL from N(0, tau^2) at the best tau. REAL_VD is the published fit; the exact gradient is
-g = x D(x), x = sqrt(q/2), with Dawson's function D, which torch does not have.
+with s the sigmoid of REAL_VD. All are 0 at q = 0. VD is variational dropout under the improper
+prior 1/|w|^2 (complex) or 1/|w| (real), up to its additive constant. ARD is the KL from N(0, tau^2)
+at the best tau. REAL_VD is the published fit; the exact gradient is g = x D(x), x = sqrt(q/2), with
+Dawson's function D, which torch does not have.
 
-Gradients need no special function: dKL/dlog_sigma2 = -g and dKL/dmu = 2 g mu/|mu|^2 = 2 (g/q) mu/sigma^2. The last form
-is finite, and 0, at mu = 0.
+Gradients need no special function: dKL/dlog_sigma2 = -g and dKL/dmu = 2 g mu/|mu|^2 = 2 (g/q)
+mu/sigma^2. The last form is finite, and 0, at mu = 0.
 
-Weights are given as they are stored: real, with a last axis (real part, imaginary part) for a complex term. The sums are
-computed in C where that is possible (`fast/kl.py`).
+Weights are given as they are stored: real, with a last axis (real part, imaginary part) for a
+complex term. The sums are computed in C where that is possible (`fast/kl.py`).
 
 References:
-    Nazarov and Burnaev (2020), "Bayesian Sparsification Methods for Deep Complex-valued Networks", section 3.
-    Molchanov, Ashukha and Vetrov (2017), "Variational Dropout Sparsifies Deep Neural Networks", equation 14.
+    Nazarov and Burnaev (2020), "Bayesian Sparsification Methods for Deep Complex-valued Networks",
+        section 3.
+    Molchanov, Ashukha and Vetrov (2017), "Variational Dropout Sparsifies Deep Neural Networks",
+        equation 14.
     Kharitonov, Molchanov and Vetrov (2018), "Variational Dropout via Empirical Bayes" (ARD).
 """
 
@@ -109,16 +113,17 @@ def penalty_backward(
 ) -> Tensor:
     """`(scale * penalty_sum(weight, log_sigma2, term)).backward()`, and the sum.
 
-    In C both come from one pass over the weights, with half the memory traffic of autograd: the gradients are added to
-    `.grad` where they are computed. That needs gradients to add to, so it follows the loss's own backward pass.
+    In C both come from one pass over the weights, with half the memory traffic of autograd: the
+    gradients are added to `.grad` where they are computed. That needs gradients to add to, so it
+    follows the loss's own backward pass.
 
     Args:
         weight: as for `penalty`.
         log_sigma2: as for `penalty`.
         term: the KL term.
         scale: a scalar on the weights' device.
-        squares: receives the sum of squares (float64) of both gradients after the addition, where C computes them; left
-            alone otherwise.
+        squares: receives the sum of squares (float64) of both gradients after the addition, where C
+            computes them; left alone otherwise.
 
     Returns:
         The sum as a scalar without a graph.
@@ -178,8 +183,8 @@ class _Penalty(torch.autograd.Function):
 def _values(square: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
     """KL of every weight from |mu|^2.
 
-    log_sigma2 is clamped so that q stays finite. Since the KL is logarithmic there, what the clamp takes off log(q) is
-    added back as `beyond`.
+    log_sigma2 is clamped so that q stays finite. Since the KL is logarithmic there, what the clamp
+    takes off log(q) is added back as `beyond`.
     """
     low, _ = _limits(log_sigma2.dtype)
     q = square * log_sigma2.clamp_min(low).neg().exp()
@@ -189,7 +194,7 @@ def _values(square: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
 
 
 def _slopes(square: Tensor, log_sigma2: Tensor, grad: Tensor, term: Term) -> tuple[Tensor, Tensor]:
-    """`grad` times (dKL/dmu)/mu, and `grad` times dKL/dlog_sigma2, both real and of log_sigma2's shape."""
+    """`grad` times (dKL/dmu)/mu, and `grad` times dKL/dlog_sigma2; both real, of its shape."""
     low, high = _limits(log_sigma2.dtype)
     precision = log_sigma2.clamp_min(low).neg().exp()
     q = (square * precision).clamp(1e-30, high)  # g/q has its limit at 1e-30 already
@@ -199,14 +204,14 @@ def _slopes(square: Tensor, log_sigma2: Tensor, grad: Tensor, term: Term) -> tup
 
 
 def _limits(dtype: torch.dtype) -> tuple[float, float]:
-    """The least log_sigma2 and the largest q that are computed with, so that 1/sigma^2 and q stay finite.
+    """The least log_sigma2 and the largest q that keep 1/sigma^2, q and their products finite.
 
     Raises:
         TypeError: float16, which cannot hold them.
     """
     if dtype == torch.float16:
         raise TypeError(
-            "expected log_sigma2 in float32, float64 or bfloat16, got float16, in which 1/sigma^2 overflows; "
-            "try torch.autocast"
+            "expected log_sigma2 in float32, float64 or bfloat16, got float16, in which "
+            "1/sigma^2 overflows; try torch.autocast"
         )
     return (-300.0, 1e300) if dtype == torch.float64 else (-69.0, 1e37)

@@ -17,8 +17,8 @@ FEW_ROWS, MANY_ROWS = 16, 1024
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T of real x (rows, in) and W (out, in): `torch.nn.functional.linear` without a bias.
 
-    On the CPU as (W x^T)^T for some ten to a thousand rows: the products of both passes then take two thirds of the time
-    (MKL, 64 rows, 7424 -> 2048).
+    On the CPU as (W x^T)^T for some ten to a thousand rows: the products of both passes then take
+    two thirds of the time (MKL, 64 rows, 7424 -> 2048).
     """
     if x.device.type != "cpu" or torch.jit.is_tracing() or not FEW_ROWS <= len(x) <= MANY_ROWS:
         return F.linear(x, weight)
@@ -29,7 +29,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """(W x^T)^T, and its gradient by x as (W^T g^T)^T, for which autograd would choose g W: a third slower in MKL."""
+    """(W x^T)^T, and its gradient by x as (W^T g^T)^T: autograd's g W is a third slower in MKL."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> Tensor:
@@ -52,10 +52,12 @@ class _Product(torch.autograd.Function):
 def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> Tensor:
     """y = W x + b as ONE real matrix product on the stored (interleaved) weight.
 
-    Read as real vectors, Re(Wx) = <(Wr, Wi), (xr, -xi)> and Im(Wx) = <(Wr, Wi), (xi, xr)>: twice the rows, twice the
-    columns, the weight untouched, and no more multiplications than the complex product needs.
+    Read as real vectors, Re(Wx) = <(Wr, Wi), (xr, -xi)> and Im(Wx) = <(Wr, Wi), (xi, xr)>: twice
+    the rows, twice the columns, the weight untouched, and no more multiplications than the complex
+    product needs.
 
-    x: complex (..., in); weight_ri: real (out, in, 2); bias_ri: real (out, 2). Returns complex (..., out).
+    x: complex (..., in); weight_ri: real (out, in, 2); bias_ri: real (out, 2). Returns complex
+        (..., out).
     """
     real_dtype(weight_ri.dtype)
     re, im = as_ri(x).unbind(-1)
@@ -105,4 +107,7 @@ class CplxLinear(ComplexParameters):
         return cplx_linear(x, self.weight_ri, self.bias_ri)
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias_ri is not None}"
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias_ri is not None}"
+        )

@@ -1,9 +1,11 @@
-"""Linear and convolutional layers whose weights are switched off one by one by a mask, complex and real.
+"""Linear and convolutional layers with a mask over their weights, complex and real.
 
-    y = b + (mask * W) x, mask a bool buffer of the weight's shape, True = keep, all True at the start
+    y = b + (mask * W) x, mask a bool buffer of the weight's shape, True = keep, all True at the
+    start
 
-A masked weight takes no part in the output and gets a gradient of exactly 0. Constructor arguments are those of the
-dense layer, as in `torch.nn`, and so are the state-dict keys, with `mask` beside them.
+A masked weight takes no part in the output and gets a gradient of exactly 0. Constructor arguments
+are those of the dense layer, as in `torch.nn`, and so are the state-dict keys, with `mask` beside
+them.
 """
 
 from typing import Any
@@ -25,7 +27,8 @@ class Masked(nn.Module):
 
     Raises:
         ValueError: a mask of another shape, or one that holds more than zeros and ones.
-        RuntimeError: the weight is not a parameter of its own any more (parametrized, weight_norm, pruned).
+        RuntimeError: the weight is not a parameter of its own any more (parametrized, weight_norm,
+            pruned).
     """
 
     mask: Tensor
@@ -53,13 +56,14 @@ class Masked(nn.Module):
             )
         if value.dtype != torch.bool and not bool(((value == 0) | (value == 1)).all()):
             raise ValueError(
-                f"expected a mask of zeros and ones, got other {value.dtype} values; try weight.abs() > limit"
+                f"expected a mask of zeros and ones, got other {value.dtype} values; "
+                "try weight.abs() > limit"
             )
         self.mask.copy_(value)
 
     @property
     def masked_weight(self) -> Tensor:
-        """mask * weight as the layer stores it: real, with a trailing axis of 2 in complex layers."""
+        """mask * weight as it is stored: real, with a last axis of 2 in complex layers."""
         weight = stored_parameter(self, "weight")
         return weight * (self.mask if weight.dim() == self.mask.dim() else self.mask.unsqueeze(-1))
 

@@ -1,12 +1,14 @@
 """Complex parameters and activations as real numbers in pairs.
 
-A complex parameter is one real parameter whose last axis holds (real part, imaginary part). Optimisers then see real
-numbers only (`Adam(fused=True)` refuses complex ones), `Module.double()` casts both parts, and `torch.view_as_complex`
-gives the complex tensor without a copy, so that a write into `layer.weight` is a write into the parameter.
+A complex parameter is one real parameter whose last axis holds (real part, imaginary part).
+Optimisers then see real numbers only (`Adam(fused=True)` refuses complex ones), `Module.double()`
+casts both parts, and `torch.view_as_complex` gives the complex tensor without a copy, so that a
+write into `layer.weight` is a write into the parameter.
 
-A complex activation (B, C, L) that lies in memory as (B, L, C) is, read as real numbers, an image of 2C channels (real and
-imaginary parts in turn) stored channels last: the layout in which convolution and pooling are fastest. The layers here
-return their results in that layout; to the caller they are ordinary complex tensors (B, C, L).
+A complex activation (B, C, L) that lies in memory as (B, L, C) is, read as real numbers, an image
+of 2C channels (real and imaginary parts in turn) stored channels last: the layout in which
+convolution and pooling are fastest. The layers here return their results in that layout; to the
+caller they are ordinary complex tensors (B, C, L).
 """
 
 from collections.abc import Callable
@@ -18,18 +20,20 @@ from torch import Tensor, nn
 Self = TypeVar("Self", bound="ComplexParameters")
 
 
-# -- parameters --------------------------------------------------------------------------------------------------------
+# -- parameters ------------------------------------------------------------------------------------
 
 
 class ComplexParameters(nn.Module):
-    """Base of layers whose `weight` and `bias` are complex views of the real parameters `weight_ri` and `bias_ri`.
+    """Base of complex layers: `weight` and `bias` are views of real `weight_ri` and `bias_ri`.
 
-    Reading `layer.weight` gives a native complex tensor that shares memory with the parameter and carries its gradient.
-    `layer.weight = value` copies values in: a tensor, an array or a Parameter of the same shape, real or complex.
+    Reading `layer.weight` gives a native complex tensor that shares memory with the parameter and
+    carries its gradient. `layer.weight = value` copies values in: a tensor, an array or a Parameter
+    of the same shape, real or complex.
 
     Raises:
         ValueError: a value of another shape, or None where the layer has a bias.
-        TypeError: a cast to a complex type, or a forward pass in a type other than float32 and float64.
+        TypeError: a cast to a complex type, or a forward pass in a type other than float32 and
+            float64.
     """
 
     weight_ri: nn.Parameter
@@ -57,7 +61,8 @@ class ComplexParameters(nn.Module):
             return
         if target is None or value is None:
             raise ValueError(
-                f"cannot set {name} to {value!r}: whether a layer has one is fixed by its constructor"
+                f"cannot set {name} to {value!r}: whether a layer has one is fixed by its "
+                "constructor"
             )
 
         value = torch.as_tensor(value)
@@ -70,12 +75,17 @@ class ComplexParameters(nn.Module):
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         refuse_complex(fn, self.weight_ri)
-        # flat: a channels-last memory format, meant for (out, in, kh, kw), would tear (out, in, k, 2) apart
-        return super()._apply(lambda t: fn(t.flatten()).view(t.shape), recurse)  # type: ignore[return-value]
+        # flat: a channels-last memory format, meant for (out, in, kh, kw), would tear (out, in, k,
+        # 2) apart
+        super()._apply(lambda t: fn(t.flatten()).view(t.shape), recurse)
+        return self
 
 
 def empty_ri(*shape: int, device: Any = None, dtype: torch.dtype | None = None) -> nn.Parameter:
-    """An uninitialised real parameter (*shape, 2) for a complex tensor of `shape`; for `dtype` see `real_dtype`."""
+    """An uninitialised real parameter (*shape, 2) for a complex tensor of `shape`.
+
+    dtype: as for `real_dtype`.
+    """
     return nn.Parameter(torch.empty(*shape, 2, device=device, dtype=real_dtype(dtype)))
 
 
@@ -85,15 +95,16 @@ def stored_parameter(layer: nn.Module, name: str) -> Any:
     `weight_ri` (..., 2) of complex layers, `weight` of real ones.
 
     Raises:
-        RuntimeError: it is not a parameter of the layer any more, since torch.nn.utils computes it from others
-            (parametrize, weight_norm, prune).
+        RuntimeError: it is not a parameter of the layer any more, since torch.nn.utils computes it
+            from others (parametrize, weight_norm, prune).
     """
     key = f"{name}_ri" if isinstance(layer, ComplexParameters) else name
     if key not in layer._parameters:
         raise RuntimeError(
-            f"expected {key} to be a parameter of {type(layer).__name__}, got a tensor computed from others: "
-            "parametrizations, weight_norm and pruning do not go with variational and masked layers; try the dense "
-            "layer, or torch.nn.utils.parametrize.remove_parametrizations first"
+            f"expected {key} to be a parameter of {type(layer).__name__}, got a tensor computed "
+            "from others: parametrizations, weight_norm and pruning do not go with variational and "
+            "masked layers; try the dense layer, or "
+            "torch.nn.utils.parametrize.remove_parametrizations first"
         )
 
     return layer._parameters[key]
@@ -108,37 +119,40 @@ def real_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
     real = dtype.to_real() if dtype is not None and dtype.is_complex else dtype
     if real not in (None, torch.float32, torch.float64):
         raise TypeError(
-            f"expected complex layers in float32 or float64, got {dtype}; try .float(), and torch.autocast for "
-            "products in fewer digits"
+            f"expected complex layers in float32 or float64, got {dtype}; try .float(), and "
+            "torch.autocast for products in fewer digits"
         )
 
     return real
 
 
 def refuse_complex(fn: Callable[[Tensor], Tensor], stored: Tensor) -> None:
-    """Check what `fn`, which `Module.to` applies to every tensor, would make of `stored` real numbers.
+    """Check that `fn`, which `Module.to` applies to every tensor, keeps `stored` real.
 
     Raises:
         TypeError: complex numbers.
     """
     if fn(stored.detach()[:0].flatten()).is_complex():
         raise TypeError(
-            "expected a float type to cast complex layers to, got a complex one; try .to(torch.float64)"
+            "expected a float type to cast complex layers to, got a complex one; "
+            "try .to(torch.float64)"
         )
 
 
-# -- activations -------------------------------------------------------------------------------------------------------
+# -- activations -----------------------------------------------------------------------------------
 
 
 def as_ri(z: Tensor) -> Tensor:
     """The real view (..., 2) of a complex tensor (...): no copy, gradients flow, strides are kept.
 
     Raises:
-        TypeError: a real tensor, since a forgotten cast would show as a wrong shape far away; or complex32.
+        TypeError: a real tensor, since a forgotten cast would show as a wrong shape far away; or
+            complex32.
     """
     if not z.is_complex():
         raise TypeError(
-            f"expected a complex tensor, got {z.dtype} of shape {tuple(z.shape)}; try x.to(torch.complex64)"
+            f"expected a complex tensor, got {z.dtype} of shape {tuple(z.shape)}; "
+            "try x.to(torch.complex64)"
         )
     if z.dtype == torch.complex32:
         raise TypeError(
@@ -149,9 +163,9 @@ def as_ri(z: Tensor) -> Tensor:
 
 
 def to_image(z: Tensor) -> Tensor:
-    """Complex (B, C, H, W) -> real (B, 2C, H, W), channels last in memory; complex (B, C, L) is read as H = 1.
+    """Complex (B, C, H, W) -> real (B, 2C, H, W), channels last in memory.
 
-    Copies only what is not channels last already.
+    Complex (B, C, L) is read as (B, C, 1, L). Copies only what is not channels last already.
 
     Raises:
         ValueError: another number of axes.
@@ -160,7 +174,8 @@ def to_image(z: Tensor) -> Tensor:
         z = z.unsqueeze(2)
     if z.dim() != 4:
         raise ValueError(
-            f"expected (batch, channels, length) or (batch, channels, height, width), got {tuple(z.shape)}"
+            "expected (batch, channels, length) or (batch, channels, height, width), got "
+            f"{tuple(z.shape)}"
         )
 
     rows = z.permute(0, 2, 3, 1).contiguous()  # (B, H, W, C)

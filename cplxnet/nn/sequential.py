@@ -1,10 +1,11 @@
-"""Layers in turn, with batch norm and the split ReLU and average pooling that follow it in one go.
+"""Layers in turn, with batch norm, split ReLU and average pooling fused.
 
     y = pool(relu(W (V + eps I)^(-1/2) (x - m) + b))
 
-By themselves these layers read and write every activation several times over, and keep what lies between them for the
-backward pass. Together they read x twice, for its mean and its covariance, and once more to write y; their gradient is
-made from x and dL/dy alone (see `fast.batchnorm`). The values are the same.
+One by one these layers read and write every activation several times over, and keep what lies
+between them for the backward pass. Fused they read x twice for its mean and covariance, and once
+more to write y; the gradient needs x and dL/dy alone (see `fast.batchnorm`). The values are the
+same.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,27 +21,31 @@ from .fast import gpu
 
 
 def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """x through `layers` in turn, as `torch.nn.Sequential` has it.
+    """x through `layers` in turn, as `torch.nn.Sequential` does it.
 
-    Where a `CplxBatchNorm1d` on complex64 (B, C, L) in the CPU's memory is followed by `Split(nn.ReLU())`, and perhaps
-    `Split(nn.AvgPool1d(2))`, these run as one; not where one of them has a hook.
+    A `CplxBatchNorm1d` followed by `Split(nn.ReLU())`, and perhaps `Split(nn.AvgPool1d(2))`, runs
+    as one where the C functions apply (complex64 (B, C, L), channels last, on the CPU), or the GPU's kernels, and none of
+    the layers has a hook.
     """
-    rest = list(layers)
-    with gpu.noise_ahead(rest, x):
-        while rest:
-            layer = rest[0]
-            n_fused = _n_fused(rest[:3], x)
+    remaining = list(layers)
+    with gpu.noise_ahead(remaining, x):
+        while remaining:
+            layer = remaining[0]
+            n_fused = _n_fused(remaining[:3], x)
             if n_fused:
                 assert isinstance(layer, CplxBatchNorm1d)
                 x = layer.fused(x, pool=n_fused == 3)
             else:
                 x = layer(x)
-            del rest[: n_fused or 1]
+            del remaining[: n_fused or 1]
     return x
 
 
 def _n_fused(layers: Sequence[nn.Module], x: Tensor) -> int:
-    """How many of the next `layers` run as one: 3 (batch norm, ReLU, pooling), 2 (no pooling) or 0."""
+    """How many of the next `layers` run as one.
+
+    3 (batch norm, ReLU, pooling), 2 (no pooling) or 0.
+    """
     if len(layers) < 2 or type(layers[0]) is not CplxBatchNorm1d:
         return 0
     if not _is_split(layers[1], nn.ReLU) or _any_hook(layers[:2]):
@@ -52,25 +57,22 @@ def _n_fused(layers: Sequence[nn.Module], x: Tensor) -> int:
     return 3 if pools and not _any_hook(layers[2:]) else 2
 
 
-def _is_split(layer: nn.Module, of: type[nn.Module]) -> bool:
-    return type(layer) is Split and type(layer.module) is of
+def _is_split(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    return type(layer) is Split and type(layer.module) is kind
 
 
 def _halves(layer: nn.Module) -> bool:
-    """Whether it is the average of pairs of neighbours."""
+    """Whether this is the average of neighbours in pairs."""
     if not _is_split(layer, nn.AvgPool1d):
         return False
+
     pool: Any = layer.module
-    return (*map(_single, (pool.kernel_size, pool.stride, pool.padding)), pool.ceil_mode) == (
-        (2,),
-        (2,),
-        (0,),
-        False,
-    )
+    sizes = [_single(size) for size in (pool.kernel_size, pool.stride, pool.padding)]
+    return sizes == [(2,), (2,), (0,)] and not pool.ceil_mode
 
 
 def _any_hook(layers: Iterable[nn.Module]) -> bool:
-    """Whether somebody listens to one of these layers, or to all layers."""
+    """Whether one of these layers has a hook, or all layers do."""
     parts = [part for layer in layers for part in layer.modules()]
     kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
     return _has_any_global_hook() or any(getattr(part, kind) for part in parts for kind in kinds)

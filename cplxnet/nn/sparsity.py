@@ -1,7 +1,8 @@
-"""What a whole network says about its weights: KL, which are relevant, masks put in place, and how many are zero.
+"""The KL of a whole network, relevance masks, and counts of zero weights.
 
-Layers are named as in `Module.named_modules()`. Counts are real numbers: a complex weight counts two. log_sigma2, masks
-and running statistics are not parameters of the compressed network and do not count.
+Layers are named as in `Module.named_modules()`. Counts are in real numbers: a complex weight counts
+two. log_sigma2, masks and running statistics are no parameters of the compressed network and do not
+count.
 """
 
 from collections.abc import Mapping
@@ -19,25 +20,23 @@ from .parameters import stored_parameter
 Reduction = Literal["sum", "mean"]
 
 
-def variational_layers(module: nn.Module) -> dict[str, GaussianWeight]:
-    """{name: layer} of every layer with a Gaussian posterior. Raises ValueError if there is none."""
-    layers = {
-        name: layer for name, layer in module.named_modules() if isinstance(layer, GaussianWeight)
-    }
-    if not layers:
-        raise ValueError(
-            f"expected variational layers (CplxLinearVD, Conv1dARD, ...) in {type(module).__name__}, got none; "
-            "try the model's VD or ARD form, or leave the KL out of the objective"
-        )
-    return layers
+# -- KL --------------------------------------------------------------------------------------------
 
 
 def kl_sum(module: nn.Module, reduction: Reduction = "sum") -> Tensor:
-    """The KL of all variational layers as one differentiable scalar: the second half of the ELBO.
+    """The KL of all variational layers: the second half of the ELBO.
 
-    reduction "sum" adds over all weights, as the ELBO does. "mean" averages within each layer and adds the layers: the
-    flaw of the first grid search, which compresses small upstream layers too much; kept to reproduce it.
-    Raises ValueError where there is no variational layer, or for another reduction.
+    Args:
+        module: a network with variational layers.
+        reduction: "sum" adds over all weights, as the ELBO does. "mean" averages within each layer
+            and adds the layers: the flaw of the first grid search, which compresses small upstream
+            layers too much; kept to reproduce it.
+
+    Returns:
+        A differentiable scalar.
+
+    Raises:
+        ValueError: no variational layer, or another reduction.
     """
     return torch.stack(list(_reduced(module, reduction).values())).sum()
 
@@ -48,12 +47,23 @@ def kl_backward(
     reduction: Reduction = "sum",
     squares: Squares | None = None,
 ) -> Tensor:
-    """`(scale * kl_sum(module, reduction)).backward()`, and `kl_sum(module, reduction)`, in one pass over the weights.
+    """`(scale * kl_sum(module, reduction)).backward()` and `kl_sum` in one pass over the weights.
 
-    What a training step does: after the loss's own backward pass, so that there are gradients to add to. Returns a
-    scalar without a graph. squares: a dict that takes, for `clip_grad_norm_`, the sum of squares of every gradient that
-    the pass makes, by its parameter; it stays empty where that would be a pass of its own. Raises ValueError as
-    `kl_sum` does.
+    What a training step does after the loss's own backward pass, so that there are gradients to add
+    to.
+
+    Args:
+        module: a network with variational layers.
+        scale: factor of the KL in the objective.
+        reduction: as in `kl_sum`.
+        squares: a dict that receives the sum of squares of each gradient that the pass computes, by
+            parameter, for `clip_grad_norm_`. It stays empty where that would take another pass.
+
+    Returns:
+        `kl_sum(module, reduction)`, a scalar without a graph.
+
+    Raises:
+        ValueError: no variational layer, or another reduction.
     """
     layers = list(_layers(module, reduction).values())
     parameters = [p for layer in layers for p in (layer.stored_weight, layer.log_sigma2)]
@@ -64,6 +74,7 @@ def kl_backward(
         share = 1.0 if reduction == "sum" else 1.0 / layer.log_sigma2.numel()
         factor = layer.log_sigma2.new_full((), scale * share)
         values.append(layer.kl_backward(factor, squares) * share)
+
     return torch.stack(values).sum()
 
 
@@ -100,24 +111,50 @@ def _kl_backward_on_gpu(
 
 
 def named_penalties(module: nn.Module, reduction: Reduction | None = None) -> dict[str, Tensor]:
-    """{layer name: KL}, differentiable: of every weight (None), or its "sum" or "mean" over the layer's weights."""
+    """{layer name: KL}, differentiable: of each weight (None), or its "sum" or "mean"."""
     if reduction is None:
         return {name: layer.penalty for name, layer in variational_layers(module).items()}
+
     return _reduced(module, reduction)
 
 
-def _reduced(module: nn.Module, reduction: str) -> dict[str, Tensor]:
-    layers = _layers(module, reduction)
-    return {
-        n: x.kl() if reduction == "sum" else x.kl() / x.log_sigma2.numel()
-        for n, x in layers.items()
+def variational_layers(module: nn.Module) -> dict[str, GaussianWeight]:
+    """{name: layer} of every layer with a Gaussian posterior.
+
+    Raises:
+        ValueError: there is none.
+    """
+    layers = {
+        name: layer for name, layer in module.named_modules() if isinstance(layer, GaussianWeight)
     }
+    if not layers:
+        raise ValueError(
+            "expected variational layers (CplxLinearVD, Conv1dARD, ...) in "
+            f"{type(module).__name__}, got none; try the model's VD or ARD form, or leave the KL "
+            "out of the objective"
+        )
+
+    return layers
+
+
+def _reduced(module: nn.Module, reduction: str) -> dict[str, Tensor]:
+    """{layer name: KL} summed or averaged over the layer."""
+    values = {}
+    for name, layer in _layers(module, reduction).items():
+        total = layer.kl()
+        values[name] = total if reduction == "sum" else total / layer.log_sigma2.numel()
+
+    return values
 
 
 def _layers(module: nn.Module, reduction: str) -> dict[str, GaussianWeight]:
     if reduction not in ("sum", "mean"):
         raise ValueError(f"expected reduction 'sum' or 'mean', got {reduction!r}")
+
     return variational_layers(module)
+
+
+# -- masks -----------------------------------------------------------------------------------------
 
 
 def relevance_masks(module: nn.Module, threshold: float) -> dict[str, Tensor]:
@@ -127,66 +164,90 @@ def relevance_masks(module: nn.Module, threshold: float) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def deploy_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Copy masks into the masked layers of the same names, and set the weights they switch off to zero.
+    """Copy masks into the masked layers of the same names, and set masked weights to zero.
 
-    Raises ValueError, before anything is changed, that lists every name of a mask without a masked layer, of a masked
-    layer without a mask, and of a mask of another shape than its layer's weight.
+    Raises:
+        ValueError: before anything is changed, with every mask that has no masked layer, every
+            masked layer without a mask, and every mask of another shape than its layer's weight.
+        RuntimeError: a weight is not a parameter of its own any more (see `Masked`).
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Masked)}
     for layer in layers.values():
         stored_parameter(layer, "weight")
+
     kinds = {name: type(layer).__name__ for name, layer in module.named_modules()}
     faults = [
-        f"{n}: a mask, but the layer is {kinds.get(n, 'missing')}" for n in masks if n not in layers
+        f"{name}: a mask, but the layer is {kinds.get(name, 'missing')}"
+        for name in masks
+        if name not in layers
     ]
-    faults += [f"{n}: {kinds[n]} without a mask" for n in layers if n not in masks]
+    faults += [f"{name}: {kinds[name]} without a mask" for name in layers if name not in masks]
     faults += [
-        f"{n}: expected a mask of shape {tuple(layer.mask.shape)}, got {tuple(masks[n].shape)}"
-        for n, layer in layers.items()
-        if n in masks and masks[n].shape != layer.mask.shape
+        f"{name}: expected a mask of shape {tuple(layer.mask.shape)}, "
+        f"got {tuple(masks[name].shape)}"
+        for name, layer in layers.items()
+        if name in masks and masks[name].shape != layer.mask.shape
     ]
     if faults:
         raise ValueError("masks do not fit the masked layers; " + "; ".join(faults))
+
     for name, layer in layers.items():
         layer.mask = masks[name]
         weight: Any = layer.weight
         weight.masked_fill_(~layer.mask, 0)
 
 
+# -- counts ----------------------------------------------------------------------------------------
+
+
 def sparsity(module: nn.Module, threshold: float) -> dict[str, tuple[int, int]]:
     """{parameter name: (zeros, total)} in real numbers, of every parameter that counts.
 
-    A masked layer's weight has the zeros of its mask, a variational layer's weight those that relevance(threshold)
-    drops; all other parameters are taken as dense, whatever their values.
+    A masked layer's weight has the zeros of its mask, a variational layer's weight those that
+    relevance(threshold) drops. All other parameters count as dense, whatever their values. A
+    parameter that two layers share counts once.
     """
     counts: dict[str, tuple[int, int]] = {}
-    seen: set[nn.Parameter] = set()  # a parameter that two layers share counts once
+    counted: set[nn.Parameter] = set()
     for prefix, layer in module.named_modules():
-        dropped = _dropped(layer, threshold)
+        n_dropped = _n_dropped(layer, threshold)
         for key, parameter in layer.named_parameters(recurse=False):
-            if parameter in seen or (isinstance(layer, GaussianWeight) and key == "log_sigma2"):
+            is_log_sigma2 = isinstance(layer, GaussianWeight) and key == "log_sigma2"
+            if parameter in counted or is_log_sigma2:
                 continue
-            seen.add(parameter)
-            zeros = dropped if key in ("weight", "weight_ri") else 0
+            counted.add(parameter)
+
+            name = f"{prefix}.{key}" if prefix else key
+            zeros = n_dropped if key in ("weight", "weight_ri") else 0
             parts = 2 if key == "weight_ri" else 1
-            counts[f"{prefix}.{key}" if prefix else key] = (parts * zeros, parameter.numel())
+            counts[name] = (parts * zeros, parameter.numel())
+
     return counts
 
 
-def _dropped(layer: nn.Module, threshold: float) -> int:
-    """How many (complex or real) weights of this very layer are zero."""
+def _n_dropped(layer: nn.Module, threshold: float) -> int:
+    """How many (complex or real) weights of this layer itself are zero."""
     if isinstance(layer, Masked):
-        stored_parameter(layer, "weight")  # or its zeros would be counted nowhere
+        stored_parameter(layer, "weight")  # if computed from others its zeros would not be counted
         return int((~layer.mask).sum())
-    return int((~layer.relevance(threshold)).sum()) if isinstance(layer, GaussianWeight) else 0
+    if isinstance(layer, GaussianWeight):
+        return int((~layer.relevance(threshold)).sum())
+
+    return 0
 
 
 def compression(module: nn.Module, threshold: float) -> float:
-    """n_par/(n_par - n_zero) in real numbers, 1.0 for a dense network, inf where nothing is left."""
+    """n_par/(n_par - n_zero) in real numbers: 1.0 for a dense network, inf if nothing is left.
+
+    Raises:
+        ValueError: a module without parameters.
+    """
     counts = sparsity(module, threshold).values()
-    n_zero, n_par = sum(zeros for zeros, _ in counts), sum(total for _, total in counts)
+    n_zero = sum(zeros for zeros, _ in counts)
+    n_par = sum(total for _, total in counts)
     if n_par == 0:
         raise ValueError(
             f"expected a module with parameters, got {type(module).__name__} without any"
         )
+
     return n_par / (n_par - n_zero) if n_zero < n_par else float("inf")

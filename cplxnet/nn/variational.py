@@ -1,13 +1,18 @@
 """Linear and convolutional layers with a Gaussian posterior over the weights, complex and real.
 
-    y = b + mu x + sqrt(sigma^2 |x|^2) * eps     in training, eps ~ CN(0, 1, 0) or N(0, 1), one draw per output
+    y = b + mu x + sqrt(sigma^2 |x|^2) * eps     in training
     y = b + mu x                                 in evaluation
 
-"VD" layers carry the KL of variational dropout, "ARD" layers that of automatic relevance determination (see `kl`); they
-differ in nothing else. Constructor arguments are those of the mean layer, as in `torch.nn`.
+with eps ~ CN(0, 1, 0) or N(0, 1), one draw for each output. This is the local reparameterisation:
+the noise of the weights is drawn where it acts, at the outputs. "VD" layers have the KL of
+variational dropout, "ARD" layers that of automatic relevance determination (see `kl`); they differ
+in nothing else. Constructor arguments are those of the mean layer, as in `torch.nn`.
 
-References: Nazarov and Burnaev (2020), "Bayesian Sparsification Methods for Deep Complex-valued Networks"; Kingma,
-Salimans and Welling (2015), "Variational Dropout and the Local Reparameterization Trick".
+References:
+    Nazarov and Burnaev (2020), "Bayesian Sparsification Methods for Deep Complex-valued Networks".
+    Kingma, Salimans and Welling (2015), "Variational Dropout and the Local Reparameterization
+        Trick".
+    Molchanov, Ashukha and Vetrov (2017), "Variational Dropout Sparsifies Deep Neural Networks".
 """
 
 import math
@@ -27,40 +32,6 @@ from .linear import CplxLinear, product
 from .parameters import as_ri
 
 
-def with_square(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x and |x|^2, real, in x's memory layout: mean and variance are made of them, their gradients meet here."""
-    if not x.is_complex():
-        return x, x.square()
-    if x.dim() >= 2:
-        # in the order of memory, where layers of this package have their channels last; moved first, as the gradient of
-        # `view_as_real` comes out contiguous
-        pairs = as_ri(x.movedim(1, -1))
-        if native_usable(pairs):
-            same, square = SquaredPairs.apply(pairs)
-            return torch.view_as_complex(same).movedim(-1, 1), square.movedim(-1, 1)
-    return x, squared_modulus(as_ri(x), True)
-
-
-class _LinearInLog(torch.autograd.Function):
-    """x e^s^T of x (N, in) and s (out, in). By hand for the gradient of s: (g^T x) e^s, multiplied in place."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, s: Tensor) -> Tensor:
-        weight, x = s.exp(), x.to(s.dtype)
-        ctx.save_for_backward(x, weight)
-        return product(x, weight).to(s.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        by_x, by_s = ctx.needs_input_grad
-        grad = grad.to(x.dtype)  # under autocast the product may have come out in another type
-        return product(grad, weight.T) if by_x else None, (grad.T @ x).mul_(
-            weight
-        ) if by_s else None
-
-
 class _Noisy(GaussianWeight):
     """The mean layer's forward, plus noise of the right variance while training."""
 
@@ -73,12 +44,13 @@ class _Noisy(GaussianWeight):
             return y
 
         x, square = with_square(x)
-        return with_noise(super().forward(x), self.variance(square))  # type: ignore[misc]
+        mean = super().forward(x)  # type: ignore[misc]
+        return with_noise(mean, self.variance(square))
 
     def variance(self, square: Tensor) -> Tensor:
-        """sigma^2 |x|^2 from |x|^2: the mean layer's geometry, with real weights e^log_sigma2 and no bias.
+        """sigma^2 |x|^2: the mean layer without bias and with real weights e^log_sigma2, on |x|^2.
 
-        square: real, of the input's shape. Returns real numbers in the output's.
+        square: |x|^2, real, of the input's shape. Returns real numbers in the output's.
         """
         raise NotImplementedError
 
@@ -87,7 +59,9 @@ class _NoisyLinear(_Noisy):
     def variance(self, square: Tensor) -> Tensor:
         *outer, n = square.shape
         rows = square.reshape(math.prod(outer), n)
-        return _LinearInLog.apply(rows, self.log_sigma2).reshape(*outer, len(self.log_sigma2))
+        variance = _LinearInLog.apply(rows, self.log_sigma2)
+
+        return variance.reshape(*outer, len(self.log_sigma2))
 
 
 class _NoisyConv(_Noisy):
@@ -134,7 +108,7 @@ class CplxConv2dVD(_NoisyConv, CplxConv2d):
 
 
 class CplxConv2dARD(_NoisyConv, CplxConv2d):
-    """`CplxConv2d` under automatic relevance determination: complex (B, in, H, W) -> (B, out, H', W')."""
+    """`CplxConv2d` under automatic relevance determination: (B, in, H, W) -> (B, out, H', W')."""
 
     term = COMPLEX_ARD
 
@@ -173,3 +147,46 @@ class Conv2dARD(_NoisyConv, nn.Conv2d):
     """`torch.nn.Conv2d` under automatic relevance determination."""
 
     term = REAL_ARD
+
+
+def with_square(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x and |x|^2, real, in x's memory layout.
+
+    Mean and variance of a layer are computed from the two, so that their gradients are added in one
+    pass.
+    """
+    if not x.is_complex():
+        return x, x.square()
+
+    if x.dim() >= 2:
+        # Layers of this package have their channels last in memory. They are moved before `as_ri`,
+        # since the gradient of view_as_real comes out contiguous.
+        pairs = as_ri(x.movedim(1, -1))
+        if native_usable(pairs):
+            pairs, square = SquaredPairs.apply(pairs)
+            return torch.view_as_complex(pairs).movedim(-1, 1), square.movedim(-1, 1)
+
+    return x, squared_modulus(as_ri(x), True)
+
+
+class _LinearInLog(torch.autograd.Function):
+    """x e^s^T of x (N, in) and s (out, in); the gradient by s, (g^T x) e^s, is made in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, s: Tensor) -> Tensor:
+        weight = s.exp()
+        x = x.to(s.dtype)
+        ctx.save_for_backward(x, weight)
+
+        return product(x, weight).to(s.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.to(x.dtype)  # under autocast the product may have come out in another type
+        needs_x, needs_s = ctx.needs_input_grad
+        by_x = product(grad, weight.T) if needs_x else None
+        by_s = (grad.T @ x).mul_(weight) if needs_s else None
+
+        return by_x, by_s

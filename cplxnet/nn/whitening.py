@@ -2,9 +2,9 @@
 
     y = M (x - m) + b,   M = W (V + eps I)^(-1/2)
 
-m and V are the mean and the covariance of (real, imaginary) of each channel over the N rows of x_ri (N, C, 2). Gradients
-are left to autograd. `fast.batchnorm` computes the same in C, with the gradient in closed form: with x' = x - m,
-G = dL/dy, and gV = dL/dV through M,
+m and V are the mean and the covariance of (real, imaginary) of each channel over the N rows of x_ri
+(N, C, 2). Gradients are left to autograd. `fast.batchnorm` computes the same in C, with the
+gradient in closed form: with x' = x - m, G = dL/dy, and gV = dL/dV through M,
 
     dL/db = sum G,   dL/dM = sum G x'^T,   dL/dx = M^T G - mean(M^T G) + (gV + gV^T) x' / N.
 
@@ -43,7 +43,7 @@ def normalise_by(
     bias: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """Normalise by a given mean (2, C) and covariance (2, 2, C), as evaluation does by the running ones."""
+    """Normalise x_ri (..., C, 2) by a given mean (2, C) and covariance (2, 2, C)."""
     matrix = matrix_of(cov, weight, eps)
     shift = -(matrix * mean).sum(1)
 
@@ -73,9 +73,10 @@ def matrix_of(cov: Tensor, weight: Tensor | None, eps: float) -> Tensor:
 def inverse_root(cov: Tensor, eps: float) -> Tensor:
     """(V + eps I)^(-1/2) of covariances V (2, 2, C), in closed form.
 
-    With a, d the diagonal and b the off-diagonal of V + eps I, s = sqrt(ad - b^2) and t = sqrt(a + d + 2s), it is
-    [[d + s, -b], [-b, a + s]] / (s t). Rounding can make ad - b^2 too small or negative where the parts are
-    nearly dependent; since V is positive semidefinite it is never below eps (a + d - eps), which guards it.
+    With a, d the diagonal and b the off-diagonal of V + eps I, s = sqrt(ad - b^2) and
+    t = sqrt(a + d + 2s), it is [[d + s, -b], [-b, a + s]] / (s t). Rounding can make ad - b^2 too
+    small or negative where the parts are nearly dependent. Since V is positive semidefinite it is
+    never below eps (a + d - eps), which guards it.
     """
     a = cov[0, 0] + eps
     d = cov[1, 1] + eps

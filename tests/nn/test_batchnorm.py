@@ -101,7 +101,8 @@ def test_memory_layouts_and_conjugates() -> None:
 
 @pytest.mark.parametrize("momentum", [0.1, 0.7, None])
 def test_running_statistics_are_those_of_torch(momentum: float | None) -> None:
-    # torch's real batch norm keeps the means and the (unbiased) variances of the parts; the covariance is polarised
+    # torch's real batch norm keeps the means and the (unbiased) variances of the parts; the
+    # covariance is polarised
     ours = CplxBatchNorm1d(3, momentum=momentum, dtype=torch.float64)
     re, im, both = (
         torch.nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64) for _ in range(3)
@@ -198,7 +199,8 @@ def test_gradcheck(shape: tuple[int, ...], affine: bool, training: bool) -> None
 
 
 def test_gradient_goes_through_the_statistics() -> None:
-    # the output does not change under a shift, a scale or a mixing of the input: neither may the loss
+    # the output does not change under a shift, a scale or a mixing of the input: neither may the
+    # loss
     x = mixed((50, 3)).requires_grad_()
     layer = CplxBatchNorm1d(3, eps=1e-12, dtype=torch.float64)
     (grad,) = torch.autograd.grad((layer(x) * mixed((50, 3))).real.sum(), x)

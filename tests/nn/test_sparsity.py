@@ -146,7 +146,8 @@ def test_sparsity_and_compression_by_brute_force() -> None:
     masks = relevance_masks(source, THRESHOLD)
     target.load_state_dict(source.state_dict(), strict=False)
     deploy_masks(target, masks)
-    # deployed weights are zero where masked and nowhere else, so zeros can be counted in the numbers themselves
+    # deployed weights are zero where masked and nowhere else, so zeros can be counted in the
+    # numbers themselves
     brute = {
         name: (
             int((p == 0).sum())

@@ -48,7 +48,8 @@ def test_log_sigma2_starts_at_minus_ten(family: Family, form: str) -> None:
 
 @every_form
 def test_noise_has_the_mean_and_variance_of_the_formula(family: Family, form: str) -> None:
-    # the weights themselves are sampled with the variance that log_sigma2 states: the layer must do as a random W does
+    # the weights themselves are sampled with the variance that log_sigma2 states: the layer must do
+    # as a random W does
     layer = make(family, form, -1.0, torch.float32)
     x = family.input(1, dtype=torch.float32)
     n = 20_000

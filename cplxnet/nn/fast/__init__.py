@@ -1,1 +1,1 @@
-"""The formulas of `nn` at the machine's speed: nothing here computes what the plain formula does not."""
+"""The formulas of `nn` at the speed of the machine; each has its plain formula in `nn`."""

@@ -1,8 +1,9 @@
 """Complex batch normalisation in C (batchnorm.c), optionally fused with ReLU and pooling.
 
-The formulas are those of `cplxnet.nn.whitening`, for float32 on the CPU. The 2x2 algebra of a channel, for which tensor
-operations cost more than its few numbers are worth, is in C too, in double. A matrix M of each channel is passed as a map
-(2, C, 2): its diagonal (M_00, M_11), then its off-diagonal (M_01, M_10).
+The formulas are those of `cplxnet.nn.whitening`, for float32 on the CPU. The 2x2 algebra of a
+channel, for which tensor operations cost more than its few numbers are worth, is in C too, in
+double. A matrix M of each channel is passed as a map (2, C, 2): its diagonal (M_00, M_11), then its
+off-diagonal (M_01, M_10).
 """
 
 from typing import Any, NamedTuple
@@ -46,8 +47,9 @@ NO_TAIL = Tail()
 class Normalise(torch.autograd.Function):
     """`whitening.normalise` and its tail, with the gradient in closed form.
 
-    Takes x (N, C, 2), weight (2, 2, C) and bias (2, C) or None, eps and tail. Returns y (N, C, 2), fewer rows if the tail
-    pools, and without a gradient the mean (2, C) and the covariance (2, 2, C).
+    Takes x (N, C, 2), weight (2, 2, C) and bias (2, C) or None, eps and tail. Returns y (N, C, 2),
+    fewer rows if the tail pools, and without a gradient the mean (2, C) and the covariance (2, 2,
+    C).
     """
 
     @staticmethod
@@ -76,7 +78,8 @@ class Normalise(torch.autograd.Function):
         n, c, _ = x_ri.shape
         grad = grad.contiguous()
 
-        # sums over the rows, from which the 2x2 algebra makes the gradients of the parameters, and two maps
+        # sums over the rows, from which the 2x2 algebra makes the gradients of the parameters, and
+        # two maps
         zero = grad.new_zeros(c, 2)
         sums = _pair_sums(grad, zero, x_ri, mean, ctx.tail, matrix, shift)
         by_weight = grad.new_empty(2, 2, c)
@@ -110,7 +113,7 @@ def normalise_by(
     eps: float,
     tail: Tail,
 ) -> Tensor:
-    """`whitening.normalise_by` and its tail, without a gradient: x (N, C, 2), mean (2, C), covariance (2, 2, C)."""
+    """`whitening.normalise_by` and its tail, without a gradient; shapes as there."""
     matrix, shift = forward_map(mean.t().contiguous(), cov, weight, bias, eps)
     return _affine(x_ri, matrix, shift, tail)
 
@@ -165,7 +168,8 @@ def _pair_sums(
     `grad` is the gradient after the tail, g that before it; both means are (C, 2).
 
     Returns:
-        (3, C, 2), float64: the sums of g', of (g'_re x'_re, g'_im x'_im), and of (g'_re x'_im, g'_im x'_re).
+        (3, C, 2), float64: the sums of g', of (g'_re x'_re, g'_im x'_im), and of (g'_re x'_im,
+        g'_im x'_re).
     """
     n, c, _ = x_ri.shape
     rows, block_sums = _blocks(x_ri, 3)

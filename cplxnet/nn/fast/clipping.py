@@ -10,11 +10,13 @@ from torch import Tensor, nn
 def clip_grad_norm_(
     parameters: Iterable[nn.Parameter], max_norm: float, squares: Mapping[nn.Parameter, Tensor]
 ) -> Tensor:
-    """`torch.nn.utils.clip_grad_norm_` without a pass over the gradients whose sum of squares is known.
+    """`torch.nn.utils.clip_grad_norm_`, with the sums of squares that are known already.
 
-    Every gradient is multiplied by min(1, max_norm/(norm + 1e-6)), norm^2 = sum over all parameters of |grad|^2.
+    Every gradient is multiplied by min(1, max_norm/(norm + 1e-6)), norm^2 = sum over all parameters
+    of |grad|^2.
 
-    squares: of some of the parameters the sum of squares of their gradient, as `kl_backward` gives it. Returns the norm
+    squares: of some of the parameters the sum of squares of their gradient, as `kl_backward` gives
+        it. Returns the norm
     before clipping. Nothing waits for the device.
     """
     parameters = list(parameters)

@@ -1,4 +1,4 @@
-"""Real two-dimensional convolution, channels last, with a faster gradient by the weight on the CPU."""
+"""Real two-dimensional convolution with a faster gradient by the weight on the CPU."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ UNFOLDED = 1 << 21  # numbers held unfolded at a time: 8 MB of float32
 
 
 class Geometry(NamedTuple):
-    """How the kernel of a two-dimensional convolution moves over the image, (vertical, horizontal) each.
+    """How the kernel of a convolution moves over an image, (vertical, horizontal) each.
 
     Fields are in the order of `torch.nn.functional.conv2d`'s arguments, and mean the same.
     """
@@ -43,9 +43,10 @@ def conv2d(image: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometr
 
 
 def _weight_gradient_applies(image: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    """Whether the weight needs a gradient, and the image is one that `weight_gradient` is faster for.
+    """Whether the weight needs a gradient, and `weight_gradient` is faster for this image.
 
-    The channels must lie last, and one image unfolded must not be many times what is held at a time.
+    The channels must lie last, and one image unfolded must not be many times what is held at a
+    time.
     """
     if not (torch.is_grad_enabled() and weight.requires_grad):
         return False
@@ -95,10 +96,11 @@ def weight_gradient(
     stride: tuple[int, ...],
     padding: tuple[int, ...],
 ) -> Tensor:
-    """The gradient of a convolution by its weight, as products of matrices: (sum over b of X_b^T G_b)^T.
+    """The gradient of a convolution by its weight as products of matrices, sum of X_b^T G_b.
 
-    X_b has a row for every position of the kernel over image b: the pixels under it. G_b is the output's gradient there.
-    A pixel is in as many rows as the kernel has positions over it, so only some images are unfolded at a time.
+    X_b has a row for every position of the kernel over image b: the pixels under it. G_b is the
+    output's gradient there. A pixel is in as many rows as the kernel has positions over it, so only
+    some images are unfolded at a time.
 
     Args:
         image: (B, C, H, W), channels last in memory.

@@ -1,8 +1,9 @@
 """Whether a fast path may take some tensors: asked here, and nowhere else.
 
-A fast path either hands the memory of its tensors to compiled code, or writes a gradient by hand where autograd would
-take longer. Both need plain tensors and plain execution. Under tracing, fake tensors or torch.func transforms a tensor
-may have no memory, or its size may be a tensor itself; the plain formulas, which are torch operations, run there.
+A fast path either hands the memory of its tensors to compiled code, or writes a gradient by hand
+where autograd would take longer. Both need plain tensors and plain execution. Under tracing, fake
+tensors or torch.func transforms a tensor may have no memory, or its size may be a tensor itself;
+the plain formulas, which are torch operations, run there.
 
 To turn the C functions off: `native.use(False)`, or CPLXNET_NATIVE=0 in the environment.
 """
@@ -20,9 +21,10 @@ from . import native
 def plain_execution() -> bool:
     """Whether each torch operation runs as it is called, on the tensors that it is called with.
 
-    False under torch.compile, torch.jit.trace, dispatch and function modes (FakeTensorMode, make_fx, FLOP counters),
-    torch.func transforms (vmap, grad, jvp) and forward-mode differentiation. `with torch.device(...)` is a function mode
-    too; it only says where new tensors lie, so it does not count.
+    False under torch.compile, torch.jit.trace, dispatch and function modes (FakeTensorMode,
+    make_fx, FLOP counters), torch.func transforms (vmap, grad, jvp) and forward-mode
+    differentiation. `with torch.device(...)` is a function mode too; it only says where new tensors
+    lie, so it does not count.
     """
     if torch.compiler.is_compiling():  # first: torch.compile cannot look into the questions below
         return False
@@ -39,7 +41,8 @@ def plain_execution() -> bool:
 def native_usable(*tensors: Tensor) -> bool:
     """Whether the C functions can take these tensors, and there is a library of them.
 
-    The tensors must be float32, contiguous, in the CPU's memory, and of no subclass of Tensor but Parameter.
+    The tensors must be float32, contiguous, in the CPU's memory, and of no subclass of Tensor but
+    Parameter.
     """
     return (
         native.enabled()
@@ -50,8 +53,9 @@ def native_usable(*tensors: Tensor) -> bool:
 
 
 def own_gradient_usable(*tensors: Tensor) -> bool:
-    """Whether a gradient written by hand may take these tensors, of a product or a convolution on the CPU.
+    """Whether a product or a convolution of these tensors may have a gradient written by hand.
 
+    On the CPU alone.
     Not under autocast, which would cast the inputs of torch's own operation and not those of ours.
     """
     return (

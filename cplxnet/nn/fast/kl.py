@@ -1,6 +1,7 @@
-"""The sum of the KL and its gradients in C (kl.c): the formulas of `cplxnet.nn.kl` in one pass over the weights.
+"""The sum of the KL and its gradients in C (kl.c), in one pass over the weights.
 
-`code` is the number of a KL term in kl.c. Weights lie as they are stored, pairs (..., 2) for a complex term.
+`code` is the number of a KL term in kl.c. Weights lie as they are stored, pairs (..., 2) for a
+complex term.
 """
 
 from typing import Any
@@ -47,12 +48,13 @@ def add_gradients(
     weight_grad: Tensor,
     log_sigma2_grad: Tensor,
 ) -> Tensor:
-    """Add `scale` times the gradients of the KL sum to `weight_grad` and `log_sigma2_grad`, in place.
+    """Add `scale` times the gradients of the KL sum to both `..._grad`, in place.
 
     scale: a float32 scalar.
 
     Returns:
-        (3,), float64: the KL sum (without `scale`), and the sums of squares of both gradients after the addition.
+        (3,), float64: the KL sum (without `scale`), and the sums of squares of both gradients after
+        the addition.
     """
     n = log_sigma2.numel()
     block_sums = log_sigma2.new_empty(n_blocks(n), 3, dtype=torch.float64)

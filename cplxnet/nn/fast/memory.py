@@ -1,4 +1,4 @@
-"""Freed memory kept by the process, so that a training step does not fetch its pages from the system anew each time."""
+"""Keeping freed memory, so that a training step need not get its pages from the system again."""
 
 import ctypes
 import platform
@@ -12,11 +12,12 @@ _MOST_BLOCKS = 65536  # glibc's default
 
 
 def keep_freed(on: bool = True) -> bool:
-    """Have the C library keep the memory that tensors free, up to 1 GiB; False puts back what glibc comes to by itself.
+    """Have the C library keep up to 1 GiB of the memory that tensors free.
 
-    glibc maps blocks beyond 32 MiB (a gradient of the 3712 -> 2048 layer) from the system one by one and gives them
-    back when freed: thousands of page faults a step, a tenth of a dense step's time. Of the whole process, and of CPU
-    memory alone. Returns whether it was done; other C libraries than glibc are left as they are.
+    glibc maps blocks beyond 32 MiB (a gradient of the 3712 -> 2048 layer) from the system one by
+    one and gives them back when freed: thousands of page faults a step, a tenth of a dense step's
+    time. Of the whole process, and of CPU memory alone. Returns whether it was done; other C
+    libraries than glibc are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

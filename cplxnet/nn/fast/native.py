@@ -1,8 +1,9 @@
 """The C functions of this folder: compiled once per machine when first needed, and called.
 
-On the CPU and in float32 a training step spends much of its time in passes over large arrays that tensor operations can
-only make one small step at a time. The functions here make them in one. They are an addition: without a C compiler (or
-with CPLXNET_NATIVE=0 in the environment), on a GPU, or in float64, the plain formulas run and give the same values.
+On the CPU and in float32 a training step spends much of its time in passes over large arrays that
+tensor operations can only make one small step at a time. The functions here make them in one. They
+are an addition: without a C compiler (or with CPLXNET_NATIVE=0 in the environment), on a GPU, or in
+float64, the plain formulas run and give the same values.
 """
 
 import atexit
@@ -24,7 +25,8 @@ from torch.nn import Parameter
 
 SOURCES = ("kl.c", "noise.c", "batchnorm.c", "sparse.c")
 HEADERS = ("shared.h",)
-# Not -ffast-math: linked into a shared library it would switch denormal numbers off for the whole process.
+# Not -ffast-math: linked into a shared library it would switch denormal numbers off for the whole
+# process.
 FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp"]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"]
 FLAGS += ["-Werror=switch"]  # a KL term without its case does not compile
@@ -44,7 +46,7 @@ def enabled() -> bool:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled functions, compiled now unless this machine has them; None (and a warning) if that fails."""
+    """The functions, compiled unless this machine has them; None and a warning if that fails."""
     try:
         return ctypes.CDLL(str(_compiled()))
     except (OSError, subprocess.SubprocessError) as error:
@@ -59,7 +61,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def _compiled() -> Path:
-    """The library's path in the user's cache, under a name that tells source, flags, compiler and processor."""
+    """The library's path in the cache; its name tells sources, flags, compiler and processor."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise FileNotFoundError("no C compiler found")
@@ -81,7 +83,8 @@ def _compiled() -> Path:
 def _places(name: str) -> tuple[Path, Path]:
     """Where the library is or will be, and a folder beside it to compile in.
 
-    The user's cache; where that cannot be written, or there is no home, a temporary folder of this process alone.
+    The user's cache; where that cannot be written, or there is no home, a temporary folder of this
+    process alone.
     """
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cplxnet"
@@ -96,7 +99,7 @@ def _places(name: str) -> tuple[Path, Path]:
 
 
 def _processor() -> str:
-    """What the code is compiled for: two machines that share a home folder may have different processors."""
+    """The processor that is compiled for: machines that share a home folder may differ in it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -107,7 +110,7 @@ def _processor() -> str:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether this is a Tensor or a Parameter with a storage: of no other subclass, and not batched by vmap."""
+    """Whether this is a Tensor or a Parameter, of no other subclass, and not batched by vmap."""
     return type(tensor) in _PLAIN and torch._C._has_storage(tensor)
 
 
@@ -128,8 +131,8 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
 
     Args:
         name: of the function.
-        arguments: in C's order. A tensor goes as its pointer, None as a null pointer, an int as int64_t, a float as
-            float.
+        arguments: in C's order. A tensor goes as its pointer, None as a null pointer, an int as
+            int64_t, a float as float.
 
     Raises:
         RuntimeError: a tensor has no memory that C can read, or the function refuses its arguments.
@@ -150,8 +153,9 @@ def _argument(value: Tensor | int | float | None) -> Any:
     if not addressable(value):
         raise RuntimeError(
             "expected a plain contiguous tensor on the CPU in a backward pass in C, got "
-            f"{type(value).__name__} on {value.device} of shape {tuple(value.shape)}; try the plain formulas "
-            "(CPLXNET_NATIVE=0 in the environment), which can be batched and differentiated again"
+            f"{type(value).__name__} on {value.device} of shape {tuple(value.shape)}; try the "
+            "plain formulas (CPLXNET_NATIVE=0 in the environment), which can be batched and "
+            "differentiated again"
         )
     return ctypes.c_void_p(value.data_ptr())
 

@@ -1,4 +1,4 @@
-"""The noise of a variational layer and |x|^2 in C (noise.c), on complex numbers as real pairs (..., 2)."""
+"""The noise of a variational layer and |x|^2 in C (noise.c), on real pairs (..., 2)."""
 
 from typing import Any
 
@@ -10,10 +10,12 @@ from . import native
 
 
 class PairNoise(torch.autograd.Function):
-    """y = mean + sqrt(max(variance, floor)) eps with eps ~ CN(0, 1, 0), and the slope dy/d(variance).
+    """y = mean + sqrt(max(variance, floor)) eps, eps ~ CN(0, 1, 0), and the slope dy/d(variance).
 
-    mean: (..., 2); variance: (...). The slope, of the mean's shape, is all that the backward pass keeps. eps depends on
-    the position and on a key from torch's generator alone, so seeds hold whatever the number of threads.
+    mean: (..., 2); variance: (...). The slope, of the mean's shape, is all that the backward pass
+        keeps. eps depends on
+    the position and on a key from torch's generator alone, so seeds hold whatever the number of
+    threads.
     """
 
     @staticmethod
@@ -46,8 +48,8 @@ class PairNoise(torch.autograd.Function):
 class SquaredPairs(torch.autograd.Function):
     """x and |x|^2 = re^2 + im^2 from pairs x (..., 2).
 
-    With the gradients g by |x|^2 and h by x itself, that by the input is h + 2 g x: x goes through this function too, so
-    that both are added in one pass.
+    With the gradients g by |x|^2 and h by x itself, that by the input is h + 2 g x: x goes through
+    this function too, so that both are added in one pass.
     """
 
     @staticmethod

@@ -61,7 +61,8 @@ def compare(way: str, x: Tensor, *, affine: bool, offset: float) -> None:
     names = ("y", "mean", "covariance", "dx", "dweight", "dbias")
     for name, one, exact in zip(names, got, double, strict=False):
         assert one.dtype == torch.float32 and one.shape == exact.shape
-        # deviations of x and whitened values are near 1; the determinant loses a digit to the correlation
+        # deviations of x and whitened values are near 1; the determinant loses a digit to the
+        # correlation
         error = (one.double() - exact).abs().max().item() / max(
             exact.abs().max().item(), 1e-3 if name == "dx" else 1.0
         )
