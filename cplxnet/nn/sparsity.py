@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .fast import gpu
 from .gaussian import GaussianWeight
-from .kl import CODES, Squares
+from .kl import Squares
 from .masked import Masked
 from .parameters import stored_parameter
 
@@ -66,48 +66,18 @@ def kl_backward(
         ValueError: no variational layer, or another reduction.
     """
     layers = list(_layers(module, reduction).values())
-    parameters = [p for layer in layers for p in (layer.stored_weight, layer.log_sigma2)]
-    if gpu.usable(*parameters) and all(layer.term in CODES for layer in layers):
-        return _kl_backward_on_gpu(layers, scale, reduction, squares)
-    scale, values = float(scale), []
-    for layer in layers:
-        share = 1.0 if reduction == "sum" else 1.0 / layer.log_sigma2.numel()
+    shares = [1.0 if reduction == "sum" else 1.0 / x.log_sigma2.numel() for x in layers]
+    on_gpu = gpu.kl_backward(layers, scale, shares, squares)
+    if on_gpu is not None:
+        return on_gpu
+
+    scale = float(scale)
+    values = []
+    for layer, share in zip(layers, shares, strict=True):
         factor = layer.log_sigma2.new_full((), scale * share)
         values.append(layer.kl_backward(factor, squares) * share)
 
     return torch.stack(values).sum()
-
-
-@torch.no_grad()
-def _kl_backward_on_gpu(
-    layers: list[GaussianWeight], scale: float | Tensor, reduction: str, squares: Squares | None
-) -> Tensor:
-    from .fast.gpu.kl import kl_backward as all_layers
-
-    weights = [layer.stored_weight for layer in layers]
-    log_sigma2 = [layer.log_sigma2 for layer in layers]
-    for p in (*weights, *log_sigma2):
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
-    shares = [1.0 if reduction == "sum" else 1.0 / s.numel() for s in log_sigma2]
-    if not isinstance(scale, Tensor):
-        scale = weights[0].new_full((), scale)
-    totals = all_layers(
-        weights,
-        log_sigma2,
-        [CODES[layer.term] for layer in layers],
-        scale,
-        [w.grad for w in weights],
-        [s.grad for s in log_sigma2],
-        shares,
-    )
-    if squares is not None:
-        for w, s, total in zip(weights, log_sigma2, totals.unbind(), strict=True):
-            squares.update({w: total[1], s: total[2]})
-    values = totals[:, 0]
-    if reduction == "mean":
-        values = torch.stack([v * share for v, share in zip(values.unbind(), shares, strict=True)])
-    return values.sum().to(weights[0].dtype)
 
 
 def named_penalties(module: nn.Module, reduction: Reduction | None = None) -> dict[str, Tensor]:

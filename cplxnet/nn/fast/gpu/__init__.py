@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -103,3 +103,39 @@ def forward(layer: Any, x: Tensor) -> Tensor | None:
     if weight.dim() != 4 or x.dim() != 3 or not simple or x.shape[2] < weight.shape[2]:
         return None
     return layers.conv1d(x, weight, bias, layer.stride[0], **options)
+
+
+def kl_backward(
+    layers: Sequence[Any],
+    scale: float | Tensor,
+    shares: list[float],
+    squares: MutableMapping[torch.nn.Parameter, Tensor] | None,
+) -> Tensor | None:
+    """`sparsity.kl_backward` of variational layers, each KL times its share; None where the kernels do not take it."""
+    weights = [layer._stored for layer in layers]
+    log_sigma2 = [layer.log_sigma2 for layer in layers]
+    if not usable(*weights, *log_sigma2):
+        return None
+    from . import kl
+
+    codes = [kl.code_of(layer.term) for layer in layers]
+    if None in codes:
+        return None
+
+    with torch.no_grad():
+        for p in (*weights, *log_sigma2):
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        if not isinstance(scale, Tensor):
+            scale = weights[0].new_full((), scale)
+        grads = [w.grad for w in weights], [s.grad for s in log_sigma2]
+        totals = kl.kl_backward(weights, log_sigma2, codes, scale, *grads, shares)
+
+    if squares is not None:
+        for w, s, total in zip(weights, log_sigma2, totals.unbind(), strict=True):
+            squares.update({w: total[1], s: total[2]})
+    values = totals[:, 0]
+    if any(share != 1 for share in shares):
+        parts = zip(values.unbind(), shares, strict=True)
+        values = torch.stack([value * share for value, share in parts])
+    return values.sum().to(weights[0].dtype)

@@ -10,9 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cplxnet.nn.kl import CODES, Term
+
 from .launch import ceil_div, kernel_op
 
-TERMS = ("COMPLEX_VD", "COMPLEX_ARD", "REAL_VD", "REAL_ARD")  # a layer's term is its place here
 _BLOCK = 1024
 
 _LOW = tl.constexpr(-69.0)  # limits that keep 1/sigma^2, q and their products finite, as in kl.py
@@ -166,6 +167,11 @@ def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOC
     tl.store(out + 3 * layer + 2, tl.sum(of_s, 0))
 
 
+def code_of(term: Term) -> int | None:
+    """The number of a KL term, as in kl.c; None for one that the kernel does not know."""
+    return CODES.get(term)
+
+
 def _blocks(log_sigma2: list[Tensor]) -> list[int]:
     """Where each layer's blocks begin, and the number of all."""
     firsts = [0]
@@ -192,7 +198,7 @@ def kl_backward(
 
     Args:
         weights: stored means, (..., 2) of complex layers; log_sigma2: (...); float32, contiguous.
-        terms: places in TERMS.
+        terms: their numbers, `code_of`.
         scale: float32 (), what every KL is multiplied by before its gradient is added; shares: and each by its own.
         by_weights, by_log_sigma2: the gradients, added to in place.
     """
