@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.utils import _single
 
 from .parameters import as_ri, from_image, to_image
 
-# Maps of each real number by itself: on the real view of a complex tensor they act on both parts in
-# one pass.
+# Maps of each real number by itself. They act on both parts of a complex tensor in one pass.
 ELEMENTWISE = (
     nn.ReLU,
     nn.LeakyReLU,
@@ -30,7 +30,12 @@ class Split(nn.Module):
 
     Elementwise activations and `AvgPool1d` act on both parts in one pass; any other module is
     called twice.
-    Reference: Trabelsi et al. 2018, section 3.4 (the split ReLU is their CReLU).
+
+    Args:
+        module: f, which takes and returns real tensors.
+
+    Reference: Trabelsi et al. (2018), "Deep Complex Networks", section 3.4 (the split ReLU is their
+    CReLU).
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -39,32 +44,36 @@ class Split(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         if isinstance(self.module, ELEMENTWISE):
-            # channels to the back and forth: on a dense array the backward of ReLU keeps the
-            # layout, else it does not
+            # with the channels last, where they lie in memory: the backward pass of ReLU keeps the
+            # layout of a dense array only
             axis = min(1, z.dim() - 1)
-            return torch.view_as_complex(self.module(as_ri(z.movedim(axis, -1)))).movedim(-1, axis)
+            parts = self.module(as_ri(z.movedim(axis, -1)))
+            return torch.view_as_complex(parts).movedim(-1, axis)
+
         if isinstance(self.module, nn.AvgPool1d) and z.dim() == 3:
             return from_image(_average(to_image(z), self.module), 3)
+
         return torch.complex(self.module(z.real), self.module(z.imag))
 
 
 def _average(image: Tensor, pool: nn.AvgPool1d) -> Tensor:
     """`pool` along the last axis of (B, C, 1, L); `avg_pool1d` would undo channels last."""
-    (size,), (stride,), (padding,) = (
-        nn.modules.utils._single(v) for v in (pool.kernel_size, pool.stride, pool.padding)
-    )
-    return F.avg_pool2d(
-        image, (1, size), (1, stride), (0, padding), pool.ceil_mode, pool.count_include_pad
-    )
+    size = (1, *_single(pool.kernel_size))
+    stride = (1, *_single(pool.stride))
+    padding = (0, *_single(pool.padding))
+
+    return F.avg_pool2d(image, size, stride, padding, pool.ceil_mode, pool.count_include_pad)
 
 
 class CplxModReLU(nn.Module):
     """relu(|z| + b) z/|z|, and 0 at z = 0: shrinks the modulus, keeps the phase.
 
-    threshold: the start value of the learnt b (one real number, or one for each of `channels` along
-        axis 1).
-    Reference: Arjovsky, Shah and Bengio 2016, "Unitary Evolution Recurrent Neural Networks",
-        equation 8.
+    Args:
+        threshold: start value of the learnt real b.
+        channels: learn a b for each of so many channels (axis 1); None for a single one.
+
+    Reference: Arjovsky, Shah and Bengio (2016), "Unitary Evolution Recurrent Neural Networks",
+    equation 8.
     """
 
     def __init__(self, threshold: float = -0.5, channels: int | None = None) -> None:
@@ -77,14 +86,13 @@ class CplxModReLU(nn.Module):
         squared = re * re + im * im
         tiny = torch.finfo(squared.dtype).tiny  # keeps the gradient of the root finite at z = 0
         modulus = squared.clamp(min=tiny).sqrt()
-        bias = (
-            self.threshold
-            if self.threshold.dim() == 0
-            else self.threshold.view(-1, *[1] * (z.dim() - 2))
-        )
-        # relu(m + b)/m blows up where b > 0 and m -> 0: at 0 itself value and gradient are taken as
-        # 0
-        return z * torch.where(squared < tiny, 0.0, torch.relu(modulus + bias) / modulus)
+
+        channel_axes = [-1, *[1] * (z.dim() - 2)] if self.threshold.dim() else []
+        bias = self.threshold.view(channel_axes)
+        # where b > 0, relu(|z| + b)/|z| has no limit at z = 0: value and gradient are 0 there
+        factor = torch.where(squared < tiny, 0.0, torch.relu(modulus + bias) / modulus)
+
+        return z * factor
 
 
 class CplxToReal(nn.Module):
@@ -102,7 +110,11 @@ class CplxModulus(nn.Module):
 
 
 class RealToCplx(nn.Module):
-    """x + 0i, or a + bi from the two halves of the channel axis of (B, 2C, ...)  if `halves`."""
+    """x + 0i; with `halves`, a + bi from the two halves a, b of the channels of (B, 2C, ...).
+
+    Raises:
+        ValueError: an odd number of channels with `halves`.
+    """
 
     def __init__(self, halves: bool = False) -> None:
         super().__init__()
@@ -111,6 +123,7 @@ class RealToCplx(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.halves:
             return torch.complex(x, torch.zeros_like(x))
+
         if x.shape[1] % 2:
             raise ValueError(
                 "expected an even number of channels, half real and half imaginary, got "
@@ -132,7 +145,13 @@ class CplxFlatten(nn.Flatten):
 class CplxDropout(nn.Module):
     """z m/(1 - p), m ~ Bernoulli(1 - p) for each complex number: both parts go or stay.
 
-    p: probability of dropping, in [0, 1]. No effect in eval mode.
+    No effect in eval mode.
+
+    Args:
+        p: probability of dropping.
+
+    Raises:
+        ValueError: p is not in [0, 1].
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -144,6 +163,7 @@ class CplxDropout(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return z
+
         return z * F.dropout(torch.ones_like(z.real), self.p)
 
     def extra_repr(self) -> str:

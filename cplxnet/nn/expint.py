@@ -1,13 +1,14 @@
 """The entire exponential integral Ein, on the tensor's own device.
 
-    Ein(q) = integral from 0 to q of (1 - e^-t)/t dt = q - q^2/(2*2!) + q^3/(3*3!) - ... = gamma +
-    log q + E1(q)
+    Ein(q) = integral from 0 to q of (1 - e^-t)/t dt
+           = q - q^2/(2*2!) + q^3/(3*3!) - ...
+           = gamma + log q + E1(q)
 
-(Abramowitz and Stegun 1964, 5.1.39; gamma is Euler's constant.) The KL term of a complex weight
-under variational dropout is Ein(|mu|^2/sigma^2), for every weight of a network in every training
-step, and torch has no exponential
-integral: what is here is a handful of elementwise operations without branches that depend on the
-    data.
+The KL term of a complex weight under variational dropout is Ein(|mu|^2/sigma^2), for every weight
+of a network in every training step, and torch has no exponential integral. Here it is a handful of
+elementwise operations, without branches that depend on the data.
+
+Reference: Abramowitz and Stegun (1964), 5.1.39; gamma is Euler's constant.
 """
 
 import math
@@ -34,16 +35,20 @@ _FAR = 60.0  # Ein(e^n) = gamma + n from here on; e^n overflows float32 from 88.
 
 
 def ein(q: Tensor) -> Tensor:
-    """Ein(q) for q in [0, inf]: Ein(0) = 0, Ein(inf) = inf.
+    """Ein(q) for q in [0, inf]: Ein(0) = 0, Ein(inf) = inf. For gradients see `ein_slope`.
 
-    q: float32 (relative error below 1e-6) or float64 (below 1e-14), any shape; other floating types
-        are computed in
-    float32. Returns q's shape and dtype. For gradients see `ein_slope`.
+    Args:
+        q: any shape; float32 (relative error below 1e-6) or float64 (below 1e-14). Other floating
+            types are computed in float32.
+
+    Returns:
+        q's shape and dtype.
     """
     if q.dtype == torch.float64:
         return _ein_double(q, q.log())
     if q.dtype != torch.float32:
         return ein(q.float()).to(q.dtype)
+
     return _smooth_part(q).add_(q.log1p())
 
 
@@ -53,22 +58,25 @@ def ein_exp(n: Tensor) -> Tensor:
         return _ein_double(n.exp(), n)
     if n.dtype != torch.float32:
         return ein_exp(n.float()).to(n.dtype)
+
     return ein(n.clamp_max(_FAR).exp()) + (n - _FAR).clamp_min(0)
 
 
 def ein_slope(q: Tensor) -> Tensor:
     """dEin/dq = (1 - e^-q)/q for 0 < q < inf, to the precision of q's dtype.
 
-    The compiled form avoids expm1: Inductor (torch 2.13, CPU) makes it exp(x) - 1, which is 0 for q
-    below 6e-8.
+    Under torch.compile without expm1: Inductor (torch 2.13, CPU) computes it as exp(x) - 1, which
+    is 0 for q below 6e-8.
     """
     if not torch.compiler.is_compiling():
         return -torch.expm1(-q) / q
-    terms = 17 if q.dtype == torch.float64 else 10  # 1/18! = 2e-16, 1/11! = 3e-8
+
+    n_terms = 17 if q.dtype == torch.float64 else 10  # 1/18! = 2e-16, 1/11! = 3e-8
     small = q.clamp_max(1)
     series = torch.zeros_like(q)
-    for k in range(terms, 0, -1):
+    for k in range(n_terms, 0, -1):
         series = series * small + (-1) ** (k + 1) / math.factorial(k)
+
     return torch.where(q < 1, series, (1 - q.neg().exp()) / q)
 
 
@@ -83,13 +91,16 @@ def _smooth_part(q: Tensor) -> Tensor:
 
 def _ein_double(q: Tensor, n: Tensor) -> Tensor:
     """Ein(q), n = log q. Both forms at every element, then a choice: for checks, not for speed."""
-    small, large = q.clamp_max(_SPLIT), q.clamp_min(_SPLIT)
+    small = q.clamp_max(_SPLIT)
     series = torch.zeros_like(q)
     for k in range(_SERIES_TERMS, 0, -1):
         series = small * ((-1) ** (k + 1) / (k * math.factorial(k)) + series)
+
     # E1(q) = e^-q/(q + 1 - 1/(q + 3 - 4/(q + 5 - 9/(q + 7 - ...)))) (Abramowitz and Stegun 1964,
     # 5.1.22, contracted)
+    large = q.clamp_min(_SPLIT)
     fraction = large + (2 * _FRACTION_TERMS + 1)
     for k in range(_FRACTION_TERMS, 0, -1):
         fraction = large + (2 * k - 1) - k * k / fraction
+
     return torch.where(q < _SPLIT, series, EULER + n.clamp_min(0) + (-large).exp() / fraction)

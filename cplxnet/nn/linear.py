@@ -14,6 +14,89 @@ from .parameters import ComplexParameters, as_ri, empty_ri, real_dtype
 FEW_ROWS, MANY_ROWS = 16, 1024
 
 
+class CplxLinear(ComplexParameters):
+    """y = W x + b with complex W (out, in) and b (out): (..., in) -> (..., out).
+
+    Weights start by Trabelsi's initialisation (Rayleigh modulus, uniform phase), biases at 0.
+
+    Args:
+        in_features: size of the input's last axis.
+        out_features: size of the output's last axis.
+        bias: whether there is a b.
+        device: of the parameters.
+        dtype: float32 or float64, or the complex type of those.
+
+    Raises:
+        TypeError: a real input.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight_ri = empty_ri(out_features, in_features, device=device, dtype=dtype)
+        bias_ri = empty_ri(out_features, device=device, dtype=dtype) if bias else None
+        self.register_parameter("bias_ri", bias_ri)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Trabelsi's initialisation of the weight, 0 for the bias."""
+        trabelsi_standard_(self.weight)
+        if self.bias_ri is not None:
+            torch.nn.init.zeros_(self.bias_ri)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = gpu.forward(self, x)
+        if y is not None:
+            return y
+
+        return cplx_linear(x, self.weight_ri, self.bias_ri)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias_ri is not None}"
+        )
+
+
+def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> Tensor:
+    """y = W x + b as one real matrix product on the stored (interleaved) weight.
+
+    Read as real vectors, Re(Wx) = <(Wr, Wi), (xr, -xi)> and Im(Wx) = <(Wr, Wi), (xi, xr)>: twice
+    the rows, twice the columns, the weight as it is, and no more multiplications than the complex
+    product needs.
+
+    Args:
+        x: complex (..., in).
+        weight_ri: real (out, in, 2).
+        bias_ri: real (out, 2), or None.
+
+    Returns:
+        Complex (..., out).
+    """
+    real_dtype(weight_ri.dtype)
+    re, im = as_ri(x).unbind(-1)
+    for_re = torch.stack((re, -im), -1)
+    for_im = torch.stack((im, re), -1)
+    rows = torch.stack((for_re, for_im))  # (2, ..., in, 2)
+
+    parts = product(rows.flatten(-2).flatten(0, -2), weight_ri.flatten(-2))
+    # autocast may have made it bfloat16, which has no complex type
+    parts = parts.to(rows.dtype).contiguous()
+    y_re, y_im = parts.unflatten(0, rows.shape[:-2]).unbind(0)  # each (..., out)
+    y = torch.complex(y_re, y_im)
+
+    return y if bias_ri is None else y + torch.view_as_complex(bias_ri)
+
+
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T of real x (rows, in) and W (out, in): `torch.nn.functional.linear` without a bias.
 
@@ -47,67 +130,3 @@ class _Product(torch.autograd.Function):
         by_weight = grad.T @ x if needs_weight else None
 
         return by_x, by_weight
-
-
-def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> Tensor:
-    """y = W x + b as ONE real matrix product on the stored (interleaved) weight.
-
-    Read as real vectors, Re(Wx) = <(Wr, Wi), (xr, -xi)> and Im(Wx) = <(Wr, Wi), (xi, xr)>: twice
-    the rows, twice the columns, the weight untouched, and no more multiplications than the complex
-    product needs.
-
-    x: complex (..., in); weight_ri: real (out, in, 2); bias_ri: real (out, 2). Returns complex
-        (..., out).
-    """
-    real_dtype(weight_ri.dtype)
-    re, im = as_ri(x).unbind(-1)
-    rows = torch.stack((torch.stack((re, -im), -1), torch.stack((im, re), -1)))  # (2, ..., in, 2)
-    parts = product(rows.flatten(-2).flatten(0, -2), weight_ri.flatten(-2))
-    parts = parts.to(
-        rows.dtype
-    ).contiguous()  # autocast may have made it bfloat16, which has no complex type
-    y_re, y_im = parts.unflatten(0, rows.shape[:-2]).unbind(0)  # each (..., out)
-    y = torch.complex(y_re, y_im)
-    return y if bias_ri is None else y + torch.view_as_complex(bias_ri)
-
-
-class CplxLinear(ComplexParameters):
-    """y = W x + b with complex W (out, in) and b (out); arguments as in `torch.nn.Linear`.
-
-    Weights start by Trabelsi's initialisation (Rayleigh modulus, uniform phase), biases at 0.
-    Input complex (..., in_features), output complex (..., out_features).
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        self.weight_ri = empty_ri(out_features, in_features, device=device, dtype=dtype)
-        bias_ri = empty_ri(out_features, device=device, dtype=dtype) if bias else None
-        self.register_parameter("bias_ri", bias_ri)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        trabelsi_standard_(self.weight)
-        if self.bias_ri is not None:
-            torch.nn.init.zeros_(self.bias_ri)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = gpu.forward(self, x)
-        if y is not None:
-            return y
-
-        return cplx_linear(x, self.weight_ri, self.bias_ri)
-
-    def extra_repr(self) -> str:
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias_ri is not None}"
-        )

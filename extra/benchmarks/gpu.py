@@ -122,7 +122,7 @@ def milliseconds(step: Callable[[], Any], seconds: float = 0.3) -> float:
     began = time.perf_counter()
     step()
     torch.cuda.synchronize()
-    n = max(3, min(50, int(seconds / 5 / max(time.perf_counter() - began, 1e-5))))
+    n = max(1, min(50, int(seconds / 5 / max(time.perf_counter() - began, 1e-5))))
     times = []
     for _ in range(5):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -19,7 +19,7 @@ every_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
 
 
 def at(n: Tensor, term: Term, log_sigma2: float = -3.0) -> tuple[Tensor, Tensor]:
-    """Storage of a weight and its log_sigma2 such that log(|mu|^2/sigma^2) = n; complex weights at 1 radian."""
+    """Stored weight and log_sigma2 with log(|mu|^2/sigma^2) = n; complex weights at 1 radian."""
     modulus = ((n + log_sigma2) / 2).exp()
     parts = torch.stack((modulus * math.cos(1.0), modulus * math.sin(1.0)), -1)
     return (parts if term.cplx else -modulus), torch.full_like(n, log_sigma2)

@@ -1,4 +1,4 @@
-"""The families of layers that the contract tests run over: dense, VD, ARD and masked forms of the same geometry."""
+"""The layers of the contract tests: dense, VD, ARD and masked forms of one geometry each."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""Complex batch norm against numpy whitening: outputs, running statistics, gradients, degenerate inputs."""
+"""Complex batch norm against numpy whitening: outputs, statistics, gradients, degenerate inputs."""
 
 import gc
 import warnings
@@ -19,7 +19,7 @@ EPS = 1e-5
 
 
 def mixed(shape: tuple[int, ...], dtype: torch.dtype = torch.complex128) -> Tensor:
-    """Channels (axis 1) of different means, scales and correlations, up to 0.99, of the two parts."""
+    """Channels (axis 1) of different means, scales and correlations (up to 0.99) of the parts."""
     noise = torch.randn(*shape, 2, dtype=torch.float64).movedim(1, -2)  # (B, ..., C, 2)
     mixing = torch.tensor(
         [[[1.0, 0.0], [0.99, 0.14]], [[3.0, -1.0], [0.0, 0.2]], [[0.1, 0.0], [0.0, 20.0]]]
@@ -43,7 +43,7 @@ def whitened(z: Tensor, channel: int, weight: np.ndarray, bias: np.ndarray) -> n
 
 
 def random_layer(**options: Any) -> CplxBatchNorm1d:
-    """A double-precision layer of 3 channels whose 2x2 weights are full and whose shifts are not zero."""
+    """A float64 layer of 3 channels with full 2x2 weights and shifts that are not zero."""
     layer = CplxBatchNorm1d(3, dtype=torch.float64, **options)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -194,7 +194,10 @@ def test_gradcheck(shape: tuple[int, ...], affine: bool, training: bool) -> None
         torch.randn(shape, dtype=torch.complex128),
     )
     names = [n for n, _ in layer.named_parameters()]
-    call: Any = lambda x, *p: functional_call(layer, dict(zip(names, p, strict=True)), (x,))  # noqa: E731
+
+    def call(x: Tensor, *values: Tensor) -> Tensor:
+        return functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+
     assert torch.autograd.gradcheck(call, (x.requires_grad_(), *layer.parameters()))
 
 

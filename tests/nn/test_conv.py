@@ -1,4 +1,4 @@
-"""Complex convolutions against torch's native ones, four real convolutions, the 2x2 block form and scipy."""
+"""Complex convolutions against torch's, four real convolutions, the 2x2 block form and scipy."""
 
 from typing import Any
 
@@ -172,7 +172,10 @@ def test_gradcheck(dims: int, geometry: dict[str, Any]) -> None:
     )
     x = torch.randn(2, 2, *(5, 4)[:dims], dtype=torch.complex128, requires_grad=True)
     names, values = zip(*layer.named_parameters(), strict=True)
-    call: Any = lambda x, *p: functional_call(layer, dict(zip(names, p, strict=True)), (x,))  # noqa: E731
+
+    def call(x: Tensor, *values: Tensor) -> Tensor:
+        return functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+
     assert torch.autograd.gradcheck(call, (x, *values))
 
 

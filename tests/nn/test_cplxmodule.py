@@ -22,7 +22,7 @@ LENGTH = 40
 
 
 def their_network(kind: str) -> torch.nn.Sequential:
-    """Every layer that has weights: two convolutions (one grouped), batch norm, complex and real linear layers."""
+    """Every kind of layer with weights: convolutions (one grouped), batch norm, linear layers."""
     conv, linear, real = KINDS[kind]
     return torch.nn.Sequential(
         conv(2, 6, 5, stride=2, bias=False),
@@ -108,7 +108,7 @@ def test_batch_norm_counts_its_eps_once() -> None:
 
 
 def test_the_deep_network_under_the_older_systems_names() -> None:
-    """A state dict with the layers of complex_paper's DeepConvNet, bk00.conv to lin2, by names_in_order."""
+    """A state dict with the layers of complex_paper's DeepConvNet, by names_in_order."""
     ours = deep_conv_net("complex", "Masked", length=512, kernel_size=3).eval()
     names = [
         f"bk{k:02d}.{part}"

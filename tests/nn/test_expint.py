@@ -12,7 +12,7 @@ mpmath.mp.dps = 30
 
 
 def reference(q: mpmath.mpf) -> mpmath.mpf:
-    """The defining series below 20 (30 digits carry its cancellation), the classical formula above."""
+    """The defining series below 20 (in 30 digits, as it cancels), the classical formula above."""
     if q == 0:
         return mpmath.mpf(0)
     if q < 20:

@@ -1,4 +1,4 @@
-"""KL terms by their formulas: values against mpmath, quadrature and Monte Carlo; gradients by finite differences.
+"""KL terms by their formulas, against mpmath, quadrature, Monte Carlo and finite differences.
 
 fast/test_kl.py holds the C functions against these.
 """

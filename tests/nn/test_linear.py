@@ -1,10 +1,9 @@
-"""The complex linear layer against the real 2x2 block form, numpy and torch's native complex product."""
-
-from typing import Any
+"""The complex linear layer against the real 2x2 block form, numpy and torch's product."""
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -62,7 +61,10 @@ def test_gradcheck(bias: bool) -> None:
     layer = CplxLinear(3, 2, bias=bias, dtype=torch.float64)
     x = torch.randn(4, 3, dtype=torch.complex128, requires_grad=True)
     names, values = zip(*layer.named_parameters(), strict=True)
-    call: Any = lambda x, *p: functional_call(layer, dict(zip(names, p, strict=True)), (x,))  # noqa: E731
+
+    def call(x: Tensor, *values: Tensor) -> Tensor:
+        return functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+
     assert torch.autograd.gradcheck(call, (x, *values))
 
 

@@ -1,4 +1,4 @@
-"""Batch norm, split ReLU and pooling in one go, against the plain formula in float64 and the layers one by one."""
+"""Batch norm, split ReLU and pooling fused, against the formula and the layers one by one."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def block(channels: int, pooled: bool = True, **pool: int) -> list[nn.Module]:
 
 
 def activations(channels: int, length: int) -> Tensor:
-    """Complex (B, C, L), channels last in memory, mean and covariance far from those of white noise."""
+    """Complex (B, C, L), channels last in memory, far from white noise."""
     z = torch.randn(3 if length > 2 else 50, length, channels, dtype=torch.complex64)
     return (z + z.conj() / 2 + 0.7).movedim(-1, 1)
 
@@ -169,7 +169,8 @@ def test_what_lies_between_is_not_kept() -> None:
         del y
         return sum(sizes.values())
 
-    one_by_one, together = kept(nn.Sequential(*layers)), kept(lambda x: cplx.through(layers, x))  # type: ignore[arg-type]
+    one_by_one = kept(nn.Sequential(*layers))
+    together = kept(lambda x: cplx.through(layers, x))  # type: ignore[arg-type]
     assert 0 < together <= one_by_one - x.nbytes  # the output of ReLU at least
 
 

@@ -1,4 +1,4 @@
-"""Contract of every layer with a Gaussian posterior: noise, evaluation, gradients, casts, state, optimiser."""
+"""Contract of every layer with a Gaussian posterior: noise, gradients, casts, state, optimiser."""
 
 import itertools
 import math

@@ -55,8 +55,8 @@ def native_usable(*tensors: Tensor) -> bool:
 def own_gradient_usable(*tensors: Tensor) -> bool:
     """Whether a product or a convolution of these tensors may have a gradient written by hand.
 
-    On the CPU alone.
-    Not under autocast, which would cast the inputs of torch's own operation and not those of ours.
+    On the CPU alone, and not under autocast, which would cast the inputs of torch's own operation
+    and not those of ours.
     """
     return (
         plain_execution()

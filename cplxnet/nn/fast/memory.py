@@ -3,24 +3,34 @@
 import ctypes
 import platform
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt, in glibc's <malloc.h>
+# parameters of mallopt in glibc's <malloc.h>
+_TRIM_THRESHOLD = -1
+_MMAP_THRESHOLD = -3
+_MMAP_MAX = -4
+
 _KEPT = 1 << 30  # bytes at the end of the heap
-_LARGEST_MMAP_THRESHOLD = (
-    32 << 20
-)  # what glibc's own adaptation ends at, with twice that as trim threshold
-_MOST_BLOCKS = 65536  # glibc's default
+
+# glibc's own: what its thresholds adapt to, with twice that for trimming, and its most blocks
+_LARGEST_MMAP_THRESHOLD = 32 << 20
+_MOST_BLOCKS = 65536
 
 
 def keep_freed(on: bool = True) -> bool:
     """Have the C library keep up to 1 GiB of the memory that tensors free.
 
-    glibc maps blocks beyond 32 MiB (a gradient of the 3712 -> 2048 layer) from the system one by
-    one and gives them back when freed: thousands of page faults a step, a tenth of a dense step's
-    time. Of the whole process, and of CPU memory alone. Returns whether it was done; other C
-    libraries than glibc are left as they are.
+    glibc gets blocks beyond 32 MiB (a gradient of the 3712 -> 2048 layer) from the system one by
+    one, and gives them back when freed: thousands of page faults a step, a tenth of a dense step's
+    time. This concerns the whole process, and CPU memory alone.
+
+    Args:
+        on: False restores glibc's own settings.
+
+    Returns:
+        Whether it was done; C libraries other than glibc are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
+
     if on:
         settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _KEPT}
     else:
@@ -30,4 +40,5 @@ def keep_freed(on: bool = True) -> bool:
             _TRIM_THRESHOLD: 2 * _LARGEST_MMAP_THRESHOLD,
         }
     mallopt = ctypes.CDLL(None).mallopt
+
     return all(mallopt(parameter, value) == 1 for parameter, value in settings.items())

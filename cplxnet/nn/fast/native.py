@@ -1,9 +1,9 @@
 """The C functions of this folder: compiled once per machine when first needed, and called.
 
-On the CPU and in float32 a training step spends much of its time in passes over large arrays that
-tensor operations can only make one small step at a time. The functions here make them in one. They
-are an addition: without a C compiler (or with CPLXNET_NATIVE=0 in the environment), on a GPU, or in
-float64, the plain formulas run and give the same values.
+In float32 on the CPU a training step spends much of its time in passes over large arrays, of which
+tensor operations need many. The functions here need one. They add nothing but speed: without a C
+compiler, with CPLXNET_NATIVE=0 in the environment, on a GPU or in float64 the plain formulas run,
+and give the same values. Whether they may take some tensors is asked in `dispatch`.
 """
 
 import atexit
@@ -65,37 +65,41 @@ def _compiled() -> Path:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise FileNotFoundError("no C compiler found")
+
     folder = Path(__file__).parent
     contents = [(folder / name).read_bytes() for name in (*SOURCES, *HEADERS)]
     identity = repr((contents, FLAGS, compiler, platform.platform(), _processor())).encode()
     name = f"native-{hashlib.sha256(identity).hexdigest()[:16]}.so"
-    path, scratch = _places(name)
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=scratch) as temporary:
-            output = Path(temporary) / name
-            sources = [str(folder / source) for source in SOURCES]
-            command = [compiler, *FLAGS, "-shared", *sources, "-o", str(output), "-lm"]
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-            os.replace(output, path)  # whole or not at all, whoever else compiles at the same time
+    path = _cache_folder(name) / name
+    if path.exists():
+        return path
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        output = Path(temporary) / name
+        sources = [str(folder / source) for source in SOURCES]
+        command = [compiler, *FLAGS, "-shared", *sources, "-o", str(output), "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        os.replace(output, path)  # whole or not at all, whoever else compiles at the same time
+
     return path
 
 
-def _places(name: str) -> tuple[Path, Path]:
-    """Where the library is or will be, and a folder beside it to compile in.
+def _cache_folder(name: str) -> Path:
+    """A folder that has the library `name` or can be written: the user's cache, if possible.
 
-    The user's cache; where that cannot be written, or there is no home, a temporary folder of this
-    process alone.
+    Where that cannot be written, or there is no home, a temporary folder of this process alone.
     """
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cplxnet"
         cache.mkdir(parents=True, exist_ok=True)
         if (cache / name).exists() or os.access(cache, os.W_OK | os.X_OK):
-            return cache / name, cache
+            return cache
     except (OSError, RuntimeError):  # RuntimeError: pathlib finds no home
         pass
-    own = Path(tempfile.mkdtemp(prefix="cplxnet-"))
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
-    return own / name, own
+
+    temporary = Path(tempfile.mkdtemp(prefix="cplxnet-"))
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return temporary
 
 
 def _processor() -> str:
@@ -104,9 +108,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return "".join(
-        sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    )
+
+    kinds = ("model name", "flags", "Features")
+    return "".join(sorted({line for line in lines if line.startswith(kinds)}))
 
 
 def is_plain(tensor: Tensor) -> bool:

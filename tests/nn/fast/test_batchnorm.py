@@ -51,7 +51,7 @@ def results(
 
 
 def compare(way: str, x: Tensor, *, affine: bool, offset: float) -> None:
-    """`normalise` in float32 against the formula in float64, each tensor by the scale of its own values."""
+    """float32 against the formula in float64, each tensor on the scale of its own values."""
     n, c, _ = x.shape
     scales = (torch.randn(2, 2, c), torch.randn(2, c)) if affine else ()
     upstream = torch.randn(n, c, 2)

@@ -1,4 +1,4 @@
-"""The convolution with its own gradient by the weight, against torch's and against the sum as it is defined."""
+"""The convolution with its own gradient by the weight, against torch's and the defining sum."""
 
 import itertools
 

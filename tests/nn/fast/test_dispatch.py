@@ -1,4 +1,4 @@
-"""Where fast paths stay out of the way: tracing, fake tensors, torch.func, subclasses, torch.compile."""
+"""Where fast paths stay away: tracing, fake tensors, torch.func, subclasses, torch.compile."""
 
 import warnings
 from collections.abc import Callable

@@ -29,7 +29,7 @@ def summed(
 
 
 def in_double(weight: Tensor, log_sigma2: Tensor, term: Term) -> tuple[Tensor, Tensor, Tensor]:
-    """The KL of every weight in float64 (test_kl holds it against mpmath), and the gradients of their sum."""
+    """The KL of every weight in float64, which test_kl checks, and the gradients of their sum."""
     weight, log_sigma2 = weight.double().requires_grad_(), log_sigma2.double().requires_grad_()
     values = penalty(weight, log_sigma2, term)
     return values.detach(), *torch.autograd.grad(values.sum(), (weight, log_sigma2))
@@ -251,7 +251,7 @@ def test_kl_sum_without_gradients() -> None:
         assert not value.requires_grad and torch.equal(value, wanted.detach())
 
 
-# -- terms that C does not know ----------------------------------------------------------------------------------------
+# -- terms that C does not know --------------------------------------------------------------------
 
 
 @in_c

@@ -1,4 +1,4 @@
-"""Freed memory kept: counted in page faults, in a process of its own, as the setting is the whole process's."""
+"""Freed memory kept, counted in page faults, in a process of its own."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""Compiling the C functions, keeping them, switching them off; and results that no number of threads changes."""
+"""Compiling the C functions, keeping them, switching them off; the number of threads."""
 
 import ctypes
 import math

@@ -1,4 +1,4 @@
-"""Noise and |x|^2 in C: Philox and xoshiro against published vectors, moments, distribution, gradients."""
+"""Noise and |x|^2 in C: published vectors, moments, distribution, gradients."""
 
 import math
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def test_squares_in_one_pass(shape: tuple[int, ...]) -> None:
 
 
 def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
-    """Philox4x32-10 of uint32 counters (..., 4) (Salmon, Moraes, Dror and Shaw 2011, section 3.3)."""
+    """Philox4x32-10 of uint32 counters (..., 4) (Salmon et al. 2011, section 3.3)."""
     x0, x1, x2, x3 = (counter[..., i].astype(np.uint64) for i in range(4))
     k0, k1, low = np.uint64(key[0]), np.uint64(key[1]), np.uint64(0xFFFFFFFF)
     for _ in range(10):
@@ -106,7 +106,7 @@ def test_philox_in_c(key: tuple[int, int]) -> None:
 
 
 def xoshiro128pp(state: np.ndarray, n: int) -> np.ndarray:
-    """n words (n, ...) of xoshiro128++ generators of states (4, ...) (Blackman and Vigna 2021, figure 4)."""
+    """n words (n, ...) of xoshiro128++, states (4, ...) (Blackman and Vigna 2021, figure 4)."""
     s0, s1, s2, s3 = state.astype(np.uint32)
 
     def rotated(x: np.ndarray, by: int) -> np.ndarray:
