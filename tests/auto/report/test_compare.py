@@ -1,4 +1,4 @@
-"""Differences at equal compression of tables whose answer is known, and intervals against scipy's own."""
+"""Differences at equal compression of tables whose answer is known; intervals against scipy's."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ TIMES = (4.0, 20.0, 100.0, 300.0)
 
 
 def table(gaps: dict[int, float], shift: float = 1.0) -> pd.DataFrame:
-    """Score 0.9 - 0.05 ln(compression) for A, less by the seed's gap for B at `shift` times A's compressions."""
+    """Score 0.9 - 0.05 ln(compression) for A; less by the seed's gap for B, at `shift` times."""
     rows = []
     for method, times, gap in [("A", 1.0, dict.fromkeys(gaps, 0.0)), ("B", shift, gaps)]:
         for seed in gaps:

@@ -1,4 +1,4 @@
-"""The figures show the numbers of their tables: every point, line and band is where the table says."""
+"""Figures show the numbers of their tables: points, lines and bands are where the table says."""
 
 import matplotlib
 import numpy as np
@@ -162,8 +162,8 @@ def test_readings_say_what_the_table_says(table: pd.DataFrame) -> None:
         == "Dense: average precision 0.910 on test (0.030 would be chance), 1,000 real numbers."
     )
     assert low == (
-        "C = 0.01: 11 times fewer real numbers, average precision 0.870 before and 0.920 after fine-tuning, "
-        "0.010 above dense."
+        "C = 0.01: 11 times fewer real numbers, average precision 0.870 before and 0.920 after "
+        "fine-tuning, 0.010 above dense."
     )
     assert high.startswith("C = 0.1: 125 times fewer") and high.endswith("0.090 below dense.")
     assert report.readings(pd.DataFrame()) == []

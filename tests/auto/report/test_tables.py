@@ -78,7 +78,7 @@ def fill(folder, name, manifest: Manifest, stages, state="done"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two values of C, two seeds; a run that is not started, one in its second stage, one started without scores."""
+    """Two values of C and two seeds: three whole runs, one under way, one cut off, one queued."""
     manifests = grid.expand(
         small(), {C: [0.1, 0.2, 0.3]}, replicates=2, label=lambda v: f"c{v[C]}-r{v['seed']}"
     )

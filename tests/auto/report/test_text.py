@@ -1,4 +1,4 @@
-"""A results page from scores.json files written by hand: every figure worked out here by hand too."""
+"""A results page from scores.json files written by hand, its figures worked out by hand too."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from cplxnet.auto.manifest import experiments, grid
 from cplxnet.auto.manifest.read import parse
 from cplxnet.auto.report import text as page
 
-LOSSES = {  # form, C, seed -> (zeros of 100, average precision before and after fine-tuning); dense is 0.40 and 0.44
+# form, C, seed -> (zeros of 100, average precision before and after); dense is 0.40 and 0.44
+LOSSES = {
     ("VD", 0.1, 0): (75, 0.30, 0.41),
     ("VD", 0.1, 1): (75, 0.32, 0.43),
     ("VD", 0.2, 0): (99, 0.20, 0.30),
@@ -27,7 +28,8 @@ def folder(tmp_path):
     }
 
     def label(values):
-        return f"{values[experiments.METHOD].removeprefix('complex.TwoLayerDense')}-{values[C]}-{values['seed']}"
+        form = values[experiments.METHOD].removeprefix("complex.TwoLayerDense")
+        return f"{form}-{values[C]}-{values['seed']}"
 
     manifests = grid.expand(small(), axes, replicates=2, label=label)
     grid.write(tmp_path, manifests)
@@ -68,19 +70,19 @@ def test_the_page_says_what_is_known_and_what_is_not(folder, capsys):
     assert "| VD | 0.1 | 2 | 4 | 25 | 0.3100 | 0.4200 | 0.0000 | -0.0100 to 0.0100 |" in text
     assert "| ARD | 0.1 | 1 | 2 | 50 | 0.3000 | 0.3900 | 0.0100 | one only |" in text
     assert (
-        "1. Dense: 100 real numbers, average precision 0.4000 and 0.4400 on test (0.050 would be chance)"
+        "1. Dense: 100 real numbers, average precision 0.4000 and 0.4400 on test (0.050 would"
         in text
     )
     assert "so 2 replicates differ by 0.0400." in text
     assert (
-        "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, 0.1000 below"
-        in text
+        "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, "
+        "0.1000 below" in text
     )
     assert "ARD at 50 times fewer: not known, what is finished spans 2 to 2 times." in text
-    # from 4 to 100 times, 50 lies at log(12.5)/log(25) = 0.785 of the way from a loss of 0 to one of 0.1
+    # 50 lies at log(12.5)/log(25) = 0.785 of the way from 4 to 100 times, from a loss of 0 to 0.1
     assert (
-        "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond the 0.0400"
-        in text
+        "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond "
+        "the 0.0400" in text
     )
     assert "Not finished: 4 of 8 runs (ARD-0.1-1, ARD-0.2-0, ARD-0.2-1, VD-0.2-1)." in text
 

@@ -1,4 +1,4 @@
-"""Runs re-masked at other thresholds, against masks made by hand and runs that began with that threshold."""
+"""Runs masked at other thresholds, against masks made by hand and runs with that threshold."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def log_alphas(run):
 
 
 def by_hand(run, manifest, data, limit):
-    """scikit-learn's average precision of the dense network with zeros where log alpha exceeds `limit`; compression."""
+    """Average precision (scikit-learn) and compression with zeros where log alpha > `limit`."""
     state = snapshot(run, "1-sparsify.pt")["model"]
     n_dead = 0
     for name, log_alpha in log_alphas(run).items():

@@ -34,7 +34,7 @@ def tiny(changes):
 
 
 def send(folder, number, at=(2,)):
-    """Send the signal to the process that trains the run, at each of these numbers of epochs, from a thread.
+    """Signal the process that trains the run, at each of these numbers of epochs, from a thread.
 
     Returns the thread, and the list of the processes that it hits.
     """

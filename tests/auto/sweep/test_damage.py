@@ -1,4 +1,4 @@
-"""Whatever bytes lie where a run's files belong: the file is named or set aside, nothing in it is executed."""
+"""Any bytes in place of a run's files: the file is named or set aside, nothing is executed."""
 
 import json
 import pickle

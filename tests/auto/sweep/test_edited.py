@@ -1,4 +1,4 @@
-"""A manifest edited while the command runs is refused, both versions shown; the other runs are untouched."""
+"""A manifest edited while the command runs is refused, both versions shown; others run on."""
 
 import pytest
 from small import C, Epochs, assert_same_results, quick, read, small
@@ -12,7 +12,7 @@ OLD, NEW = {C: 0.1}, {C: 0.4}
 
 @pytest.fixture
 def edited(tiny_corpus, tmp_path, monkeypatch):
-    """Three runs of which two were edited as the first began to train: itself, and the second before its turn."""
+    """Three runs; as the first began to train, it and the second, before its turn, were edited."""
     folder = tmp_path / "grid"
     seeds = {"a": 0, "b": 1, "c": 2}
     grid.write(folder, {name: small(OLD | {"seed": seed}) for name, seed in seeds.items()})

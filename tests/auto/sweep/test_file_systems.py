@@ -1,4 +1,4 @@
-"""Disks that fill up and folders that cannot be written: one run's trouble, told, and gone on with later."""
+"""Full disks and folders that cannot be written: one run's trouble, told, gone on with later."""
 
 import subprocess
 

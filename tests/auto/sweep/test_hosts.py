@@ -1,6 +1,6 @@
-"""Three hosts on one machine, made of namespaces: a scheduler and the command on one, workers on two, one cut off.
+"""Three hosts of namespaces: scheduler and command on one, workers on two, one is cut off.
 
-Each has a network, host name, process numbers and temporary folder of its own; they share the file system alone.
+Each has a network, host name, process numbers and temporary folder; the file system is shared.
 """
 
 import hashlib
@@ -60,7 +60,8 @@ class Hosts:
 
     def wrap(self, host):
         """What a command is preceded by to run on the host."""
-        enter = f'echo host-{host} > /proc/sys/kernel/hostname && TMPDIR={self.folders[host]} exec "$0" "$@"'
+        name = f"echo host-{host} > /proc/sys/kernel/hostname"
+        enter = f'{name} && TMPDIR={self.folders[host]} exec "$0" "$@"'
         apart = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         return ["ip", "netns", "exec", self.names[host], *apart, "sh", "-c", enter]
 

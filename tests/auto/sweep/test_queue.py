@@ -1,4 +1,4 @@
-"""Which run is next: those that share a stage wait for it, and a look costs as much as there are runs."""
+"""Which run is next: runs that share a stage wait for it, and a look reads each run once."""
 
 import sys
 

@@ -16,7 +16,7 @@ from cplxnet.auto.sweep.run_many import Outcome
 
 @pytest.fixture(scope="module")
 def mixed(tiny_corpus, tmp_path_factory):
-    """A folder with a run that lacks a data file, one that diverges and two that go well, run; with its outcomes."""
+    """A folder run, with outcomes: one lacks a data file, one diverges, two go well."""
     folder = tmp_path_factory.mktemp("mixed")
     manifests = {
         "a-missing": small({"datasets.test.file": "absent.h5"}),

@@ -1,4 +1,4 @@
-"""Runners that are killed, and two at a time: every run is done once, to the bits of one that nothing happened to."""
+"""Runners killed, and two at a time: every run is done once, to the bits of an undisturbed one."""
 
 import collections
 import subprocess
