@@ -71,7 +71,8 @@ def compare(folder: Path, device: str = "cuda:0", n_batches: int = 30) -> dict[s
                 break
             time.sleep(0.02)
         killed = run.poll() is None
-        os.kill(run.pid, signal.SIGKILL)
+        if killed:
+            os.kill(run.pid, signal.SIGKILL)
         output = run.communicate()[0]
     if not killed:
         return {"failed": output[-1500:]}

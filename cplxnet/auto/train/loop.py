@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet.auto.progress import bar
+from cplxnet.nn.fast import gpu
 
 from .graph import Graphed, drawn
 from .objective import Objective
@@ -89,11 +90,10 @@ def train_stage(
     stage = training.stage
     early = training.early
     n_batches = len(feed)
-    step: Callable[..., Tensor] = make_step(
-        training.model, objective, training.optimizer, stage.grad_clip
-    )
+    model, optimizer = training.model, training.optimizer
+    step: Callable[..., Tensor] = make_step(model, objective, optimizer, stage.grad_clip)
     batches: Iterable[Any] = feed
-    if training.device.type == "cuda" and feed.draws:  # a graph that draws its batches itself
+    if gpu.usable(*model.parameters()) and feed.draws:  # a CUDA graph draws its batches itself
         step = Graphed(functools.partial(drawn, step, feed), training.device, [training.windows])
         batches = [()] * n_batches
 
@@ -112,7 +112,7 @@ def train_stage(
 
             # ---- one epoch; the sums stay on the device until its end
             lr = training.set_rate()
-            training.model.train()
+            model.train()
             sums = torch.zeros(3, device=training.device)
             for batch in batches:
                 check()

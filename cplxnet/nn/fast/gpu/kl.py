@@ -202,6 +202,11 @@ def kl_backward(
         scale: float32 (), what every KL is multiplied by before its gradient is added; shares: and each by its own.
         by_weights, by_log_sigma2: the gradients, added to in place.
     """
+    unknown = [term for term in terms if term not in CODES.values()]
+    if unknown:
+        raise ValueError(
+            f"expected the number of a KL term, {sorted(CODES.values())}, got {unknown[0]}"
+        )
     firsts = _blocks(log_sigma2)
     partial = torch.empty(firsts[-1], 3, dtype=torch.float64, device=scale.device)
     layers = zip(

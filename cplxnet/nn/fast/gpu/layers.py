@@ -378,7 +378,7 @@ def batchnorm_by(pairs: Tensor, affine: Tensor, *, relu: bool, pool: bool) -> Te
 
 def trial(device: torch.device) -> None:
     """Run a small network forward and backward, so that a kernel that does not compile is met before training."""
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():  # a network may be scored first
         x = torch.ones(2, 9, 1, 2, device=device, requires_grad=True)
         weight = torch.ones(16, 1, 3, 2, device=device, requires_grad=True)
         y = _Conv.apply(x, weight, None, None, None, 2, "float32")

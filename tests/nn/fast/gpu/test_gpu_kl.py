@@ -62,7 +62,7 @@ def test_layers_are_kept_apart():
 
 def test_a_term_that_is_not_known_is_an_error():
     weight, log_sigma2 = weights(TERMS[0], (9, 9))
-    with pytest.raises(Exception, match="expected one of four KL terms"):
+    with pytest.raises(ValueError, match=r"expected the number of a KL term, .* got 4"):
         kernel.kl_backward(
             [weight],
             [log_sigma2],

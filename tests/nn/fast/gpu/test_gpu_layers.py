@@ -140,6 +140,12 @@ def test_leading_bits_are_those_of_tf32():
     assert (low.abs() <= x.view(251, 2).abs() * 2.0**-11).all()
 
 
+def test_the_first_try_may_come_while_a_network_is_scored():
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.inference_mode():
+        layers.trial(device)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(
