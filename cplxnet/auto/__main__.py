@@ -117,7 +117,13 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument
     add("path", type=Path, help="a manifest, or a folder of manifests")
-    add("--devices", nargs="+", default=["cpu"], metavar="DEVICE", help="cpu (default), cuda:0 ...")
+    add(
+        "--devices",
+        nargs="+",
+        default=["cpu"],
+        metavar="DEVICE",
+        help="cpu (default), cuda:0 ...; cuda: every GPU",
+    )
     add("--per-device", type=int, default=1, metavar="N", help="runs at a time on each (default 1)")
     add("--cluster", dest="address", help="of a Dask scheduler: its workers do the runs")
     add("--data", type=Path, default=Path("data"), help=DATA)

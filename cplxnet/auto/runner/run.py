@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,14 @@ def _state(error: BaseException) -> str:
     if isinstance(error, (KeyboardInterrupt, OSError)):  # OSError: a full disk, say
         return "interrupted"
     return "failed"
+
+
+def each_device(devices: Iterable[str]) -> tuple[str, ...]:
+    """The devices by name, "cuda" being every GPU of this machine."""
+    n_gpus = torch.cuda.device_count()
+    gpus = tuple(f"cuda:{i}" for i in range(n_gpus)) or ("cuda",)  # none: refused by its name
+    named = [gpus if device == "cuda" else (device,) for device in devices]
+    return tuple(dict.fromkeys(name for names in named for name in names))
 
 
 def check_device(device: str) -> str:

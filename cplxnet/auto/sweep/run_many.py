@@ -9,7 +9,7 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.progress import bar, say
 from cplxnet.auto.runner import lock, stages
-from cplxnet.auto.runner.run import check_device
+from cplxnet.auto.runner.run import check_device, each_device
 from cplxnet.extras import extra
 
 from .queue import Queue, failed
@@ -41,7 +41,7 @@ def run_many(
     Args:
         folder: of the manifests.
         device: where, as torch names it.
-        devices: several of them, in place of `device`.
+        devices: several of them, in place of `device`; "cuda" is every GPU of this machine.
         per_device: runs at a time on each device.
         address: of a Dask scheduler whose workers are to do it, each host with `devices`; None:
             this machine. One run at a time on one device is done in this process.
@@ -64,6 +64,8 @@ def run_many(
     """
     folder = Path(folder)
     devices = tuple(devices or (device,))
+    if address is None:
+        devices = each_device(devices)
     at_a_time = len(devices) * per_device
     if per_device < 1:
         raise ValueError(f"expected per_device of at least 1, got {per_device}")

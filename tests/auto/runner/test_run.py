@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 from small import SNAPSHOTS, STAGES, C, quick, read, small, snapshot
 
 from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.runner.run import each_device
 from cplxnet.auto.train.state import Training
 from cplxnet.musicnet import MusicNet, build, features
 
@@ -265,3 +266,11 @@ def test_the_deep_network_goes_through_all_three_stages(tiny_corpus, tmp_path):
     assert [stage["n_par"] for stage in scores["stages"].values()] == [15_742_344] * 3
     assert scores["stages"]["fine-tune"]["n_zero"] == scores["stages"]["sparsify"]["n_zero"] > 0
     assert sorted(scores["stages"]["dense"]["layers"])[:2] == ["conv1", "conv2"]
+
+
+def test_cuda_is_every_gpu_of_the_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert each_device(["cuda"]) == ("cuda:0", "cuda:1", "cuda:2")
+    assert each_device(["cuda:1", "cuda", "cpu"]) == ("cuda:1", "cuda:0", "cuda:2", "cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert each_device(["cuda"]) == ("cuda",)  # and is refused by `check_device`
