@@ -98,6 +98,8 @@ def run(
         cplx.keep_freed()  # once and for all that this process trains
         try:
             run_folder.start(manifest, device)
+            if device.startswith("cuda:"):
+                torch.cuda.set_device(device)  # where streams and graphs are, by default
             trainer = Trainer(
                 manifest,
                 run_folder,

@@ -74,14 +74,16 @@ class Cuda:
     """What graphs need of CUDA, behind one small interface that a test can stand in for."""
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream = torch.cuda.Stream(device)
 
     def aside(self, step: Callable[[], Tensor]) -> Tensor:
         """Run the step on the stream that will capture it."""
-        self._stream.wait_stream(torch.cuda.current_stream())
+        now = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(now)
         with torch.cuda.stream(self._stream):
             result = step()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        now.wait_stream(self._stream)
         return result
 
     def capture(

@@ -1,9 +1,11 @@
 """What the GPU kernels share: how an operation is registered, and how its arrays are cut into programs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 # {operator name: kernels it launches, or a function of its arguments that tells}
 LAUNCHES: dict[str, int | Callable[..., int]] = {}
@@ -23,8 +25,17 @@ def kernel_op(
     """
 
     def register(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def on_its_device(*arguments: Any) -> Any:
+            # Triton launches on the process's current device, which need not be the tensors'
+            device = next(t for t in tree_leaves(arguments) if isinstance(t, torch.Tensor)).device
+            if device.type != "cuda":
+                return function(*arguments)
+            with torch.cuda.device(device):
+                return function(*arguments)
+
         LAUNCHES[f"cplxnet::{name}"] = launches
-        return torch.library.custom_op(f"cplxnet::{name}", function, mutates_args=mutates)
+        return torch.library.custom_op(f"cplxnet::{name}", on_its_device, mutates_args=mutates)
 
     return register
 
