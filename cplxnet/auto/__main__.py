@@ -166,6 +166,7 @@ def _run(path: Path, **options: Any) -> int:
     if not path.is_dir():
         return _run_manifest(path, **options)
 
+    from .sweep.queue import failed
     from .sweep.run_many import run_many
 
     outcomes = run_many(path, **options)
@@ -175,13 +176,16 @@ def _run(path: Path, **options: Any) -> int:
 
     bad = [outcome for outcome in outcomes if outcome.state not in ("done", "skipped")]
     if bad:
+        print(f"{len(bad)} of {len(outcomes)} runs did not finish", file=sys.stderr)
+    marked = failed(path, [outcome.name for outcome in bad])  # by what their folders say
+    if marked:
         print(
-            f"{len(bad)} of {len(outcomes)} runs did not finish; "
-            "see traceback.txt in their folders",
+            "run again with --retry-failed only, see traceback.txt in their folders: "
+            + ", ".join(marked),
             file=sys.stderr,
         )
-    if any(outcome.state in ("failed", "diverged") for outcome in bad):
-        print("what failed is run again with --retry-failed only", file=sys.stderr)
+    if len(marked) < len(bad):
+        print("the same command tries the others again", file=sys.stderr)
     return 1 if bad else 0
 
 

@@ -195,13 +195,14 @@ def export(
         raise ValueError(
             f"expected a kind of {', '.join(EXPORTS)}, raw_audio with ONNX only, got {kind!r}"
         )
-    from cplxnet.musicnet.export import export_onnx
-
     model, manifest = load_model(folder, stage)
     about: dict[str, Any] = {"rate_hz": TARGET_HZ, **heard(manifest)}
     if kind == "cplxmodule":
         files.write_tensors(path, dict(cplx.cplxmodule_state(model)))
         return Path(path)
+    if kind.startswith("onnx"):
+        from cplxnet.musicnet.export import export_onnx
+
     if kind == "onnx":
         export_onnx(model, path, raw_audio=raw_audio, **about)
         return Path(path)

@@ -103,7 +103,7 @@ class CplxBatchNorm1d(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise complex x (B, C) or (B, C, L); the result has x's shape."""
         rows = self._rows(x)
-        if gpu.usable(rows, *self._numbers()):
+        if self._on_gpu_usable(rows):
             return self._on_gpu(rows, NO_TAIL)
 
         if self._by_batch:
@@ -121,7 +121,7 @@ class CplxBatchNorm1d(_BatchNorm):
             return False  # a gradient through running statistics is rare: left to autograd
 
         numbers = self._numbers()
-        if gpu.usable(x, *numbers):
+        if self._on_gpu_usable(x):
             return True
         return native_usable(*numbers) and native_usable(as_ri(x.movedim(1, -1)))
 
@@ -134,7 +134,7 @@ class CplxBatchNorm1d(_BatchNorm):
         rows = self._rows(x)
         n_samples, length, *_ = rows.shape
         tail = Tail(relu=True, pool=pool, length=length)
-        if gpu.usable(rows, *self._numbers()):
+        if self._on_gpu_usable(rows):
             return self._on_gpu(rows, tail)
 
         flat = rows.flatten(0, -3)
@@ -146,6 +146,10 @@ class CplxBatchNorm1d(_BatchNorm):
         y = y.view(n_samples, length // 2 if pool else length, self.num_features, 2)
 
         return torch.view_as_complex(y).movedim(-1, 1)
+
+    def _on_gpu_usable(self, x: Tensor) -> bool:
+        numbers = self._numbers()
+        return gpu.usable(x, *numbers) and gpu.in_order(*numbers)
 
     def _on_gpu(self, rows: Tensor, tail: Tail) -> Tensor:
         """Normalise pairs (B, C, 2) or (B, L, C, 2) by the GPU's kernels, with what follows in the same pass."""

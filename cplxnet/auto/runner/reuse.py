@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,6 +61,10 @@ def take_over(
     lacking = shared.goes_on and snapshot.get("optimizer") is None
     if snapshot.get("key") != shared.key or lacking:
         return None
+
+    if "history" not in snapshot:  # of before 2026-11-23
+        lines = [line for line in source.history if line["stage"] == name]
+        snapshot["history"] = json.dumps(lines)
 
     if path != target:
         files.share(path, target, check=into.check)

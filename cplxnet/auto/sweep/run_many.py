@@ -41,7 +41,7 @@ def run_many(
     Args:
         folder: of the manifests.
         device: where, as torch names it.
-        devices: several of them, in place of `device`; "cuda" is every GPU of this machine.
+        devices: several of them, in place of `device`; "cuda" is every GPU of a machine.
         per_device: runs at a time on each device.
         address: of a Dask scheduler whose workers are to do it, each host with `devices`; None:
             this machine. One run at a time on one device is done in this process.

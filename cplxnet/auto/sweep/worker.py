@@ -22,6 +22,7 @@ from distributed import Worker
 
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.runner.lock import Interrupted
+from cplxnet.auto.runner.run import each_device
 
 from .run_one import Outcome, Settings, run_one
 
@@ -80,14 +81,15 @@ def _slot(job: Job) -> Iterator[str]:
     """
     folder = Path(tempfile.gettempdir()) / f"cplxnet-slots-{os.getuid()}" / job.id
     folder.mkdir(parents=True, exist_ok=True)
+    devices = each_device(job.devices)  # "cuda" is every GPU of this host
     while not job.is_stopped():
-        for number in range(len(job.devices) * job.per_device):
+        for number in range(len(devices) * job.per_device):
             with (folder / str(number)).open("w") as file:  # closing it unlocks it
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
-                yield job.devices[number % len(job.devices)]
+                yield devices[number % len(devices)]
                 return
         time.sleep(LOOK_EVERY_S)
     raise Interrupted("asked to stop")

@@ -53,20 +53,22 @@ class Graphed:
             return self._cuda.aside(self._step)
 
         if self._graph is None:
+            failed = None
             try:
                 self._graph, self._result = self._cuda.capture(self._step, self._generators)
-            except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
-                reason = str(error).strip().splitlines() or [type(error).__name__]
+            except (RuntimeError, torch.OutOfMemoryError) as error:
+                failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if failed is not None:  # out here the error holds the capture's memory no more
                 warnings.warn(
-                    f"no CUDA graph, training goes on step by step: {reason[0]}",
+                    f"no CUDA graph, training goes on step by step: {failed}",
                     RuntimeWarning,
                     stacklevel=2,
                 )
                 self._cuda = None
                 return self._step()
 
+        assert self._graph is not None and self._result is not None
         self._graph.replay()
-        assert self._result is not None
         return self._result
 
 
@@ -91,10 +93,20 @@ class Cuda:
     ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """The step as a graph, and where each replay leaves its result."""
         graph = torch.cuda.CUDAGraph()
+        now = torch.cuda.current_stream(self._device)
         for generator in generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self._stream):
-            result = step()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                result = step()
+        except BaseException:
+            # torch leaves the capture's stream current, and generators in the capture: a clone of
+            # their state is not
+            torch.cuda.set_stream(now)
+            for source in (torch.cuda.default_generators[now.device_index], *generators):
+                source.graphsafe_set_state(source.clone_state())
+            self._abandoned = graph  # the allocator may still ask it
+            raise
         return graph, result
 
 

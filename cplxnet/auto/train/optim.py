@@ -104,6 +104,7 @@ def make_optimizer(
     for group in groups:  # a captured step reads its rate on the device
         device = group["params"][0].device if group["params"] else None
         if device is not None and device.type == "cuda":
+            group["initial_lr"] = group["lr"]
             group["lr"] = torch.tensor(group["lr"], device=device)
     return OPTIMIZERS[name](groups, **options)
 

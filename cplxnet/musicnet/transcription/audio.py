@@ -350,7 +350,8 @@ def write_transcription(
 
     marks = {table: _TABLE_HEADER.encode(), score: track.encode()}
     for path, mark in marks.items():
-        if not overwrite and path.exists() and mark not in path.read_bytes():
+        foreign = path.exists() and (mark not in path.read_bytes() or not score.exists())
+        if not overwrite and foreign:
             raise FileExistsError(
                 f"{path}: expected no file, or an earlier transcription of {transcription.source}, "
                 "got another; try --overwrite or another name by --out"

@@ -26,6 +26,8 @@ def clip_grad_norm_(
     parameters = list(parameters)
     others = [p.grad for p in parameters if p.grad is not None and p not in squares]
     norm = nn.utils.get_total_norm(others, foreach=True)
+    if not others and parameters:
+        norm = parameters[0].new_zeros(())  # torch's own 0 is on the CPU
     if squares:
         norm = torch.stack([norm.double().square(), *squares.values()]).sum().sqrt().to(norm.dtype)
     nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)

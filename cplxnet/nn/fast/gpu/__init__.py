@@ -42,7 +42,10 @@ def usable(*tensors: Tensor | None) -> bool:
     if torch._C._functorch.maybe_current_level() is not None:
         return False  # vmap, grad and the like
     plain = (torch.Tensor, torch.nn.Parameter, FakeTensor)
-    fit = all(type(t) in plain and t.dtype in _DTYPES and t.device == device for t in given)
+    fit = all(
+        type(t) in plain and t.dtype in _DTYPES and t.device == device and t.numel() > 0
+        for t in given
+    )
     return fit and (device.type != "cuda" or _ready(device.index or 0))
 
 
@@ -67,6 +70,11 @@ def _ready(index: int) -> bool:
     return True
 
 
+def in_order(*tensors: Tensor | None) -> bool:
+    """Whether the kernels may read these as flat arrays; None is passed over."""
+    return all(t is None or t.is_contiguous() for t in tensors)
+
+
 def noise_ahead(
     layers: Sequence[torch.nn.Module], x: Tensor
 ) -> contextlib.AbstractContextManager[None]:
@@ -89,19 +97,25 @@ def forward(layer: Any, x: Tensor) -> Tensor | None:
     if x.device.type not in DEVICES or not x.is_complex():
         return None
     weight, bias = layer.weight_ri, layer.bias_ri
+    mask = getattr(layer, "mask", None)
     log_sigma2 = getattr(layer, "log_sigma2", None) if layer.training else None
-    if not usable(x, weight, bias, log_sigma2):
+    if not usable(x, weight, bias, log_sigma2) or not in_order(weight, bias, log_sigma2, mask):
         return None
     from . import layers
 
-    options = {"mask": getattr(layer, "mask", None), "log_sigma2": log_sigma2}
+    options = {"mask": mask, "log_sigma2": log_sigma2}
     if weight.dim() == 3:
+        largest = x.numel() // x.shape[-1] * max(x.shape[-1], len(weight))
+        if 10 * largest >= 2**31:
+            return None  # offsets of its kernels have 32 bits
         rows = x.reshape(-1, x.shape[-1])
         return layers.linear(rows, weight, bias, **options).view(*x.shape[:-1], len(weight))
 
     simple = (layer.padding, layer.dilation, layer.groups) == ((0,), (1,), 1)
-    if weight.dim() != 4 or x.dim() != 3 or not simple or x.shape[2] < weight.shape[2]:
+    if weight.dim() != 4 or x.dim() != 3 or not simple:
         return None
+    if x.shape[1] != weight.shape[1] or x.shape[2] < weight.shape[2]:
+        return None  # the plain formula has the error
     return layers.conv1d(x, weight, bias, layer.stride[0], **options)
 
 
@@ -114,7 +128,10 @@ def kl_backward(
     """`sparsity.kl_backward` of variational layers, each KL times its share; None where the kernels do not take it."""
     weights = [layer._stored for layer in layers]
     log_sigma2 = [layer.log_sigma2 for layer in layers]
-    if not usable(*weights, *log_sigma2):
+    parameters = [*weights, *log_sigma2]
+    grads = [p.grad for p in parameters]
+    trained = all(p.requires_grad for p in parameters)
+    if not trained or not usable(*parameters) or not in_order(*parameters, *grads):
         return None
     from . import kl
 
@@ -126,10 +143,16 @@ def kl_backward(
         for p in (*weights, *log_sigma2):
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        if not isinstance(scale, Tensor):
-            scale = weights[0].new_full((), scale)
-        grads = [w.grad for w in weights], [s.grad for s in log_sigma2]
-        totals = kl.kl_backward(weights, log_sigma2, codes, scale, *grads, shares)
+        factor = scale if isinstance(scale, Tensor) else weights[0].new_full((), scale)
+        totals = kl.kl_backward(
+            weights,
+            log_sigma2,
+            codes,
+            factor.to(weights[0].device),
+            [w.grad for w in weights],
+            [s.grad for s in log_sigma2],
+            shares,
+        )
 
     if squares is not None:
         for w, s, total in zip(weights, log_sigma2, totals.unbind(), strict=True):

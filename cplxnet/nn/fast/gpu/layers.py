@@ -23,6 +23,7 @@ from .conv import (
     conv_weight_grad,
     log_weight_grad,
 )
+from .kl import kl_backward
 from .linear import join_parts, linear_rows, linear_rows_grad, split_weight, take_parts
 from .noise import noise_pairs, noise_pairs_grad, square_pairs, square_pairs_grad
 from .weights import form_weight, form_weight_grad
@@ -34,18 +35,35 @@ def precision() -> str:
     """Of the products, as the process has it set: bfloat16 under autocast, tf32 where torch allows it, or float32."""
     if torch.is_autocast_enabled("cuda"):
         return "bfloat16"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
+    return "tf32" if _tf32() else "float32"
+
+
+def _tf32() -> bool:
+    """Whether torch rounds products to TF32, by either name it has for that setting."""
+    matmul = torch.backends.cuda.matmul
+    try:
+        return matmul.allow_tf32
+    except RuntimeError:  # set by the newer name, beside which torch refuses to read the older
+        return matmul.fp32_precision == "tf32"
+
+
+def _set_tf32(on: bool) -> None:
+    matmul = torch.backends.cuda.matmul
+    try:
+        matmul.allow_tf32 = on
+    except RuntimeError:
+        matmul.fp32_precision = "tf32" if on else "ieee"
 
 
 @contextlib.contextmanager
 def _matrix_units() -> Iterator[None]:
     """TF32 in torch's own products: here their operands hold no more bits than that, or may be rounded."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    before = _tf32()
+    _set_tf32(True)
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        _set_tf32(before)
 
 
 def _no_autocast() -> Any:
@@ -124,7 +142,8 @@ class _Conv(torch.autograd.Function):
         block, back, sigma2, sigma2_back = form_weight(weight, mask, log_sigma2, step)
         flat_bias = None if bias is None else bias.flatten()
         mean = conv_rows(x.view(b, length, 2 * c), block, flat_bias, step, products)
-        y = mean.view(b, mean.shape[1], -1, 2)
+        # no view to autograd, so that the result may be changed in place
+        y = torch.ops.aten._unsafe_view(mean, [b, mean.shape[1], len(weight), 2])
 
         square = variance = key = None
         if log_sigma2 is not None:
@@ -378,11 +397,21 @@ def batchnorm_by(pairs: Tensor, affine: Tensor, *, relu: bool, pool: bool) -> Te
 
 def trial(device: torch.device) -> None:
     """Run a small network forward and backward, so that a kernel that does not compile is met before training."""
-    with torch.inference_mode(False), torch.enable_grad():  # a network may be scored first
+    devices = [device] if device.type == "cuda" else []
+    # a network may be scored first, and its seeds are set
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
         x = torch.ones(2, 9, 1, 2, device=device, requires_grad=True)
         weight = torch.ones(16, 1, 3, 2, device=device, requires_grad=True)
-        y = _Conv.apply(x, weight, None, None, None, 2, "float32")
+        s = torch.zeros(16, 1, 3, device=device, requires_grad=True)
+        mask = torch.ones(16, 1, 3, dtype=torch.bool, device=device)
+        y = _Conv.apply(x, weight, None, s, mask, 2, "float32")
         y = _BatchNorm.apply(y, None, None, None, 0.1, 1e-5, True, True)
         fc = torch.ones(3, 32, 2, device=device, requires_grad=True)
         y = _Linear.apply(y.reshape(2, 32, 2), fc, None, None, None, "float32")
         y.sum().backward()
+
+        scale = torch.ones((), device=device)
+        for term in range(4):
+            mean = torch.ones(3, 2) if term < 2 else torch.ones(3)
+            pairs = [[t.to(device)] for t in (mean, torch.zeros(3), mean.clone(), torch.zeros(3))]
+            kl_backward(pairs[0], pairs[1], [term], scale, pairs[2], pairs[3], [1.0])

@@ -140,6 +140,7 @@ def test_leading_bits_are_those_of_tf32():
     assert (low.abs() <= x.view(251, 2).abs() * 2.0**-11).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # NumPy, of the interpreter
 def test_the_first_try_may_come_while_a_network_is_scored():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.inference_mode():

@@ -1,0 +1,116 @@
+"""Layers where the GPU's kernels may take them, and where they must not: the plain layer's values and errors."""
+
+import pytest
+import torch
+from interpreted import error, interpreted
+
+from cplxnet import nn as cplx
+from cplxnet.nn.fast import gpu
+
+interpreted("layers")
+
+
+@pytest.fixture(autouse=True)
+def _kernels_on(monkeypatch):
+    """The CPU counts as a device of the kernels, which run in the interpreter there."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    monkeypatch.setattr(gpu, "DEVICES", {device})
+
+
+def plainly(function):
+    """What the plain formulas give."""
+    gpu.use(False)
+    try:
+        return function()
+    finally:
+        gpu.use(True)
+
+
+def test_layers_run_by_the_kernels(monkeypatch):
+    asked = []
+    usable = gpu.usable
+    monkeypatch.setattr(gpu, "usable", lambda *t: asked.append(usable(*t)) or asked[-1])
+    x = torch.randn(2, 3, 12, dtype=torch.complex64)
+    layer = cplx.CplxConv1d(3, 4, 3, stride=2)
+    assert error(layer(x), plainly(lambda: layer(x))) < 1e-6
+    assert True in asked
+
+
+def test_a_wrong_number_of_channels_is_the_plain_layers_error():
+    with pytest.raises(RuntimeError, match="channels"):
+        cplx.CplxConv1d(4, 2, 3)(torch.randn(2, 2, 9, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize(
+    "layer", [cplx.CplxLinear(6, 5), cplx.CplxConv1d(6, 5, 1), cplx.CplxLinearMasked(6, 5)]
+)
+def test_parameters_out_of_order_are_left_to_the_plain_formula(layer):
+    layer = layer.to(torch.get_default_device())
+    stored = layer.weight_ri.detach().movedim(-1, 0).contiguous().movedim(0, -1)
+    layer.weight_ri = torch.nn.Parameter(stored)
+    x = torch.randn(3, 6, dtype=torch.complex64)
+    x = x.unsqueeze(-1) if layer.weight_ri.dim() == 4 else x
+    assert error(layer(x), plainly(lambda: layer(x))) < 1e-6
+
+
+def test_kl_of_parameters_out_of_order():
+    layer = cplx.CplxLinearVD(6, 5)
+    stored = layer.weight_ri.detach().movedim(-1, 0).contiguous().movedim(0, -1)
+    layer.weight_ri = torch.nn.Parameter(stored)
+    value = cplx.kl_backward(layer, 0.5)
+    found = layer.weight_ri.grad.clone()
+    layer.zero_grad()
+    assert plainly(lambda: cplx.kl_backward(layer, 0.5)).item() == pytest.approx(value.item())
+    assert error(found, layer.weight_ri.grad) < 1e-6
+
+
+def test_frozen_parameters_get_no_gradient():
+    layer = cplx.CplxLinearVD(6, 5)
+    layer.log_sigma2.requires_grad_(False)
+    squares = {}
+    cplx.kl_backward(layer, 0.5, "sum", squares)
+    assert layer.log_sigma2.grad is None and layer.log_sigma2 not in squares
+    assert layer.weight_ri.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("layer", [cplx.CplxLinear(6, 5), cplx.CplxBatchNorm1d(6).eval()])
+def test_an_empty_batch(layer):
+    layer = layer.to(torch.get_default_device())
+    y = layer(torch.empty(0, 6, dtype=torch.complex64))
+    assert len(y) == 0
+    y.abs().sum().backward()
+
+
+def test_a_result_may_be_changed_in_place():
+    layer = cplx.CplxConv1d(3, 4, 3)
+    x = torch.randn(2, 3, 12, dtype=torch.complex64)
+    y = layer(x)
+    right = 2 * y.detach().clone()
+    y.mul_(2)
+    assert torch.equal(y, right)
+    y.abs().sum().backward()
+
+
+def test_torchs_newer_name_for_tf32(monkeypatch):
+    layers = interpreted("layers")
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        assert layers.precision() == "tf32"
+        with layers._matrix_units():
+            assert layers.precision() == "tf32"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+    assert layers.precision() == "float32"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_clipping_where_every_square_is_known(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    layer = torch.nn.Sequential(cplx.CplxLinearVD(6, 5, bias=False)).to(device)
+    squares = {}
+    cplx.kl_backward(layer, 3.0, "sum", squares)
+    right = torch.stack([p.grad.norm() for p in layer.parameters()]).norm()
+    norm = cplx.clip_grad_norm_(layer.parameters(), 0.05, squares)
+    assert norm.item() == pytest.approx(right.item(), rel=1e-6)
