@@ -4,11 +4,14 @@ three 11 kHz files.
 `python -m extra.corpora.archive` does all of it; extra/get_datasets.ipynb shows it step by step.
 """
 
-from .build import Built, build
-from .download import DownloadError, fetch
-from .errors import ArchiveError, DiskFullError
-from .published import ARCHIVE, METADATA, SPLITS, obtain, obtain_metadata, split_of
-from .sources import open_source
+from cplxnet.extras import extra
+
+with extra("corpora"):
+    from .build import Built, build
+    from .download import DownloadError, fetch
+    from .errors import ArchiveError, DiskFullError
+    from .published import ARCHIVE, METADATA, SPLITS, obtain, obtain_metadata, split_of
+    from .sources import open_source
 
 __all__ = [
     "ARCHIVE",

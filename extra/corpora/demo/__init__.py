@@ -2,6 +2,9 @@
 builds it.
 """
 
-from .build import IncompleteCorpusWarning, build, build_reference, file_11khz
+from cplxnet.extras import extra
+
+with extra("corpora"):
+    from .build import IncompleteCorpusWarning, build, build_reference, file_11khz
 
 __all__ = ["IncompleteCorpusWarning", "build", "build_reference", "file_11khz"]
