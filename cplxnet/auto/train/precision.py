@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from cplxnet.nn.fast import gpu
+
 
 def prepare(model: nn.Module, *, device: str, products: str, compiled: bool) -> None:
     """Give `model` the forward pass that a manifest asks for; parameters and names stay.
@@ -69,12 +71,17 @@ def tf32(on: bool) -> Iterator[None]:
     torch has it on for convolutions. The setting is the process's own, and is put back. Other
     devices do not know it.
     """
-    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
+    cudnn: Any = torch.backends.cudnn
+    before, before_cudnn = gpu.tf32(), None
+    with contextlib.suppress(RuntimeError):  # set by torch's newer name: left as it is
+        before_cudnn = cudnn.allow_tf32
+
     try:
-        for place in places:
-            place.allow_tf32 = on
+        gpu.set_tf32(on)
+        if before_cudnn is not None:
+            cudnn.allow_tf32 = on
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.allow_tf32 = value
+        gpu.set_tf32(before)
+        if before_cudnn is not None:
+            cudnn.allow_tf32 = before_cudnn

@@ -70,6 +70,25 @@ def _ready(index: int) -> bool:
     return True
 
 
+def tf32() -> bool:
+    """Whether torch rounds float32 products to TF32, by either name that it has for this setting."""
+    matmul = torch.backends.cuda.matmul
+    try:
+        return matmul.allow_tf32
+    except RuntimeError:  # set by the newer name, beside which torch refuses to read the older
+        return matmul.fp32_precision == "tf32"
+
+
+def set_tf32(on: bool) -> None:
+    """Have torch round float32 products to TF32, or not."""
+    matmul = torch.backends.cuda.matmul
+    try:
+        matmul.allow_tf32  # noqa: B018 - raises where the newer name is in use
+        matmul.allow_tf32 = on
+    except RuntimeError:
+        matmul.fp32_precision = "tf32" if on else "ieee"
+
+
 def in_order(*tensors: Tensor | None) -> bool:
     """Whether the kernels may read these as flat arrays; None is passed over."""
     return all(t is None or t.is_contiguous() for t in tensors)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import set_tf32, tf32
 from .batchnorm import batchnorm_apply, batchnorm_backward, batchnorm_forward
 from .conv import (
     column_sums,
@@ -35,35 +36,18 @@ def precision() -> str:
     """Of the products, as the process has it set: bfloat16 under autocast, tf32 where torch allows it, or float32."""
     if torch.is_autocast_enabled("cuda"):
         return "bfloat16"
-    return "tf32" if _tf32() else "float32"
-
-
-def _tf32() -> bool:
-    """Whether torch rounds products to TF32, by either name it has for that setting."""
-    matmul = torch.backends.cuda.matmul
-    try:
-        return matmul.allow_tf32
-    except RuntimeError:  # set by the newer name, beside which torch refuses to read the older
-        return matmul.fp32_precision == "tf32"
-
-
-def _set_tf32(on: bool) -> None:
-    matmul = torch.backends.cuda.matmul
-    try:
-        matmul.allow_tf32 = on
-    except RuntimeError:
-        matmul.fp32_precision = "tf32" if on else "ieee"
+    return "tf32" if tf32() else "float32"
 
 
 @contextlib.contextmanager
 def _matrix_units() -> Iterator[None]:
     """TF32 in torch's own products: here their operands hold no more bits than that, or may be rounded."""
-    before = _tf32()
-    _set_tf32(True)
+    before = tf32()
+    set_tf32(True)
     try:
         yield
     finally:
-        _set_tf32(before)
+        set_tf32(before)
 
 
 def _no_autocast() -> Any:

@@ -1,5 +1,8 @@
 """Layers where the GPU's kernels may take them, and where they must not: the plain layer's values and errors."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from interpreted import error, interpreted
@@ -91,17 +94,23 @@ def test_a_result_may_be_changed_in_place():
     y.abs().sum().backward()
 
 
-def test_torchs_newer_name_for_tf32(monkeypatch):
-    layers = interpreted("layers")
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    try:
-        assert layers.precision() == "tf32"
-        with layers._matrix_units():
-            assert layers.precision() == "tf32"
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
+NEWER_NAME = """
+import torch
+from cplxnet.auto.train import precision
+from cplxnet.nn.fast.gpu import layers
+torch.backends.cuda.matmul.fp32_precision = "tf32"
+assert layers.precision() == "tf32"
+with precision.tf32(False):
     assert layers.precision() == "float32"
+    with layers._matrix_units():
+        assert layers.precision() == "tf32"
+assert layers.precision() == "tf32"
+"""
+
+
+def test_torchs_newer_name_for_tf32():
+    """In a process of its own: torch does not forget that both names were used."""
+    subprocess.run([sys.executable, "-c", NEWER_NAME], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
