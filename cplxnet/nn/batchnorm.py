@@ -12,7 +12,7 @@ from .fast.batchnorm import NO_TAIL, Normalise, Tail
 from .fast.batchnorm import normalise_by as normalise_by_in_c
 from .fast.dispatch import native_usable
 from .parameters import as_ri, real_dtype, refuse_complex
-from .whitening import matrix_of, normalise, normalise_by
+from .whitening import affine, map_by, normalise, normalise_by
 
 
 class CplxBatchNorm1d(_BatchNorm):
@@ -175,17 +175,15 @@ class CplxBatchNorm1d(_BatchNorm):
                 relu=tail.relu,
                 pool=tail.pool,
             )
-        elif torch.is_grad_enabled() and any(t.requires_grad for t in (rows, *self._numbers())):
-            assert not tail.relu  # `fused_usable` is False
-            y = normalise_by(
-                pairs, self.running_mean, self.running_var, self.weight, self.bias, self.eps
-            )
         else:
-            matrix = matrix_of(self.running_var, self.weight, self.eps)
-            shift = -(matrix * self.running_mean).sum(1)
-            shift = shift if self.bias is None else shift + self.bias
-            by = torch.cat((matrix.reshape(4, -1), shift))
-            y = layers.batchnorm_by(pairs, by, relu=tail.relu, pool=tail.pool)
+            given = (self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+            matrix, shift = map_by(*given)
+            if torch.is_grad_enabled() and any(t.requires_grad for t in (rows, *self._numbers())):
+                assert not tail.relu  # `fused_usable` is False
+                y = affine(pairs, matrix, shift)
+            else:
+                by = torch.cat((matrix.reshape(4, -1), shift))
+                y = layers.batchnorm_by(pairs, by, relu=tail.relu, pool=tail.pool)
 
         y = y if rows.dim() == 4 else y.squeeze(1)
         return torch.view_as_complex(y).movedim(-1, 1)

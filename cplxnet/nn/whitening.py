@@ -44,10 +44,17 @@ def normalise_by(
     eps: float,
 ) -> Tensor:
     """Normalise x_ri (..., C, 2) by a given mean (2, C) and covariance (2, 2, C)."""
+    return affine(x_ri, *map_by(mean, cov, weight, bias, eps))
+
+
+def map_by(
+    mean: Tensor, cov: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """M (2, 2, C) and s (2, C) of `affine`, by a given mean and covariance."""
     matrix = matrix_of(cov, weight, eps)
     shift = -(matrix * mean).sum(1)
 
-    return affine(x_ri, matrix, shift if bias is None else shift + bias)
+    return matrix, shift if bias is None else shift + bias
 
 
 def moments(x_ri: Tensor) -> tuple[Tensor, Tensor]:

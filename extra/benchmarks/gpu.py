@@ -18,42 +18,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cplxnet import nn as cplx
 from cplxnet.auto.train.graph import Graphed
-from cplxnet.musicnet import MusicNet, features, recordings
+from cplxnet.musicnet import MusicNet, features
 from cplxnet.musicnet.networks import MODELS
 from cplxnet.nn.fast import gpu
+
+from .noise import write_corpus
 
 KINDS = {"dense": "", "masked": "Masked", "VD": "VD", "ARD": "ARD"}
 PRODUCTS = ("float32", "tf32", "bfloat16")
 C, CLIP, WINDOW = 0.01 * 1e-5, 0.05, 4096
 GRIDS = {"experiment-1": (17, 5), "experiment-2": (6, 5)}  # values of C, replicates
 EPOCHS = {"dense": 50, "VD": 75, "masked": 50}  # of each stage, 1000 batches each
-# Least bytes of a step (PEERS: activations, weights, Adam), and of what a card moves a second
-FLOOR_GB = {"dense": 3.0, "masked": 3.0, "VD": 4.0, "ARD": 4.0}
 
 
 # ---- what is trained -------------------------------------------------------------------------------------------------
-
-
-def corpus(folder: Path, n_recordings: int) -> Path:
-    """A file of noise, six seconds and a note in each recording."""
-    path = folder / f"{n_recordings}.h5"
-    rng = np.random.default_rng(0)
-    labels = np.array([(10, 60000, 1, 60, 0.0, 1.0, b"Quarter")], recordings.LABELS)
-    about = {"composer": "Noise", "composition": "Noise", "movement": "", "ensemble": "None"}
-    signals = [rng.standard_normal(66000 + k).astype(np.float32) for k in range(n_recordings)]
-    every = [
-        recordings.Recording(f"id_{1000 + k}", signal, labels, **about)
-        for k, signal in enumerate(signals)
-    ]
-    recordings.write(path, every, rate_hz=11000)
-    return path
 
 
 class Training:
@@ -356,12 +340,18 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
+def corpus(folder: Path, n_recordings: int) -> MusicNet:
+    """Recordings of noise, of some six seconds each, on the GPU."""
+    path = folder / f"{n_recordings}.h5"
+    write_corpus(path, seconds=6, n_recordings=n_recordings)
+    return MusicNet(path, window=WINDOW, device="cuda")
+
+
 def main(out: Path) -> None:
     torch.backends.cudnn.deterministic = True
     results: dict[str, Any] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
     folder = Path(tempfile.mkdtemp())
-    large = MusicNet(corpus(folder, 321), window=WINDOW, device="cuda")
-    small = MusicNet(corpus(folder, 32), window=WINDOW, device="cuda")
+    large, small = (corpus(folder, n) for n in (321, 32))
     every = {"plain": ("float32", "tf32"), "fused": ("float32",), "graph": PRODUCTS}
     parts: dict[str, Callable[[], Any]] = {
         "copy": lambda: {"GB a second": bandwidth()},

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cplxnet import auto
-from cplxnet.musicnet import recordings
+
+from .noise import write_corpus
 
 SPLITS = ("train", "valid", "test")
 PATIENCE_S = 120
@@ -25,18 +25,10 @@ N_EPOCHS = 6  # of each stage
 
 def prepare(folder: Path, n_batches: int) -> None:
     """Data of noise, and a manifest of short stages, in `folder`."""
-    rng = np.random.default_rng(0)
-    labels = np.array([(10, 60000, 1, 60, 0.0, 1.0, b"Quarter")], recordings.LABELS)
-    about = {"composer": "Noise", "composition": "Noise", "movement": "", "ensemble": "None"}
+    (folder / "noise").mkdir(exist_ok=True)
     for split in SPLITS:
-        signals = [rng.standard_normal(40000).astype(np.float32) for _ in range(4)]
-        every = [
-            recordings.Recording(f"id_{1000 + k}", signal, labels, **about)
-            for k, signal in enumerate(signals)
-        ]
-        (folder / "noise").mkdir(exist_ok=True)
         path = folder / "noise" / f"musicnet_11khz_{split}.h5"
-        recordings.write(path, every, rate_hz=11000)
+        write_corpus(path, seconds=4, n_recordings=4)
 
     template = auto.experiments.tiny(folder="noise", model="complex.DeepConvNet")
     grid = {

@@ -24,8 +24,9 @@ from cplxnet.auto.report import style
 from cplxnet.musicnet import MusicNet
 
 from . import report
-from .feed import RATE_HZ, WINDOW, write_corpus
+from .feed import WINDOW
 from .machine import description
+from .noise import RATE_HZ, write_corpus
 from .steps import entrant, example, train, with_memory_kept
 from .timing import alternate, median
 

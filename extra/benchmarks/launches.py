@@ -80,10 +80,10 @@ def gpu_launches(func: Any, args: Any) -> int:
     return launches if isinstance(launches, int) else launches(*args)
 
 
-def placed(name: str) -> nn.Module:
-    """The network with empty parameters on the device."""
+def placed(name: str, **options: int) -> nn.Module:
+    """The network of this name and these options, with empty parameters on the device."""
     with _disable_current_modes(), torch.device("meta"):
-        network = MODELS[name]()
+        network = MODELS[name](**options)
     for layer in network.modules():
         for kept in (layer._parameters, layer._buffers):
             for key, value in kept.items():

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -27,10 +27,10 @@ from cplxnet.auto.runner.components import Feed
 from cplxnet.auto.train.loop import make_step
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.optim import make_optimizer
-from cplxnet.musicnet import MODELS, SAMPLERS, MusicNet, features
+from cplxnet.musicnet import SAMPLERS, MusicNet, features
 from cplxnet.musicnet import recordings as layout
+from extra.benchmarks.launches import DEVICE, placed
 
-DEVICE = "ghost"
 WINDOW = 4096
 TERMS = {"loss": Term(name="bce_with_logits"), "kl": Term(name="kl", coef=1e-5)}
 
@@ -97,19 +97,6 @@ def move(dataset: MusicNet, mode: FakeTensorMode) -> None:
     dataset.device = torch.device(DEVICE)
 
 
-def placed(model: str, example: Tensor) -> nn.Module:
-    """The network, for features shaped like `example`, on the device."""
-    with torch.utils._python_dispatch._disable_current_modes(), torch.device("meta"):
-        network = MODELS[model](in_channels=example.shape[1], length=example.shape[2])
-    for layer in network.modules():
-        for kept in (layer._parameters, layer._buffers):
-            for name, value in kept.items():
-                if value is not None:
-                    empty = torch.empty(value.shape, dtype=value.dtype, device=DEVICE)
-                    kept[name] = nn.Parameter(empty) if kept is layer._parameters else empty
-    return network
-
-
 def trained(
     path: Path,
     model: str,
@@ -129,7 +116,8 @@ def trained(
         def inputs(signal: Tensor) -> Tensor:
             return features(signal, kind, cplx=cplx)
 
-        network = placed(model, inputs(torch.empty(1, WINDOW, device=DEVICE)))
+        example = inputs(torch.empty(1, WINDOW, device=DEVICE))
+        network = placed(model, in_channels=example.shape[1], length=example.shape[2])
         variational = model.endswith(("VD", "ARD"))
         objective = Objective(TERMS, {"loss": 1.0} | ({"kl": 0.1} if variational else {}))
         optimizer = make_optimizer(

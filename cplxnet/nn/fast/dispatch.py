@@ -18,23 +18,33 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from . import native
 
 
+def is_transformed() -> bool:
+    """Whether torch traces, compiles or transforms what runs now.
+
+    torch.compile, torch.jit.trace, torch.func transforms (vmap, grad, jvp), forward-mode
+    differentiation.
+    """
+    if torch.compiler.is_compiling():  # first: torch.compile cannot look into the questions below
+        return True
+
+    return (
+        torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
 def plain_execution() -> bool:
     """Whether each torch operation runs as it is called, on the tensors that it is called with.
 
-    False under torch.compile, torch.jit.trace, dispatch and function modes (FakeTensorMode,
-    make_fx, FLOP counters), torch.func transforms (vmap, grad, jvp) and forward-mode
-    differentiation. `with torch.device(...)` is a function mode too; it only says where new tensors
+    False where `is_transformed`, and under dispatch and function modes (FakeTensorMode, make_fx,
+    FLOP counters). `with torch.device(...)` is a function mode too; it only says where new tensors
     lie, so it does not count.
     """
-    if torch.compiler.is_compiling():  # first: torch.compile cannot look into the questions below
-        return False
-
     return not (
-        torch.jit.is_tracing()
+        is_transformed()
         or is_in_torch_dispatch_mode(include_infra_modes=True)
         or any(not isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
     )
 
 

@@ -43,10 +43,9 @@ def noted() -> dict[str, Steps]:
     """
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this torch has no spare device for Python")
-    script = Path(__file__).parents[1] / "fake_device.py"
-    done = subprocess.run(
-        [sys.executable, str(script), *MODEL_NAMES], capture_output=True, text=True, timeout=300
-    )
+    root = Path(__file__).parents[3]  # where `extra` can be imported from
+    command = [sys.executable, "-m", "tests.auto.fake_device", *MODEL_NAMES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=root)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

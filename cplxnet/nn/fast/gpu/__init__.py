@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from cplxnet.nn.fast.dispatch import is_transformed
+
 DEVICES = {"cuda"}  # a test adds the device that is not there
 LEAST_CAPABILITY = (8, 0)  # Ampere: the first with TF32
 _DTYPES = (torch.float32, torch.complex64)
@@ -37,10 +39,8 @@ def usable(*tensors: Tensor | None) -> bool:
     device = given[0].device
     if device.type not in DEVICES or not _state["on"]:
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_transformed():
         return False
-    if torch._C._functorch.maybe_current_level() is not None:
-        return False  # vmap, grad and the like
     plain = (torch.Tensor, torch.nn.Parameter, FakeTensor)
     fit = all(
         type(t) in plain and t.dtype in _DTYPES and t.device == device and t.numel() > 0
@@ -98,6 +98,8 @@ def noise_ahead(
     layers: Sequence[torch.nn.Module], x: Tensor
 ) -> contextlib.AbstractContextManager[None]:
     """Within it, the noise of all these layers comes from one draw of torch's generator."""
+    if x.device.type not in DEVICES:
+        return contextlib.nullcontext()
     noisy = [
         n for n in layers if n.training and hasattr(n, "log_sigma2") and hasattr(n, "weight_ri")
     ]
