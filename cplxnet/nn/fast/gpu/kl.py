@@ -5,12 +5,14 @@ value(q), and slope(q) = g/q with dKL/dmu = 2 slope mu/sigma^2, dKL/dlog_sigma2 
 weights; sums are formed by program and added in order.
 """
 
+import itertools
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from cplxnet.nn.kl import CODES, Term
+from cplxnet.nn.kl import CODES
 
 from .launch import ceil_div, kernel_op, launch
 
@@ -167,19 +169,6 @@ def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOC
     tl.store(out + 3 * layer + 2, tl.sum(of_s, 0))
 
 
-def code_of(term: Term) -> int | None:
-    """The number of a KL term, as in kl.c; None for one that the kernel does not know."""
-    return CODES.get(term)
-
-
-def _blocks(log_sigma2: list[Tensor]) -> list[int]:
-    """Where each layer's blocks begin, and the number of all."""
-    firsts = [0]
-    for s in log_sigma2:
-        firsts.append(firsts[-1] + ceil_div(s.numel(), _BLOCK))
-    return firsts
-
-
 @kernel_op(mutates=("by_weights", "by_log_sigma2"))
 def kl_backward(
     weights: list[Tensor],
@@ -194,7 +183,7 @@ def kl_backward(
 
     Args:
         weights: stored means, (..., 2) of complex layers; log_sigma2: (...); float32, contiguous.
-        terms: their numbers, `code_of`.
+        terms: their numbers, `CODES`.
         scale: float32 (), what every KL is multiplied by before its gradient is added; shares: and each by its own.
         by_weights, by_log_sigma2: the gradients, added to in place.
     """
@@ -203,7 +192,8 @@ def kl_backward(
         raise ValueError(
             f"expected the number of a KL term, {sorted(CODES.values())}, got {unknown[0]}"
         )
-    firsts = _blocks(log_sigma2)
+    n_blocks = [ceil_div(s.numel(), _BLOCK) for s in log_sigma2]
+    firsts = [0, *itertools.accumulate(n_blocks)]  # where each layer's blocks begin
     partial = torch.empty(firsts[-1], 3, dtype=torch.float64, device=scale.device)
     layers = zip(
         weights, log_sigma2, terms, by_weights, by_log_sigma2, shares, firsts[:-1], strict=True
