@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cplxnet.nn.kl import CODES
 
-from .launch import ceil_div, kernel_op, launch
+from .launch import ceil_div, kernel_op, launch, load_pairs, store_pairs
 
 _BLOCK = 1024
 
@@ -109,10 +109,7 @@ def _kl_kernel(
     precision = tl.exp(-_within(s, _LOW, 88.0))
 
     if CPLX:
-        pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-        re, im = tl.split(
-            tl.reshape(tl.load(weight + pairs, mask=pairs < 2 * n, other=0.0), (BLOCK, 2))
-        )
+        re, im = load_pairs(weight, n, BLOCK)
         q = precision * (re * re + im * im)
     else:
         w = tl.load(weight + i, mask=ok, other=0.0)
@@ -124,22 +121,18 @@ def _kl_kernel(
     tl.store(by_log_sigma2 + i, d_s, mask=ok)
     factor = 2.0 * slope * precision
     if CPLX:
-        old = tl.load(by_weight + pairs, mask=pairs < 2 * n, other=0.0)
-        old_re, old_im = tl.split(tl.reshape(old, (BLOCK, 2)))
+        old_re, old_im = load_pairs(by_weight, n, BLOCK)
         d_re = old_re + factor * re
         d_im = old_im + factor * im
-        tl.store(
-            by_weight + pairs, tl.reshape(tl.join(d_re, d_im), (2 * BLOCK,)), mask=pairs < 2 * n
-        )
+        store_pairs(by_weight, d_re, d_im, n, BLOCK)
         square_w = d_re * d_re + d_im * d_im
     else:
         d_w = tl.load(by_weight + i, mask=ok, other=0.0) + factor * w
         tl.store(by_weight + i, d_w, mask=ok)
         square_w = d_w * d_w
 
-    beyond = (
-        tl.where(s < _LOW, _LOW - s, 0.0) * FAR * _within(q, 0.0, 1.0)
-    )  # what the limit took off log q
+    # what the limit took off log q
+    beyond = tl.where(s < _LOW, _LOW - s, 0.0) * FAR * _within(q, 0.0, 1.0)
     value = _value(q, TERM) + beyond
     at = partial + 3 * (first + tl.program_id(0))
     tl.store(at, tl.sum(tl.where(ok, value, 0.0).to(tl.float64), 0))
