@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,48 +28,33 @@ class Finished(NamedTuple):
     result: dict[str, Any]
 
 
-def take_over(
-    source: RunFolder,
-    results: Mapping[str, Any],
-    into: RunFolder,
-    number: int,
-    name: str,
-    shared: Shared,
-) -> Finished | None:
-    """The stage `name` as the run in `source` has finished it; its snapshot is copied to `into`.
+def read_snapshot(
+    folder: RunFolder, number: int, name: str, shared: Shared
+) -> dict[str, Any] | None:
+    """The snapshot of a stage in a run's folder.
 
-    None if it was not finished under the same key. Also None if the snapshot was saved without
-    optimiser state and the next stage goes on with it. A damaged snapshot of `into` itself is named
-    in its notes and set aside.
+    None if it was not finished under the same key, or was saved without optimiser state and the
+    next stage goes on with it.
 
     Args:
-        results: the stages in the source's scores.json.
         number: the stage's place in the manifest, from 0.
+
+    Raises:
+        ValueError: the snapshot is damaged.
     """
-    result = results.get(name, {})
-    path = source.snapshot(number, name)
-    target = into.snapshot(number, name)
-    if result.get("key") != shared.key or not path.exists():
+    path = folder.snapshot(number, name)
+    if not path.exists():
         return None
 
-    try:
-        snapshot = files.read_tensors(path)
-    except ValueError as error:
-        if path == target:
-            into.set_aside(path, error)
-        return None
+    snapshot = files.read_tensors(path)
     lacking = shared.goes_on and snapshot.get("optimizer") is None
     if snapshot.get("key") != shared.key or lacking:
         return None
 
     if "history" not in snapshot:  # of before 2026-11-23
-        lines = [line for line in source.history if line["stage"] == name]
+        lines = [line for line in folder.history if line["stage"] == name]
         snapshot["history"] = json.dumps(lines)
-
-    if path != target:
-        files.share(path, target, check=into.check)
-        result = result | {"reused_from": result["reused_from"] or source.path.name}
-    return Finished(snapshot, result)
+    return snapshot
 
 
 def from_others(
@@ -77,16 +62,22 @@ def from_others(
 ) -> Finished | None:
     """The stage from the first of other runs' folders that has finished it; None if none has.
 
-    A damaged folder is passed over, since its own run reports it. Arguments as of `take_over`.
+    Its snapshot is copied to `into`. A folder with damage is passed over: its own run says so.
     """
     for folder in folders:
         with contextlib.suppress(ValueError, AttributeError):  # a status that is no status of ours
             if folder.status.get("stages", {}).get(name, {}).get("key") != shared.key:
                 continue
-            results = (folder.scores or {}).get("stages", {})
-            finished = take_over(folder, results, into, number, name, shared)
-            if finished is not None:
-                return finished
+            result = (folder.scores or {}).get("stages", {}).get(name, {})
+            snapshot = read_snapshot(folder, number, name, shared)
+            if result.get("key") != shared.key or snapshot is None:
+                continue
+
+            files.share(
+                folder.snapshot(number, name), into.snapshot(number, name), check=into.check
+            )
+            origin = result["reused_from"] or folder.path.name
+            return Finished(snapshot, result | {"reused_from": origin})
     return None
 
 

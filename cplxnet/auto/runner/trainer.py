@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cplxnet import files
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.progress import bar
 from cplxnet.auto.train.loop import Diverged, predict, train_stage
@@ -82,14 +83,15 @@ class Trainer:
             previous = self.model
 
             # finished before, in this folder?
-            own = reuse.take_over(self.folder, before, self.folder, number, stage.name, shared)
+            own = self._own(number, stage, shared, before.get(stage.name, {}))
             if self._take(stage, own):
                 continue
 
             # finished in another run's folder, or trained here
             with self._claimed(number, stage, shared, others) as to_train:
                 if to_train:
-                    training = self._training(stage, shared, masked)
+                    training = self._training(stage, shared)
+                    self._go_on(training, masked)
                     feed = self.components.feed(stage.feed, training.windows)
                     objective = Objective(self.manifest.objective_terms, stage.objective)
                     with self.checkpoints.writing():
@@ -111,6 +113,42 @@ class Trainer:
         return self.scores()
 
     # -- stages that are finished ------------------------------------------------------------------
+
+    def _own(
+        self, number: int, stage: Stage, shared: stages.Shared, result: dict[str, Any]
+    ) -> reuse.Finished | None:
+        """The stage as this run has finished it before, scored again if its scores are lost.
+
+        Args:
+            number: the stage's place in the manifest, from 0.
+            result: its entry in scores.json, perhaps of another manifest.
+        """
+        try:
+            snapshot = reuse.read_snapshot(self.folder, number, stage.name, shared)
+        except ValueError as error:
+            self.folder.set_aside(self.folder.snapshot(number, stage.name), error)
+            return None
+        if snapshot is None:
+            return None
+
+        if result.get("key") != shared.key:
+            if "n_epochs" not in snapshot:  # of before 2026-11-23
+                return None
+            result = self._scored_again(self._training(stage, shared), snapshot)
+        return reuse.Finished(snapshot, result)
+
+    def _scored_again(self, training: Training, snapshot: dict[str, Any]) -> dict[str, Any]:
+        """A stage's entry in scores.json, lost there, from its snapshot."""
+        stage = training.stage
+        self.folder.note(f"{stage.name} has its snapshot and no scores: it is scored again")
+        training.load(snapshot)
+        ends = self._scores()
+
+        early = training.early
+        early.stopped = training.n_epochs < stage.n_epochs
+        if early.stopped and stage.early is not None and not stage.early.restore_best:
+            early.last = ends[stage.early.scorer]["average_precision"]
+        return self._result(training, ends)
 
     def _take(self, stage: Stage, finished: reuse.Finished | None) -> bool:
         """Take a finished stage in; False if there is none."""
@@ -151,17 +189,19 @@ class Trainer:
                 continue
 
             with claim:
+                files.sweep(place.parent, place.name)
                 # another run may have finished it just before
                 yield not take_from_others()
                 claim.finish()
             return
+        lock.clear(place)
         yield False
 
     # -- a stage that is trained -------------------------------------------------------------------
 
-    def _training(self, stage: Stage, shared: stages.Shared, masked: bool) -> Training:
-        """The stage's training at its start, or where its newest checkpoint was taken."""
-        training = Training(
+    def _training(self, stage: Stage, shared: stages.Shared) -> Training:
+        """The stage's training at its start."""
+        return Training(
             stage,
             self.model,
             self.average_precision,
@@ -174,16 +214,17 @@ class Trainer:
             goes_on=shared.goes_on,
         )
 
-        checkpoint = self.checkpoints.latest(shared.key, optimizer=shared.goes_on)
+    def _go_on(self, training: Training, masked: bool) -> None:
+        """Bring a stage's training to its newest checkpoint, or to what the stage before left."""
+        checkpoint = self.checkpoints.latest(training.key, optimizer=training.goes_on)
         if checkpoint is not None:
             training.load(checkpoint)
-            return training
+            return
 
-        if not stage.restart:
+        if not training.stage.restart:
             training.inherit(self.optimizer_state)
         if masked:
             training.start = self._scores()
-        return training
 
     def _n_epochs(self, training: Training) -> int:
         """Epochs done over all stages."""
@@ -214,19 +255,25 @@ class Trainer:
         self, training: Training, number: int, ends: dict[str, Any], *, restored: bool
     ) -> None:
         """Keep a stage that has just been trained: its snapshot, its scores, its history."""
-        stage = training.stage
         early = training.early
         self.optimizer_state = training.optimizer_state()
 
         # the last checkpoint of a stage that stopped early has an optimiser state that the snapshot
         # may leave out
         self.checkpoints.end(
-            self.folder.snapshot(number, stage.name),
+            self.folder.snapshot(number, training.stage.name),
             self._n_epochs(training),
             training.state(ended=True),
             changed=restored or (early.stopped and not training.goes_on),
         )
 
+        result = self._result(training, ends)
+        self.results[training.stage.name] = result
+        self.history += _with_end(training.history, result)
+
+    def _result(self, training: Training, ends: dict[str, Any]) -> dict[str, Any]:
+        """A stage's entry in scores.json."""
+        early = training.early
         result = {
             "key": training.key,
             "epochs": training.n_epochs,
@@ -240,8 +287,7 @@ class Trainer:
         }
         if early.stopped:
             result["stopped_at"] = early.last
-        self.results[stage.name] = result
-        self.history += _with_end(training.history, result)
+        return result
 
     # -- scores ------------------------------------------------------------------------------------
 
@@ -312,6 +358,6 @@ class Trainer:
 
 def _with_end(history: list[dict[str, Any]], result: dict[str, Any]) -> list[dict[str, Any]]:
     """The lines of a stage that has ended; the last has the score that stopped it early."""
-    if not history or "stopped_at" not in result:
+    if not history or result.get("stopped_at") is None:
         return history
     return [*history[:-1], history[-1] | {"validation_after": result["stopped_at"]}]
