@@ -35,7 +35,11 @@ class Dataset(Protocol):
 
 
 class Task(Protocol):
-    """What a task package offers; every mapping is from the short names that manifests use."""
+    """What a task package offers; every mapping is from the short names that manifests use.
+
+    It may also have `check_datasets(datasets)`, given the opened datasets by their names: raise
+    ValueError unless they can be of one experiment.
+    """
 
     MODELS: Mapping[str, Callable[..., torch.nn.Module]]
     SAMPLERS: Mapping[str, Callable[..., Any]]

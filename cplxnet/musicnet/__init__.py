@@ -4,7 +4,7 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .baselines import published
-from .dataset import MusicNet
+from .dataset import MusicNet, check_datasets
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
@@ -21,6 +21,7 @@ __all__ = [
     "SAMPLERS",
     "MusicNet",
     "build",
+    "check_datasets",
     "features",
     "open_dataset",
     "pooled_average_precision",

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,12 @@ class MusicNet:
     ) -> None:
         if samples not in FORMS:
             raise ValueError(f"expected samples of {', '.join(FORMS)}, got {samples!r}")
+        for name, value in (("window", window), ("stride", stride)):
+            if value < 1:
+                raise ValueError(f"expected {name} >= 1 sample, got {value}")
         self.path = os.fspath(path)
-        self.window = _at_least_one("window", window)
-        self.stride = _at_least_one("stride", stride)
+        self.window = int(window)
+        self.stride = int(stride)
         self.device = torch.device(device)
         self.rate_hz = recordings.rate_hz(path)
 
@@ -99,7 +102,10 @@ class MusicNet:
                     f"{self.window} samples, got {length}; try a smaller window or leave the "
                     "recording out"
                 )
-            flat[offset : offset + length], scale = store(recording.data, samples)
+            try:
+                flat[offset : offset + length], scale = store(recording.data, samples)
+            except ValueError as error:
+                raise ValueError(f"{self.path}, recording {recording.key}: {error}") from None
             # labels that run past the recording's end must not sound at the beginning of the next
             instants, words = changes_within(recording.labels, length)
 
@@ -259,10 +265,16 @@ class MusicNet:
         )
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"expected {name} >= 1 sample, got {value}")
-    return int(value)
+def check_datasets(datasets: Mapping[str, MusicNet]) -> None:
+    """Raise ValueError unless these datasets, by their names, can be of one experiment.
+
+    A window of 4096 samples is another stretch of time at another rate.
+    """
+    if len({dataset.rate_hz for dataset in datasets.values()}) > 1:
+        rates = ", ".join(
+            f"{name} ({dataset.path}) at {dataset.rate_hz} Hz" for name, dataset in datasets.items()
+        )
+        raise ValueError(f"datasets: expected files of one sampling rate, got {rates}")
 
 
 # ---- how samples are held in memory -------------------------------------------------------------

@@ -76,6 +76,9 @@ class Components:
             )
             for name, spec in manifest.datasets.items()
         }
+        check_datasets = getattr(self.task, "check_datasets", None)  # a task need not have it
+        if check_datasets is not None:
+            check_datasets(self.datasets)
         self._check_feeds()
 
     @property

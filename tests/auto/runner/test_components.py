@@ -1,5 +1,8 @@
 """What a manifest names, as objects: feeds of the network's input, and what they draw."""
 
+import shutil
+
+import h5py
 import pytest
 import torch
 from small import quick, small
@@ -59,3 +62,13 @@ def test_int16_trains_to_nearly_the_same_scores(tiny_corpus, tmp_path):
     ]
     keys = {s["stages"]["dense"]["key"] for s in scores.values()}
     assert len(keys) == 2 and end[0] == pytest.approx(end[1], abs=0.02)
+
+
+def test_files_of_different_sampling_rates_are_refused_before_training(tiny_corpus, tmp_path):
+    for path in tiny_corpus.glob("*.h5"):
+        shutil.copy(path, tmp_path / path.name)
+    with h5py.File(tmp_path / "musicnet_11khz_valid.h5", "r+") as file:
+        file.attrs["rate_hz"] = 22_050
+
+    with pytest.raises(ValueError, match=r"one sampling rate, got .*valid\.h5\) at 22050 Hz"):
+        Components(small(), device="cpu", data=tmp_path)
