@@ -28,6 +28,7 @@ from cplxnet import files
 
 from . import strict_json
 from .errors import unknown
+from .vocabulary import of_task
 
 SCHEMA = 1  # the version of manifests that is read and written
 MAX_WHOLE = 2**53  # greater whole numbers are not exact in every reader of JSON
@@ -99,7 +100,7 @@ def _check_scalar(value: Any) -> Any:
 
 
 def _check_not_empty(value: Sized) -> Sized:
-    # pydantic's min_length counts the sound items alone, and adds a fault to theirs
+    # pydantic's min_length counts the usable items alone, and adds a fault to theirs
     if not value:
         raise ValueError("at least one")
     return value
@@ -310,7 +311,7 @@ class Manifest(Part):
 
     schema_: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema", description="1")
     task: Annotated[str, Known("task")] = Field(
-        default="musicnet", description="the name of a task"
+        default_factory=lambda: of_task(None).task or "", description="the name of a task"
     )
     name: Line = Field(description="a name for people, on one line")
     parent: Parent | None = Field(
@@ -321,7 +322,7 @@ class Manifest(Part):
         default=-0.5, description="a weight with a greater log_alpha is irrelevant"
     )
     samples: Literal["float32", "float16", "int16"] = Field(
-        default="float32", description="how recordings are held in memory"
+        default="float32", description="how the data are held in memory"
     )
     products: Literal["float32", "tf32", "bfloat16"] = Field(
         default="float32", description="what matrix products and convolutions multiply"
