@@ -29,7 +29,9 @@ Check = Callable[[], None]
 """Asked "may I go on?"; raises if not, since another process has the work by now."""
 
 CRC32 = "crc32"  # the key in a snapshot, of everything else in it; older ones have none
-FOLDER = 0x10  # the bit of a zip entry's attributes that marks a folder, which torch reads nothing of
+FOLDER = (
+    0x10  # the bit of a zip entry's attributes that marks a folder, which torch reads nothing of
+)
 
 
 @contextlib.contextmanager
@@ -134,7 +136,7 @@ def _crc32(value: Any, crc: int = 0) -> int:
     if isinstance(value, torch.Tensor):
         crc = zlib.crc32(f"{value.dtype} {tuple(value.shape)}".encode(), crc)
         numbers = value.detach().cpu().contiguous().reshape(-1)
-        return zlib.crc32(numbers.view(torch.uint8).numpy(), crc)
+        return zlib.crc32(numbers.view(torch.uint8).numpy().data, crc)
     if not isinstance(value, dict | list | tuple):
         return zlib.crc32(repr(value).encode(), crc)
 

@@ -291,7 +291,7 @@ def test_a_full_disk_leaves_no_empty_file_where_there_are_no_hard_links(tmp_path
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr("os.link", refuse)
-    monkeypatch.setattr(Path, "open", lambda path, mode: path.touch() or open("/dev/full", "w"))
+    monkeypatch.setattr(Path, "open", lambda path, mode: path.touch() or open("/dev/full", "w"))  # noqa: SIM115
     with pytest.raises(OSError, match="No space left"):
         files._create_by_name(tmp_path / "claim.1", "ours")
     assert os.listdir(tmp_path) == []

@@ -186,10 +186,18 @@ class MusicNet:
         """
         index = self._checked(index)
         recording = self._recording_of(index)
-        starts = (index - self._first[recording]) * self.stride
-        position = self._offset[recording] + starts
+        position = self._position(index, recording)
         signal = self._signal(position, self._scale[recording])
         return signal, self.notes(position + self.window // 2)
+
+    def targets(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """The notes (B, 84) of the windows `index` (B,), as `windows` gives them."""
+        index = self._checked(index)
+        return self.notes(self._position(index, self._recording_of(index)) + self.window // 2)
+
+    def _position(self, index: torch.Tensor, recording: torch.Tensor) -> torch.Tensor:
+        """Where windows of these recordings start in the samples end to end."""
+        return self._offset[recording] + (index - self._first[recording]) * self.stride
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """One window of every recording, at a start uniform over 0..samples - window.

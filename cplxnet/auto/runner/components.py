@@ -121,6 +121,15 @@ class Components:
                     "try batch_size"
                 )
 
+            dataset = self.manifest.feeds[scorer.feed].dataset
+            targets = self.datasets[dataset].targets(torch.arange(len(self.datasets[dataset])))
+            if not targets.any():
+                raise ValueError(
+                    f"scorers.{name}: expected labels in {self.manifest.datasets[dataset].file}, "
+                    "got windows without any, of which there is no average precision; try a "
+                    "smaller stride, or another file"
+                )
+
     def build(self, stage: Stage) -> nn.Module:
         """The stage's network on the device, initialised from the stage's own seed."""
         manifest = self.manifest
