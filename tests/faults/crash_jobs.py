@@ -8,7 +8,10 @@ import torch
 from crash_points import serve
 from small import SAMPLERS, Epochs, quick, small
 
+from cplxnet import files
 from cplxnet.auto import run_many
+from cplxnet.auto.__main__ import main
+from cplxnet.musicnet import recordings
 
 
 def _prepare(say: Callable[..., None]) -> None:
@@ -36,5 +39,39 @@ def grid(root: Path, data: Path, say: Callable[..., None]) -> None:
         raise RuntimeError(f"expected every run done, got {bad}")
 
 
+def marks(data: Path) -> str:
+    """A page that `page` may put its text into."""
+    return f"<!-- begin: python -m cplxnet.auto page {data} --into FILE -->\n<!-- end -->\n"
+
+
+def outputs(root: Path, data: Path, say: Callable[..., None]) -> None:
+    """What commands write, over what is there: page, figure, network, transcription, a corpus."""
+    torch.set_num_threads(1)
+    run = data / "run"
+    network = root / "net.safetensors"
+    wav = data / "tone.wav"
+    page = root / "page.md"
+    if not page.exists():
+        files.write_text(page, marks(data))
+    for words in (
+        ["page", str(data), "--into", str(page)],
+        ["report", "trade-off", str(data), "--out", str(root)],
+        ["export", str(run), str(network), "--as", "compact"],
+        [
+            "transcribe",
+            str(wav),
+            "--model",
+            str(network),
+            "--out",
+            str(root / "tone"),
+            "--overwrite",
+        ],
+    ):
+        if main(words) != 0:
+            raise RuntimeError(f"expected {words[0]} to end with 0")
+    train_file = data / "musicnet_11khz_valid.h5"
+    recordings.write(root / "corpus.h5", recordings.recordings(train_file), rate_hz=11000)
+
+
 if __name__ == "__main__":
-    serve({"train": train, "grid": grid}, Path(sys.argv[1]))
+    serve({"train": train, "grid": grid, "outputs": outputs}, Path(sys.argv[1]))

@@ -93,7 +93,9 @@ class Recorder:
         if not f"{path}{os.sep}".startswith(self.root):
             then()
             return
-        if (kind == "mkdir" and os.path.isdir(path)) or (kind == "remove" and not os.path.exists(path)):
+        if (kind == "mkdir" and os.path.isdir(path)) or (
+            kind == "remove" and not os.path.exists(path)
+        ):
             return  # changes nothing
 
         with self._lock:

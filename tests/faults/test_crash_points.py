@@ -2,12 +2,16 @@
 whose disk forgets what was not synced, is gone on with to the same bits.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from crash_jobs import marks
 from crash_points import STATES, Lab, Trial, removed_at_end
-from small import read, timeless
+from small import read, small, timeless
 
 JOBS = Path(__file__).with_name("crash_jobs.py")
 N_EPOCHS = {"train": 6, "grid": 10}  # the grid's dense stage is trained once
@@ -17,7 +21,14 @@ SAMPLE = 6  # crash points of the short test
 
 @pytest.fixture(scope="module")
 def lab(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    lab = Lab(JOBS, tiny_corpus, tmp_path_factory.mktemp("crash"))
+    bench = tmp_path_factory.mktemp("crash")
+    data = shutil.copytree(tiny_corpus, bench / "data")
+    tone = 0.1 * np.sin(2 * np.pi * 440 / 11000 * np.arange(22000))
+    soundfile.write(data / "tone.wav", tone, 11000)
+
+    lab = Lab(JOBS, data, bench)
+    small().save(data / "run.json")
+    assert lab.trial("train", data).code == 0
     yield lab
     lab.close()
 
@@ -50,14 +61,43 @@ def _faults(lab: Lab, job: str, crashed: Trial, whole: Trial, state: str, to: Pa
     return faults
 
 
+def _output_faults(
+    lab: Lab, job: str, crashed: Trial, whole: Trial, state: str, to: Path
+) -> list[str]:
+    """Targets that are neither whole nor as they were: empty of all, or with an older text."""
+    if not crashed.after_crash(state, to) and state != "kept":
+        return []
+    new = {path.name: path.read_bytes() for path in whole.root.iterdir()}
+    there = {path.name: path.read_bytes() for path in to.iterdir() if path.name in new}
+    return [
+        f"{name} is neither old nor new"
+        for name, content in there.items()
+        if content not in (new[name], _old(name, lab))
+    ]
+
+
 def _crash(lab: Lab, job: str, whole: Trial, point: int) -> list[str]:
     faults = []
+    look = _output_faults if job == "outputs" else _faults
     with removed_at_end(lab.bench / f"{job}-{point}") as bench:
-        crashed = lab.trial(job, bench / "crashed", crash_at=point)
+        crashed = lab.trial(job, _before(lab, job, whole, bench / "crashed"), crash_at=point)
         for state in STATES if crashed.code else ():  # code 0: this time there were fewer changes
-            found = _faults(lab, job, crashed, whole, state, bench / state)
+            found = look(lab, job, crashed, whole, state, bench / state)
             faults += [f"{job}, before change {point}, {state}: {fault}" for fault in found]
     return faults
+
+
+def _old(name: str, lab: Lab) -> bytes:
+    return marks(lab.data).encode() if name == "page.md" else b"as it was"
+
+
+def _before(lab: Lab, job: str, whole: Trial, root: Path) -> Path:
+    """Where the job is to run: an empty folder, or one with older outputs of another content."""
+    root.mkdir(parents=True)
+    if job == "outputs":
+        for path in whole.root.iterdir():
+            (root / path.name).write_bytes(_old(path.name, lab))
+    return root
 
 
 def _whole(lab: Lab, job: str) -> Trial:
@@ -66,7 +106,7 @@ def _whole(lab: Lab, job: str) -> Trial:
     return whole
 
 
-@pytest.mark.parametrize("job", ["train", "grid"])
+@pytest.mark.parametrize("job", ["train", "grid", "outputs"])
 def test_a_sample_of_crash_points(lab: Lab, job: str) -> None:
     whole = _whole(lab, job)
     points = {1 + k * whole.n_changes // SAMPLE for k in range(SAMPLE)}
@@ -75,7 +115,7 @@ def test_a_sample_of_crash_points(lab: Lab, job: str) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("job", ["train", "grid"])
+@pytest.mark.parametrize("job", ["train", "grid", "outputs"])
 def test_every_crash_point(lab: Lab, job: str, capsys: pytest.CaptureFixture[str]) -> None:
     whole = _whole(lab, job)
     faults = []
