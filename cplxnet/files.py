@@ -60,8 +60,24 @@ def written(path: str | os.PathLike[str], *, check: Check | None = None) -> Iter
         if check is not None:
             check()
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the folder's names on the disk before anything older is removed."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some FUSE, some NFS
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _hidden(path: Path, ending: str) -> Path:
@@ -136,7 +152,7 @@ def _crc32(value: Any, crc: int = 0) -> int:
     if isinstance(value, torch.Tensor):
         crc = zlib.crc32(f"{value.dtype} {tuple(value.shape)}".encode(), crc)
         numbers = value.detach().cpu().contiguous().reshape(-1)
-        return zlib.crc32(memoryview(numbers.view(torch.uint8).numpy()), crc)
+        return zlib.crc32(numbers.view(torch.uint8).numpy().data, crc)
     if not isinstance(value, dict | list | tuple):
         return zlib.crc32(repr(value).encode(), crc)
 
@@ -154,7 +170,10 @@ def create(path: Path, text: str) -> None:
     """
     draft = _hidden(path, "draft")
     try:
-        draft.write_text(text)
+        with draft.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         try:
             os.link(draft, path)
         except FileExistsError:

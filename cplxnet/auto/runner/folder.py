@@ -81,6 +81,7 @@ class RunFolder:
                 aside.append(_put_aside(self.path / name, error))
 
         before = self.status
+        kernels_before = self.config.get("kernels")
         files.sweep(self.path)  # of an attempt that was killed
         (self.path / "traceback.txt").unlink(missing_ok=True)
 
@@ -91,6 +92,7 @@ class RunFolder:
             "packages": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),  # sums on a CPU differ in their last bits with it
+            "kernels": _kernels(device),  # and with these
             "commit": _git_commit(),
         }
         files.write_json(self.path / "config.json", config, check=self.check)
@@ -108,6 +110,11 @@ class RunFolder:
         self._write_status(status | kept)
         for text in aside:
             self.note(text)
+        if kernels_before not in (None, config["kernels"]):
+            self.note(
+                f"begun with {kernels_before}, goes on with {config['kernels']}: "
+                "the last bits may differ from those of an undisturbed run"
+            )
 
     # -- config.json -------------------------------------------------------------------------------
 
@@ -442,6 +449,18 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _kernels(device: str) -> str:
+    """What computes the formulas that have a fast form on this device."""
+    import torch
+
+    from cplxnet.nn.fast import dispatch, gpu
+
+    number = torch.ones(1, device=device)
+    if dispatch.native_usable(number):
+        return "C functions"
+    return "Triton kernels" if gpu.usable(number) else "plain formulas"
 
 
 @functools.cache
