@@ -215,8 +215,8 @@ def _run_manifest(
 
     from .manifest.read import load
     from .runner import lock
-    from .runner.reuse import neighbours
     from .runner.run import run
+    from .runner.stages import neighbours
     from .train.loop import Diverged
 
     folder = path.with_suffix("")

@@ -17,7 +17,7 @@ from cplxnet.auto.train.loop import Diverged
 from . import lock
 from .components import Components
 from .folder import RunFolder, refuse_changes, unchanged
-from .reuse import of_parent
+from .stages import of_parent
 from .trainer import Trainer
 
 

@@ -17,7 +17,7 @@ from cplxnet.auto.train.loop import Diverged, predict, train_stage
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
 
-from . import lock, reuse, stages
+from . import lock, stages
 from .checkpoint import Checkpoints, checkpoint_every_s
 from .components import Components, Feed
 from .folder import RunFolder
@@ -116,7 +116,7 @@ class Trainer:
 
     def _own(
         self, number: int, stage: Stage, shared: stages.Shared, result: dict[str, Any]
-    ) -> reuse.Finished | None:
+    ) -> stages.Finished | None:
         """The stage as this run has finished it before, scored again if its scores are lost.
 
         Args:
@@ -124,7 +124,7 @@ class Trainer:
             result: its entry in scores.json, perhaps of another manifest.
         """
         try:
-            snapshot = reuse.read_snapshot(self.folder, number, stage.name, shared)
+            snapshot = stages.read_snapshot(self.folder, number, stage.name, shared)
         except ValueError as error:
             self.folder.set_aside(self.folder.snapshot(number, stage.name), error)
             return None
@@ -135,7 +135,7 @@ class Trainer:
             if "n_epochs" not in snapshot:  # of before 2026-11-23
                 return None
             result = self._scored_again(self._training(stage, shared), snapshot)
-        return reuse.Finished(snapshot, result)
+        return stages.Finished(snapshot, result)
 
     def _scored_again(self, training: Training, snapshot: dict[str, Any]) -> dict[str, Any]:
         """A stage's entry in scores.json, lost there, from its snapshot."""
@@ -150,7 +150,7 @@ class Trainer:
             early.last = ends[stage.early.scorer]["average_precision"]
         return self._result(training, ends)
 
-    def _take(self, stage: Stage, finished: reuse.Finished | None) -> bool:
+    def _take(self, stage: Stage, finished: stages.Finished | None) -> bool:
         """Take a finished stage in; False if there is none."""
         if finished is None:
             return False
@@ -176,7 +176,7 @@ class Trainer:
             return
 
         def take_from_others() -> bool:
-            finished = reuse.from_others(others, self.folder, number, stage.name, shared)
+            finished = stages.from_others(others, self.folder, number, stage.name, shared)
             return self._take(stage, finished)
 
         place = self.folder.path.parent / ".claims" / shared.key[:32]

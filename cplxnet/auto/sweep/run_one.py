@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from cplxnet.auto.manifest.read import Manifest, load
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, refuse_changes
-from cplxnet.auto.runner.reuse import neighbours
 from cplxnet.auto.runner.run import check_device, run
+from cplxnet.auto.runner.stages import neighbours
 from cplxnet.auto.train.loop import Diverged
 
 BAD = ("failed", "diverged")
