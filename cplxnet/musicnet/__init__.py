@@ -4,8 +4,8 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .baselines import published
-from .dataset import MusicNet, check_datasets
-from .experiments import PRESETS
+from .dataset import MusicNet, check_datasets, sizes
+from .experiments import BATCH, GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
@@ -17,7 +17,9 @@ NAME = "musicnet"  # of the task, in manifests
 open_dataset = MusicNet
 
 __all__ = [
+    "BATCH",
     "FEATURE_KINDS",
+    "GPU_STEP_MS",
     "LOWEST_NOTE",
     "MODELS",
     "NAME",
@@ -32,5 +34,6 @@ __all__ = [
     "published",
     "score",
     "score_dataset",
+    "sizes",
     "transcribe",
 ]
