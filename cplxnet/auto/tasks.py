@@ -56,6 +56,9 @@ class Task(Protocol):
     ) -> dict[str, Any]: ...
 
 
+# What reports ask of a task beside these, where it has them: CLASSES, how scores by class are kept
+# and named ("key" in the scores, "name", "axis", "first" number); `published(file, ...)`, scores to
+# draw beside; `example(...)`, what a network makes of an example, as HTML.
 TASKS: dict[str, Any] = {"musicnet": musicnet}
 
 

@@ -14,7 +14,11 @@ from .transcription.windows import transcribe
 
 open_dataset = MusicNet
 
+# for reports: where scores by class are kept, what a class is called, the number of the first
+CLASSES = {"key": "notes", "name": "note", "axis": "note, MIDI number", "first": LOWEST_NOTE}
+
 __all__ = [
+    "CLASSES",
     "FEATURE_KINDS",
     "LOWEST_NOTE",
     "MODELS",
