@@ -10,6 +10,7 @@ from .labels import LOWEST_NOTE
 from .networks import MODELS, build
 from .samplers import SAMPLERS
 from .scores import pooled_average_precision, score, score_dataset
+from .transcription.example import example
 from .transcription.windows import transcribe
 
 open_dataset = MusicNet
@@ -25,6 +26,7 @@ __all__ = [
     "SAMPLERS",
     "MusicNet",
     "build",
+    "example",
     "features",
     "open_dataset",
     "pooled_average_precision",
