@@ -11,15 +11,14 @@ from torch import nn
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest, Stage
-
-OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
+from cplxnet.auto.tasks import OWN
 
 # -- seeds and keys --------------------------------------------------------------------------------
 
 # Keys of a manifest that a stage's result does not depend on, or only by what is counted under
 # another name: of `objective_terms` those that weigh something, of `stages` and `model` the stage
 # with its network filled in. All other keys count, those included that a later version adds.
-NOT_COUNTED = ("schema", "name", "objective_terms", "model", "stages", "stage_order")
+NOT_COUNTED = ("schema", "name", "parent", "objective_terms", "model", "stages", "stage_order")
 # Keys that were added when there were finished runs already: left out at this value, so that those
 # keep their keys.
 AT_FIRST = {"samples": "float32"}
