@@ -14,6 +14,8 @@ from .vocabulary import KL, Vocabulary
 
 Row = Mapping[str, Any]
 
+SOFT = "bce_with_logits"  # the loss whose targets a teacher can soften
+
 # what building an optimiser or a schedule from unusable values raises
 UNUSABLE = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError)
 
@@ -78,9 +80,9 @@ def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) 
         rates["lr"] = rates["lr"] or Optimizer().lr
         yield from _keywords(f"{path}.optimizer", optimizer, vocabulary, rates)
 
-    schedule = stage.get("lr_scheduler") or {}
     n_epochs = {"n_epochs": stage.get("n_epochs") or 1}
-    yield from _keywords(f"{path}.lr_scheduler", schedule, vocabulary, n_epochs)
+    for key in ("lr_scheduler", "kl_scheduler"):
+        yield from _keywords(f"{path}.{key}", stage.get(key) or {}, vocabulary, n_epochs)
 
     yield from _weights(path, stage.get("objective") or {}, raw.get("objective_terms") or {})
 
@@ -148,7 +150,7 @@ def _weights(path: str, weights: Row, terms: Row) -> Iterator[Fault]:
 def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
     """The first stage has a feed; KL weighs on variational layers, and masks come after them.
 
-    An optimiser's state goes on in an optimiser of its kind.
+    An optimiser's state goes on in an optimiser of its kind. A teacher is trained before.
     """
     stages = raw.get("stages") or {}
     order = [name for name in dict.fromkeys(raw.get("stage_order") or []) if stages.get(name)]
@@ -169,6 +171,7 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
         variational = variational or not model or model in vocabulary.variational_models
         if model and model not in vocabulary.variational_models:
             yield from _kl(path, stage, raw.get("objective_terms") or {}, model, vocabulary)
+        yield from _distill(path, stage, order[: order.index(name)], raw)
 
         if vocabulary.is_masked(model) and not variational:
             problem = "a masked model with no variational stage before"
@@ -189,10 +192,33 @@ def _optimizer(stage: Row) -> Any:
 
 
 def _kl(path: str, stage: Row, terms: Row, model: str, vocabulary: Vocabulary) -> Iterator[Fault]:
-    """KL terms that weigh on a network without variational layers."""
+    """KL terms that weigh, or a log_sigma2 to start at, in a network without variational layers."""
+    if stage.get("log_sigma2") is not None and stage["log_sigma2"] is not ABSENT:
+        problem = f"{model} has no variational layers"
+        accepted = f"null, or as {path}.model.name {one_of(vocabulary.variational_models)}"
+        yield Fault(f"{path}.log_sigma2", problem, stage["log_sigma2"], accepted)
     for term, weight in (stage.get("objective") or {}).items():
         if weight and (terms.get(term) or {}).get("name") == KL:
             problem = f"a KL term weighs on {model}, which has no variational layers"
             accepted = f"0, or as {path}.model.name {one_of(vocabulary.variational_models)}"
             guess = nearest(f"{model}VD", vocabulary.variational_models)
             yield Fault(f"{path}.objective.{term}", problem, weight, accepted, guess)
+
+
+def _distill(path: str, stage: Row, earlier: list[str], raw: Row) -> Iterator[Fault]:
+    """A teacher that is not trained before, or a loss whose targets it cannot soften."""
+    distill = stage.get("distill")
+    if not distill:
+        return
+
+    if distill.get("teacher") and distill["teacher"] not in earlier:
+        problem = "a stage that is not before this one"
+        yield Fault(f"{path}.distill.teacher", problem, distill["teacher"], one_of(earlier))
+
+    terms = raw.get("objective_terms") or {}
+    weights = (stage.get("objective") or {}).items()
+    losses = [(terms.get(term) or {}).get("name") for term, weight in weights if weight]
+    others = [name for name in losses if name and name not in (SOFT, KL)]
+    if others:
+        problem = f"soft targets beside the loss {shown(others[0])}"
+        yield Fault(f"{path}.distill", problem, distill, f"null, or the loss {shown(SOFT)}")
