@@ -4,7 +4,8 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .baselines import published
-from .dataset import MusicNet
+from .dataset import MusicNet, check_datasets
+from .experiments import PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
@@ -12,15 +13,19 @@ from .samplers import SAMPLERS
 from .scores import pooled_average_precision, score, score_dataset
 from .transcription.windows import transcribe
 
+NAME = "musicnet"  # of the task, in manifests
 open_dataset = MusicNet
 
 __all__ = [
     "FEATURE_KINDS",
     "LOWEST_NOTE",
     "MODELS",
+    "NAME",
+    "PRESETS",
     "SAMPLERS",
     "MusicNet",
     "build",
+    "check_datasets",
     "features",
     "open_dataset",
     "pooled_average_precision",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sized
+from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -28,6 +28,7 @@ from cplxnet import files
 
 from . import strict_json
 from .errors import unknown
+from .vocabulary import of_task
 
 SCHEMA = 1  # the version of manifests that is read and written
 MAX_WHOLE = 2**53  # greater whole numbers are not exact in every reader of JSON
@@ -54,6 +55,15 @@ class FrozenDict(dict[K, V]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)
+
+
+def leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted path of each value in `raw` that is no object, and the value."""
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, tuple(value) if isinstance(value, list) else value
 
 
 # --- kinds of values
@@ -91,7 +101,7 @@ def _check_scalar(value: Any) -> Any:
 
 
 def _check_not_empty(value: Sized) -> Sized:
-    # pydantic's min_length counts the sound items alone, and adds a fault to theirs
+    # pydantic's min_length counts the usable items alone, and adds a fault to theirs
     if not value:
         raise ValueError("at least one")
     return value
@@ -112,6 +122,7 @@ def Known(what: str) -> AfterValidator:
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]  # of a file
 Keyword = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Line = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Parent = Annotated[str, StringConstraints(pattern=r"^[^/.\pC][^/\pC]*/[^/.\pC][^/\pC]*$")]
 File = Annotated[str, AfterValidator(_check_file)]
 Option = Annotated[Any, AfterValidator(_check_option)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -318,15 +329,18 @@ class Manifest(Part):
 
     schema_: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema", description="1")
     task: Annotated[str, Known("task")] = Field(
-        default="musicnet", description="the name of a task"
+        default_factory=lambda: of_task(None).task or "", description="the name of a task"
     )
     name: Line = Field(description="a name for people, on one line")
+    parent: Parent | None = Field(
+        default=None, description="the manifest that this one is an edit of, as GRID/NAME"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of all randomness")
     threshold: Finite = Field(
         default=-0.5, description="a weight with a greater log_alpha is irrelevant"
     )
     samples: Literal["float32", "float16", "int16"] = Field(
-        default="float32", description="how recordings are held in memory"
+        default="float32", description="how the data are held in memory"
     )
     products: Literal["float32", "tf32", "bfloat16"] = Field(
         default="float32", description="what matrix products and convolutions multiply"
@@ -381,6 +395,13 @@ class Manifest(Part):
     def to_dict(self) -> dict[str, Any]:
         """The manifest as written, as JSON values, keys in the schema's order."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def flatten(self) -> dict[str, Any]:
+        """Dotted path -> value, with every default and every inherited key written out.
+
+        Each path can be changed by `cplxnet.auto.edit`. A list is one value (a tuple).
+        """
+        return dict(leaves(self.resolved().to_dict()))
 
     def resolved(self) -> Manifest:
         """The same experiment with every default and every inherited key written out."""

@@ -77,6 +77,9 @@ class Components:
             )
             for name, spec in manifest.datasets.items()
         }
+        check_datasets = getattr(self.task, "check_datasets", None)  # a task need not have it
+        if check_datasets is not None:
+            check_datasets(self.datasets)
         self._check_feeds()
 
     @property
@@ -117,6 +120,15 @@ class Components:
                 raise ValueError(
                     f"scorers.{name}: expected a feed of every window once, got {scorer.feed}; "
                     "try batch_size"
+                )
+
+            dataset = self.manifest.feeds[scorer.feed].dataset
+            targets = self.datasets[dataset].targets(torch.arange(len(self.datasets[dataset])))
+            if not targets.any():
+                raise ValueError(
+                    f"scorers.{name}: expected labels in {self.manifest.datasets[dataset].file}, "
+                    "got windows without any, of which there is no average precision; try a "
+                    "smaller stride, or another file"
                 )
 
     def build(self, stage: Stage) -> nn.Module:

@@ -59,6 +59,7 @@ class RunFolder:
         import torch  # late: it takes seconds, and reading a status needs none of it
 
         before = self.status
+        kernels_before = self.config.get("kernels")
         files.sweep(self.path)  # of an attempt that was killed
         (self.path / "traceback.txt").unlink(missing_ok=True)
 
@@ -69,6 +70,7 @@ class RunFolder:
             "packages": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),  # sums on a CPU differ in their last bits with it
+            "kernels": _kernels(device),  # and with these
             "commit": _git_commit(),
         }
         files.write_json(self.path / "config.json", config, check=self.check)
@@ -84,6 +86,11 @@ class RunFolder:
         }
         kept = {key: before[key] for key in ("stages", "notes") if key in before}
         self._write_status(status | kept)
+        if kernels_before not in (None, config["kernels"]):
+            self.note(
+                f"begun with {kernels_before}, goes on with {config['kernels']}: "
+                "the last bits may differ from those of an undisturbed run"
+            )
 
     # -- config.json -------------------------------------------------------------------------------
 
@@ -324,6 +331,18 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _kernels(device: str) -> str:
+    """What computes the formulas that have a fast form on this device."""
+    import torch
+
+    from cplxnet.nn.fast import dispatch, gpu
+
+    number = torch.ones(1, device=device)
+    if dispatch.native_usable(number):
+        return "C functions"
+    return "Triton kernels" if gpu.usable(number) else "plain formulas"
 
 
 @functools.cache

@@ -11,8 +11,7 @@ from torch import nn
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest, Stage
-
-OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
+from cplxnet.auto.tasks import OWN
 
 # -- seeds and keys --------------------------------------------------------------------------------
 
@@ -22,6 +21,7 @@ OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the sa
 NOT_COUNTED = (
     "schema",
     "name",
+    "parent",
     "cuda_graph",  # the same bits
     "objective_terms",
     "model",

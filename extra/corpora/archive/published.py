@@ -8,12 +8,14 @@ import csv
 import dataclasses
 import io
 import os
+import reprlib
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from .download import DownloadError, fault_of, fetch
-from .errors import ArchiveError
+from .errors import ArchiveError, unreadable_named
+from .labels import check_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +160,10 @@ def read_metadata(path: Path) -> dict[int, dict[str, str]]:
         ArchiveError: no such column, an id that is no number or comes twice; the text names file,
             line and value.
     """
-    try:
+    check_size(path.stat().st_size, path.name)
+    with unreadable_named(path.name, "a CSV file of UTF-8 text", UnicodeDecodeError, csv.Error):
         lines = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
-    except UnicodeDecodeError as error:
-        raise ArchiveError(f"{path.name}: expected UTF-8 text, got {error}") from None
+        rows = [(f"{path.name}, line {lines.line_num}", row) for row in lines]
 
     missing = [name for name in ("id", *TEXTS) if name not in (lines.fieldnames or ())]
     if missing:
@@ -171,10 +173,9 @@ def read_metadata(path: Path) -> dict[int, dict[str, str]]:
         )
 
     texts: dict[int, dict[str, str]] = {}
-    for row in lines:
-        place = f"{path.name}, line {lines.line_num}"
+    for place, row in rows:
         if not (row["id"] or "").strip().isdecimal():
-            raise ArchiveError(f"{place}: expected a number in id, got {row['id']!r}")
+            raise ArchiveError(f"{place}: expected a number in id, got {reprlib.repr(row['id'])}")
         number = int(row["id"])
         if number in texts:
             raise ArchiveError(f"{place}: expected each recording once, got {number} again")

@@ -8,6 +8,8 @@ from manifest_cases import VOCABULARY, drop, put, valid
 
 from cplxnet.auto.manifest.read import ManifestError, parse
 
+FINE_TUNE = "stages.fine-tune.model.name"
+SPARSIFY = "stages.sparsify.model.name"
 FACTOR = 3.4e38  # the largest float32 is 3.4028e38
 
 
@@ -25,6 +27,7 @@ def adam(**options):
     ("path", "value", "where", "text"),
     [
         ("optimizer", adam(weight_decy=0.1), "optimizer.weight_decy", 'mean "weight_decay"'),
+        ("optimizer", adam(lrr=0.1), "optimizer.lrr", 'mean "lr"'),
         ("optimizer", adam(params=[1]), "optimizer.params", "unknown key.*one of .*betas"),
         ("optimizer", adam(fused=False), "optimizer.fused", "unknown key, got false"),
         ("optimizer", adam(momentum=0.9), "optimizer.momentum", "unknown key, got 0.9"),
@@ -132,6 +135,55 @@ def test_types_and_references_are_named_together():
         "stages.sparsify.n_epochs",
         "stages.sparsify.objective.kl_div",
     ]
+
+
+# --- networks
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "text"),
+    [
+        ({FINE_TUNE: "complex.TwoLayerDenseMasked"}, "stages.fine-tune.model", r"\(conv1\.weight"),
+        ({FINE_TUNE: "real.DeepConvNetMasked"}, "stages.fine-tune.model", "same architecture"),
+        ({SPARSIFY: "complex.ShallowConvNetVD"}, "stages.sparsify.model", '"reset": true'),
+        (
+            {"stages.fine-tune.model.kernel_size": 3},
+            "stages.fine-tune.model",
+            r"stage before.*\(conv1\.weight\w* differs\)",
+        ),
+        ({"model.kernel_size": 9000}, "stages.dense.model", "windows long enough"),
+        ({"model.kernel_size": -3}, "stages.dense.model", "negative dimension -3"),
+        ({"model.kernel_size": 2**50}, "stages.dense.model", "cannot be built"),
+        ({"features.kind": "stft"}, "stages.dense.model", "windows long enough.* got 70 samples"),
+        (
+            {f"datasets.{name}.window": 300 for name in ("train", "valid", "test")},
+            "stages.dense.model",
+            "windows long enough for this network, got 300 samples",
+        ),
+    ],
+)
+def test_a_network_that_no_stage_can_train(changes, path, text):
+    raw = valid()
+    for where, value in changes.items():
+        put(raw, where, value)
+    faults = faults_of(raw)
+    assert path in faults and all(where.endswith(".model") for where in faults)
+    assert re.search(text, faults[path]), faults
+
+
+def test_a_network_that_starts_afresh_may_be_another():
+    raw = put(valid(), FINE_TUNE, "complex.ShallowConvNetMasked")
+    assert "stages.fine-tune.model" in faults_of(raw)
+    parse(put(raw, "stages.fine-tune.reset", True))
+
+
+def test_networks_are_built_without_memory():
+    raw = valid()
+    for name in raw["datasets"]:  # 2**40 samples, 4 TiB of weights in the second layer
+        put(raw, f"datasets.{name}.window", 2**40)
+    put(raw, "model.name", "complex.TwoLayerDense")
+    put(raw, SPARSIFY, "complex.TwoLayerDenseVD")
+    parse(put(raw, FINE_TUNE, "complex.TwoLayerDenseMasked"))
 
 
 # --- numbers that training cannot hold

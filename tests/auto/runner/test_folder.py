@@ -7,6 +7,7 @@ import socket
 
 import pytest
 import torch
+from c_functions import plain as plain_formulas
 from small import small
 
 from cplxnet.auto.runner.folder import STATES, RunFolder, plain
@@ -119,3 +120,19 @@ def test_a_damaged_line_of_history_is_named(tmp_path):
 
 def test_snapshots_are_numbered_by_stage(tmp_path):
     assert RunFolder(tmp_path).snapshot(1, "sparsify") == tmp_path / "1-sparsify.pt"
+
+
+def test_config_says_which_kernels_and_a_resume_with_others_says_so(tmp_path, capsys):
+    manifest = small().resolved()
+    first = RunFolder(tmp_path)
+    first.start(manifest, "cpu")
+    first.start(manifest, "cpu")
+    assert "notes" not in first.status
+
+    with plain_formulas():
+        again = RunFolder(tmp_path)
+        again.start(manifest, "cpu")
+    assert again.config["kernels"] == "plain formulas"
+    said = "begun with C functions, goes on with plain formulas: the last bits may differ"
+    if first.config["kernels"] == "C functions":  # there is a compiler
+        assert said in again.status["notes"][0] and said in capsys.readouterr().err

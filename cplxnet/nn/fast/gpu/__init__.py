@@ -7,7 +7,6 @@ is launched by a `torch.library.custom_op` with a fake implementation, so that i
 
 import contextlib
 import functools
-import os
 import warnings
 from collections.abc import MutableMapping, Sequence
 from typing import Any
@@ -16,17 +15,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from cplxnet.nn.fast import native
 from cplxnet.nn.fast.dispatch import is_transformed
 
 DEVICES = {"cuda"}  # a test adds the device that is not there
 LEAST_CAPABILITY = (8, 0)  # Ampere: the first with TF32
 _DTYPES = (torch.float32, torch.complex64)
-_state = {"on": os.environ.get("CPLXNET_NATIVE", "1") != "0"}
-
-
-def use(on: bool) -> None:
-    """Switch the GPU kernels on or off for this process."""
-    _state["on"] = on
 
 
 def usable(*tensors: Tensor | None) -> bool:
@@ -37,7 +31,7 @@ def usable(*tensors: Tensor | None) -> bool:
     """
     given = [t for t in tensors if t is not None]
     device = given[0].device
-    if device.type not in DEVICES or not _state["on"]:
+    if device.type not in DEVICES or not native.enabled():
         return False
     if is_transformed():
         return False
