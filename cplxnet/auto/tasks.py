@@ -141,7 +141,7 @@ def _try_schedule(name: str, *, n_epochs: int, **options: Any) -> None:
     for epoch in (0, n_epochs - 1):
         factor = SCHEDULES[name](epoch, n_epochs, **options)
         if not 0 <= factor < math.inf:
-            raise ValueError(f"the learning rate is multiplied by {factor:g} in epoch {epoch}")
+            raise ValueError(f"multiplied by {factor:g} in epoch {epoch}")
 
 
 @functools.lru_cache(maxsize=256)
