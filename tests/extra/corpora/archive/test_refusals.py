@@ -493,3 +493,10 @@ def test_metadata_with_giant_values_gets_a_short_error(tmp_path):
         with pytest.raises(archive.ArchiveError, match=r"m\.csv.*: expected") as caught:
             published.read_metadata(tmp_path / "m.csv")
         assert len(str(caught.value)) < 500
+
+
+def test_a_pickle_that_unpacks_to_gigabytes_is_not_read(tmp_path, monkeypatch):
+    path = tiny.npz(tmp_path / "old.npz", {1727: ""})
+    monkeypatch.setattr(stores, "_LARGEST_PICKLE", 100_000)
+    with pytest.raises(archive.ArchiveError, match=r"1727\.npy: expected at most 100000 bytes"):
+        archive.build(path, tmp_path / "data", n_workers=0)
