@@ -207,7 +207,7 @@ def _preset(
         return f"{title} C={mantissa}e{exponent} replicate {varied['seed']}"
 
     return {
-        "template": copy.deepcopy(raw),
+        "template": {**copy.deepcopy(raw), "name": title},
         "grid": {C: list(values)},
         "replicates": replicates,
         "label": label,
