@@ -13,7 +13,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -190,6 +190,13 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--retry-failed", action="store_true", help="also run what failed or diverged before")
     add(
+        "--again",
+        nargs="*",
+        metavar="NAME",
+        help="also look at these runs of the folder if they are done (no name: at all), and train "
+        "what is missing or damaged",
+    )
+    add(
         "--no-reuse",
         dest="reuse",
         action="store_false",
@@ -258,22 +265,32 @@ def _run_manifest(
     address: str | None,
     reuse: bool,
     retry_failed: bool,
+    again: list[str] | None,
     **options: Any,
 ) -> int:
     """Run one manifest; asking for it tries again what failed."""
+    if again not in (None, [], [path.stem]):
+        raise ValueError(f"{path}: expected --again of this manifest, got {', '.join(again)}")
     if len(devices) > 1 or per_device > 1 or address:
         raise ValueError(f"{path}: expected one device for one manifest; try a folder of manifests")
 
     from .manifest.read import load
     from .runner import lock
-    from .runner.reuse import neighbours
     from .runner.run import run
+    from .runner.stages import neighbours
     from .train.loop import Diverged
 
     folder = path.with_suffix("")
     others = neighbours(path) if reuse else None
     try:
-        run(load(path), folder, device=devices[0], reuse=others, **options)
+        run(
+            load(path),
+            folder,
+            device=devices[0],
+            reuse=others,
+            again=again is not None,
+            **options,
+        )
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 1
@@ -291,14 +308,39 @@ def _run_manifest(
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a folder of manifests")
+    parser.add_argument(
+        "--verify", action="store_true", help="read every file of the runs and name what is damaged"
+    )
 
 
-def _status(path: Path) -> int:
+def _status(path: Path, verify: bool) -> int:
     """Show how far each run of a folder is."""
     from .report import tables
 
-    print(tables.status(path).to_string())
-    return 0
+    table = tables.status(path)
+    print(table.to_string())
+    return _verify(path, table.index) if verify else 0
+
+
+def _verify(folder: Path, names: Iterable[str]) -> int:
+    """Name what is damaged or lost of the runs, and the command that makes it again."""
+    from .runner.folder import RunFolder
+
+    damaged = []
+    for name in names:
+        run = RunFolder(folder / name)
+        faults = run.verify()
+        for fault in faults:
+            print(f"{name}: {fault}")
+        if faults:
+            damaged.append(name)
+        elif run.status["state"] == "done" and not run.snapshots():
+            print(f"{name}: its snapshots are not here")
+
+    if damaged:
+        again = f"run {folder} --again {' '.join(damaged)}"
+        print(f"`{again}` makes again what is damaged", file=sys.stderr)
+    return 1 if damaged else 0
 
 
 # ---------------------------------------------------------------------------------------------

@@ -43,7 +43,9 @@ class Task(Protocol):
     """What a task package offers; every mapping is from the short names that manifests use.
 
     It may also have `check_datasets(datasets)`, given the opened datasets by their names: raise
-    ValueError unless they can be of one experiment.
+    ValueError unless they can be of one experiment. Of use to reports, it may have `CLASSES` (how
+    scores by class are kept: "key", "name", "axis", number of the "first"), `published(file, ...)`
+    (scores to draw beside) and `example(model, file, ...)` (HTML of what a network makes of one).
 
     Attributes:
         PRESETS: functions that return the arguments of `grid.expand`.
@@ -139,7 +141,7 @@ def _try_schedule(name: str, *, n_epochs: int, **options: Any) -> None:
     for epoch in (0, n_epochs - 1):
         factor = SCHEDULES[name](epoch, n_epochs, **options)
         if not 0 <= factor < math.inf:
-            raise ValueError(f"the learning rate is multiplied by {factor:g} in epoch {epoch}")
+            raise ValueError(f"multiplied by {factor:g} in epoch {epoch}")
 
 
 @functools.lru_cache(maxsize=256)

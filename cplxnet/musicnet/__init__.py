@@ -11,13 +11,18 @@ from .labels import LOWEST_NOTE
 from .networks import MODELS, build
 from .samplers import SAMPLERS
 from .scores import pooled_average_precision, score, score_dataset
+from .transcription.example import example
 from .transcription.windows import transcribe
 
 NAME = "musicnet"  # of the task, in manifests
 open_dataset = MusicNet
 
+# for reports: where scores by class are kept, what a class is called, the number of the first
+CLASSES = {"key": "notes", "name": "note", "axis": "note, MIDI number", "first": LOWEST_NOTE}
+
 __all__ = [
     "BATCH",
+    "CLASSES",
     "FEATURE_KINDS",
     "GPU_STEP_MS",
     "LOWEST_NOTE",
@@ -28,6 +33,7 @@ __all__ = [
     "MusicNet",
     "build",
     "check_datasets",
+    "example",
     "features",
     "open_dataset",
     "pooled_average_precision",
