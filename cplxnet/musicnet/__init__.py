@@ -5,6 +5,7 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 
 from .baselines import published
 from .dataset import MusicNet, check_datasets
+from .deployment import EXPORTS, HEARD, export_network, load_network
 from .experiments import PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
@@ -17,7 +18,9 @@ NAME = "musicnet"  # of the task, in manifests
 open_dataset = MusicNet
 
 __all__ = [
+    "EXPORTS",
     "FEATURE_KINDS",
+    "HEARD",
     "LOWEST_NOTE",
     "MODELS",
     "NAME",
@@ -26,7 +29,9 @@ __all__ = [
     "MusicNet",
     "build",
     "check_datasets",
+    "export_network",
     "features",
+    "load_network",
     "open_dataset",
     "pooled_average_precision",
     "published",
