@@ -109,6 +109,67 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 # ---------------------------------------------------------------------------------------------
+# generate
+
+GENERATE = """\
+examples:
+  generate demo --dry-run
+  generate demo --set stages.sparsify.objective.kl_div=0.01,0.05 --replicates 3 --into runs/finer
+  generate runs/demo/c2e-02-r0.json --set stages.fine-tune.n_epochs=5,10 --into runs/longer
+"""
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = GENERATE
+    add = parser.add_argument
+    add("source", help="a preset (demo, say), or a manifest that is the template")
+    add(
+        "--set",
+        dest="axes",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH=V1,V2",
+        help="values that a dotted path takes, each as JSON or a word",
+    )
+    add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
+    add("--into", type=Path, metavar="FOLDER", help="default: runs/ and the source's name")
+    add("--data", type=Path, default=Path("data"), help=DATA)
+    add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
+    add("--overwrite", action="store_true", help="also replace manifests that differ")
+    add("--remove", action="store_true", help="also remove manifests that are left over")
+
+
+def _generate(
+    source: str,
+    axes: list[str],
+    replicates: int | None,
+    into: Path | None,
+    data: Path,
+    dry_run: bool,
+    **options: bool,
+) -> int:
+    """Write a grid of manifests: a preset's, or a template with some values varied."""
+    from . import generate
+
+    varied = dict(generate.axis(text) for text in axes)
+    manifests = generate.manifests(source, varied, replicates=replicates)
+    preview = generate.Preview(into or Path("runs") / Path(source).stem, manifests, data=data)
+
+    cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
+    for table in (preview.files(), preview.varied(), cost):
+        print(table.to_string(float_format="{:.3g}".format), end="\n\n")
+    for sentence in preview.sentences():
+        print(sentence)
+    if dry_run:
+        return 0
+
+    written = preview.write(**options)
+    print(f"{len(written)} manifests written; next: python -m cplxnet.auto run {preview.folder}")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
 # run
 
 
@@ -535,6 +596,7 @@ def _equalise(folder: Path, into: Path, **options: Any) -> int:
 
 
 COMMANDS = {
+    "generate": Command(_generate_arguments, _generate),
     "run": Command(_run_arguments, _run),
     "status": Command(_status_arguments, _status),
     "report": Command(_report_arguments, _report),

@@ -4,22 +4,29 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .baselines import published
-from .dataset import MusicNet, check_datasets
+from .dataset import MusicNet, check_datasets, sizes
 from .deployment import EXPORTS, HEARD, export_network, load_network
-from .experiments import PRESETS
+from .experiments import BATCH, GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
 from .samplers import SAMPLERS
 from .scores import pooled_average_precision, score, score_dataset
+from .transcription.example import example
 from .transcription.windows import transcribe
 
 NAME = "musicnet"  # of the task, in manifests
 open_dataset = MusicNet
 
+# for reports: where scores by class are kept, what a class is called, the number of the first
+CLASSES = {"key": "notes", "name": "note", "axis": "note, MIDI number", "first": LOWEST_NOTE}
+
 __all__ = [
+    "BATCH",
+    "CLASSES",
     "EXPORTS",
     "FEATURE_KINDS",
+    "GPU_STEP_MS",
     "HEARD",
     "LOWEST_NOTE",
     "MODELS",
@@ -29,6 +36,7 @@ __all__ = [
     "MusicNet",
     "build",
     "check_datasets",
+    "example",
     "export_network",
     "features",
     "load_network",
@@ -37,5 +45,6 @@ __all__ = [
     "published",
     "score",
     "score_dataset",
+    "sizes",
     "transcribe",
 ]

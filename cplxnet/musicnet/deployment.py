@@ -13,6 +13,7 @@ from torch import Tensor
 from cplxnet import files
 from cplxnet import nn as cplx
 
+from .features import check_heard
 from .resample import TARGET_HZ
 
 EXPORTS = ("compact", "compact-float16", "onnx", "onnx-compact", "cplxmodule")
@@ -95,4 +96,8 @@ def load_network(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]
             f"{path}: expected what the network hears in its metadata, got none; try "
             "`python -m cplxnet.auto export`"
         )
-    return small, json.loads(small.metadata[_KEY])
+    try:
+        heard = json.loads(small.metadata[_KEY])
+    except ValueError:
+        heard = small.metadata[_KEY]
+    return small, check_heard(heard, f"{path}")

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from cplxnet import files
 from cplxnet.auto.manifest.read import Manifest, Stage
-from cplxnet.auto.progress import bar
+from cplxnet.auto.progress import bar, say
+from cplxnet.auto.train.graph import Cuda
 from cplxnet.auto.train.loop import Diverged, predict, train_stage
-from cplxnet.auto.train.objective import Objective
+from cplxnet.auto.train.objective import Distillation, Objective
 from cplxnet.auto.train.state import Training
 
 from . import lock, stages
@@ -57,7 +58,11 @@ class Trainer:
         self.progress = progress
         self.timeout_s = timeout_s
 
-        self.checkpoints = Checkpoints(folder, every_s=checkpoint_every_s(components.device))
+        device = components.device
+        self.checkpoints = Checkpoints(
+            folder, every_s=checkpoint_every_s(device), cuda=Cuda.of(device)
+        )
+        self.networks: dict[str, nn.Module] = {}  # of the stages that teach later ones
         self.optimizer_state: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []  # of the stages that have ended
         self.results: dict[str, Any] = {}  # stage -> its entry in scores.json
@@ -72,6 +77,7 @@ class Trainer:
         plan = stages.planned(
             self.manifest, data=self.components.fingerprints, device=self.components.device
         )
+        taught_by = {one.distill.teacher for one in self.manifest.all_stages() if one.distill}
         previous: nn.Module | None = None
 
         for number, (stage, shared) in enumerate(plan):
@@ -81,6 +87,8 @@ class Trainer:
             if previous is not None and not stage.reset:
                 masked = stages.inherit(self.model, previous, threshold=self.manifest.threshold)
             previous = self.model
+            if stage.name in taught_by:
+                self.networks[stage.name] = self.model
 
             # finished before, in this folder?
             own = self._own(number, stage, shared, before.get(stage.name, {}))
@@ -93,7 +101,7 @@ class Trainer:
                     training = self._training(stage, shared)
                     self._go_on(training, masked)
                     feed = self.components.feed(stage.feed, training.windows)
-                    objective = Objective(self.manifest.objective_terms, stage.objective)
+                    objective = self._objective(stage)
                     with self.checkpoints.writing():
                         restored = train_stage(
                             training,
@@ -212,6 +220,11 @@ class Trainer:
             },
             key=shared.key,
             goes_on=shared.goes_on,
+            threshold=self.manifest.threshold,
+            watched=next(
+                (one.early.scorer for one in self.manifest.all_stages() if one.early), None
+            ),
+            cuda_graph=self.manifest.cuda_graph,
         )
 
     def _go_on(self, training: Training, masked: bool) -> None:
@@ -225,6 +238,21 @@ class Trainer:
             training.inherit(self.optimizer_state)
         if masked:
             training.start = self._scores()
+
+    def _objective(self, stage: Stage) -> Objective:
+        distillation = None
+        if stage.distill is not None:
+            distillation = Distillation(
+                self.networks[stage.distill.teacher],
+                weight=stage.distill.weight,
+                temperature=stage.distill.temperature,
+            )
+        return Objective(
+            self.manifest.objective_terms,
+            stage.objective,
+            distillation=distillation,
+            device=self.components.device,
+        )
 
     def _n_epochs(self, training: Training) -> int:
         """Epochs done over all stages."""
@@ -268,6 +296,14 @@ class Trainer:
         )
 
         result = self._result(training, ends)
+        if training.watched is not None and training.n_epochs:
+            # with the last weights, where the best have come back since
+            last = early.stopped or restored
+            end = ends[training.watched]["average_precision"]
+            result["validation_after"] = early.last if last else end
+            if self.progress and not early.stopped:
+                after = result["validation_after"]
+                say(f"{training.stage.name}: AP {after:.3f} after the last epoch")
         self.results[training.stage.name] = result
         self.history += _with_end(training.history, result)
 
@@ -350,14 +386,16 @@ class Trainer:
 
         last = self.history[-1]
         n_epochs = self.manifest.stage(last["stage"]).n_epochs
-        scored = [line["validation"] for line in self.history if line["validation"] is not None]
+        lines = (line.get("validation_after", line["validation"]) for line in self.history)
+        scored = [score for score in lines if score is not None]
         known = {"validation": scored[-1]} if scored else {}
         where = {"stage": last["stage"], "epoch": last["epoch"] + 1, "n_epochs": n_epochs}
         return where | {"left_s": None} | known
 
 
 def _with_end(history: list[dict[str, Any]], result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines of a stage that has ended; the last has the score that stopped it early."""
-    if not history or result.get("stopped_at") is None:
+    """The lines of a stage that has ended; the last has the score after it, where there is one."""
+    after = result.get("validation_after", result.get("stopped_at"))
+    if not history or after is None:
         return history
-    return [*history[:-1], history[-1] | {"validation_after": result["stopped_at"]}]
+    return [*history[:-1], history[-1] | {"validation_after": after}]
