@@ -236,6 +236,7 @@ def clear(place: Path) -> None:
     left = newest(place)
     if left is not None and left.free():
         with contextlib.suppress(Held, OSError), hold(place) as claim:
+            files.sweep(place.parent, place.name)
             claim.finish()
 
 

@@ -51,6 +51,17 @@ def test_a_missing_data_file_says_how_to_build_it(tmp_path):
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.parametrize("size", ["demo", "reference"])
+def test_missing_data_of_a_rendered_corpus_name_its_size(tmp_path, size):
+    changes = {
+        f"datasets.{split}.file": f"{size}/musicnet_11khz_{split}.h5"
+        for split in ("train", "valid", "test")
+    }
+    command = f"python -m extra.corpora.demo --size {size} --data {tmp_path}"
+    with pytest.raises(FileNotFoundError, match=f"build it by `{command}`"):
+        quick(small(changes), tmp_path / "one", tmp_path)
+
+
 @pytest.mark.parametrize("options", [{"data": "no data"}, {"device": "no such device"}])
 def test_missing_data_or_device_leave_no_trace_in_a_run_under_way(
     tiny_corpus, tmp_path, monkeypatch, epochs, options
