@@ -46,6 +46,11 @@ class Task(Protocol):
     ValueError unless they can be of one experiment. Of use to reports, it may have `CLASSES` (how
     scores by class are kept: "key", "name", "axis", number of the "first"), `published(file, ...)`
     (scores to draw beside) and `example(model, file, ...)` (HTML of what a network makes of one).
+
+    Attributes:
+        PRESETS: functions that return the arguments of `grid.expand`.
+        BATCH: windows of a training step, where there are no data to say.
+        GPU_STEP_MS: (windows, milliseconds) of a network's training step on a GPU, measured.
     """
 
     NAME: str
@@ -53,10 +58,14 @@ class Task(Protocol):
     SAMPLERS: Mapping[str, Callable[..., Any]]
     FEATURE_KINDS: Mapping[str, Any]
     PRESETS: Mapping[str, Callable[..., dict[str, Any]]]
+    BATCH: int
+    GPU_STEP_MS: Mapping[str, tuple[tuple[float, float], ...]]
 
     def open_dataset(
         self, path: Any, *, window: int, stride: int, device: Any, samples: str
     ) -> Dataset: ...
+
+    def sizes(self, path: Any, *, window: int, stride: int) -> tuple[int, int]: ...
 
     def features(self, signal: Tensor, kind: str, *, cplx: bool, shift: bool) -> Tensor: ...
 
@@ -132,7 +141,7 @@ def _try_schedule(name: str, *, n_epochs: int, **options: Any) -> None:
     for epoch in (0, n_epochs - 1):
         factor = SCHEDULES[name](epoch, n_epochs, **options)
         if not 0 <= factor < math.inf:
-            raise ValueError(f"the learning rate is multiplied by {factor:g} in epoch {epoch}")
+            raise ValueError(f"multiplied by {factor:g} in epoch {epoch}")
 
 
 @functools.lru_cache(maxsize=256)

@@ -4,8 +4,8 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .baselines import published
-from .dataset import MusicNet, check_datasets
-from .experiments import PRESETS
+from .dataset import MusicNet, check_datasets, sizes
+from .experiments import BATCH, GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
@@ -21,8 +21,10 @@ open_dataset = MusicNet
 CLASSES = {"key": "notes", "name": "note", "axis": "note, MIDI number", "first": LOWEST_NOTE}
 
 __all__ = [
+    "BATCH",
     "CLASSES",
     "FEATURE_KINDS",
+    "GPU_STEP_MS",
     "LOWEST_NOTE",
     "MODELS",
     "NAME",
@@ -38,5 +40,6 @@ __all__ = [
     "published",
     "score",
     "score_dataset",
+    "sizes",
     "transcribe",
 ]

@@ -14,6 +14,8 @@ from .vocabulary import KL, Vocabulary
 
 Row = Mapping[str, Any]
 
+SOFT = "bce_with_logits"  # the loss whose targets a teacher can soften
+
 # what building a component from unusable values raises
 UNUSABLE = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError)
 
@@ -75,7 +77,8 @@ def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) 
     optimizer = {"name": Optimizer().name, **(stage.get("optimizer") or {})}
     declared = tuple(Optimizer.model_fields)
     yield from _keywords(f"{path}.optimizer", optimizer, vocabulary, declared)
-    yield from _keywords(f"{path}.lr_scheduler", stage.get("lr_scheduler") or {}, vocabulary)
+    for key in ("lr_scheduler", "kl_scheduler"):
+        yield from _keywords(f"{path}.{key}", stage.get(key) or {}, vocabulary)
 
     # training multiplies a term by weight times coefficient, in float32
     for term, weight in (stage.get("objective") or {}).items():
@@ -112,7 +115,7 @@ def _keywords(
 def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
     """The first stage has a feed; KL weighs on variational layers, and masks come after them.
 
-    An optimiser's state goes on in an optimiser of its kind.
+    An optimiser's state goes on in an optimiser of its kind. A teacher is trained before.
     """
     stages = raw.get("stages") or {}
     order = [name for name in dict.fromkeys(raw.get("stage_order") or []) if stages.get(name)]
@@ -133,6 +136,7 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
         variational = variational or not model or model in vocabulary.variational_models
         if model and model not in vocabulary.variational_models:
             yield from _kl(path, stage, raw.get("objective_terms") or {}, model, vocabulary)
+        yield from _distill(path, stage, order[: order.index(name)], raw)
 
         if vocabulary.is_masked(model) and not variational:
             problem = "a masked model with no variational stage before"
@@ -153,13 +157,36 @@ def _optimizer(stage: Row) -> Any:
 
 
 def _kl(path: str, stage: Row, terms: Row, model: str, vocabulary: Vocabulary) -> Iterator[Fault]:
-    """KL terms that weigh on a network without variational layers."""
+    """KL terms that weigh, or a log_sigma2 to start at, in a network without variational layers."""
+    if stage.get("log_sigma2") is not None and stage["log_sigma2"] is not ABSENT:
+        problem = f"{model} has no variational layers"
+        accepted = f"null, or as {path}.model.name {one_of(vocabulary.variational_models)}"
+        yield Fault(f"{path}.log_sigma2", problem, stage["log_sigma2"], accepted)
     for term, weight in (stage.get("objective") or {}).items():
         if weight and (terms.get(term) or {}).get("name") == KL:
             problem = f"a KL term weighs on {model}, which has no variational layers"
             accepted = f"0, or as {path}.model.name {one_of(vocabulary.variational_models)}"
             guess = nearest(f"{model}VD", vocabulary.variational_models)
             yield Fault(f"{path}.objective.{term}", problem, weight, accepted, guess)
+
+
+def _distill(path: str, stage: Row, earlier: list[str], raw: Row) -> Iterator[Fault]:
+    """A teacher that is not trained before, or a loss whose targets it cannot soften."""
+    distill = stage.get("distill")
+    if not distill:
+        return
+
+    if distill.get("teacher") and distill["teacher"] not in earlier:
+        problem = "a stage that is not before this one"
+        yield Fault(f"{path}.distill.teacher", problem, distill["teacher"], one_of(earlier))
+
+    terms = raw.get("objective_terms") or {}
+    weights = (stage.get("objective") or {}).items()
+    losses = [(terms.get(term) or {}).get("name") for term, weight in weights if weight]
+    others = [name for name in losses if name and name not in (SOFT, KL)]
+    if others:
+        problem = f"soft targets beside the loss {shown(others[0])}"
+        yield Fault(f"{path}.distill", problem, distill, f"null, or the loss {shown(SOFT)}")
 
 
 # --- what only building tells
@@ -176,9 +203,11 @@ def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
         rates = {"lr": stage.optimizer.lr, "lr_log_sigma2": stage.optimizer.lr_log_sigma2}
         if "optimizer" in written:
             yield from _trial(f"{path}.optimizer", stage.optimizer, rates, vocabulary)
-        if "lr_scheduler" in written and stage.lr_scheduler is not None:
-            epochs = {"n_epochs": max(stage.n_epochs, 1)}
-            yield from _trial(f"{path}.lr_scheduler", stage.lr_scheduler, epochs, vocabulary)
+        epochs = {"n_epochs": max(stage.n_epochs, 1)}
+        for key in ("lr_scheduler", "kl_scheduler"):
+            schedule = getattr(stage, key)
+            if key in written and schedule is not None:
+                yield from _trial(f"{path}.{key}", schedule, epochs, vocabulary)
 
         if vocabulary.weights is None:
             continue

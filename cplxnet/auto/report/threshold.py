@@ -269,11 +269,11 @@ def remask(
         if result.get("key") != old_key:
             raise ValueError(
                 f"{source}: expected stage {name} trained on the data in {data}, got none; "
-                "try to run it"
+                f"try `run {old.path.parent} --again {old.path.name}`"
             )
 
         snapshot = files.read_tensors(old.snapshot(number, name))
-        files.write_tensors(new.snapshot(number, name), snapshot | {"key": new_key})
+        files.write_snapshot(new.snapshot(number, name), snapshot | {"key": new_key})
 
         counts = stages.counts(load_model(source, name)[0], after.threshold)
         origin = result["reused_from"] or old.path.name

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cplxnet.auto import tasks
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.train import precision
+from cplxnet.nn.sparsity import variational_layers
 
 from . import stages
 
@@ -138,6 +139,9 @@ class Components:
         dataset = next(iter(self.datasets.values()))
         example = self.features(dataset.windows(torch.arange(1))[0]).cpu()
         model = self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
+        if stage.log_sigma2 is not None:
+            for layer in variational_layers(model).values():
+                nn.init.constant_(layer.log_sigma2, stage.log_sigma2)
 
         precision.prepare(
             model, device=self.device, products=manifest.products, compiled=manifest.compile

@@ -229,3 +229,63 @@ def test_a_stages_name_has_at_most_100_characters():
             assert "at most 100 letters, digits and _ or -" in faults[f"stages.{name}"]
         else:
             parse(raw)
+
+
+# -- a gentler way down ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "text"),
+    [
+        ("cuda_graph", "yes", "", 'got "yes"; expected true or false'),
+        ("stages.sparsify.kl_scheduler", {"name": "cubicc"}, ".name", 'did you mean "cubic"'),
+        ("stages.sparsify.kl_scheduler", {"name": "cubic", "begn": 0}, ".begn", 'mean "begin"'),
+        (
+            "stages.sparsify.kl_scheduler",
+            {"name": "linear", "begin": 0.5, "end": 0.25},
+            "",
+            "0 <= begin < end <= 1",
+        ),
+        ("stages.sparsify.kl_scheduler", {"name": "linear", "end": "x"}, ".end", "a number"),
+        ("stages.sparsify.distill", {"teacher": "dens"}, ".teacher", 'did you mean "dense"'),
+        ("stages.sparsify.distill", {"teacher": "fine-tune"}, ".teacher", "not before this one"),
+        ("stages.dense.distill", {"teacher": "dense"}, ".teacher", "not before this one"),
+        ("stages.sparsify.distill", {"weight": 1.0}, ".teacher", "missing key"),
+        (
+            "stages.sparsify.distill",
+            {"teacher": "dense", "temperature": 0},
+            ".temperature",
+            "got 0; expected more than 0",
+        ),
+        ("stages.sparsify.distill", {"teacher": "dense", "weight": -1}, ".weight", "at least 0"),
+        ("stages.sparsify.distill", {"teacher": "dense", "T": 2}, ".T", "unknown key"),
+        ("objective_terms.loss.name", "mse", "stages.sparsify.distill", 'loss "bce_with_logits"'),
+        ("stages.sparsify.log_sigma2", -100, "", "at least -60"),
+        ("stages.sparsify.log_sigma2", "low", "", "expected a number"),
+        ("stages.dense.log_sigma2", -8, "", "has no variational layers"),
+        ("stages.dense.optimizer", {"name": "sgd", "betas": [0.9, 0.9]}, ".betas", "unknown key"),
+        ("stages.dense.optimizer", {"name": "sgd", "momentum": -1.0}, ".momentum", "Invalid mom"),
+        ("stages.dense.optimizer", {"name": "adamw", "weight_decay": -1.0}, ".weight_decay", "Inv"),
+    ],
+)
+def test_faults_of_the_way_down(path, value, where, text):
+    raw = valid()
+    if where.startswith("stages"):
+        raw["stages"]["sparsify"]["distill"] = {"teacher": "dense"}
+        expected = where
+    else:
+        expected = path + where
+    faults = faults_of(put(raw, path, value))
+    assert expected in faults, faults
+    assert re.search(text, faults[expected]), faults
+
+
+def test_what_old_manifests_do_not_have_is_not_in_their_fingerprints():
+    """As of 2026-11-26, before there were these keys; null is as if they were left out."""
+    manifest = parse(valid())
+    assert manifest.fingerprint()[:16] == "7e7aa7778f2eec75"
+    raw = put(valid(), "cuda_graph", None)
+    raw["stages"]["sparsify"] |= {"kl_scheduler": None, "distill": None, "log_sigma2": None}
+    assert parse(raw).fingerprint() == manifest.fingerprint()
+    raw["stages"]["sparsify"]["log_sigma2"] = -8.0
+    assert parse(raw).fingerprint() != manifest.fingerprint()
