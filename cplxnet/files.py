@@ -214,6 +214,13 @@ def share(source: Path, target: Path, *, check: Check | None = None) -> None:
             shutil.copyfile(source, temporary)
 
 
+def move(source: Path, target: Path) -> None:
+    """Give the finished file `source` the name `target`, on the same file system."""
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(source, target)
+
+
 # -- reading ---------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Files are whole or not there, and reading a snapshot runs no code."""
 
 import errno
+import io
 import json
 import os
 import pickle
@@ -290,8 +291,16 @@ def test_a_full_disk_leaves_no_empty_file_where_there_are_no_hard_links(tmp_path
     def refuse(*args):
         raise OSError(errno.EPERM, "no links here")
 
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def open_full(path, mode):
+        path.touch()
+        return Full()
+
     monkeypatch.setattr("os.link", refuse)
-    monkeypatch.setattr(Path, "open", lambda path, mode: path.touch() or open("/dev/full", "w"))  # noqa: SIM115
+    monkeypatch.setattr(Path, "open", open_full)
     with pytest.raises(OSError, match="No space left"):
         files._create_by_name(tmp_path / "claim.1", "ours")
     assert os.listdir(tmp_path) == []

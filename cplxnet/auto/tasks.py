@@ -43,7 +43,14 @@ class Task(Protocol):
     """What a task package offers; every mapping is from the short names that manifests use.
 
     It may also have `check_datasets(datasets)`, given the opened datasets by their names: raise
-    ValueError unless they can be of one experiment.
+    ValueError unless they can be of one experiment. Of use to reports, it may have `CLASSES` (how
+    scores by class are kept: "key", "name", "axis", number of the "first"), `published(file, ...)`
+    (scores to draw beside) and `example(model, file, ...)` (HTML of what a network makes of one).
+
+    Attributes:
+        PRESETS: functions that return the arguments of `grid.expand`.
+        BATCH: windows of a training step, where there are no data to say.
+        GPU_STEP_MS: (windows, milliseconds) of a network's training step on a GPU, measured.
     """
 
     NAME: str
@@ -51,10 +58,14 @@ class Task(Protocol):
     SAMPLERS: Mapping[str, Callable[..., Any]]
     FEATURE_KINDS: Mapping[str, Any]
     PRESETS: Mapping[str, Callable[..., dict[str, Any]]]
+    BATCH: int
+    GPU_STEP_MS: Mapping[str, tuple[tuple[float, float], ...]]
 
     def open_dataset(
         self, path: Any, *, window: int, stride: int, device: Any, samples: str
     ) -> Dataset: ...
+
+    def sizes(self, path: Any, *, window: int, stride: int) -> tuple[int, int]: ...
 
     def features(self, signal: Tensor, kind: str, *, cplx: bool, shift: bool) -> Tensor: ...
 

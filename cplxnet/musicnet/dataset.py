@@ -90,7 +90,7 @@ class MusicNet:
         self, samples: str
     ) -> tuple[np.ndarray, list[int], list[float], list[tuple[np.ndarray, np.ndarray]]]:
         """The samples end to end; length, scale and flat change instants of each recording."""
-        flat = np.empty(recordings.n_samples(self.path), FORMS[samples])
+        flat = np.empty(sum(recordings.lengths(self.path)), FORMS[samples])
         offset = 0
         keys, lengths, scales, changes = [], [], [], []
 
@@ -283,6 +283,15 @@ def check_datasets(datasets: Mapping[str, MusicNet]) -> None:
             f"{name} ({dataset.path}) at {dataset.rate_hz} Hz" for name, dataset in datasets.items()
         )
         raise ValueError(f"datasets: expected files of one sampling rate, got {rates}")
+
+
+def sizes(path: str | os.PathLike[str], *, window: int, stride: int) -> tuple[int, int]:
+    """How many windows `draw` gives and how many there are in order, without reading the samples.
+
+    Raises as `recordings.lengths`.
+    """
+    lengths = recordings.lengths(path)
+    return len(lengths), sum((length - window) // stride + 1 for length in lengths)
 
 
 # ---- how samples are held in memory -------------------------------------------------------------

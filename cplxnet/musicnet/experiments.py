@@ -207,6 +207,20 @@ PRESETS: dict[str, Callable[..., Preset]] = {
 }
 
 
+# --- what they take
+
+BATCH = 321  # windows of a training step: recordings that train in MusicNet itself
+
+# network -> (windows, milliseconds) of a training step on an H200 in float32, as one CUDA graph: by
+# `python -m extra.benchmarks.gpu`, see extra/benchmarks/gpu.md
+GPU_STEP_MS = {
+    "complex.DeepConvNet": ((32, 1.13), (321, 3.32)),
+    "complex.DeepConvNetMasked": ((32, 1.21), (321, 3.42)),
+    "complex.DeepConvNetVD": ((32, 1.80), (321, 5.26)),
+    "complex.DeepConvNetARD": ((32, 1.79), (321, 5.25)),
+}
+
+
 # --- what they share
 
 

@@ -266,14 +266,13 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
             yield _read(file[key], f"{path}, recording {key}")
 
 
-def n_samples(path: str | os.PathLike[str]) -> int:
-    """Samples of all recordings together, from the shapes alone. Raises as `recordings`."""
+def lengths(path: str | os.PathLike[str]) -> list[int]:
+    """Samples of each recording, from the shapes alone. Raises as `recordings`."""
     with _open(path) as file:
-        lengths = [
+        return [
             stored(file[key], "data", f"{path}, recording {key}").size
             for key in keys_of(file, f"{path}")
         ]
-        return sum(lengths)
 
 
 def rate_hz(path: str | os.PathLike[str], *, default: int = 11000) -> int:

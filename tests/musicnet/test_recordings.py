@@ -200,7 +200,7 @@ def elsewhere(how):
 def test_values_outside_the_file_are_refused_by_name_before_any_is_read(tmp_path, how):
     recordings.write(tmp_path / "there.h5", [recording()], rate_hz=11000)
     path = changed(tmp_path / "a.h5", elsewhere(how))
-    for read in (recordings.n_samples, lambda path: list(recordings.recordings(path))):
+    for read in (recordings.lengths, lambda path: list(recordings.recordings(path))):
         with pytest.raises(
             recordings.RecordingError,
             match=r"a\.h5, recording id_100[12]: expected .* in the file itself, got",

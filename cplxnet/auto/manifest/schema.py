@@ -401,12 +401,16 @@ class Manifest(Part):
 
         Each path can be changed by `cplxnet.auto.edit`. A list is one value (a tuple).
         """
-        return dict(leaves(self.resolved().to_dict()))
+        return dict(leaves(self.whole()))
+
+    def whole(self) -> dict[str, Any]:
+        """The manifest as JSON values, with every default and every inherited key written out."""
+        whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
+        return whole | {"stages": {stage.name: stage.to_dict() for stage in self.all_stages()}}
 
     def resolved(self) -> Manifest:
         """The same experiment with every default and every inherited key written out."""
-        whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
-        whole["stages"] = {stage.name: stage.to_dict() for stage in self.all_stages()}
+        whole = self.whole()
         for key, default in LATER.items():
             if whole.get(key) == default:
                 whole.pop(key, None)

@@ -95,7 +95,7 @@ class Checkpoints:
     def _write(self, path: Path, value: dict[str, Any], whole: Callable[[], None]) -> None:
         try:
             whole()
-            files.write_tensors(path, value, check=self.folder.check)
+            files.write_snapshot(path, value, check=self.folder.check)
             for older in self._there()[KEPT:]:
                 older.unlink(missing_ok=True)
         except BaseException as error:  # raised again by the next save or wait
@@ -132,7 +132,7 @@ class Checkpoints:
         """
         if changed or self._newest != epoch:
             value = {"schema": SCHEMA, "epoch": epoch, **state}
-            files.write_tensors(path, value, check=self.folder.check)
+            files.write_snapshot(path, value, check=self.folder.check)
         else:
             files.share(self._path(epoch), path, check=self.folder.check)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cplxnet import files
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.progress import bar, say
 from cplxnet.auto.train.graph import Cuda
@@ -17,7 +18,7 @@ from cplxnet.auto.train.loop import Diverged, predict, train_stage
 from cplxnet.auto.train.objective import Distillation, Objective
 from cplxnet.auto.train.state import Training
 
-from . import lock, reuse, stages
+from . import lock, stages
 from .checkpoint import Checkpoints, checkpoint_every_s
 from .components import Components, Feed
 from .folder import RunFolder
@@ -90,14 +91,15 @@ class Trainer:
                 self.networks[stage.name] = self.model
 
             # finished before, in this folder?
-            own = reuse.take_over(self.folder, before, self.folder, number, stage.name, shared)
+            own = self._own(number, stage, shared, before.get(stage.name, {}))
             if self._take(stage, own):
                 continue
 
             # finished in another run's folder, or trained here
             with self._claimed(number, stage, shared, others) as to_train:
                 if to_train:
-                    training = self._training(stage, shared, masked)
+                    training = self._training(stage, shared)
+                    self._go_on(training, masked)
                     feed = self.components.feed(stage.feed, training.windows)
                     objective = self._objective(stage)
                     with self.checkpoints.writing():
@@ -120,7 +122,43 @@ class Trainer:
 
     # -- stages that are finished ------------------------------------------------------------------
 
-    def _take(self, stage: Stage, finished: reuse.Finished | None) -> bool:
+    def _own(
+        self, number: int, stage: Stage, shared: stages.Shared, result: dict[str, Any]
+    ) -> stages.Finished | None:
+        """The stage as this run has finished it before, scored again if its scores are lost.
+
+        Args:
+            number: the stage's place in the manifest, from 0.
+            result: its entry in scores.json, perhaps of another manifest.
+        """
+        try:
+            snapshot = stages.read_snapshot(self.folder, number, stage.name, shared)
+        except ValueError as error:
+            self.folder.set_aside(self.folder.snapshot(number, stage.name), error)
+            return None
+        if snapshot is None:
+            return None
+
+        if result.get("key") != shared.key:
+            if "n_epochs" not in snapshot:  # of before 2026-11-23
+                return None
+            result = self._scored_again(self._training(stage, shared), snapshot)
+        return stages.Finished(snapshot, result)
+
+    def _scored_again(self, training: Training, snapshot: dict[str, Any]) -> dict[str, Any]:
+        """A stage's entry in scores.json, lost there, from its snapshot."""
+        stage = training.stage
+        self.folder.note(f"{stage.name} has its snapshot and no scores: it is scored again")
+        training.load(snapshot)
+        ends = self._scores()
+
+        early = training.early
+        early.stopped = training.n_epochs < stage.n_epochs
+        if early.stopped and stage.early is not None and not stage.early.restore_best:
+            early.last = ends[stage.early.scorer]["average_precision"]
+        return self._result(training, ends)
+
+    def _take(self, stage: Stage, finished: stages.Finished | None) -> bool:
         """Take a finished stage in; False if there is none."""
         if finished is None:
             return False
@@ -146,7 +184,7 @@ class Trainer:
             return
 
         def take_from_others() -> bool:
-            finished = reuse.from_others(others, self.folder, number, stage.name, shared)
+            finished = stages.from_others(others, self.folder, number, stage.name, shared)
             return self._take(stage, finished)
 
         place = self.folder.path.parent / ".claims" / shared.key[:32]
@@ -159,17 +197,19 @@ class Trainer:
                 continue
 
             with claim:
+                files.sweep(place.parent, place.name)
                 # another run may have finished it just before
                 yield not take_from_others()
                 claim.finish()
             return
+        lock.clear(place)
         yield False
 
     # -- a stage that is trained -------------------------------------------------------------------
 
-    def _training(self, stage: Stage, shared: stages.Shared, masked: bool) -> Training:
-        """The stage's training at its start, or where its newest checkpoint was taken."""
-        training = Training(
+    def _training(self, stage: Stage, shared: stages.Shared) -> Training:
+        """The stage's training at its start."""
+        return Training(
             stage,
             self.model,
             self.average_precision,
@@ -187,16 +227,17 @@ class Trainer:
             cuda_graph=self.manifest.cuda_graph,
         )
 
-        checkpoint = self.checkpoints.latest(shared.key, optimizer=shared.goes_on)
+    def _go_on(self, training: Training, masked: bool) -> None:
+        """Bring a stage's training to its newest checkpoint, or to what the stage before left."""
+        checkpoint = self.checkpoints.latest(training.key, optimizer=training.goes_on)
         if checkpoint is not None:
             training.load(checkpoint)
-            return training
+            return
 
-        if not stage.restart:
+        if not training.stage.restart:
             training.inherit(self.optimizer_state)
         if masked:
             training.start = self._scores()
-        return training
 
     def _objective(self, stage: Stage) -> Objective:
         distillation = None
@@ -242,19 +283,33 @@ class Trainer:
         self, training: Training, number: int, ends: dict[str, Any], *, restored: bool
     ) -> None:
         """Keep a stage that has just been trained: its snapshot, its scores, its history."""
-        stage = training.stage
         early = training.early
         self.optimizer_state = training.optimizer_state()
 
         # the last checkpoint of a stage that stopped early has an optimiser state that the snapshot
         # may leave out
         self.checkpoints.end(
-            self.folder.snapshot(number, stage.name),
+            self.folder.snapshot(number, training.stage.name),
             self._n_epochs(training),
             training.state(ended=True),
             changed=restored or (early.stopped and not training.goes_on),
         )
 
+        result = self._result(training, ends)
+        if training.watched is not None and training.n_epochs:
+            # with the last weights, where the best have come back since
+            last = early.stopped or restored
+            end = ends[training.watched]["average_precision"]
+            result["validation_after"] = early.last if last else end
+            if self.progress and not early.stopped:
+                after = result["validation_after"]
+                say(f"{training.stage.name}: AP {after:.3f} after the last epoch")
+        self.results[training.stage.name] = result
+        self.history += _with_end(training.history, result)
+
+    def _result(self, training: Training, ends: dict[str, Any]) -> dict[str, Any]:
+        """A stage's entry in scores.json."""
+        early = training.early
         result = {
             "key": training.key,
             "epochs": training.n_epochs,
@@ -268,15 +323,7 @@ class Trainer:
         }
         if early.stopped:
             result["stopped_at"] = early.last
-        if training.watched is not None and training.n_epochs:
-            # with the last weights, where the best have come back since
-            last = early.stopped or restored
-            end = ends[training.watched]["average_precision"]
-            result["validation_after"] = early.last if last else end
-            if self.progress and not early.stopped:
-                say(f"{stage.name}: AP {result['validation_after']:.3f} after the last epoch")
-        self.results[stage.name] = result
-        self.history += _with_end(training.history, result)
+        return result
 
     # -- scores ------------------------------------------------------------------------------------
 

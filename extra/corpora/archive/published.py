@@ -27,12 +27,14 @@ class Remote:
         name: its local name.
         size: in bytes; None: unknown.
         md5: hexadecimal; None: not checked.
+        most: bytes that are taken of it where its size is unknown.
     """
 
     address: str
     name: str
     size: int | None
     md5: str | None
+    most: int = 1 << 36
 
 
 _RECORD = "https://zenodo.org/records/5120004/files"
@@ -47,13 +49,13 @@ METADATA = Remote(
     "musicnet_metadata.csv",
     None,
     "1caef62cee9c875235e62aac368b49d8",
+    most=1 << 20,
 )
 
 # Trabelsi et al. (2018), as Nazarov and Burnaev (2020): the archive's own test_data has 10, of
 # which 7 train here.
 _TEST = frozenset({2303, 2382, 1819})
 _VALID = frozenset({2131, 2384, 1792, 2514, 2567, 1876})
-SPLITS = ("train", "valid", "test")
 EXPECTED = {"train": 321, "valid": 6, "test": 3}  # recordings of MusicNet in each
 TEXTS = ("composer", "composition", "movement", "ensemble")
 
@@ -124,7 +126,7 @@ def obtain_metadata(
             return folder / remote.name
 
     try:
-        return fetch(remote.address, Path(data) / remote.name, md5=remote.md5, retries=1)
+        return _fetch(remote, remote.address, Path(data), retries=1)
     except DownloadError as error:
         tqdm.write(
             f"notice: composers and movements stay empty, since {remote.name} is missing: {error}"
@@ -132,10 +134,15 @@ def obtain_metadata(
         return None
 
 
+def _fetch(remote: Remote, address: str, data: Path, *, retries: int = 5) -> Path:
+    path = data / remote.name
+    return fetch(address, path, size=remote.size, md5=remote.md5, most=remote.most, retries=retries)
+
+
 def _obtain(remote: Remote, where: str, data: Path) -> Path:
     """The file at the address `where`, fetched into `data`, or the path `where`."""
     if where.lower().startswith(("http://", "https://")):
-        return fetch(where, data / remote.name, size=remote.size, md5=remote.md5)
+        return _fetch(remote, where, data)
 
     path = Path(where).expanduser()
     if not path.exists():

@@ -120,27 +120,16 @@ def _read_npz(path: str, member: str, kind: str, where: str, tell: Tell) -> Iter
         yield from tell_all(labels.from_intervals(intervals, where), tell)
         return
 
-    if not isinstance(data, (np.ndarray, unpickle.Stored)):
+    if not isinstance(data, np.ndarray):
         raise ArchiveError(f"{where}: expected an array of samples, got {type(data).__name__}")
     _check_mono(data.dtype, data.shape, where)
-    if isinstance(data, np.ndarray):
-        yield _float32(data)
-        return
-
-    n_samples = 0
-    with _pickled(path, member, where) as file:
-        for raw in _in_multiples(data.place.blocks(file), data.dtype.itemsize):
-            n_samples += len(raw) // data.dtype.itemsize
-            yield _float32(np.frombuffer(raw, data.dtype))
-    if n_samples != data.shape[0]:
-        raise ArchiveError(
-            f"{where}: expected {data.shape[0]} samples, got {n_samples}; fetch the file again"
-        )
+    for begin in range(0, len(data), _BLOCK):
+        yield _float32(data[begin : begin + _BLOCK])
 
 
 @functools.lru_cache(maxsize=1)  # audio and labels of a recording are one pickle
 def _entry(path: str, member: str, where: str) -> list[Any]:
-    """[samples, interval tree] of the pickle `member`; long samples are left in the file."""
+    """[samples, interval tree] of the pickle `member`."""
     with _pickled(path, member, where) as file:
         entry = unpickle.load(file, where)
         while file.read(_BLOCK):  # to the end, where the checksum is compared
@@ -197,13 +186,3 @@ def _float32(block: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # an infinite sample is named where all are checked
             return block.astype(np.float32, copy=False)
     return block * np.float32(2.0**-15)
-
-
-def _in_multiples(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in blocks of a multiple of `size`."""
-    left_over = b""
-    for block in blocks:
-        left_over += block
-        whole = len(left_over) // size * size
-        yield left_over[:whole]
-        left_over = left_over[whole:]

@@ -1,8 +1,7 @@
 """GPU kernels (Triton) of what a training step does most: each the plain formula in few passes over memory.
 
 `usable` is the one place that decides whether they run; `layers` has what the layers of `cplxnet.nn` call. Every kernel
-is launched by a `torch.library.custom_op` with a fake implementation, so that it can be traced without a GPU, and
-`launch.LAUNCHES` says how many kernels an operation starts.
+is launched by a `torch.library.custom_op`, which also runs on fake tensors, so that a step can be counted without a GPU.
 """
 
 import contextlib
@@ -53,9 +52,10 @@ def _ready(index: int) -> bool:
 
         trial(torch.device("cuda", index))
     except Exception as error:  # whatever the compiler raises, training can go on without
-        reason = str(error).strip().splitlines() or [repr(error)]
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        where = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
         warnings.warn(
-            f"the GPU kernels of cplxnet cannot be used, training will be slower: {reason[0]}; "
+            f"the GPU kernels of cplxnet cannot be used, training will be slower: {reason}{where}; "
             "try a Triton that fits this PyTorch, or CPLXNET_NATIVE=0 to silence this",
             RuntimeWarning,
             stacklevel=4,

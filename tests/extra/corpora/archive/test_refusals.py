@@ -307,9 +307,6 @@ def test_arrays_and_trees_of_every_protocol(protocol):
     file = io.BytesIO(pickle.dumps(pair, protocol))
     data, tree = unpickle.load(file, "x")
     found = unpickle.content_of(data)
-    if isinstance(found, unpickle.Stored):  # left where it is in the file
-        file.seek(0)
-        found = np.frombuffer(b"".join(found.place.blocks(file)), found.dtype)
     assert np.array_equal(found, SIGNAL)
     assert tree.intervals == ((1, 2, (3, 60, 0.5, 1.0, "Quarter")),)
 
@@ -322,13 +319,13 @@ def test_arrays_and_trees_of_every_protocol(protocol):
         (b"(cos\nsystem\nS'true'\no.", r"os\.system"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.", r"os\.system"),
         (b"\x80\x02\x82\x01.", "unregistered extension"),
-        (b"P0 4 0\n.", "opcode 'P'"),
-        (b"U\x050 4 0Q.", "opcode 'Q'"),
+        (b"P0 4 0\n.", "unsupported persistent id"),
+        (b"U\x050 4 0Q.", "unsupported persistent id"),
         # an attribute of a class that is admitted: (class, BUILD with slots {"__new__": 3})
         (b"cintervaltree.interval\nInterval\n(N(S'__new__'\nI3\ndtb.", "__new__ of a class set"),
-        (b"\x80\x02T\x00\x00\x02\x00abc", "the pickle ends 131069 bytes early"),
-        (b"\x80\x02K", "not enough data"),
-        (b"", "the pickle ends early"),
+        (b"\x80\x02T\x00\x00\x02\x00abc", "EOFError|truncated"),
+        (b"\x80\x02K", "EOFError|index out of range"),
+        (b"", "EOFError"),
     ],
 )
 def test_pickles_written_by_hand_are_refused(content, got):
