@@ -210,7 +210,7 @@ def _run_manifest(
     from .train.loop import Diverged
 
     folder = path.with_suffix("")
-    others = neighbours(path) if reuse else []
+    others = neighbours(path) if reuse else None
     try:
         run(load(path), folder, device=devices[0], reuse=others, **options)
     except Diverged as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sized
+from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -53,6 +53,15 @@ class FrozenDict(dict[K, V]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)
+
+
+def leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted path of each value in `raw` that is no object, and the value."""
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, tuple(value) if isinstance(value, list) else value
 
 
 # --- kinds of values
@@ -111,6 +120,7 @@ def Known(what: str) -> AfterValidator:
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]  # of a file
 Keyword = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Line = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Parent = Annotated[str, StringConstraints(pattern=r"^[^/.\pC][^/\pC]*/[^/.\pC][^/\pC]*$")]
 File = Annotated[str, AfterValidator(_check_file)]
 Option = Annotated[Any, AfterValidator(_check_option)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -303,6 +313,9 @@ class Manifest(Part):
         default="musicnet", description="the name of a task"
     )
     name: Line = Field(description="a name for people, on one line")
+    parent: Parent | None = Field(
+        default=None, description="the manifest that this one is an edit of, as GRID/NAME"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of all randomness")
     threshold: Finite = Field(
         default=-0.5, description="a weight with a greater log_alpha is irrelevant"
@@ -360,6 +373,13 @@ class Manifest(Part):
     def to_dict(self) -> dict[str, Any]:
         """The manifest as written, as JSON values, keys in the schema's order."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def flatten(self) -> dict[str, Any]:
+        """Dotted path -> value, with every default and every inherited key written out.
+
+        Each path can be changed by `cplxnet.auto.edit`. A list is one value (a tuple).
+        """
+        return dict(leaves(self.resolved().to_dict()))
 
     def resolved(self) -> Manifest:
         """The same experiment with every default and every inherited key written out."""

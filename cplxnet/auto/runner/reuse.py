@@ -13,6 +13,8 @@ from cplxnet import files
 from .folder import RunFolder
 
 if TYPE_CHECKING:
+    from cplxnet.auto.manifest.read import Manifest
+
     from .stages import Shared  # with torch, which takes seconds to import
 
 
@@ -88,6 +90,19 @@ def from_others(
             if finished is not None:
                 return finished
     return None
+
+
+def of_parent(manifest: Manifest, folder: Path) -> list[Path]:
+    """The runs' folders of the grid that holds the original of an edited manifest, its own first.
+
+    Args:
+        manifest: edited or not.
+        folder: of its run.
+    """
+    if manifest.parent is None:
+        return []
+    original = folder.resolve().parent.parent / manifest.parent
+    return [original, *neighbours(original.with_name(f"{original.name}.json"))]
 
 
 def neighbours(manifest: Path) -> list[Path]:

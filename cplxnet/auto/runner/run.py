@@ -17,6 +17,7 @@ from cplxnet.auto.train.loop import Diverged
 from . import lock
 from .components import Components
 from .folder import RunFolder, refuse_changes, unchanged
+from .reuse import of_parent
 from .trainer import Trainer
 
 
@@ -27,7 +28,7 @@ def run(
     device: str = "cpu",
     data: str | Path = "data",
     progress: bool = True,
-    reuse: Sequence[str | Path] = (),
+    reuse: Sequence[str | Path] | None = (),
     accept_changes: bool = False,
     again: bool = False,
     timeout_s: float = lock.TIMEOUT_S,
@@ -51,7 +52,8 @@ def run(
         device: as torch names it, "cpu" or "cuda:0".
         data: the folder that the manifest's files lie in.
         progress: show bars.
-        reuse: folders of other runs, from which finished stages are taken.
+        reuse: folders of other runs, from which finished stages are taken; an edited manifest's run
+            takes them from the runs of its original's grid too. None: nothing is taken.
         accept_changes: run on with a manifest that has changed since the run was started, keeping
             what still holds.
         again: look at the stages of a run that is done too, and train those whose snapshots are
@@ -70,6 +72,7 @@ def run(
     manifest = manifest.resolved()
     run_folder = RunFolder(folder)
     place = run_folder.path / "claim"
+    others = [] if reuse is None else [*reuse, *of_parent(manifest, run_folder.path)]
 
     # done already?
     if not accept_changes:
@@ -109,7 +112,7 @@ def run(
                 timeout_s=held.timeout_s,
             )
             with precision.tf32(manifest.products == "tf32"):
-                scores = trainer.run([RunFolder(path) for path in reuse])
+                scores = trainer.run([RunFolder(path) for path in others])
             run_folder.update(state="done", reason=None)
         except lock.ClaimLost:
             raise  # the folder is another's

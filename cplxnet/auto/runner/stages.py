@@ -19,7 +19,7 @@ OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the sa
 # Keys of a manifest that a stage's result does not depend on, or only by what is counted under
 # another name: of `objective_terms` those that weigh something, of `stages` and `model` the stage
 # with its network filled in. All other keys count, those included that a later version adds.
-NOT_COUNTED = ("schema", "name", "objective_terms", "model", "stages", "stage_order")
+NOT_COUNTED = ("schema", "name", "parent", "objective_terms", "model", "stages", "stage_order")
 # Keys that were added when there were finished runs already: left out at this value, so that those
 # keep their keys.
 AT_FIRST = {"samples": "float32"}

@@ -91,7 +91,7 @@ def run_one(
                 device=device,
                 data=settings.data,
                 progress=settings.progress,
-                reuse=neighbours(file) if settings.reuse else (),
+                reuse=neighbours(file) if settings.reuse else None,
                 accept_changes=settings.accept_changes,
                 claim=held,
             )

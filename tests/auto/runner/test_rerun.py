@@ -21,7 +21,7 @@ from small import (
     timeless,
 )
 
-from cplxnet.auto import load, run
+from cplxnet.auto import edit, load, run
 from cplxnet.auto.__main__ import main
 from cplxnet.auto.runner.folder import RunFolder
 
@@ -195,3 +195,26 @@ def test_the_committed_reference_is_done_as_it_lies(tmp_path):
     before = files_of(folder)
     scores = quick(load(reference / f"{name}.json"), folder, tmp_path / "no data")
     assert list(scores["stages"]) == list(STAGES) and files_of(folder) == before
+
+
+def test_an_edited_manifests_run_takes_stages_from_its_originals_grid(
+    done, tiny_corpus, tmp_path, epochs
+):
+    shutil.copytree(done, tmp_path / "demo" / "r0")
+    small().save(tmp_path / "demo" / "r0.json")
+    small({"seed": 1}).save(tmp_path / "demo" / "r1.json")
+    longer = edit(tmp_path / "demo" / "r0.json", {"stages.fine-tune.n_epochs": 3})
+    edited = load(longer)
+
+    quick(edited, longer.with_suffix(""), tiny_corpus)
+    assert epochs.n == 3
+    stages = read(longer.with_suffix(""))["stages"]
+    reused = [stage["reused_from"] for stage in stages.values()]
+    assert reused == ["r0", "r0", None]
+
+    # from another run of that grid, if the original is not run; from none if so asked
+    shutil.move(tmp_path / "demo" / "r0", tmp_path / "demo" / "r1")
+    assert list(quick(edited, tmp_path / "demo-edited" / "b", tiny_corpus)["stages"]) == [*stages]
+    assert epochs.n == 6
+    quick(edited, tmp_path / "demo-edited" / "c", tiny_corpus, reuse=None)
+    assert epochs.n == 13
