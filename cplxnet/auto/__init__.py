@@ -14,6 +14,7 @@ _NAMES = {
     "Outcome": "cplxnet.auto.sweep.run_one:Outcome",
     "edit": "cplxnet.auto.manifest.edit:edit",
     "experiments": "cplxnet.auto.manifest.experiments",
+    "generate": "cplxnet.auto.generate",
     "grid": "cplxnet.auto.manifest.grid",
     "heard": "cplxnet.auto.models:heard",
     "load": "cplxnet.auto.manifest.read:load",

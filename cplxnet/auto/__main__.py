@@ -13,7 +13,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -109,6 +109,67 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 # ---------------------------------------------------------------------------------------------
+# generate
+
+GENERATE = """\
+examples:
+  generate demo --dry-run
+  generate demo --set stages.sparsify.objective.kl_div=0.01,0.05 --replicates 3 --into runs/finer
+  generate runs/demo/c2e-02-r0.json --set stages.fine-tune.n_epochs=5,10 --into runs/longer
+"""
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = GENERATE
+    add = parser.add_argument
+    add("source", help="a preset (demo, say), or a manifest that is the template")
+    add(
+        "--set",
+        dest="axes",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH=V1,V2",
+        help="values that a dotted path takes, each as JSON or a word",
+    )
+    add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
+    add("--into", type=Path, metavar="FOLDER", help="default: runs/ and the source's name")
+    add("--data", type=Path, default=Path("data"), help=DATA)
+    add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
+    add("--overwrite", action="store_true", help="also replace manifests that differ")
+    add("--remove", action="store_true", help="also remove manifests that are left over")
+
+
+def _generate(
+    source: str,
+    axes: list[str],
+    replicates: int | None,
+    into: Path | None,
+    data: Path,
+    dry_run: bool,
+    **options: bool,
+) -> int:
+    """Write a grid of manifests: a preset's, or a template with some values varied."""
+    from . import generate
+
+    varied = dict(generate.axis(text) for text in axes)
+    manifests = generate.manifests(source, varied, replicates=replicates)
+    preview = generate.Preview(into or Path("runs") / Path(source).stem, manifests, data=data)
+
+    cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
+    for table in (preview.files(), preview.varied(), cost):
+        print(table.to_string(float_format="{:.3g}".format), end="\n\n")
+    for sentence in preview.sentences():
+        print(sentence)
+    if dry_run:
+        return 0
+
+    written = preview.write(**options)
+    print(f"{len(written)} manifests written; next: python -m cplxnet.auto run {preview.folder}")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
 # run
 
 
@@ -128,6 +189,13 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cluster", dest="address", help="of a Dask scheduler: its workers do the runs")
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--retry-failed", action="store_true", help="also run what failed or diverged before")
+    add(
+        "--again",
+        nargs="*",
+        metavar="NAME",
+        help="also look at these runs of the folder if they are done (no name: at all), and train "
+        "what is missing or damaged",
+    )
     add(
         "--no-reuse",
         dest="reuse",
@@ -197,22 +265,32 @@ def _run_manifest(
     address: str | None,
     reuse: bool,
     retry_failed: bool,
+    again: list[str] | None,
     **options: Any,
 ) -> int:
     """Run one manifest; asking for it tries again what failed."""
+    if again not in (None, [], [path.stem]):
+        raise ValueError(f"{path}: expected --again of this manifest, got {', '.join(again)}")
     if len(devices) > 1 or per_device > 1 or address:
         raise ValueError(f"{path}: expected one device for one manifest; try a folder of manifests")
 
     from .manifest.read import load
     from .runner import lock
-    from .runner.reuse import neighbours
     from .runner.run import run
+    from .runner.stages import neighbours
     from .train.loop import Diverged
 
     folder = path.with_suffix("")
     others = neighbours(path) if reuse else None
     try:
-        run(load(path), folder, device=devices[0], reuse=others, **options)
+        run(
+            load(path),
+            folder,
+            device=devices[0],
+            reuse=others,
+            again=again is not None,
+            **options,
+        )
     except Diverged as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 1
@@ -230,14 +308,39 @@ def _run_manifest(
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a folder of manifests")
+    parser.add_argument(
+        "--verify", action="store_true", help="read every file of the runs and name what is damaged"
+    )
 
 
-def _status(path: Path) -> int:
+def _status(path: Path, verify: bool) -> int:
     """Show how far each run of a folder is."""
     from .report import tables
 
-    print(tables.status(path).to_string())
-    return 0
+    table = tables.status(path)
+    print(table.to_string())
+    return _verify(path, table.index) if verify else 0
+
+
+def _verify(folder: Path, names: Iterable[str]) -> int:
+    """Name what is damaged or lost of the runs, and the command that makes it again."""
+    from .runner.folder import RunFolder
+
+    damaged = []
+    for name in names:
+        run = RunFolder(folder / name)
+        faults = run.verify()
+        for fault in faults:
+            print(f"{name}: {fault}")
+        if faults:
+            damaged.append(name)
+        elif run.status["state"] == "done" and not run.snapshots():
+            print(f"{name}: its snapshots are not here")
+
+    if damaged:
+        again = f"run {folder} --again {' '.join(damaged)}"
+        print(f"`{again}` makes again what is damaged", file=sys.stderr)
+    return 1 if damaged else 0
 
 
 # ---------------------------------------------------------------------------------------------
@@ -493,6 +596,7 @@ def _equalise(folder: Path, into: Path, **options: Any) -> int:
 
 
 COMMANDS = {
+    "generate": Command(_generate_arguments, _generate),
     "run": Command(_run_arguments, _run),
     "status": Command(_status_arguments, _status),
     "report": Command(_report_arguments, _report),

@@ -74,6 +74,22 @@ def bar(*args: Any, **options: Any) -> tqdm:
     return kind(*args, **(defaults | options))
 
 
+def finish(shown: tqdm, text: str) -> None:
+    """Fill a bar that ends before its total, and say why.
+
+    `reset` also tells a widget, which would stay where it is; it begins the time anew, though.
+    """
+    n = shown.n
+    if shown.disable:
+        return
+
+    began = shown.start_t
+    shown.reset(total=n)
+    shown.start_t = began
+    shown.update(n)
+    shown.set_postfix_str(text)
+
+
 def say(text: str) -> None:
     """Print a line that leaves the bars whole; nothing if it is empty or bars are off."""
     if text and os.environ.get("CPLXNET_PROGRESS") != "off":

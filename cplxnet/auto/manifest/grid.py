@@ -71,7 +71,7 @@ def expand(
     Args:
         template: a manifest, or the JSON values of one.
         grid: dotted JSON path, such as "stages.sparsify.objective.kl_div" -> the values it takes.
-            The path has to be written in the template.
+            A path that the template does not have is a fault.
         replicates: adds "seed": 0, ..., replicates - 1 as the last path.
         label: the varied values of a manifest -> its key in the result (file name without .json).
         title: the same -> its "name"; None: the template's name and the label.
@@ -87,7 +87,7 @@ def expand(
     else:
         base = parse(dict(template), task=task, source="template")
     axes = dict(grid) if replicates is None else {**grid, "seed": range(replicates)}
-    faults = list(_grid_faults(base.to_dict(), axes))
+    faults = list(_grid_faults(base.whole(), axes))
     if faults:
         raise ManifestError("grid", faults)
 
@@ -129,7 +129,7 @@ def edit(manifest: Manifest, changes: Values, *, task: Vocabulary | None = None)
         ManifestError: a path leads nowhere, or the result is wrong.
     """
     raw = manifest.to_dict()
-    whole = manifest.resolved().to_dict()
+    whole = manifest.whole()
     faults: list[Fault] = []
     for path, value in changes.items():
         *parents, last = path.split(".")
@@ -226,7 +226,8 @@ def write(
     different = sorted(path.name for path in changed if path.exists())
     if different and not overwrite:
         raise FileExistsError(
-            f"expected no other manifests in {folder}, got {different}; try overwrite=True"
+            f"expected no other manifests in {folder}, got {different}; try overwrite=True "
+            "(--overwrite)"
         )
 
     for path, text in changed.items():

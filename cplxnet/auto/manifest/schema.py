@@ -28,13 +28,15 @@ from cplxnet import files
 
 from . import strict_json
 from .errors import unknown
+from .vocabulary import of_task
 
 SCHEMA = 1  # the version of manifests that is read and written
 MAX_WHOLE = 2**53  # greater whole numbers are not exact in every reader of JSON
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 # keys that came later: at their default, fingerprints and resolved manifests lack them
-LATER = {"products": "float32", "compile": False}
+LATER = {"products": "float32", "compile": False, "cuda_graph": None}
+LATER_IN_STAGES = ("kl_scheduler", "distill", "log_sigma2")  # null by default
 
 # a stage without one of these has the first stage's
 INHERITED = ("feed", "grad_clip", "optimizer", "lr_scheduler", "early")
@@ -99,7 +101,7 @@ def _check_scalar(value: Any) -> Any:
 
 
 def _check_not_empty(value: Sized) -> Sized:
-    # pydantic's min_length counts the sound items alone, and adds a fault to theirs
+    # pydantic's min_length counts the usable items alone, and adds a fault to theirs
     if not value:
         raise ValueError("at least one")
     return value
@@ -251,6 +253,14 @@ class Schedule(Component):
     name: Annotated[str, Known("lr_scheduler")] = Field(description="the name of an lr_scheduler")
 
 
+class Distill(Part):
+    """A term of the objective: a trained network's outputs, softened, as targets."""
+
+    teacher: Annotated[str, Known("stage")] = Field(description="the name of an earlier stage")
+    weight: Weight = Field(default=1.0, description="multiplies the term")
+    temperature: Positive = Field(default=1.0, description="divides both networks' logits")
+
+
 class Early(Part):
     """Stop at a score below ``best - max(rtol*|best|, atol)`` or after `patience` without best."""
 
@@ -283,6 +293,13 @@ class StageSpec(Part):
     )
     lr_scheduler: Schedule | None = Field(default=None, description="null: constant")
     early: Early | None = Field(default=None, description="null: off")
+    kl_scheduler: Schedule | None = Field(
+        default=None, description="of the KL terms' weights; null: constant"
+    )
+    distill: Distill | None = Field(default=None, description="null: off")
+    log_sigma2: Annotated[float, Field(ge=-60, le=20)] | None = Field(
+        default=None, description="its value at the start; null: -10"
+    )
 
 
 class Stage(StageSpec):
@@ -298,7 +315,9 @@ class Stage(StageSpec):
 
     def to_dict(self) -> dict[str, Any]:
         """The stage as JSON values without its name: every key, in the schema's order."""
-        return self.model_dump(mode="json", exclude={"name"})
+        values = self.model_dump(mode="json", exclude={"name"})
+        absent = {key for key in LATER_IN_STAGES if values[key] is None}
+        return {key: value for key, value in values.items() if key not in absent}
 
 
 class Manifest(Part):
@@ -310,7 +329,7 @@ class Manifest(Part):
 
     schema_: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema", description="1")
     task: Annotated[str, Known("task")] = Field(
-        default="musicnet", description="the name of a task"
+        default_factory=lambda: of_task(None).task or "", description="the name of a task"
     )
     name: Line = Field(description="a name for people, on one line")
     parent: Parent | None = Field(
@@ -321,12 +340,15 @@ class Manifest(Part):
         default=-0.5, description="a weight with a greater log_alpha is irrelevant"
     )
     samples: Literal["float32", "float16", "int16"] = Field(
-        default="float32", description="how recordings are held in memory"
+        default="float32", description="how the data are held in memory"
     )
     products: Literal["float32", "tf32", "bfloat16"] = Field(
         default="float32", description="what matrix products and convolutions multiply"
     )
     compile: bool = Field(default=False, description="the forward pass by torch.compile")
+    cuda_graph: bool | None = Field(
+        default=None, description="steps as one CUDA graph; null: where that is faster"
+    )
     datasets: Table[Dataset] = Field(description="an object of datasets")
     features: Features = Field(description="an object with the key kind")
     feeds: Table[Feed] = Field(description="an object of feeds")
@@ -379,15 +401,19 @@ class Manifest(Part):
 
         Each path can be changed by `cplxnet.auto.edit`. A list is one value (a tuple).
         """
-        return dict(leaves(self.resolved().to_dict()))
+        return dict(leaves(self.whole()))
+
+    def whole(self) -> dict[str, Any]:
+        """The manifest as JSON values, with every default and every inherited key written out."""
+        whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
+        return whole | {"stages": {stage.name: stage.to_dict() for stage in self.all_stages()}}
 
     def resolved(self) -> Manifest:
         """The same experiment with every default and every inherited key written out."""
-        whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
-        whole["stages"] = {stage.name: stage.to_dict() for stage in self.all_stages()}
+        whole = self.whole()
         for key, default in LATER.items():
-            if whole[key] == default:
-                del whole[key]
+            if whole.get(key) == default:
+                whole.pop(key, None)
         return Manifest.model_validate(whole)
 
     def fingerprint(self) -> str:

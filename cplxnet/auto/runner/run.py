@@ -17,7 +17,7 @@ from cplxnet.auto.train.loop import Diverged
 from . import lock
 from .components import Components
 from .folder import RunFolder, refuse_changes, unchanged
-from .reuse import of_parent
+from .stages import of_parent
 from .trainer import Trainer
 
 
@@ -79,6 +79,7 @@ def run(
         refuse_changes(run_folder, manifest)
     scores = None if again else _done(run_folder, manifest, progress)
     if scores is not None:
+        lock.clear(place)
         return scores
 
     # device and data, before anything is written
@@ -113,7 +114,7 @@ def run(
             )
             with precision.tf32(manifest.products == "tf32"):
                 scores = trainer.run([RunFolder(path) for path in others])
-            run_folder.update(state="done", reason=None)
+            run_folder.finish()
         except lock.ClaimLost:
             raise  # the folder is another's
         except torch.OutOfMemoryError as error:
@@ -134,16 +135,21 @@ def run(
 
 def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, Any] | None:
     """The scores of a run that is done with this manifest, and a word of it; None if it is not."""
-    status = folder.status
+    try:
+        status = folder.status
+        scores = folder.scores or {}
+    except ValueError:  # damaged: set aside once the folder is this process's
+        return None
     if status["state"] != "done" or not unchanged(folder, manifest):
         return None
-    scores = folder.scores
-    if scores is None or list(scores.get("stages", {})) != list(manifest.stage_order):
+    if list(scores.get("stages", {})) != list(manifest.stage_order):
         return None
 
     if progress:
         day = time.strftime("%Y-%m-%d", time.localtime(status.get("updated")))
-        say(f"{folder.path.name}: read" + (f", trained on {day}" if "updated" in status else ""))
+        trained = f", trained on {day}" if "updated" in status else ""
+        elsewhere = "" if folder.snapshots() else ", its snapshots are not here"
+        say(f"{folder.path.name}: read{trained}{elsewhere}")
     return scores
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from cplxnet.auto.manifest.read import Manifest, load
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, refuse_changes
-from cplxnet.auto.runner.reuse import neighbours
 from cplxnet.auto.runner.run import check_device, run
+from cplxnet.auto.runner.stages import neighbours
 from cplxnet.auto.train.loop import Diverged
 
 BAD = ("failed", "diverged")
@@ -38,6 +38,7 @@ class Settings:
         accept_changes, timeout_s: as of `run`.
         retry: the status of each failed run to be tried again, as it was when the command was
             started: one that another command has tried again since is left.
+        again: the runs that are looked at although they are done.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Settings:
     accept_changes: bool = False
     timeout_s: float = lock.TIMEOUT_S
     retry: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    again: frozenset[str] = frozenset()
 
 
 def run_one(
@@ -76,6 +78,7 @@ def run_one(
             refuse_changes(RunFolder(path), manifest, read)
         outcome = settled(name, manifest, settings)
         if outcome is not None:
+            lock.clear(path / "claim")
             return outcome
 
         with lock.hold(path / "claim", settings.timeout_s, stopped=stopped) as held:
@@ -93,6 +96,7 @@ def run_one(
                 progress=settings.progress,
                 reuse=neighbours(file) if settings.reuse else None,
                 accept_changes=settings.accept_changes,
+                again=name in settings.again,
                 claim=held,
             )
 
@@ -113,13 +117,16 @@ def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None
         ManifestChanged: it was started with another manifest, and changes are not accepted.
     """
     files = RunFolder(settings.folder / name)
-    status = files.status
+    try:
+        status = files.status
+    except ValueError:  # damaged: the run sets it aside
+        status = {"state": "interrupted"}
     if not settings.accept_changes:
         refuse_changes(files, manifest)
     elif files.config.get("fingerprint") != manifest.fingerprint():
         return None
 
-    if status["state"] == "done":
+    if status["state"] == "done" and name not in settings.again:
         return Outcome(name, "skipped")
     if status["state"] in BAD and status != settings.retry.get(name):
         return Outcome(name, status["state"], status["reason"])
