@@ -478,13 +478,16 @@ def _export(run: Path, file: Path, **options: Any) -> int:
 
 
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
+    from cplxnet.musicnet import trained
+
     add = parser.add_argument
     add("audio", type=Path, help="any rate, any number of channels")
     add(
         "--model",
-        type=Path,
-        required=True,
-        help="a run's folder, snapshot, compact file or ONNX file",
+        type=trained.find,
+        default=trained.DEFAULT,
+        help="a run's folder, snapshot, compact file or ONNX file, or one that comes with the "
+        f"package: {', '.join(trained.NETWORKS)} (default: {trained.DEFAULT})",
     )
     add("--stage", help="of a run's folder (default: the last)")
     add(

@@ -18,7 +18,8 @@ class NotebookBar(tqdm):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._handle: Any = None
-        super().__init__(*args, **(options | {"file": io.StringIO(), "dynamic_ncols": False}))
+        own = {"file": io.StringIO(), "ascii": False, "dynamic_ncols": False}
+        super().__init__(*args, **(options | own))
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar, or `msg` in its place; `pos` has no meaning here."""
@@ -45,6 +46,11 @@ def shell() -> Any:
     return ipython.get_ipython() if ipython else None
 
 
+def is_live() -> bool:
+    """Whether this is a notebook that somebody looks at, not one that a command runs."""
+    return hasattr(shell(), "kernel") and os.environ.get("CPLXNET_PROGRESS", "auto") == "auto"
+
+
 def bar(*args: Any, **options: Any) -> tqdm:
     """A tqdm bar with this package's settings; arguments as of tqdm.
 
@@ -63,7 +69,7 @@ def bar(*args: Any, **options: Any) -> tqdm:
     if how == "off":
         options["disable"] = True
 
-    kind = NotebookBar if how == "auto" and hasattr(shell(), "kernel") else tqdm
+    kind = NotebookBar if is_live() else tqdm
     defaults = {"unit": "batch", "dynamic_ncols": True, "mininterval": 0.5}
     return kind(*args, **(defaults | options))
 
