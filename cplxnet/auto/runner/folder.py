@@ -33,6 +33,7 @@ from pydantic import ValidationError
 
 from cplxnet import files
 from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.progress import show
 
 from . import lock
 
@@ -141,7 +142,7 @@ class RunFolder:
 
     def note(self, text: str) -> None:
         """Say what had to be put right, on the terminal and in the status."""
-        print(f"{self.path.name}: {text}", file=sys.stderr)
+        show(f"{self.path.name}: {text}", sys.stderr)
         self.update(notes=[*self._written_status().get("notes", []), text])
 
     def set_aside(self, path: Path, error: Exception) -> None:
