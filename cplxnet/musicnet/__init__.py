@@ -4,6 +4,7 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .baselines import published
+from .commands import COMMANDS
 from .dataset import MusicNet
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
@@ -15,6 +16,7 @@ from .transcription.windows import transcribe
 open_dataset = MusicNet
 
 __all__ = [
+    "COMMANDS",
     "FEATURE_KINDS",
     "LOWEST_NOTE",
     "MODELS",

@@ -15,7 +15,7 @@ import pandas as pd
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import METHOD, C
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.progress import duration
+from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder
 
@@ -136,7 +136,7 @@ def runs(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         try:
             stages = _stages(RunFolder(Path(folder) / str(run)), manifests[str(run)])
         except (OSError, ValueError) as error:
-            print(f"{run} is left out: {error}", file=sys.stderr)
+            show(f"{run} is left out: {error}", sys.stderr)
             continue
         if stages:
             own = {str(path): value for path, value in parameters.items()}
