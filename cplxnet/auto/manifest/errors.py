@@ -13,6 +13,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cplxnet.auto.progress import printable
+
 MAX_SHOWN = 60  # characters of a value that an error line shows
 
 
@@ -79,11 +81,6 @@ class ManifestError(ValueError):
 
 class ManifestNotFoundError(ManifestError, FileNotFoundError):
     """The manifest file or folder is not there."""
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that none of them reaches a terminal."""
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:
