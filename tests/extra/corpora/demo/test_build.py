@@ -21,7 +21,7 @@ THREE = (
 
 
 def test_the_corpus_is_built_twice_alike_and_then_found_built(tmp_path):
-    folders = [build(tmp_path / name, pieces=THREE) for name in ("a", "b")]
+    folders = [build(tmp_path / name, pieces=THREE, timeout_s=600.0) for name in ("a", "b")]
     names = sorted(p.name for p in folders[0].iterdir())
     assert names == ["musicnet.h5", *(f"musicnet_11khz_{split}.h5" for split in sorted(SPLITS))]
     for name in names:
