@@ -4,6 +4,7 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .baselines import published
+from .commands import COMMANDS
 from .dataset import MusicNet, check_datasets, sizes
 from .deployment import EXPORTS, HEARD, export_network, load_network
 from .experiments import BATCH, GPU_STEP_MS, PRESETS
@@ -24,6 +25,7 @@ CLASSES = {"key": "notes", "name": "note", "axis": "note, MIDI number", "first":
 __all__ = [
     "BATCH",
     "CLASSES",
+    "COMMANDS",
     "EXPORTS",
     "FEATURE_KINDS",
     "GPU_STEP_MS",

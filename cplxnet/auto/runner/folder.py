@@ -42,6 +42,7 @@ from pydantic import ValidationError
 
 from cplxnet import files
 from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.progress import show
 
 from . import lock
 
@@ -235,7 +236,7 @@ class RunFolder:
 
     def note(self, text: str) -> None:
         """Say what had to be put right, on the terminal and in the status."""
-        print(f"{self.path.name}: {text}", file=sys.stderr)
+        show(f"{self.path.name}: {text}", sys.stderr)
         self.update(notes=[*self._current().get("notes", []), text])
 
     def set_aside(self, path: Path, error: Exception) -> None:

@@ -22,6 +22,7 @@ from . import lock, stages
 from .checkpoint import Checkpoints, checkpoint_every_s
 from .components import Components, Feed
 from .folder import RunFolder
+from .stop import Stop
 
 LOOK_EVERY_S = 0.5  # at a stage that another run is training
 
@@ -34,6 +35,7 @@ class Trainer:
         folder: of the run, which this process may write.
         components: the manifest's datasets, feeds and networks.
         check: asked before every batch; what it raises ends the run.
+        stop: a request to stop, heeded once an epoch is done and saved.
         progress: show bars.
         timeout_s: silence after which another run's claim on a shared stage is taken over, in
             seconds.
@@ -48,6 +50,7 @@ class Trainer:
         components: Components,
         *,
         check: Callable[[], None],
+        stop: Stop,
         progress: bool,
         timeout_s: float,
     ) -> None:
@@ -55,6 +58,7 @@ class Trainer:
         self.folder = folder
         self.components = components
         self.check = check
+        self.stop = stop
         self.progress = progress
         self.timeout_s = timeout_s
 
@@ -197,6 +201,7 @@ class Trainer:
                 claim = lock.hold(place, self.timeout_s)
             except lock.Held:
                 self.check()
+                self.stop.heed()
                 time.sleep(LOOK_EVERY_S)
                 continue
 
@@ -264,7 +269,12 @@ class Trainer:
 
     def _checkpoint(self, training: Training) -> None:
         ended = training.n_epochs == training.stage.n_epochs
-        self.checkpoints.save(self._n_epochs(training), training.state(ended=ended), last=ended)
+        self.checkpoints.save(
+            self._n_epochs(training),
+            training.state(ended=ended),
+            last=ended or self.stop.asked,
+        )
+        self.stop.heed()
 
     def _log(self, training: Training, line: dict[str, Any]) -> None:
         """Take an epoch into history.jsonl and status.json."""
