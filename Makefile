@@ -9,8 +9,12 @@
 # make bench-growth    how cost grows; make bench-compact: compressed networks made compact
 PYTHON ?= python3
 BIN := .venv/bin
-# The bars are drawn on make's own stderr, not in the notebook; the cells' output goes to both.
-NOTEBOOK := CPLXNET_PROGRESS=/proc/$$$$/fd/2 $(BIN)/papermill --kernel python3 --no-progress-bar --stdout-file /dev/stdout --stderr-file /dev/stderr
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+# A notebook with other parameters. Cells' output goes to the notebook and through a pipe to here (papermill would cut
+# a file that it got as /dev/stdout); bars, drawn on the same pipe, are not kept in the notebook.
+notebook = (CPLXNET_PROGRESS=/proc/$$BASHPID/fd/2 exec $(BIN)/papermill --kernel python3 --no-progress-bar \
+	--stdout-file /dev/stdout --stderr-file /dev/stderr $(1)) 2>&1 | cat
 DEMO := runs/demo
 
 .PHONY: env demo lab quick test faults check format bench bench-growth bench-compact clean-demo
@@ -28,9 +32,9 @@ env: .venv/installed
 demo: env
 	$(BIN)/python -m extra.corpora.demo
 	mkdir -p $(DEMO)
-	$(NOTEBOOK) experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -y 'grids: [demo]'
-	$(NOTEBOOK) auto_experiment.ipynb $(DEMO)/auto_experiment.ipynb
-	$(NOTEBOOK) experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb -p folder $(DEMO) -y 'again: [c2e-02-r0]'
+	$(call notebook,experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -y 'grids: [demo]')
+	$(call notebook,auto_experiment.ipynb $(DEMO)/auto_experiment.ipynb)
+	$(call notebook,experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb -p folder $(DEMO) -y 'again: [c2e-02-r0]')
 	$(BIN)/python -m cplxnet.auto report $(DEMO)
 	@echo "figure: $(DEMO)/figures/trade-off.png"
 

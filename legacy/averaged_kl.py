@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cplxnet.auto.manifest import experiments, grid
-from cplxnet.auto.manifest.experiments import METHOD, REDUCTION, TEMPLATE, C
+from cplxnet.auto.manifest.experiments import METHOD, REDUCTION, C
 from cplxnet.auto.manifest.read import Manifest, Vocabulary, parse
+from cplxnet.musicnet.experiments import TEMPLATE, label
 
 N_EPOCHS = 200  # of 1000 batches, as Trabelsi et al.
 # Of the complex DeepConvNet's first layer in the first search. Trabelsi et al. have 6.
@@ -88,7 +89,7 @@ def compression(
 
     def file_name(varied: Mapping[str, Any]) -> str:
         field, form = field_and_form(varied)
-        return f"{field}-{form.lower()}-{experiments.label(varied)}"
+        return f"{field}-{form.lower()}-{label(varied)}"
 
     def title(varied: Mapping[str, Any]) -> str:
         field, form = field_and_form(varied)

@@ -1,6 +1,7 @@
 """Files are whole or not there, and reading a snapshot runs no code."""
 
 import errno
+import io
 import json
 import os
 import pickle
@@ -193,3 +194,113 @@ def test_what_killed_writers_have_left_is_swept(tmp_path):
         raise Killed
     files.sweep(tmp_path)
     assert os.listdir(tmp_path) == ["kept.part"]
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+SNAPSHOT = {
+    "schema": 1,
+    "key": "k",
+    "model": {"w": torch.randn(5, generator=torch.Generator().manual_seed(0)), "mask": None},
+    "optimizer": {"w": {"step": torch.tensor(3.0), "avg": torch.ones(2, 2).t()}},
+    "history": '[{"loss": 0.1}]',
+    "list": [1, (2.5, float("inf"))],
+}
+
+
+def same(a, b):
+    """Equal in kind, dtype and every bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return a == b
+
+
+def test_a_flipped_bit_is_never_read_as_other_tensors(tmp_path):
+    path = tmp_path / "0-dense.pt"
+    files.write_snapshot(path, SNAPSHOT)
+    assert same(files.read_tensors(path), SNAPSHOT)
+    assert same(torch.load(path, weights_only=True), SNAPSHOT | {"crc32": files._crc32(SNAPSHOT)})
+
+    whole = path.read_bytes()
+    n_named = 0
+    for number, at in enumerate(range(0, len(whole), 7)):
+        flipped = whole[at] ^ (1 << number % 8)
+        path.write_bytes(whole[:at] + bytes([flipped]) + whole[at + 1 :])
+        try:
+            assert same(files.read_tensors(path), SNAPSHOT)  # a bit that nothing depends on
+        except ValueError as error:
+            assert str(path) in str(error)
+            n_named += 1
+    assert n_named > len(whole) / 7 / 2
+
+
+@pytest.mark.parametrize("write", [files.write_snapshot, files.write_tensors])
+def test_a_tensor_marked_as_a_folder_is_named(tmp_path, write):
+    """The one bit that zip's checksums do not see: torch would read uninitialised memory."""
+    path = tmp_path / "0-dense.pt"
+    write(path, SNAPSHOT)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"/data/0")
+    start = content.rindex(b"PK\x01\x02", 0, entry)  # its entry in the zip's directory
+    content[start + 38] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"0-dense\.pt: expected a snapshot .*, got"):
+        files.read_tensors(path)
+
+
+def test_values_other_than_those_written_are_named_though_the_zip_is_sound(tmp_path):
+    path = tmp_path / "0-dense.pt"
+    files.write_snapshot(path, SNAPSHOT)
+    written = torch.load(path, weights_only=True)
+    written["model"]["w"][2] += 1e-3
+    torch.save(written, path)
+    with pytest.raises(ValueError, match=r"0-dense\.pt: .* got other values than were written"):
+        files.read_tensors(path)
+    written["model"]["w"] = written["model"]["w"].reshape(5, 1)
+    torch.save(written, path)
+    with pytest.raises(ValueError, match=r"0-dense\.pt: .* got other values than were written"):
+        files.read_tensors(path)
+
+
+# -- left-overs ------------------------------------------------------------------------------------
+
+
+def test_only_left_overs_of_the_named_files_are_swept(tmp_path):
+    for name in (".claim.1.77-01.draft", ".claim.2.77-02.part", ".scores.json.7-1.part"):
+        (tmp_path / name).write_text("half")
+    files.sweep(tmp_path, "claim.")
+    assert os.listdir(tmp_path) == [".scores.json.7-1.part"]
+
+
+def test_a_draft_that_was_swept_is_a_file_lost_to_the_sweeper(tmp_path, monkeypatch):
+    link = os.link
+
+    def swept(source, target):
+        files.sweep(tmp_path)
+        link(source, target)
+
+    monkeypatch.setattr("os.link", swept)
+    with pytest.raises(FileExistsError, match=r"claim\.1: made by another process"):
+        files.create(tmp_path / "claim.1", "late")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_leaves_no_empty_file_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.EPERM, "no links here")
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def open_full(path, mode):
+        path.touch()
+        return Full()
+
+    monkeypatch.setattr("os.link", refuse)
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(OSError, match="No space left"):
+        files._create_by_name(tmp_path / "claim.1", "ours")
+    assert os.listdir(tmp_path) == []

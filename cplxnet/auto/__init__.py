@@ -12,7 +12,9 @@ from .manifest import vocabulary
 _NAMES = {
     "Manifest": "cplxnet.auto.manifest.schema:Manifest",
     "Outcome": "cplxnet.auto.sweep.run_one:Outcome",
+    "edit": "cplxnet.auto.manifest.edit:edit",
     "experiments": "cplxnet.auto.manifest.experiments",
+    "generate": "cplxnet.auto.generate",
     "grid": "cplxnet.auto.manifest.grid",
     "heard": "cplxnet.auto.models:heard",
     "load": "cplxnet.auto.manifest.read:load",

@@ -163,6 +163,58 @@ def _expect(path: Path, *kinds: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------
+# generate
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", help="a preset (demo, say), or a manifest that is the template")
+    values = "PATH=V1,V2: what a dotted path takes, each value as JSON or a word"
+    add("--set", dest="axes", nargs="+", action="extend", default=[], metavar="P=V", help=values)
+    add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
+    add("--into", type=Path, metavar="FOLDER", help="default: runs/ and the source's name")
+    add("--data", type=Path, default=Path("data"), help=DATA)
+    add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
+    add("--overwrite", action="store_true", help="also replace manifests that differ")
+    add("--remove", action="store_true", help="also remove manifests that are left over")
+
+
+def _generate(
+    source: str,
+    axes: list[str],
+    replicates: int | None,
+    into: Path | None,
+    data: Path,
+    dry_run: bool,
+    **options: bool,
+) -> int:
+    """Write a grid of manifests: a preset's, or a template with some values varied.
+
+    examples:
+      %(prog)s demo --dry-run
+      %(prog)s demo --set stages.sparsify.objective.kl_div=0.01,0.05 --into runs/finer
+      %(prog)s runs/demo/c2e-02-r0.json --set stages.fine-tune.n_epochs=5,10 --into runs/longer
+    """
+    from . import generate
+
+    varied = dict(generate.axis(text) for text in axes)
+    manifests = generate.manifests(source, varied, replicates=replicates)
+    preview = generate.Preview(into or Path("runs") / Path(source).stem, manifests, data=data)
+
+    cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
+    for table in (preview.files(), preview.varied(), cost):
+        show(table.to_string(float_format="{:.3g}".format) + "\n")
+    for sentence in preview.sentences():
+        show(sentence)
+    if dry_run:
+        return 0
+
+    written = preview.write(**options)
+    show(f"{len(written)} manifests written; next: python -m cplxnet.auto run {preview.folder}")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
 # run
 
 
@@ -176,6 +228,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cluster", dest="address", help="of a Dask scheduler: its workers do the runs")
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--retry-failed", action="store_true", help="also run what failed or diverged before")
+    again = "also what is missing or damaged in done runs: these of the folder, or all"
+    add("--again", nargs="*", metavar="NAME", help=again)
     add("--no-reuse", dest="reuse", action="store_false", help="train shared stages in each run")
     add("--accept-changes", action="store_true", help="run on with manifests that have changed")
 
@@ -261,22 +315,32 @@ def _run_manifest(
     address: str | None,
     reuse: bool,
     retry_failed: bool,
+    again: list[str] | None,
     **options: Any,
 ) -> int:
     """Run one manifest; asking for it tries again what failed."""
+    if again not in (None, [], [path.stem]):
+        raise ValueError(f"{path}: expected --again of this manifest, got {', '.join(again)}")
     if len(devices) > 1 or per_device > 1 or address:
         raise ValueError(f"{path}: expected one device for one manifest; try a folder of manifests")
 
     from .manifest.read import load
     from .runner import lock
-    from .runner.reuse import neighbours
     from .runner.run import run
+    from .runner.stages import neighbours
     from .train.loop import Diverged
 
     folder = path.with_suffix("")
-    others = neighbours(path) if reuse else []
+    others = neighbours(path) if reuse else None
     try:
-        run(load(path), folder, device=devices[0], reuse=others, **options)
+        run(
+            load(path),
+            folder,
+            device=devices[0],
+            reuse=others,
+            again=again is not None,
+            **options,
+        )
     except Diverged as error:
         show(f"diverged: {error}", sys.stderr)
         return 1
@@ -301,9 +365,10 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
         "path", type=Path, nargs="?", default=Path("runs"), help="a folder of manifests, or of such"
     )
     add("--watch", action="store_true", help="refresh it until all is done, or Ctrl-C")
+    add("--verify", action="store_true", help="read every file of the runs, name what is damaged")
 
 
-def _status(path: Path, watch: bool) -> int:
+def _status(path: Path, watch: bool, verify: bool) -> int:
     """Show how far each run of a folder is; of a folder of such folders, how far each of them is.
 
     examples:
@@ -322,7 +387,28 @@ def _status(path: Path, watch: bool) -> int:
             if is_settled or not watch:
                 break
             time.sleep(WATCH_EVERY_S)
-    return 0
+    return _verify(path) if verify else 0
+
+
+def _verify(folder: Path) -> int:
+    """Name what is damaged or lost of the runs, and the command that makes it again."""
+    from .runner.folder import RunFolder
+
+    damaged = []
+    for name in [path.stem for path in sorted(folder.glob("*.json"))]:
+        run = RunFolder(folder / name)
+        faults = run.verify()
+        for fault in faults:
+            show(f"{name}: {fault}")
+        if faults:
+            damaged.append(name)
+        elif run.status["state"] == "done" and not run.snapshots():
+            show(f"{name}: its snapshots are not here")
+
+    if damaged:
+        again = f"run {folder} --again {' '.join(damaged)}"
+        show(f"`{again}` makes again what is damaged", sys.stderr)
+    return 1 if damaged else 0
 
 
 def _state_of(path: Path) -> tuple[str, bool]:
@@ -497,9 +583,9 @@ def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
 
 def _task_command(name: str) -> Command:
     """A command that a task brings; its action is given a network and what that hears."""
-    from .tasks import TASKS
+    from .tasks import DEFAULT, TASKS
 
-    return Command(*TASKS["musicnet"].COMMANDS[name])
+    return Command(*TASKS[DEFAULT].COMMANDS[name])
 
 
 def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
@@ -553,6 +639,7 @@ def _equalise(**options: Any) -> int:
 
 
 COMMANDS = {
+    "generate": Command(_generate_arguments, _generate),
     "run": Command(_run_arguments, _run),
     "status": Command(_status_arguments, _status),
     "report": Command(_report_arguments, _report),

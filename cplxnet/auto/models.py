@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cplxnet import files
 from cplxnet import nn as cplx
+from cplxnet.musicnet.features import check_heard
 from cplxnet.musicnet.resample import TARGET_HZ
 
 from . import tasks
@@ -156,7 +157,11 @@ def load_deployed(path: str | Path, *, stage: str | None = None) -> Deployed:
             f"{path}: expected what the network hears in its metadata, got none; try "
             "`python -m cplxnet.auto export`"
         )
-    return Deployed(small, json.loads(small.metadata[HEARD]))
+    try:
+        about = json.loads(small.metadata[HEARD])
+    except ValueError:
+        about = small.metadata[HEARD]
+    return Deployed(small, check_heard(about, f"{path}"))
 
 
 def _from_onnx(network: OnnxNetwork) -> Deployed:

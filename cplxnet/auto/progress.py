@@ -1,13 +1,35 @@
-"""Progress bars (widgets in a live notebook, text on a terminal), and lines beside them."""
+"""Progress bars: lines of text in a notebook, on a terminal, and where a command runs one; lines beside them."""
 
 import functools
+import io
 import json
 import os
 import sys
 from typing import Any, TextIO
 
 from tqdm import tqdm
-from tqdm.auto import tqdm as tqdm_auto
+
+
+class NotebookBar(tqdm):
+    """A bar in a notebook's output, drawn anew in its place.
+
+    It is text: a saved notebook shows the line as it stood at the end. A widget needs its kernel,
+    and without one opens as "Error displaying widget".
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._handle: Any = None
+        super().__init__(*args, **(options | {"file": io.StringIO(), "dynamic_ncols": False}))
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show the bar, or `msg` in its place; `pos` has no meaning here."""
+        from IPython.display import display
+
+        line = {"text/plain": str(self) if msg is None else msg}
+        if self._handle is None:
+            self._handle = display(line, raw=True, display_id=True)
+        else:
+            self._handle.update(line, raw=True)
 
 
 @functools.cache
@@ -18,12 +40,18 @@ def _terminal(path: str) -> TextIO:
         return sys.stderr
 
 
+def shell() -> Any:
+    """IPython's shell where this process has one; that of a notebook has a `kernel`."""
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython else None
+
+
 def bar(*args: Any, **options: Any) -> tqdm:
     """A tqdm bar with this package's settings; arguments as of tqdm.
 
-    The environment variable CPLXNET_PROGRESS asks for another kind: text (also in a notebook), off,
-    or the path of a file or terminal to draw on, so that a notebook run by a command shows its bars
-    there and keeps none.
+    The environment variable CPLXNET_PROGRESS asks for another kind: text (on stderr, also in a
+    notebook), off, or the path of a file or terminal to draw on, so that a notebook run by a
+    command shows its bars there and keeps none.
 
     Raises:
         ValueError: another value of CPLXNET_PROGRESS.
@@ -38,9 +66,25 @@ def bar(*args: Any, **options: Any) -> tqdm:
     if "desc" in options:
         options["desc"] = printable(options["desc"] or "")
 
-    kind = tqdm_auto if how == "auto" else tqdm
+    kind = NotebookBar if how == "auto" and hasattr(shell(), "kernel") else tqdm
     defaults = {"unit": "batch", "dynamic_ncols": True, "mininterval": 0.5}
     return kind(*args, **(defaults | options))
+
+
+def finish(shown: tqdm, text: str) -> None:
+    """Fill a bar that ends before its total, and say why.
+
+    `reset` also tells a widget, which would stay where it is; it begins the time anew, though.
+    """
+    n = shown.n
+    if shown.disable:
+        return
+
+    began = shown.start_t
+    shown.reset(total=n)
+    shown.start_t = began
+    shown.update(n)
+    shown.set_postfix_str(text)
 
 
 def say(text: str) -> None:

@@ -1,8 +1,8 @@
 """Which tasks there are, and what a task offers: the one place where `auto` and a task meet.
 
 A task is a package with the names of `Task`. The runner reaches datasets, features, networks and
-scores through it, by the short names it registers. A second task is a second package beside
-`musicnet` and a call of `register`.
+scores through it, by the short names it registers. A second task is a second package beside the
+default one and a call of `register`.
 """
 
 import functools
@@ -13,12 +13,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cplxnet import musicnet
+from cplxnet import musicnet as default_task
 from cplxnet.nn.variational import FORMS
 
+from .manifest.schema import Features, ModelChange
 from .manifest.vocabulary import Vocabulary, keywords
 from .train.objective import LOSSES
 from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
+
+OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
 
 
 class Dataset(Protocol):
@@ -31,19 +34,38 @@ class Dataset(Protocol):
 
     def windows(self, index: Tensor) -> tuple[Tensor, Tensor]: ...
 
+    def targets(self, index: Tensor) -> Tensor: ...
+
     def draw(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]: ...
 
 
 class Task(Protocol):
-    """What a task package offers; every mapping is from the short names that manifests use."""
+    """What a task package offers; every mapping is from the short names that manifests use.
 
+    It may also have `check_datasets(datasets)`, given the opened datasets by their names: raise
+    ValueError unless they can be of one experiment. Of use to reports, it may have `CLASSES` (how
+    scores by class are kept: "key", "name", "axis", number of the "first"), `published(file, ...)`
+    (scores to draw beside) and `example(model, file, ...)` (HTML of what a network makes of one).
+
+    Attributes:
+        PRESETS: functions that return the arguments of `grid.expand`.
+        BATCH: windows of a training step, where there are no data to say.
+        GPU_STEP_MS: (windows, milliseconds) of a network's training step on a GPU, measured.
+    """
+
+    NAME: str
     MODELS: Mapping[str, Callable[..., torch.nn.Module]]
     SAMPLERS: Mapping[str, Callable[..., Any]]
     FEATURE_KINDS: Mapping[str, Any]
+    PRESETS: Mapping[str, Callable[..., dict[str, Any]]]
+    BATCH: int
+    GPU_STEP_MS: Mapping[str, tuple[tuple[float, float], ...]]
 
     def open_dataset(
         self, path: Any, *, window: int, stride: int, device: Any, samples: str
     ) -> Dataset: ...
+
+    def sizes(self, path: Any, *, window: int, stride: int) -> tuple[int, int]: ...
 
     def features(self, signal: Tensor, kind: str, *, cplx: bool, shift: bool) -> Tensor: ...
 
@@ -56,7 +78,8 @@ class Task(Protocol):
     ) -> dict[str, Any]: ...
 
 
-TASKS: dict[str, Any] = {"musicnet": musicnet}
+DEFAULT: str = default_task.NAME
+TASKS: dict[str, Any] = {DEFAULT: default_task}
 
 
 def register(name: str, task: Any) -> None:
@@ -64,12 +87,17 @@ def register(name: str, task: Any) -> None:
     TASKS[name] = task
 
 
-def vocabulary(task: str = "musicnet") -> Vocabulary:
+def vocabulary(task: str = DEFAULT) -> Vocabulary:
     """The names a manifest of `task` may use."""
     if task not in TASKS:
         raise ValueError(f"expected a task of {', '.join(TASKS)}, got {task!r}; try tasks.register")
     package = TASKS[task]
     models = tuple(package.MODELS)
+    components = (
+        (package.MODELS, ("in_channels", "length")),
+        (OPTIMIZERS, ("groups",)),
+        (SCHEDULES, ("epoch", "n_epochs")),
+    )
     return Vocabulary(
         models=models,
         variational_models=tuple(name for name in models if name.endswith(FORMS)),
@@ -79,30 +107,26 @@ def vocabulary(task: str = "musicnet") -> Vocabulary:
         optimizers=tuple(OPTIMIZERS),
         lr_schedulers=tuple(SCHEDULES),
         options={
-            **{
-                name: keywords(build, given=("in_channels", "length"))
-                for name, build in package.MODELS.items()
-            },
-            **{
-                name: keywords(optimizer, given=("groups",))
-                for name, optimizer in OPTIMIZERS.items()
-            },
-            **{
-                name: keywords(schedule, given=("epoch", "n_epochs"))
-                for name, schedule in SCHEDULES.items()
-            },
+            name: keywords(build, given=given)
+            for builders, given in components
+            for name, build in builders.items()
         },
         trials={
             **{name: functools.partial(_try_optimizer, name) for name in OPTIMIZERS},
             **{name: functools.partial(_try_schedule, name) for name in SCHEDULES},
         },
+        weights=functools.partial(weights, task),
+        presets=package.PRESETS,
         task=task,
     )
 
 
 def vocabulary_of(task: object) -> Vocabulary:
-    """The vocabulary for a manifest's key "task"; musicnet's where that names no task."""
-    return vocabulary(task if isinstance(task, str) and task in TASKS else "musicnet")
+    """The vocabulary for a manifest's key "task"; the default's where that names no task."""
+    return vocabulary(task if isinstance(task, str) and task in TASKS else DEFAULT)
+
+
+# --- what a manifest asks for, built to see whether that can be done
 
 
 def _try_optimizer(name: str, **options: Any) -> None:
@@ -117,4 +141,38 @@ def _try_schedule(name: str, *, n_epochs: int, **options: Any) -> None:
     for epoch in (0, n_epochs - 1):
         factor = SCHEDULES[name](epoch, n_epochs, **options)
         if not 0 <= factor < math.inf:
-            raise ValueError(f"the learning rate is multiplied by {factor:g} in epoch {epoch}")
+            raise ValueError(f"multiplied by {factor:g} in epoch {epoch}")
+
+
+@functools.lru_cache(maxsize=256)
+def network(task: str, model: ModelChange, features: Features, window: int) -> torch.nn.Module:
+    """A stage's network on the device "meta", where tensors have shapes and no memory.
+
+    Args:
+        task: its name.
+        model: name and keywords of the network.
+        features: what it takes.
+        window: samples in a window.
+
+    Raises:
+        ValueError: as the task's `build`.
+        RuntimeError: torch cannot build it.
+    """
+    package = TASKS[task]
+    with torch.device("meta"):
+        signal = torch.zeros(1, window)
+        example = package.features(signal, features.kind, cplx=features.cplx, shift=features.shift)
+        return package.build(model.name, example, **model.kwargs)
+
+
+def weights(
+    task: str, model: ModelChange, features: Features, window: int
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight that a stage's network takes from the stage before.
+
+    Arguments and errors as of `network`.
+    """
+    state = network(task, model, features, window).state_dict()
+    return {
+        key: tuple(value.shape) for key, value in state.items() if key.rpartition(".")[2] not in OWN
+    }

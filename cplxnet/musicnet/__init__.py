@@ -5,29 +5,43 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 
 from .baselines import published
 from .commands import COMMANDS
-from .dataset import MusicNet
+from .dataset import MusicNet, check_datasets, sizes
+from .experiments import BATCH, GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
 from .samplers import SAMPLERS
 from .scores import pooled_average_precision, score, score_dataset
+from .transcription.example import example
 from .transcription.windows import transcribe
 
+NAME = "musicnet"  # of the task, in manifests
 open_dataset = MusicNet
 
+# for reports: where scores by class are kept, what a class is called, the number of the first
+CLASSES = {"key": "notes", "name": "note", "axis": "note, MIDI number", "first": LOWEST_NOTE}
+
 __all__ = [
+    "BATCH",
+    "CLASSES",
     "COMMANDS",
     "FEATURE_KINDS",
+    "GPU_STEP_MS",
     "LOWEST_NOTE",
     "MODELS",
+    "NAME",
+    "PRESETS",
     "SAMPLERS",
     "MusicNet",
     "build",
+    "check_datasets",
+    "example",
     "features",
     "open_dataset",
     "pooled_average_precision",
     "published",
     "score",
     "score_dataset",
+    "sizes",
     "transcribe",
 ]

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,12 @@ class MusicNet:
     ) -> None:
         if samples not in FORMS:
             raise ValueError(f"expected samples of {', '.join(FORMS)}, got {samples!r}")
+        for name, value in (("window", window), ("stride", stride)):
+            if value < 1:
+                raise ValueError(f"expected {name} >= 1 sample, got {value}")
         self.path = os.fspath(path)
-        self.window = _at_least_one("window", window)
-        self.stride = _at_least_one("stride", stride)
+        self.window = int(window)
+        self.stride = int(stride)
         self.device = torch.device(device)
         self.rate_hz = recordings.rate_hz(path)
 
@@ -87,7 +90,7 @@ class MusicNet:
         self, samples: str
     ) -> tuple[np.ndarray, list[int], list[float], list[tuple[np.ndarray, np.ndarray]]]:
         """The samples end to end; length, scale and flat change instants of each recording."""
-        flat = np.empty(recordings.n_samples(self.path), FORMS[samples])
+        flat = np.empty(sum(recordings.lengths(self.path)), FORMS[samples])
         offset = 0
         keys, lengths, scales, changes = [], [], [], []
 
@@ -99,7 +102,10 @@ class MusicNet:
                     f"{self.window} samples, got {length}; try a smaller window or leave the "
                     "recording out"
                 )
-            flat[offset : offset + length], scale = store(recording.data, samples)
+            try:
+                flat[offset : offset + length], scale = store(recording.data, samples)
+            except ValueError as error:
+                raise ValueError(f"{self.path}, recording {recording.key}: {error}") from None
             # labels that run past the recording's end must not sound at the beginning of the next
             instants, words = changes_within(recording.labels, length)
 
@@ -180,10 +186,18 @@ class MusicNet:
         """
         index = self._checked(index)
         recording = self._recording_of(index)
-        starts = (index - self._first[recording]) * self.stride
-        position = self._offset[recording] + starts
+        position = self._position(index, recording)
         signal = self._signal(position, self._scale[recording])
         return signal, self.notes(position + self.window // 2)
+
+    def targets(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """The notes (B, 84) of the windows `index` (B,), as `windows` gives them."""
+        index = self._checked(index)
+        return self.notes(self._position(index, self._recording_of(index)) + self.window // 2)
+
+    def _position(self, index: torch.Tensor, recording: torch.Tensor) -> torch.Tensor:
+        """Where windows of these recordings start in the samples end to end."""
+        return self._offset[recording] + (index - self._first[recording]) * self.stride
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """One window of every recording, at a start uniform over 0..samples - window.
@@ -259,10 +273,25 @@ class MusicNet:
         )
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"expected {name} >= 1 sample, got {value}")
-    return int(value)
+def check_datasets(datasets: Mapping[str, MusicNet]) -> None:
+    """Raise ValueError unless these datasets, by their names, can be of one experiment.
+
+    A window of 4096 samples is another stretch of time at another rate.
+    """
+    if len({dataset.rate_hz for dataset in datasets.values()}) > 1:
+        rates = ", ".join(
+            f"{name} ({dataset.path}) at {dataset.rate_hz} Hz" for name, dataset in datasets.items()
+        )
+        raise ValueError(f"datasets: expected files of one sampling rate, got {rates}")
+
+
+def sizes(path: str | os.PathLike[str], *, window: int, stride: int) -> tuple[int, int]:
+    """How many windows `draw` gives and how many there are in order, without reading the samples.
+
+    Raises as `recordings.lengths`.
+    """
+    lengths = recordings.lengths(path)
+    return len(lengths), sum((length - window) // stride + 1 for length in lengths)
 
 
 # ---- how samples are held in memory -------------------------------------------------------------

@@ -1,9 +1,12 @@
 """What a network hears: the raw window, its Fourier or its short-time Fourier transform."""
 
+import reprlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
+LONGEST_WINDOW = 1 << 20  # samples, a minute and a half: what a file states beyond is a fault
 STFT_WINDOW = 120  # samples of the Hann window
 STFT_HOP = 60  # samples between two of them, 5.5 ms at 11 kHz
 
@@ -96,6 +99,30 @@ def features(
         return signal.unsqueeze(1)
     result = FEATURE_KINDS[kind](signal, shift)
     return result if cplx else result.abs()
+
+
+def check_heard(heard: object, where: str) -> dict[str, Any]:
+    """What a network hears, once it is what a file written here can say.
+
+    Args:
+        heard: `window` (samples), `rate_hz`, and `kind`, `cplx` and `shift` of the features.
+        where: the file, for errors.
+
+    Raises:
+        ValueError: another key, type, kind or size.
+    """
+    types = {"window": int, "rate_hz": int, "kind": str, "cplx": bool, "shift": bool}
+    fits = isinstance(heard, dict) and {key: type(value) for key, value in heard.items()} == types
+    if fits:
+        assert isinstance(heard, dict)
+        fits = heard["kind"] in FEATURE_KINDS
+        fits &= 1 <= heard["window"] <= LONGEST_WINDOW and 1 <= heard["rate_hz"] <= 1_000_000
+    if not fits:
+        raise ValueError(
+            f"{where}: expected what the network hears in its metadata ({', '.join(types)}), got "
+            f"{reprlib.repr(heard)}; export it again"
+        )
+    return dict(heard)  # type: ignore[call-overload]
 
 
 def as_channels(z: torch.Tensor) -> torch.Tensor:

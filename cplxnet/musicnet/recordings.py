@@ -6,9 +6,12 @@ a note, `LABELS`), and the root attribute `rate_hz`. A note sounds on the sample
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,13 +30,14 @@ LABELS = np.dtype(
         ("instrument", "<i8"),  # General MIDI program + 1, as in MusicNet: 1 is piano, 41 violin
         ("note", "<i8"),  # MIDI pitch
         ("start_beat", "<f8"),  # quarter notes from the score's beginning
-        ("end_beat", "<f8"),
+        ("end_beat", "<f8"),  # in spite of its name, as in MusicNet, the length in quarter notes
         ("note_value", "S32"),  # "Quarter", "Dotted Eighth"
     ]
 )
 _ALIASES = {"note": "note_id"}  # some builds of MusicNet's HDF5 files call the column so
 _CHUNK = 1 << 16  # samples that share a checksum: 256 KiB, read at 1.5 GB/s as if in one piece
 _BLOCK = 16 * _CHUNK  # samples that `write` has in memory at once
+_MOST_PACKED = 1100  # bytes that a byte of the file can stand for: deflate packs 1032 into one
 _OPTIONAL = {"start_beat", "end_beat", "note_value", "instrument"}
 _HOW_TO_BUILD = (
     "build the demo corpus by `make demo` or `python -m extra.corpora.demo`, "
@@ -70,7 +74,10 @@ class Recording:
 _TEXTS = ("composer", "composition", "movement", "ensemble")
 
 
-def _check_shape(data: np.ndarray, where: str) -> None:
+# ---- values that are checked --------------------------------------------------------------------
+
+
+def _check_shape(data: np.ndarray | h5py.Dataset, where: str) -> None:
     if data.ndim != 1 or data.dtype.kind != "f":
         raise RecordingError(
             f"{where}: expected `data` as float samples of shape (samples,), got {data.dtype} of "
@@ -81,14 +88,17 @@ def _check_shape(data: np.ndarray, where: str) -> None:
 def _check_data(data: np.ndarray, where: str, *, begin: int = 0) -> np.ndarray:
     """`data`, which are the samples from `begin` on, as float32."""
     _check_shape(data, where)
-    finite = np.isfinite(data)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named next
+        samples = data.astype(np.float32, copy=False)
+
+    finite = np.isfinite(samples)
     if not finite.all():
         position = int(np.argmin(finite))
         raise RecordingError(
             f"{where}: expected finite samples, got {data[position]} at sample "
-            f"{begin + position}; write the file again"
+            f"{begin + position}; write the file again, in float32"
         )
-    return data.astype(np.float32, copy=False)
+    return samples
 
 
 def _check_labels(table: np.ndarray, where: str) -> np.ndarray:
@@ -97,12 +107,13 @@ def _check_labels(table: np.ndarray, where: str) -> np.ndarray:
     for column in LABELS.names or ():
         source = column if column in names else _ALIASES.get(column, column)
         if source in names:
-            labels[column] = table[source]
+            labels[column] = _check_column(table[source], column, where)
         elif column not in _OPTIONAL:
             raise RecordingError(
                 f"{where}: expected a column `{column}` in `labels`, got "
                 f"{', '.join(names) or 'no columns'}"
             )
+
     _refuse(labels["start_time"] < 0, labels, where, "expected start_time >= 0")
     _refuse(
         labels["end_time"] < labels["start_time"], labels, where, "expected end_time >= start_time"
@@ -110,6 +121,26 @@ def _check_labels(table: np.ndarray, where: str) -> np.ndarray:
     outside = (labels["note"] < LOWEST_NOTE) | (labels["note"] > HIGHEST_NOTE)
     _refuse(outside, labels, where, f"expected notes in {LOWEST_NOTE}..{HIGHEST_NOTE}")
     return labels
+
+
+def _check_column(values: np.ndarray, column: str, where: str) -> np.ndarray:
+    """A column of labels; what should be whole numbers is, whatever type holds them."""
+    if LABELS[column].kind == "S" and values.dtype.kind in "SO":
+        return values
+
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise RecordingError(
+            f"{where}: expected numbers in column `{column}` of `labels`, got {values.dtype}"
+        )
+    with np.errstate(invalid="ignore"):
+        column_values = values.astype(LABELS[column])
+    changed = column_values != values
+    if LABELS[column].kind == "i" and changed.any():
+        raise RecordingError(
+            f"{where}: expected whole numbers in column `{column}` of `labels`, got "
+            f"{values[int(np.argmax(changed))]}"
+        )
+    return column_values
 
 
 def _refuse(bad: np.ndarray, labels: np.ndarray, where: str, expected: str) -> None:
@@ -121,41 +152,97 @@ def _refuse(bad: np.ndarray, labels: np.ndarray, where: str, expected: str) -> N
         )
 
 
-def _open(path: str | os.PathLike[str]) -> h5py.File:
+# ---- reading ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """The file at `path`; what h5py cannot read in the block raises RecordingError with its name."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"expected a recordings file at {path}, got nothing there; {_HOW_TO_BUILD}"
         )
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except RecordingError:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, BlockingIOError) or "already open for write" in str(error):
+            raise RecordingError(
+                f"{path}: expected a finished file, got one that another process has open for "
+                "writing; wait until it has ended (if none does, try h5clear --status)"
+            ) from error
         raise RecordingError(
-            f"{path}: expected an HDF5 file, got something h5py cannot open ({error}); "
+            f"{path}: expected an HDF5 file, got something h5py cannot read ({error}); "
             f"{_HOW_TO_BUILD}"
-        ) from None
+        ) from error
+
+
+def keys_of(file: h5py.File, where: str) -> list[str]:
+    """The names of the groups in `file`, sorted. Raises RecordingError for a link among them."""
+    for key in file:
+        link = file.get(key, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise RecordingError(
+                f"{where}, recording {key}: expected it in the file itself, got a link"
+            )
+    return sorted(key for key in file if file.get(key, getclass=True) is h5py.Group)
+
+
+def stored(group: h5py.Group, name: str, where: str) -> h5py.Dataset:
+    """The dataset `name` of `group`, of which the file itself holds every value; none is read.
+
+    Raises:
+        RecordingError: no such dataset; values elsewhere (a link, external storage, a virtual
+            dataset), which may be any file of this machine; values that were never written, or more
+            of them than the file has room for.
+    """
+    link = group.get(name, getlink=True)
+    is_own = link is None or isinstance(link, h5py.HardLink)
+    dataset = group.get(name) if is_own else None
+    if is_own and not isinstance(dataset, h5py.Dataset):
+        there = ", ".join(group) or "nothing"
+        raise RecordingError(
+            f"{where}: expected datasets `data` and `labels`, got no `{name}` (there: {there})"
+        )
+    if dataset is None or dataset.external or dataset.is_virtual:
+        raise RecordingError(
+            f"{where}: expected {name} in the file itself, got them in another file or place"
+        )
+
+    size = int(dataset.nbytes)
+    if dataset.chunks is None:
+        is_whole = dataset.id.get_storage_size() >= size
+    else:
+        grid = zip(dataset.shape, dataset.chunks, strict=True)
+        is_whole = dataset.id.get_num_chunks() >= math.prod(-(-n // chunk) for n, chunk in grid)
+    if not is_whole or size > _MOST_PACKED * dataset.file.id.get_filesize():
+        raise RecordingError(
+            f"{where}: expected {name} to be written, got a claim of {size} bytes with values "
+            "missing; build it again"
+        )
+    return dataset
 
 
 def _read(group: h5py.Group, where: str) -> Recording:
-    for name in ("data", "labels"):
-        if not isinstance(group.get(name), h5py.Dataset):
-            there = ", ".join(group) or "nothing"
-            raise RecordingError(
-                f"{where}: expected datasets `data` and `labels`, got no `{name}` (there: {there})"
-            )
-    if group["labels"].ndim != 1:
-        raise RecordingError(
-            f"{where}: expected `labels` of shape (notes,), got {group['labels'].shape}"
-        )
+    data = stored(group, "data", where)
+    _check_shape(data, where)
+    table = stored(group, "labels", where)
+    if table.ndim != 1:
+        raise RecordingError(f"{where}: expected `labels` of shape (notes,), got {table.shape}")
+
     texts = {name: str(group.attrs.get(name, "")) for name in _TEXTS}
     try:
-        samples, table = group["data"][()], group["labels"][()]
-    except OSError as error:  # a checksum, or a file cut short
+        samples = data[()]
+        rows = table[()]
+    except (OSError, ValueError, TypeError) as error:  # a checksum, or a file cut short
         raise RecordingError(
             f"{where}: expected the values that were written, got {error}; build it again"
-        ) from None
+        ) from error
     return Recording(
-        group.name.lstrip("/"), _check_data(samples, where), _check_labels(table, where), **texts
+        group.name.lstrip("/"), _check_data(samples, where), _check_labels(rows, where), **texts
     )
 
 
@@ -164,12 +251,13 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
 
     Raises:
         FileNotFoundError: no file at `path`; the text says how to build it.
-        RecordingError: not HDF5, no recording inside, `data`, `labels` or a column missing, a note
-            outside 21..104, a note that ends before it starts, a NaN or infinite sample, values
-            that do not fit their checksum.
+        RecordingError: not HDF5, no recording inside, `data`, `labels` or a column missing, values
+            that are not in the file itself, a note outside 21..104, a note that ends before it
+            starts, a sample that is not finite in float32, values that do not fit their checksum;
+            or another process has the file open for writing.
     """
     with _open(path) as file:
-        keys = sorted(key for key in file if isinstance(file[key], h5py.Group))
+        keys = keys_of(file, f"{path}")
         if not keys:
             raise RecordingError(
                 f"{path}: expected groups id_NNNN, a recording each, got none; {_HOW_TO_BUILD}"
@@ -178,25 +266,37 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
             yield _read(file[key], f"{path}, recording {key}")
 
 
-def n_samples(path: str | os.PathLike[str]) -> int:
-    """Samples of all recordings together, from the shapes alone; what has no samples counts 0."""
+def lengths(path: str | os.PathLike[str]) -> list[int]:
+    """Samples of each recording, from the shapes alone. Raises as `recordings`."""
     with _open(path) as file:
-        data = [file[key].get("data") for key in file if isinstance(file[key], h5py.Group)]
-        return sum(
-            values.shape[0] for values in data if isinstance(values, h5py.Dataset) and values.ndim
-        )
+        return [
+            stored(file[key], "data", f"{path}, recording {key}").size
+            for key in keys_of(file, f"{path}")
+        ]
 
 
 def rate_hz(path: str | os.PathLike[str], *, default: int = 11000) -> int:
-    """Samples per second of the file at `path`; `default` where it does not say (older builds)."""
-    with _open(path) as file:
-        return int(file.attrs.get("rate_hz", default))
+    """Samples per second of the file at `path`; `default` where it does not say (older builds).
+
+    Raises:
+        RecordingError: a rate that is no whole number of 1 to 1 000 000. Otherwise as `recordings`.
+    """
+    value = attributes(path).get("rate_hz", default)
+    is_number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+    if not is_number or not 1 <= value <= 1_000_000 or int(value) != value:
+        raise RecordingError(
+            f"{path}: expected rate_hz as a whole number of 1 to 1000000, got {value!r}"
+        )
+    return int(value)
 
 
-def attributes(path: str | os.PathLike[str]) -> dict[str, object]:
+def attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The root attributes of the file at `path`. Raises as `recordings` without such a file."""
     with _open(path) as file:
         return dict(file.attrs)
+
+
+# ---- writing ------------------------------------------------------------------------------------
 
 
 def write(

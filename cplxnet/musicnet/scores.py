@@ -103,8 +103,8 @@ def per_note(target: Values, logit: Values, *, threshold: float = 0.0) -> dict[s
         threshold: of precision and recall: a note is reported where `logit > threshold`.
 
     Returns:
-        `ap`, `precision`, `recall`: float64 (notes,), nan where the note never sounds. A note that
-        sounds but is never reported has precision 0, as in scikit-learn.
+        `ap`, `precision`, `recall`: float64 (notes,), nan where the note never sounds; precision
+        also where it is never reported. `support`: the windows in which it sounds.
 
     Raises:
         ValueError: as `pooled_average_precision`; a note without positive targets is no fault.
@@ -117,12 +117,13 @@ def per_note(target: Values, logit: Values, *, threshold: float = 0.0) -> dict[s
     # a note at a time, 84 in all, of contiguous columns
     columns = zip(sounds, mask.T.contiguous(), logits.T.contiguous(), strict=True)
     ap = [pooled_average_precision(m, x) if there else math.nan for there, m, x in columns]
-    precision = hits / reported.sum(0).clamp(min=1)
+    precision = hits / reported.sum(0)  # 0/0: nan
     precision[positives == 0] = math.nan
     return {
         "ap": np.array(ap),
         "precision": precision.cpu().numpy(),
         "recall": (hits / positives).cpu().numpy(),
+        "support": positives.cpu().numpy(),
     }
 
 
@@ -213,7 +214,7 @@ def score(
         `average_precision`: all windows, all notes in one ranking.
         `average_precision_trabelsi2018`: the same over `trabelsi2018_windows`.
         `n_windows`, `positive_share`: of all targets; the average precision of a random ranking.
-        `notes`: `ap`, `precision`, `recall` by `per_note`, at probability above a half.
+        `notes`: what `per_note` gives, at probability above a half.
         `curve`: `precision`, `recall`.
         What is undefined is None.
 

@@ -54,7 +54,7 @@ def kl_backward(
 
     Args:
         module: a network with variational layers.
-        scale: factor of the KL in the objective.
+        scale: factor of the KL in the objective; a tensor on the weights' device is not read back.
         reduction: as in `kl_sum`.
         squares: a dict that receives the sum of squares of each gradient that the pass computes, by
             parameter, for `clip_grad_norm_`. It stays empty where that would take another pass.
@@ -71,10 +71,13 @@ def kl_backward(
     if on_gpu is not None:
         return on_gpu
 
-    scale = float(scale)
     values = []
     for layer, share in zip(layers, shares, strict=True):
-        factor = layer.log_sigma2.new_full((), scale * share)
+        factor = scale * share
+        if isinstance(factor, Tensor):
+            factor = factor.to(layer.log_sigma2)
+        else:
+            factor = layer.log_sigma2.new_full((), factor)
         values.append(layer.kl_backward(factor, squares) * share)
 
     return torch.stack(values).sum()

@@ -1,33 +1,40 @@
-"""Everything there is to see on a GPU, in one command of a few minutes: `python -m extra.benchmarks.gpu [OUT]`.
+"""Everything there is to see on a GPU, in one command of at most seven minutes: `python -m extra.benchmarks.gpu [OUT]`.
 
-Needs torch, Triton, numpy, h5py, pydantic and this checkout; cplxmodule and complextorch are timed too where they are
-installed. Parts: the kernels' tests; whole networks against float64; bits again, by graph and after a kill; a step in
-every form and precision; scoring; the hours of both grids. Each part can fail without the others. Prints as it goes,
-writes gpu.json and gpu.md into OUT (default: the working directory).
+Needs torch, Triton, numpy, h5py, pydantic, pytest and this checkout; cplxmodule and complextorch are timed too where they
+are installed. Each part runs in a process of its own for so many seconds at most, what nobody has seen yet first: a run
+resumed after a kill; tests that need a GPU; a step in every form and precision, with its memory; bits; networks against
+float64; scoring; the kernels' own tests; other libraries. After each part gpu.json and gpu.md are written into OUT
+(default: the working directory). A part that fails, or is cut off, keeps the rows it had and stops no other.
 """
 
+import argparse
+import contextlib
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cplxnet import files
 from cplxnet import nn as cplx
+from cplxnet.auto.train import precision
 from cplxnet.auto.train.graph import Graphed
 from cplxnet.musicnet import MusicNet, features
 from cplxnet.musicnet.networks import MODELS
-from cplxnet.nn.fast import gpu
+from cplxnet.nn.fast import native
 
+from . import gpu_resume
 from .noise import write_corpus
 
 KINDS = {"dense": "", "masked": "Masked", "VD": "VD", "ARD": "ARD"}
@@ -84,18 +91,15 @@ def network(kind: str) -> torch.nn.Module:
 @contextmanager
 def set_to(products: str, *, fused: bool = True) -> Iterator[None]:
     """Products of this precision, by the package's kernels or by the plain formulas."""
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
-    for place in places:
-        place.allow_tf32 = products == "tf32"
-    gpu.use(fused)
+    native.use(fused)
     try:
-        with torch.autocast("cuda", torch.bfloat16, enabled=products == "bfloat16"):
+        with (
+            precision.tf32(products == "tf32"),
+            torch.autocast("cuda", torch.bfloat16, enabled=products == "bfloat16"),
+        ):
             yield
     finally:
-        gpu.use(True)
-        for place, value in zip(places, before, strict=True):
-            place.allow_tf32 = value
+        native.use(True)
 
 
 def milliseconds(step: Callable[[], Any], seconds: float = 0.3) -> float:
@@ -122,21 +126,11 @@ def milliseconds(step: Callable[[], Any], seconds: float = 0.3) -> float:
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
-def kernels() -> dict[str, Any]:
-    """The tests of the kernels, on this GPU, and those marked cuda."""
-    folders = ["tests/nn/fast/gpu", "tests/auto/train"]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "--maxfail=20",
-        "-m",
-        "not slow",
-        *folders,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
+def tests(*chosen: str) -> dict[str, Any]:
+    """What pytest says of some tests on this GPU."""
+    command = [sys.executable, "-m", "pytest", "--maxfail=20", "--continue-on-collection-errors"]
+    command += chosen
+    done = subprocess.run(command, capture_output=True, text=True)
     return {"passed": done.returncode == 0, "end": done.stdout[-1500:] + done.stderr[-500:]}
 
 
@@ -145,39 +139,32 @@ def error(value: Tensor, right: Tensor) -> float:
     return ((wide - right).norm() / right.norm().clamp_min(1e-300)).item()
 
 
-def networks(batch: int = 16) -> list[dict[str, Any]]:
+def networks(batch: int = 16) -> Iterator[dict[str, Any]]:
     """Logits and gradients of whole networks against float64, beside those of the plain formulas in float32."""
-    rows = []
     for kind in ("dense", "masked"):
         torch.manual_seed(0)
         net = network(kind)
         x = torch.randn(batch, 1, WINDOW, dtype=torch.complex64, device="cuda")
-        notes = (torch.rand(batch, 84, device="cuda") < 0.05).float()
+        notes = (torch.rand(batch, 84, device="cuda") < 0.05).double()
 
         def gradients(
-            model: torch.nn.Module, x: Tensor = x, notes: Tensor = notes
+            model: torch.nn.Module, x: Tensor, notes: Tensor = notes
         ) -> tuple[Tensor, dict[str, Tensor]]:
             model.zero_grad()
-            y = model(
-                x.to(
-                    torch.complex128 if next(model.parameters()).dtype == torch.float64 else x.dtype
-                )
-            )
-            F.binary_cross_entropy_with_logits(y.double(), notes.double()).backward()
+            y = model(x)
+            F.binary_cross_entropy_with_logits(y.double(), notes).backward()
             return y.detach(), {k: p.grad.clone() for k, p in model.named_parameters()}
 
         wide = network(kind)
         wide.load_state_dict(net.state_dict())
-        right, right_grads = gradients(wide.double())
+        right, right_grads = gradients(wide.double(), x.to(torch.complex128))
         for products, fused in [("float32", False), *((p, True) for p in PRODUCTS)]:
             with set_to(products, fused=fused):
-                y, grads = gradients(net)
+                y, grads = gradients(net, x)
             errors = {k: error(g, right_grads[k]) for k, g in grads.items()}
             worst = max(errors, key=errors.__getitem__)
             row = {"kind": kind, "form": "fused" if fused else "plain", "products": products}
-            row |= {"logits": error(y, right), "worst gradient": errors[worst], "of": worst}
-            rows.append(row)
-    return rows
+            yield row | {"logits": error(y, right), "worst gradient": errors[worst], "of": worst}
 
 
 def bits(dataset: MusicNet) -> dict[str, Any]:
@@ -201,19 +188,13 @@ def bits(dataset: MusicNet) -> dict[str, Any]:
     }
 
 
-def resumed(folder: Path) -> dict[str, Any]:
-    """A run of two stages killed in the second and gone on with, against one that was not."""
-    from extra.benchmarks.gpu_resume import compare
-
-    return compare(folder)
-
-
-def steps(dataset: MusicNet, forms: dict[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+def steps(
+    dataset: MusicNet, forms: dict[str, tuple[str, ...]], kinds: tuple[str, ...] = tuple(KINDS)
+) -> Iterator[dict[str, Any]]:
     """Milliseconds and memory of a step; forms: which precisions of which form."""
-    rows = []
-    for kind in KINDS:
-        for form, precisions in forms.items():
-            for products in precisions:
+    for form, precisions in forms.items():
+        for products in precisions:
+            for kind in kinds:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
                 row = {"batch": dataset.n_recordings, "kind": kind, "form": form}
@@ -226,15 +207,12 @@ def steps(dataset: MusicNet, forms: dict[str, tuple[str, ...]]) -> list[dict[str
                     row["GiB"] = torch.cuda.max_memory_allocated() / 2**30
                 except Exception as fault:
                     row["failed"] = f"{type(fault).__name__}: {fault}"[:300]
-                rows.append(row)
-                print(row, flush=True)
-    return rows
+                yield row
 
 
-def peers(batch: int) -> list[dict[str, Any]]:
+def peers(batch: int) -> Iterator[dict[str, Any]]:
     """The same step by the other libraries, in float32."""
     them = importlib.import_module("extra.benchmarks.peers")
-    rows = []
     signal = torch.randn(batch, WINDOW, device="cuda")
     notes = (torch.rand(batch, 84, device="cuda") < 0.05).float()
     for name in them.PEERS:
@@ -260,15 +238,12 @@ def peers(batch: int) -> list[dict[str, Any]]:
                 row["ms"] = milliseconds(step)
             except Exception as fault:
                 row["failed"] = f"{type(fault).__name__}: {fault}"[:300]
-            rows.append(row)
-            print(row, flush=True)
-    return rows
+            yield row
 
 
-def scoring(dataset: MusicNet) -> list[dict[str, Any]]:
+def scoring(dataset: MusicNet) -> Iterator[dict[str, Any]]:
     """Windows a second through a network in eval mode, features included."""
     net = network("dense").eval()
-    rows = []
     for batch in (768, 4096):
         signal, _ = dataset.windows(torch.arange(batch) % len(dataset))
 
@@ -277,8 +252,7 @@ def scoring(dataset: MusicNet) -> list[dict[str, Any]]:
 
         with torch.no_grad():
             ms = milliseconds(score)
-        rows.append({"batch": batch, "ms": ms, "windows a second": batch / ms * 1e3})
-    return rows
+        yield {"batch": batch, "ms": ms, "windows a second": batch / ms * 1e3}
 
 
 def bandwidth() -> float:
@@ -340,43 +314,111 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
+# ---- parts, each in a process of its own ------------------------------------------------------------------------------
+
+
 def corpus(folder: Path, n_recordings: int) -> MusicNet:
-    """Recordings of noise, of some six seconds each, on the GPU."""
+    """Recordings of noise, of some six seconds each, on the GPU; made once."""
     path = folder / f"{n_recordings}.h5"
-    write_corpus(path, seconds=6, n_recordings=n_recordings)
+    if not path.exists():
+        write_corpus(path, seconds=6, n_recordings=n_recordings)
     return MusicNet(path, window=WINDOW, device="cuda")
 
 
+class Part(NamedTuple):
+    """What a part gives, from a folder for its files: a dict, or rows one by one; and its seconds at most."""
+
+    limit_s: float
+    results: Callable[[Path], Any]
+
+
+TOTAL_S = 405
+MARKED = ("tests/nn/fast/gpu", "tests/auto/train", "tests/musicnet/test_dataset.py")
+EVERY = {"graph": PRODUCTS, "fused": ("float32",), "plain": ("float32", "tf32")}
+PARTS = {
+    "resumed": Part(90, gpu_resume.compare),
+    "tests": Part(60, lambda _: tests("-m", "cuda", *MARKED)),
+    "steps": Part(110, lambda folder: steps(corpus(folder, 321), EVERY)),
+    "bits": Part(30, lambda folder: bits(corpus(folder, 32))),
+    "networks": Part(30, lambda _: networks()),
+    "scoring": Part(20, lambda folder: scoring(corpus(folder, 321))),
+    "small steps": Part(40, lambda folder: steps(corpus(folder, 32), {"graph": PRODUCTS})),
+    "copy": Part(15, lambda _: {"GB a second": bandwidth()}),
+    "kernels": Part(60, lambda _: tests("-m", "not slow and not cuda", "tests/nn/fast/gpu")),
+    "peers": Part(120, lambda _: peers(321)),
+}
+
+
+def keep_results(results: Any, target: Path) -> None:
+    """Write a part's results as JSON, after every row where it gives rows."""
+    if isinstance(results, dict):
+        write(target, results)
+        return
+
+    rows: list[dict[str, Any]] = []
+    for row in results:
+        print(row, flush=True)
+        rows.append(row)
+        write(target, rows)
+
+
+def write(target: Path, results: Any) -> None:
+    files.write_text(target, json.dumps(results, indent=1))  # a NaN is a result here
+
+
+def supervised(command: list[str], target: Path, limit_s: float) -> tuple[Any, str]:
+    """Run a command for so many seconds at most; what it left in `target`, and what it said or how it failed."""
+    if limit_s < 5:
+        return None, "no time left"
+
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=limit_s)
+            remark = (f"exit code {process.returncode}: " if process.returncode else "") + said[
+                -800:
+            ]
+        except subprocess.TimeoutExpired:
+            remark = f"cut off after {limit_s:.0f} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it started
+
+    return json.loads(target.read_text()) if target.exists() else None, remark
+
+
 def main(out: Path) -> None:
-    torch.backends.cudnn.deterministic = True
+    began = time.monotonic()
     results: dict[str, Any] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
     folder = Path(tempfile.mkdtemp())
-    large, small = (corpus(folder, n) for n in (321, 32))
-    every = {"plain": ("float32", "tf32"), "fused": ("float32",), "graph": PRODUCTS}
-    parts: dict[str, Callable[[], Any]] = {
-        "copy": lambda: {"GB a second": bandwidth()},
-        "steps": lambda: steps(large, every),
-        "bits": lambda: bits(small),
-        "networks": networks,
-        "resumed": lambda: resumed(folder),
-        "kernels": kernels,
-        "small steps": lambda: steps(small, {"graph": PRODUCTS}),
-        "scoring": lambda: scoring(large),
-        "hours": lambda: hours(results["steps"]),
-        "peers": lambda: peers(321),
-    }
-    for name, part in parts.items():
-        began = time.time()
-        try:
-            results[name] = part()
-        except Exception as fault:
-            traceback.print_exc()
-            results[name] = {"failed": f"{type(fault).__name__}: {fault}"[:500]}
-        torch.cuda.empty_cache()
-        print(f"== {name}, {time.time() - began:.0f} s: {results[name]}", flush=True)
-        (out / "gpu.json").write_text(json.dumps(results, indent=1))
-        (out / "gpu.md").write_text(page(results))
+    command = [sys.executable, "-m", "extra.benchmarks.gpu", str(folder), "--part"]
+    for name, part in PARTS.items():
+        started = time.monotonic()
+        left = TOTAL_S - (started - began)
+        target = folder / f"{name}.json"
+        found, remark = supervised([*command, name], target, min(part.limit_s, left))
+        if found is not None:
+            results[name] = found
+        if remark:
+            results[f"{name}, remark"] = {"remark": remark}
+        if name == "steps" and found:
+            results["hours"] = hours(found)
+        seconds = time.monotonic() - started
+        print(f"== {name}, {seconds:.0f} s: {remark or 'done'}", flush=True)
+        write(out / "gpu.json", results)
+        files.write_text(out / "gpu.md", page(results))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", nargs="?", type=Path, default=Path())
+    parser.add_argument("--part", choices=PARTS, help="this alone, its results into OUT")
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("expected a CUDA GPU, got none; try a machine that has one")
+    if given.part:
+        torch.backends.cudnn.deterministic = True
+        keep_results(PARTS[given.part].results(given.out), given.out / f"{given.part}.json")
+    else:
+        main(given.out)

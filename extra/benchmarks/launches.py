@@ -27,6 +27,7 @@ from cplxnet import nn as cplx
 from cplxnet.musicnet.features import features
 from cplxnet.musicnet.networks import MODELS
 from cplxnet.nn.fast import gpu
+from cplxnet.nn.fast.gpu.launch import STARTED
 
 DEVICE = "ghost"
 KINDS = {"dense": "", "masked": "Masked", "VD": "VD", "ARD": "ARD"}
@@ -43,7 +44,9 @@ class Counter(TorchDispatchMode):
         self.operations: list[tuple[str, int, int]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        started = STARTED.total()
         out = func(*args, **(kwargs or {}))
+        launches = STARTED.total() - started if func.namespace == "cplxnet" else 1
         name = func._schema.name.split("::")[1]
         before = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         after = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
@@ -59,7 +62,7 @@ class Counter(TorchDispatchMode):
         n_bytes = sum(t.nbytes for t in unique.values())
         n_bytes += sum(t.nbytes for t in new) if name in GATHERS else 0
         n_bytes += sum(t.nbytes for t in _written(func, args, kwargs)) if changes else 0
-        self.operations.append((name, gpu_launches(func, args), n_bytes))
+        self.operations.append((name, launches, n_bytes))
         return out
 
 
@@ -69,15 +72,6 @@ def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
     for argument in func._schema.arguments:
         if argument.alias_info is not None and argument.alias_info.is_write:
             yield from (t for t in tree_leaves(given.get(argument.name)) if isinstance(t, Tensor))
-
-
-def gpu_launches(func: Any, args: Any) -> int:
-    if func.namespace != "cplxnet":
-        return 1
-    from cplxnet.nn.fast.gpu.launch import LAUNCHES
-
-    launches = LAUNCHES[func._schema.name]
-    return launches if isinstance(launches, int) else launches(*args)
 
 
 def placed(name: str, **options: int) -> nn.Module:

@@ -1,1 +1,33 @@
-"""Builders of corpora: MusicNet from its archive, and rendered scores in its layout."""
+"""Builders of data, `python -m extra.corpora.demo` and `python -m extra.corpora.archive`: what their
+files and their commands have in common.
+"""
+
+import argparse
+from pathlib import Path
+
+FULL = "musicnet.h5"  # every recording at 44.1 kHz
+SPLITS = ("train", "valid", "test")
+
+
+def file_11khz(split: str) -> str:
+    """The name of a split's file at 11 kHz."""
+    return f"musicnet_11khz_{split}.h5"
+
+
+def parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:
+    """A parser of the options that both commands have; `name`: demo or archive."""
+    options = argparse.ArgumentParser(
+        prog=f"python -m extra.corpora.{name}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        metavar="FOLDER",
+        help="where the files go (default: data)",
+    )
+    options.add_argument("--force", action="store_true", help="build again what is built")
+    return options

@@ -2,8 +2,8 @@
 
 import copy
 
-from cplxnet.auto.manifest.experiments import TEMPLATE
 from cplxnet.auto.manifest.vocabulary import Vocabulary, keywords
+from cplxnet.musicnet.experiments import TEMPLATE
 
 _DENSE = ("complex.DeepConvNet", "complex.TwoLayerDense", "real.DeepConvNet")
 VOCABULARY = Vocabulary(
@@ -14,6 +14,7 @@ VOCABULARY = Vocabulary(
     losses=("bce_with_logits",),
     optimizers=("adam", "sgd"),
     lr_schedulers=("trabelsi2017", "constant", "cosine", "linear"),
+    task="musicnet",
     options={
         "cosine": keywords(lambda final=0.01: None),
         "complex.DeepConvNet": keywords(lambda kernel_size=6: None),

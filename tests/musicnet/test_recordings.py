@@ -1,4 +1,5 @@
 import dataclasses
+import fcntl
 
 import h5py
 import numpy as np
@@ -157,3 +158,121 @@ def test_nothing_is_written_for_a_bad_recording(tmp_path):
     with pytest.raises(recordings.RecordingError, match="at least one recording"):
         recordings.write(path, [], rate_hz=11000)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def elsewhere(how):
+    """Edits that put the samples, or the recording, outside the file."""
+
+    def edit(file):
+        group = file["id_1001"]
+        if how in ("external link", "dangling link"):
+            target = "there.h5" if how == "external link" else "nowhere.h5"
+            file["id_1002"] = h5py.ExternalLink(target, "/id_1001")
+            return
+        if how == "soft link":
+            file["id_1002"] = h5py.SoftLink("/nothing/there")
+            return
+        del group["data"]
+        if how.startswith("/"):
+            group.create_dataset("data", (1000,), "f4", external=[(how, 0, 4000)])
+        elif how == "missing virtual source":
+            layout = h5py.VirtualLayout((1000,), "f4")
+            layout[:] = h5py.VirtualSource("nowhere.h5", "data", (1000,))
+            group.create_virtual_dataset("data", layout)
+        elif how == "a linked dataset":
+            group["data"] = h5py.ExternalLink("there.h5", "/id_1001/data")
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "/etc/passwd",
+        "/dev/zero",
+        "missing virtual source",
+        "a linked dataset",
+        "external link",
+        "dangling link",
+        "soft link",
+    ],
+)
+def test_values_outside_the_file_are_refused_by_name_before_any_is_read(tmp_path, how):
+    recordings.write(tmp_path / "there.h5", [recording()], rate_hz=11000)
+    path = changed(tmp_path / "a.h5", elsewhere(how))
+    for read in (recordings.lengths, lambda path: list(recordings.recordings(path))):
+        with pytest.raises(
+            recordings.RecordingError,
+            match=r"a\.h5, recording id_100[12]: expected .* in the file itself, got",
+        ):
+            read(path)
+
+
+@pytest.mark.parametrize("chunks", [None, (1 << 16,)])
+@pytest.mark.parametrize("name", ["data", "labels"])
+def test_a_claim_of_2_to_the_40_values_is_refused_before_it_is_allocated(tmp_path, name, chunks):
+    def claim(file):
+        dtype = file["id_1001"][name].dtype
+        del file["id_1001"][name]
+        file["id_1001"].create_dataset(name, (2**40,), dtype, chunks=chunks)
+
+    path = changed(tmp_path / "a.h5", claim)
+    with pytest.raises(recordings.RecordingError, match=rf"id_1001: expected {name} to be written"):
+        list(recordings.recordings(path))
+
+
+def test_packed_values_are_read(tmp_path):
+    def pack(file):
+        samples = np.zeros(300_000, np.float32)  # which deflate packs best
+        del file["id_1001/data"]
+        file["id_1001"].create_dataset("data", data=samples, compression="gzip", chunks=(1 << 16,))
+
+    (read,) = recordings.recordings(changed(tmp_path / "a.h5", pack))
+    assert len(read) == 300_000
+
+
+def test_a_sample_that_float32_cannot_hold_is_named(tmp_path):
+    def widen(file):
+        samples = file["id_1001/data"][()].astype(np.float64)
+        samples[77] = 1e39
+        del file["id_1001/data"]
+        file["id_1001/data"] = samples
+
+    with pytest.raises(recordings.RecordingError, match=r"finite samples, got 1e\+39 at sample 77"):
+        list(recordings.recordings(changed(tmp_path / "a.h5", widen)))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(60.5, "whole numbers in column `note` of `labels`, got 60.5"), (b"60", "numbers in column")],
+)
+def test_notes_that_are_no_whole_numbers_are_refused(tmp_path, value, text):
+    def retype(file):
+        labels = file["id_1001/labels"][()]
+        columns = [
+            (name, np.asarray(value).dtype if name == "note" else labels.dtype[name])
+            for name in labels.dtype.names
+        ]
+        labels = labels.astype(columns)
+        labels["note"][1] = value
+        del file["id_1001/labels"]
+        file["id_1001/labels"] = labels
+
+    with pytest.raises(recordings.RecordingError, match=f"id_1001: expected {text}"):
+        list(recordings.recordings(changed(tmp_path / "a.h5", retype)))
+
+
+@pytest.mark.parametrize("rate_hz", [0, -1, "abc", np.nan, np.inf, 0.5, [11000, 11000]])
+def test_a_rate_that_is_none_is_named(tmp_path, rate_hz):
+    path = changed(tmp_path / "a.h5", lambda file: file.attrs.__setitem__("rate_hz", rate_hz))
+    with pytest.raises(recordings.RecordingError, match=r"a\.h5: expected rate_hz as a whole numb"):
+        recordings.rate_hz(path)
+
+
+def test_a_file_that_is_being_written_is_not_to_be_built_again(tmp_path):
+    recordings.write(tmp_path / "a.h5", [recording()], rate_hz=11000)
+    with open(tmp_path / "a.h5", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as HDF5 does in a process that writes
+        with pytest.raises(recordings.RecordingError, match="another process has open") as caught:
+            list(recordings.recordings(tmp_path / "a.h5"))
+    assert "build" not in str(caught.value) and "wait until it has ended" in str(caught.value)

@@ -78,12 +78,13 @@ def test_per_note_against_sklearn():
             continue
         t, x = target[:, note].numpy(), logit[:, note].numpy()
         precision, recall, _, _ = metrics.precision_recall_fscore_support(
-            t, x > 0, average="binary", zero_division=0
+            t, x > 0, average="binary", zero_division=np.nan
         )
         assert got["ap"][note] == pytest.approx(metrics.average_precision_score(t, x), abs=1e-9)
-        assert got["precision"][note] == pytest.approx(precision, abs=1e-12)
+        assert got["precision"][note] == pytest.approx(precision, abs=1e-12, nan_ok=True)
         assert got["recall"][note] == pytest.approx(recall, abs=1e-12)
-    assert got["precision"][9] == 0 and got["recall"][9] == 0
+    assert np.isnan(got["precision"][9]) and got["recall"][9] == 0
+    assert got["support"].tolist() == target.sum(0).tolist()
 
 
 def test_per_note_at_another_threshold():
@@ -200,6 +201,7 @@ def test_score_of_a_short_recording():
         "ap": 84,
         "precision": 84,
         "recall": 84,
+        "support": 84,
     }
     assert "curve" not in got
     assert json.loads(json.dumps(got, allow_nan=False)) == got

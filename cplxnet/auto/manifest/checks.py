@@ -9,12 +9,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from .errors import ABSENT, Fault, nearest, one_of, shown, type_faults
-from .schema import MAX_FLOAT32, Dataset, Optimizer
+from .schema import MAX_FLOAT32, Dataset, Manifest, Optimizer, Schedule
 from .vocabulary import KL, Vocabulary
 
 Row = Mapping[str, Any]
 
-# what building an optimiser or a schedule from unusable values raises
+SOFT = "bce_with_logits"  # the loss whose targets a teacher can soften
+
+# what building a component from unusable values raises
 UNUSABLE = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError)
 
 
@@ -72,74 +74,39 @@ def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) 
         if fault.path not in known or fault.path.removeprefix(f"{path}.model.") in change:
             yield fault
 
-    if stage.get("optimizer"):
-        optimizer = {**Optimizer().model_dump(), **stage["optimizer"]}
-        rates = {key: optimizer.pop(key) or None for key in ("lr", "lr_log_sigma2")}
-        rates["lr"] = rates["lr"] or Optimizer().lr
-        yield from _keywords(f"{path}.optimizer", optimizer, vocabulary, rates)
+    optimizer = {"name": Optimizer().name, **(stage.get("optimizer") or {})}
+    declared = tuple(Optimizer.model_fields)
+    yield from _keywords(f"{path}.optimizer", optimizer, vocabulary, declared)
+    for key in ("lr_scheduler", "kl_scheduler"):
+        yield from _keywords(f"{path}.{key}", stage.get(key) or {}, vocabulary)
 
-    schedule = stage.get("lr_scheduler") or {}
-    n_epochs = {"n_epochs": stage.get("n_epochs") or 1}
-    yield from _keywords(f"{path}.lr_scheduler", schedule, vocabulary, n_epochs)
-
-    yield from _weights(path, stage.get("objective") or {}, raw.get("objective_terms") or {})
-
-
-def _keywords(
-    path: str, component: Row, vocabulary: Vocabulary, given: Row | None = None
-) -> Iterator[Fault]:
-    """Keywords that the named component does not take, or that it cannot be built with.
-
-    Args:
-        path: of the component.
-        component: its name and its keywords.
-        vocabulary: what it takes.
-        given: further arguments of its trial; None: it is not tried.
-    """
-    name: Any = component.get("name")
-    options = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in component.items()
-        if key != "name" and value is not ABSENT
-    }
-
-    if name in vocabulary.options:
-        try:
-            # as JSON, where a list is right for arguments that are lists and that are tuples
-            vocabulary.options[name].model_validate_json(json.dumps(options))
-        except ValidationError as error:
-            yield from type_faults(error, vocabulary.options[name], path)
-            return
-
-    # nothing to try where all is at its default, and torch's first optimiser takes seconds
-    if options and name in vocabulary.trials and given is not None:
-        trial = vocabulary.trials[name]
-        reason = _failure(trial, {**given, **options})
-        if reason:
-            alone = (key for key in options if _failure(trial, {**given, key: options[key]}))
-            key = next(alone, "")
-            value = options.get(key, dict(component))
-            accepted = f"what {name} can be built with ({reason})"
-            yield Fault(f"{path}.{key}".rstrip("."), "unusable value", value, accepted)
-
-
-def _failure(trial: Callable[..., object], options: Row) -> str:
-    """Why nothing can be built from `options`; empty if it can."""
-    try:
-        trial(**options)
-    except UNUSABLE as error:
-        return str(error) or type(error).__name__
-    return ""
-
-
-def _weights(path: str, weights: Row, terms: Row) -> Iterator[Fault]:
-    """Training multiplies a term by weight times coefficient, in float32."""
-    for term, weight in weights.items():
-        coef = (terms.get(term) or {}).get("coef")
+    # training multiplies a term by weight times coefficient, in float32
+    for term, weight in (stage.get("objective") or {}).items():
+        coef = ((raw.get("objective_terms") or {}).get(term) or {}).get("coef")
         if weight and coef and float(weight) * float(coef) > MAX_FLOAT32:
             problem = f"beyond float32 when multiplied by the term's coef, {shown(coef)}"
             accepted = f"at most {MAX_FLOAT32 / coef:.3g}"
             yield Fault(f"{path}.objective.{term}", problem, weight, accepted)
+
+
+def _keywords(
+    path: str, component: Row, vocabulary: Vocabulary, declared: tuple[str, ...] = ("name",)
+) -> Iterator[Fault]:
+    """Keywords that the component named in `component` does not take; `declared` are no keywords."""
+    options = {
+        key: value
+        for key, value in component.items()
+        if key not in declared and value is not ABSENT
+    }
+    keywords = vocabulary.options.get(str(component.get("name")))
+    if keywords is None:
+        return
+
+    try:
+        # as JSON, where a list is right for arguments that are lists and that are tuples
+        keywords.model_validate_json(json.dumps(options))
+    except ValidationError as error:
+        yield from type_faults(error, keywords, path, also=declared)
 
 
 # --- stages in their order
@@ -148,7 +115,7 @@ def _weights(path: str, weights: Row, terms: Row) -> Iterator[Fault]:
 def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
     """The first stage has a feed; KL weighs on variational layers, and masks come after them.
 
-    An optimiser's state goes on in an optimiser of its kind.
+    An optimiser's state goes on in an optimiser of its kind. A teacher is trained before.
     """
     stages = raw.get("stages") or {}
     order = [name for name in dict.fromkeys(raw.get("stage_order") or []) if stages.get(name)]
@@ -169,6 +136,7 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
         variational = variational or not model or model in vocabulary.variational_models
         if model and model not in vocabulary.variational_models:
             yield from _kl(path, stage, raw.get("objective_terms") or {}, model, vocabulary)
+        yield from _distill(path, stage, order[: order.index(name)], raw)
 
         if vocabulary.is_masked(model) and not variational:
             problem = "a masked model with no variational stage before"
@@ -189,10 +157,99 @@ def _optimizer(stage: Row) -> Any:
 
 
 def _kl(path: str, stage: Row, terms: Row, model: str, vocabulary: Vocabulary) -> Iterator[Fault]:
-    """KL terms that weigh on a network without variational layers."""
+    """KL terms that weigh, or a log_sigma2 to start at, in a network without variational layers."""
+    if stage.get("log_sigma2") is not None and stage["log_sigma2"] is not ABSENT:
+        problem = f"{model} has no variational layers"
+        accepted = f"null, or as {path}.model.name {one_of(vocabulary.variational_models)}"
+        yield Fault(f"{path}.log_sigma2", problem, stage["log_sigma2"], accepted)
     for term, weight in (stage.get("objective") or {}).items():
         if weight and (terms.get(term) or {}).get("name") == KL:
             problem = f"a KL term weighs on {model}, which has no variational layers"
             accepted = f"0, or as {path}.model.name {one_of(vocabulary.variational_models)}"
             guess = nearest(f"{model}VD", vocabulary.variational_models)
             yield Fault(f"{path}.objective.{term}", problem, weight, accepted, guess)
+
+
+def _distill(path: str, stage: Row, earlier: list[str], raw: Row) -> Iterator[Fault]:
+    """A teacher that is not trained before, or a loss whose targets it cannot soften."""
+    distill = stage.get("distill")
+    if not distill:
+        return
+
+    if distill.get("teacher") and distill["teacher"] not in earlier:
+        problem = "a stage that is not before this one"
+        yield Fault(f"{path}.distill.teacher", problem, distill["teacher"], one_of(earlier))
+
+    terms = raw.get("objective_terms") or {}
+    weights = (stage.get("objective") or {}).items()
+    losses = [(terms.get(term) or {}).get("name") for term, weight in weights if weight]
+    others = [name for name in losses if name and name not in (SOFT, KL)]
+    if others:
+        problem = f"soft targets beside the loss {shown(others[0])}"
+        yield Fault(f"{path}.distill", problem, distill, f"null, or the loss {shown(SOFT)}")
+
+
+# --- what only building tells
+
+
+def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
+    """The faults that come to light when each stage's optimiser, schedule and network are built."""
+    window = next(iter(manifest.datasets.values())).window if manifest.datasets else 0
+    before: Mapping[str, tuple[int, ...]] | None = None  # weights of the stage before
+
+    for stage in manifest.all_stages():
+        path = f"stages.{stage.name}"
+        written = manifest.stages[stage.name].model_fields_set
+        rates = {"lr": stage.optimizer.lr, "lr_log_sigma2": stage.optimizer.lr_log_sigma2}
+        if "optimizer" in written:
+            yield from _trial(f"{path}.optimizer", stage.optimizer, rates, vocabulary)
+        epochs = {"n_epochs": max(stage.n_epochs, 1)}
+        for key in ("lr_scheduler", "kl_scheduler"):
+            schedule = getattr(stage, key)
+            if key in written and schedule is not None:
+                yield from _trial(f"{path}.{key}", schedule, epochs, vocabulary)
+
+        if vocabulary.weights is None:
+            continue
+        network = stage.model.model_dump()
+        try:
+            weights = vocabulary.weights(stage.model, manifest.features, window)
+        except UNUSABLE as error:
+            problem = "a network that cannot be built"
+            yield Fault(f"{path}.model", problem, network, f"one that can ({error})")
+            return  # the next stage's is probably the same
+        if before is not None and not stage.reset and weights != before:
+            both = {**before, **weights}
+            key = next(key for key in both if before.get(key) != weights.get(key))
+            problem = "a network that cannot take the weights of the stage before"
+            accepted = f'the same architecture, or "reset": true ({key} differs)'
+            yield Fault(f"{path}.model", problem, network, accepted)
+        before = weights
+
+
+def _trial(
+    path: str, component: Optimizer | Schedule, given: Row, vocabulary: Vocabulary
+) -> Iterator[Fault]:
+    """The keyword of an optimiser or a schedule, or the whole, that nothing can be built with."""
+    options = component.kwargs
+    trial = vocabulary.trials.get(component.name)
+    # nothing to try where all is at its default, and torch's first optimiser takes seconds
+    if not options or trial is None:
+        return
+
+    reason = _failure(trial, {**given, **options})
+    if reason:
+        alone = (key for key in options if _failure(trial, {**given, key: options[key]}))
+        key = next(alone, "")
+        value = options.get(key, component.model_dump())
+        accepted = f"what {component.name} can be built with ({reason})"
+        yield Fault(f"{path}.{key}".rstrip("."), "unusable value", value, accepted)
+
+
+def _failure(trial: Callable[..., object], options: Row) -> str:
+    """Why nothing can be built from `options`; empty if it can."""
+    try:
+        trial(**options)
+    except UNUSABLE as error:
+        return str(error) or type(error).__name__
+    return ""

@@ -143,22 +143,29 @@ def place(item: ErrorDetails) -> tuple[int | str, ...]:
     return item["loc"][:-1] if item["loc"][-1:] == ("[key]",) else item["loc"]
 
 
-def type_faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> Iterator[Fault]:
+def type_faults(
+    error: ValidationError, root: type[BaseModel], prefix: str = "", also: Sequence[str] = ()
+) -> Iterator[Fault]:
     """A fault for each error that validation by the model `root` found.
 
     Args:
         error: what `root.model_validate` raised.
         root: the model.
         prefix: the dotted path of what was validated.
+        also: further keys that are known there.
     """
     for item in error.errors(include_url=False):
         where = place(item)
         path = ".".join(map(str, [prefix, *where] if prefix else where))
-        yield _fault(item, path, where, root)
+        yield _fault(item, path, where, root, also)
 
 
 def _fault(
-    item: ErrorDetails, path: str, where: tuple[int | str, ...], root: type[BaseModel]
+    item: ErrorDetails,
+    path: str,
+    where: tuple[int | str, ...],
+    root: type[BaseModel],
+    also: Sequence[str],
 ) -> Fault:
     kind = item["type"]
     value = item["input"]
@@ -171,7 +178,7 @@ def _fault(
 
     if kind == "extra_forbidden":
         fields = _model(root, where[:-1]).model_fields.items()
-        known = [field.alias or name for name, field in fields]
+        known = [*also, *(field.alias or name for name, field in fields)]
         return Fault(path, "unknown key", value, one_of(known), nearest(where[-1], known))
 
     # pydantic marks the key of a table, but not the keyword of a component

@@ -18,7 +18,7 @@ from cplxnet import files
 from . import strict_json
 from .errors import Fault, ManifestError, ManifestNotFoundError, nearest
 from .read import load, names_a_run, parse
-from .schema import Manifest
+from .schema import Manifest, leaves
 from .vocabulary import Vocabulary
 
 Values = Mapping[str, Any]  # path -> the value it has in one manifest
@@ -40,15 +40,17 @@ def short(value: float) -> str:
     return f"{'-' if sign else ''}{mantissa}e{exponent + len(digits) - 1:+03d}"
 
 
+def text_of(value: Any) -> str:
+    """A value for names."""
+    return short(value) if isinstance(value, float) else str(value)
+
+
 def default_label(values: Values) -> str:
     """The file name of a manifest: the last part of each varied path, and its value.
 
     kl_div2.5e-03-seed0, say.
     """
-    parts = []
-    for path, value in values.items():
-        text = short(value) if isinstance(value, float) else str(value)
-        parts.append(path.rpartition(".")[2] + text)
+    parts = [path.rpartition(".")[2] + text_of(value) for path, value in values.items()]
     return re.sub(r"[^A-Za-z0-9_.+-]+", "_", "-".join(parts)) or "only"
 
 
@@ -69,7 +71,7 @@ def expand(
     Args:
         template: a manifest, or the JSON values of one.
         grid: dotted JSON path, such as "stages.sparsify.objective.kl_div" -> the values it takes.
-            The path has to be written in the template.
+            A path that the template does not have is a fault.
         replicates: adds "seed": 0, ..., replicates - 1 as the last path.
         label: the varied values of a manifest -> its key in the result (file name without .json).
         title: the same -> its "name"; None: the template's name and the label.
@@ -85,7 +87,7 @@ def expand(
     else:
         base = parse(dict(template), task=task, source="template")
     axes = dict(grid) if replicates is None else {**grid, "seed": range(replicates)}
-    faults = list(_grid_faults(base.to_dict(), axes))
+    faults = list(_grid_faults(base.whole(), axes))
     if faults:
         raise ManifestError("grid", faults)
 
@@ -119,23 +121,30 @@ def edit(manifest: Manifest, changes: Values, *, task: Vocabulary | None = None)
 
     Args:
         manifest: is left as it is.
-        changes: dotted JSON path -> value. The last key of a path may be new.
+        changes: dotted JSON path -> value. The last key of a path may be new. What the manifest
+            leaves out on the way there is filled in first: its default, or what it inherits.
         task: as in `read.load`.
 
     Raises:
         ManifestError: a path leads nowhere, or the result is wrong.
     """
     raw = manifest.to_dict()
+    whole = manifest.whole()
     faults: list[Fault] = []
     for path, value in changes.items():
         *parents, last = path.split(".")
         part: Any = raw
+        default: Any = whole
         for key in parents:
+            default = default.get(key) if isinstance(default, dict) else None
+            if isinstance(part, dict) and isinstance(default, dict):
+                part.setdefault(key, copy.deepcopy(default))
             part = part.get(key) if isinstance(part, dict) else None
+
         if isinstance(part, dict):
             part[last] = copy.deepcopy(value)
         else:
-            faults.append(_no_path(raw, path))
+            faults.append(_no_path("no such path", whole, path))
     return parse(raw, task=task, source=manifest.name, faults=faults)
 
 
@@ -144,7 +153,7 @@ def _grid_faults(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> I
     for path, values in grid.items():
         is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
         if path not in known:
-            yield _no_path(raw, path)
+            yield _no_path("no such path in the template", raw, path)
         elif not is_list or not len(values):
             yield Fault(path, "no values to take", accepted="a list of values")
         for other in grid:
@@ -153,9 +162,8 @@ def _grid_faults(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> I
                 yield Fault(path, problem, path, f"either it or {other}")
 
 
-def _no_path(raw: Mapping[str, Any], path: str) -> Fault:
-    guess = nearest(path, _paths(raw))
-    return Fault(path, "no such path in the template", path, "a path written there", guess)
+def _no_path(problem: str, raw: Mapping[str, Any], path: str) -> Fault:
+    return Fault(path, problem, path, "a path written there", nearest(path, _paths(raw)))
 
 
 def _paths(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -172,11 +180,12 @@ def _paths(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
     """The parameters that differ: a row a manifest, a column a JSON path. Undoes `expand`.
 
-    The key "name" is left out. A path that some manifests do not write is None there. Lists are one
-    value (a tuple).
+    The keys "name" and "parent" are left out. A path that some manifests do not write is None
+    there. Lists are one value (a tuple).
     """
-    rows = {name: dict(_leaves(manifest.to_dict())) for name, manifest in manifests.items()}
-    paths = dict.fromkeys(path for row in rows.values() for path in row if path != "name")
+    rows = {name: dict(leaves(manifest.to_dict())) for name, manifest in manifests.items()}
+    names = ("name", "parent")
+    paths = dict.fromkeys(path for row in rows.values() for path in row if path not in names)
     columns = {}
     for path in paths:
         values = [row.get(path) for row in rows.values()]
@@ -190,15 +199,7 @@ def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
 
 def value(manifest: Manifest, path: str) -> Any:
     """What a manifest has at a dotted JSON path; None where it does not write it."""
-    return dict(_leaves(manifest.to_dict())).get(path)
-
-
-def _leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in raw.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, tuple(value) if isinstance(value, list) else value
+    return dict(leaves(manifest.to_dict())).get(path)
 
 
 # --- folders of manifests
@@ -225,7 +226,8 @@ def write(
     different = sorted(path.name for path in changed if path.exists())
     if different and not overwrite:
         raise FileExistsError(
-            f"expected no other manifests in {folder}, got {different}; try overwrite=True"
+            f"expected no other manifests in {folder}, got {different}; try overwrite=True "
+            "(--overwrite)"
         )
 
     for path, text in changed.items():

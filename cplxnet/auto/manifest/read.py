@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from . import strict_json, vocabulary
-from .checks import check
+from .checks import build, check
 from .errors import ABSENT, Fault, ManifestError, ManifestNotFoundError, place, type_faults
 from .schema import Manifest, Stage
 from .vocabulary import Vocabulary
@@ -94,6 +94,8 @@ def parse(
         faults += type_faults(error, Manifest)
         raw = _without_faults(raw, error)
     faults += check(raw, task)
+    if manifest is not None and not faults:
+        faults += build(manifest, task)
 
     if faults or manifest is None:
         raise ManifestError(source, faults)

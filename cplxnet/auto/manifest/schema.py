@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sized
+from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from cplxnet import files
+from cplxnet import DEFAULT_TASK, files
 
 from . import strict_json
 from .errors import unknown
@@ -34,7 +34,8 @@ MAX_WHOLE = 2**53  # greater whole numbers are not exact in every reader of JSON
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 # keys that came later: at their default, fingerprints and resolved manifests lack them
-LATER = {"products": "float32", "compile": False}
+LATER = {"products": "float32", "compile": False, "cuda_graph": None}
+LATER_IN_STAGES = ("kl_scheduler", "distill", "log_sigma2")  # null by default
 
 # a stage without one of these has the first stage's
 INHERITED = ("feed", "grad_clip", "optimizer", "lr_scheduler", "early")
@@ -53,6 +54,15 @@ class FrozenDict(dict[K, V]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)
+
+
+def leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted path of each value in `raw` that is no object, and the value."""
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, tuple(value) if isinstance(value, list) else value
 
 
 # --- kinds of values
@@ -90,7 +100,7 @@ def _check_scalar(value: Any) -> Any:
 
 
 def _check_not_empty(value: Sized) -> Sized:
-    # pydantic's min_length counts the sound items alone, and adds a fault to theirs
+    # pydantic's min_length counts the usable items alone, and adds a fault to theirs
     if not value:
         raise ValueError("at least one")
     return value
@@ -111,6 +121,7 @@ def Known(what: str) -> AfterValidator:
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]  # of a file
 Keyword = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Line = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Parent = Annotated[str, StringConstraints(pattern=r"^[^/.\pC][^/\pC]*/[^/.\pC][^/\pC]*$")]
 File = Annotated[str, AfterValidator(_check_file)]
 Option = Annotated[Any, AfterValidator(_check_option)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -241,6 +252,14 @@ class Schedule(Component):
     name: Annotated[str, Known("lr_scheduler")] = Field(description="the name of an lr_scheduler")
 
 
+class Distill(Part):
+    """A term of the objective: a trained network's outputs, softened, as targets."""
+
+    teacher: Annotated[str, Known("stage")] = Field(description="the name of an earlier stage")
+    weight: Weight = Field(default=1.0, description="multiplies the term")
+    temperature: Positive = Field(default=1.0, description="divides both networks' logits")
+
+
 class Early(Part):
     """Stop at a score below ``best - max(rtol*|best|, atol)`` or after `patience` without best."""
 
@@ -273,6 +292,13 @@ class StageSpec(Part):
     )
     lr_scheduler: Schedule | None = Field(default=None, description="null: constant")
     early: Early | None = Field(default=None, description="null: off")
+    kl_scheduler: Schedule | None = Field(
+        default=None, description="of the KL terms' weights; null: constant"
+    )
+    distill: Distill | None = Field(default=None, description="null: off")
+    log_sigma2: Annotated[float, Field(ge=-60, le=20)] | None = Field(
+        default=None, description="its value at the start; null: -10"
+    )
 
 
 class Stage(StageSpec):
@@ -288,7 +314,9 @@ class Stage(StageSpec):
 
     def to_dict(self) -> dict[str, Any]:
         """The stage as JSON values without its name: every key, in the schema's order."""
-        return self.model_dump(mode="json", exclude={"name"})
+        values = self.model_dump(mode="json", exclude={"name"})
+        absent = {key for key in LATER_IN_STAGES if values[key] is None}
+        return {key: value for key, value in values.items() if key not in absent}
 
 
 class Manifest(Part):
@@ -300,20 +328,26 @@ class Manifest(Part):
 
     schema_: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema", description="1")
     task: Annotated[str, Known("task")] = Field(
-        default="musicnet", description="the name of a task"
+        default=DEFAULT_TASK, description="the name of a task"
     )
     name: Line = Field(description="a name for people, on one line")
+    parent: Parent | None = Field(
+        default=None, description="the manifest that this one is an edit of, as GRID/NAME"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of all randomness")
     threshold: Finite = Field(
         default=-0.5, description="a weight with a greater log_alpha is irrelevant"
     )
     samples: Literal["float32", "float16", "int16"] = Field(
-        default="float32", description="how recordings are held in memory"
+        default="float32", description="how the data are held in memory"
     )
     products: Literal["float32", "tf32", "bfloat16"] = Field(
         default="float32", description="what matrix products and convolutions multiply"
     )
     compile: bool = Field(default=False, description="the forward pass by torch.compile")
+    cuda_graph: bool | None = Field(
+        default=None, description="steps as one CUDA graph; null: where that is faster"
+    )
     datasets: Table[Dataset] = Field(description="an object of datasets")
     features: Features = Field(description="an object with the key kind")
     feeds: Table[Feed] = Field(description="an object of feeds")
@@ -361,13 +395,24 @@ class Manifest(Part):
         """The manifest as written, as JSON values, keys in the schema's order."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
+    def flatten(self) -> dict[str, Any]:
+        """Dotted path -> value, with every default and every inherited key written out.
+
+        Each path can be changed by `cplxnet.auto.edit`. A list is one value (a tuple).
+        """
+        return dict(leaves(self.whole()))
+
+    def whole(self) -> dict[str, Any]:
+        """The manifest as JSON values, with every default and every inherited key written out."""
+        whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
+        return whole | {"stages": {stage.name: stage.to_dict() for stage in self.all_stages()}}
+
     def resolved(self) -> Manifest:
         """The same experiment with every default and every inherited key written out."""
-        whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
-        whole["stages"] = {stage.name: stage.to_dict() for stage in self.all_stages()}
+        whole = self.whole()
         for key, default in LATER.items():
-            if whole[key] == default:
-                del whole[key]
+            if whole.get(key) == default:
+                whole.pop(key, None)
         return Manifest.model_validate(whole)
 
     def fingerprint(self) -> str:

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from .schema import Features
+    from .schema import ModelChange as Model
+
 KL = "kl"  # the loss that sums the KL divergence of variational layers; every task has it
 
 # what a name refers to -> the table of the manifest that defines it
@@ -35,13 +38,17 @@ class Vocabulary:
         models: every network.
         variational_models: those with a KL divergence.
         samplers, features, losses, optimizers, lr_schedulers: the other components.
-        masked_models: networks with masks; None: those whose name ends in "Masked".
         options: component name -> a model of the keywords it takes, as `keywords` makes it; a
             component that is not here takes any.
         trials: optimiser or schedule -> a function that builds one from its keywords, and raises
             where that fails. An optimiser's also takes `lr` and `lr_log_sigma2`, a schedule's
             `n_epochs`.
-        task: the name that the manifest's key "task" must have.
+        weights: builds a stage's network without memory for it, and raises where that fails: name,
+            keywords, features and window -> the shape of each weight that stages hand on. None:
+            networks are not tried.
+        presets: the grids that the task brings: name -> a function that returns the arguments of
+            `grid.expand`.
+        task: the name that the manifest's key "task" must have; None: any.
     """
 
     models: tuple[str, ...]
@@ -51,25 +58,24 @@ class Vocabulary:
     losses: tuple[str, ...]
     optimizers: tuple[str, ...]
     lr_schedulers: tuple[str, ...]
-    masked_models: tuple[str, ...] | None = None
     options: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     trials: Mapping[str, Callable[..., object]] = field(default_factory=dict)
-    task: str = "musicnet"
+    weights: Callable[[Model, Features, int], Mapping[str, tuple[int, ...]]] | None = None
+    presets: Mapping[str, Callable[..., dict[str, Any]]] = field(default_factory=dict)
+    task: str | None = None
 
     def is_masked(self, model: object) -> bool:
         """Whether the network of this name has masks."""
-        if self.masked_models is None:
-            return str(model).endswith("Masked")
-        return model in self.masked_models
+        return str(model).endswith("Masked")
 
-    def names(self, raw: Mapping[Any, Any]) -> dict[str, Collection[str]]:
+    def names(self, raw: Mapping[Any, Any]) -> dict[str, Collection[str] | None]:
         """What a name refers to -> the names known to the manifest `raw` (as written).
 
         A table that is missing or no object is a fault itself. It is left out here, so that no
         reference to it is one.
         """
         components = {
-            "task": (self.task,),
+            "task": None if self.task is None else (self.task,),
             "model": self.models,
             "feature kind": self.features,
             "sampler": self.samplers,

@@ -12,13 +12,10 @@ from .tables import (
     STATUS,
     aggregate,
     collect,
-    form,
     gather,
     history,
     layers,
-    methods,
     of_run,
-    runs,
     status,
     summary,
 )
@@ -26,7 +23,7 @@ from .text import missing, readings
 
 _DRAWING = {  # these load matplotlib, so they load when first used
     "KINDS": "cplxnet.auto.report.kinds:KINDS",
-    "Report": "cplxnet.auto.report.request:Report",
+    "Report": "cplxnet.auto.report.style:Report",
     "learning_curves": "cplxnet.auto.report.curves:learning_curves",
     "make": "cplxnet.auto.report.kinds:make",
     # older names, which people's notebooks use

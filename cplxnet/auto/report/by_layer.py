@@ -1,5 +1,6 @@
 """Sparsity of every layer, a line for each value of C, a panel for each method."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,20 +8,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.models import build
+from cplxnet.nn.gaussian import GaussianWeight
 
 from . import style, tables
-from .request import Report, Request
-from .tables import Lacking, by_method
+from .style import Report, Request
+from .tables import Lacking, Run, by_method
 
 
 def report(request: Request) -> Report:
     """sparsity of every layer, a line for each C"""
     layers = rows(*request.folders)
-    return Report(figure(layers), layers)
+    return Report(figure(layers), layers, list(_sentences(layers)))
 
 
 def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
-    """A row a run and layer.
+    """A row a run and layer that has weights to lose, from the input on.
 
     Returns:
         Columns folder, run, method, C, seed, layer, n_par and n_zero (real numbers), sparsity.
@@ -28,40 +31,57 @@ def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
     Raises:
         Lacking: no run is through with the stage.
     """
-    everything = tables.every_run(folders)
-    counts = ("layer", "n_par", "n_zero", "sparsity")
-    layers = [
-        everything[folder, row["run"]].columns | {name: row[name] for name in counts}
-        for folder in dict.fromkeys(map(str, folders))
-        for row in tables.layers(folder).to_dict("records")
-        if row["stage"] == stage
-    ]
-    if not layers:
+    runs = [run for run in tables.every_run(folders) if stage in run.stages]
+    if not runs:
         raise Lacking(
             f"expected runs through with {stage!r}, got none; "
             "try again when one is, or run the folder"
         )
-    return pd.DataFrame(layers)
+
+    layers = {}
+    for run in runs:
+        network = _network(run, stage)
+        if network not in layers:
+            layers[network] = _variational(run, stage)
+    counts = [
+        run.columns | {"layer": layer} | run.stages[stage]["layers"][layer]
+        for run in runs
+        for layer in layers[_network(run, stage)]
+    ]
+    return pd.DataFrame(counts).assign(sparsity=lambda rows: rows["n_zero"] / rows["n_par"])
+
+
+def _network(run: Run, stage: str) -> tuple[str, str]:
+    return str(run.manifest.stage(stage).model), str(run.manifest.features)
+
+
+def _variational(run: Run, stage: str) -> list[str]:
+    """The layers with a posterior: others, as batch norm, have no weights to lose."""
+    model = build(run.manifest, run.manifest.stage(stage))
+    return [name for name, layer in model.named_modules() if isinstance(layer, GaussianWeight)]
+
+
+def _sentences(layers: pd.DataFrame) -> Iterator[str]:
+    """Where the zeros are at the greatest C of each method."""
+    for method, group in by_method(layers):
+        c = group[C].max()
+        percent = 100 * group[group[C] == c].groupby("layer", sort=False)["sparsity"].mean()
+        yield (
+            f"{f'{method} '.lstrip()}at C = {c:g}: the most irrelevant weights are in "
+            f"{percent.idxmax()} ({percent.max():.3g} percent of its real numbers), the fewest in "
+            f"{percent.idxmin()} ({percent.min():.3g} percent)."
+        )
 
 
 @style.styled
-def figure(layers: pd.DataFrame, *, label: str = "C") -> Figure:
-    """Share of irrelevant weights in every layer that has any, from the input on.
-
-    Replicates are averaged.
+def figure(layers: pd.DataFrame) -> Figure:
+    """Share of irrelevant weights in every layer, from the input on; replicates are averaged.
 
     Args:
         layers: of `rows`.
-        label: of C in the legend.
-
-    Raises:
-        Lacking: no layer has a zero.
     """
     if "method" not in layers:
         layers = layers.assign(method="")
-    layers = layers[layers.groupby("layer")["n_zero"].transform("max") > 0]
-    if layers.empty:
-        raise Lacking("expected runs with irrelevant weights, got none; try a larger C")
 
     panels = by_method(layers)
     colour_of = style.colours_of_c(layers[C])
@@ -72,7 +92,7 @@ def figure(layers: pd.DataFrame, *, label: str = "C") -> Figure:
         names = list(dict.fromkeys(group["layer"]))
         for c, replicates in group.groupby(C):
             means = 100 * replicates.groupby("layer")["sparsity"].mean().reindex(names)
-            axes.plot(names, means, "o-", color=colour_of(c), label=f"{label} = {c:g}")
+            axes.plot(names, means, "o-", color=colour_of(c), label=f"C = {c:g}")
         axes.set(ylabel="irrelevant weights, percent", ylim=(-3, 103), title=method)
         axes.legend()
 

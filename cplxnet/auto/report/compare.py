@@ -3,10 +3,13 @@
 Per replicate (seed) and method the score after fine-tuning is interpolated linearly over the
 logarithm of compression; the difference is taken where both methods of every pair have runs on
 both sides.
+
+An interval is given, and a method called better, from six pairs on. A bootstrap reaches from the
+least to the greatest difference at most, which for a median covers 1 - 2^(1 - n): less than 95
+percent below six.
 """
 
 import itertools
-from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,12 +18,13 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from . import style
-from .request import Report, Request
+from .style import Report, Request
 from .tables import Lacking, by_method, of_scorer
 
 N_POINTS = 25  # of compression, evenly in its logarithm
 N_RESAMPLES = 9999
 LEVEL = 0.95
+LEAST_PAIRS = 6
 
 Curves = dict[str, dict[int, pd.Series]]  # method -> seed -> score by rising compression
 
@@ -43,14 +47,14 @@ def rows(table: pd.DataFrame, *, scorer: str = "test", seed: int = 0) -> pd.Data
         seed: of the bootstrap.
 
     Returns:
-        Columns first, second, n (pairs of runs), compression; difference (first - second, the
-        mean over pairs), low and high (its 95 percent percentile bootstrap interval over pairs;
-        NaN with one pair); overall, overall_low and overall_high, the same of each pair's mean
-        over the common range. Methods without a common range or seed have no row; `sentences`
-        says so.
+        Columns first, second, n (pairs of runs), compression; difference (first - second, the mean
+        over pairs), least and greatest (of the pairs), low and high (95 percent percentile
+        bootstrap interval of the mean over pairs; NaN below six pairs); and overall_... of these,
+        of each pair's mean over the common range. Methods without a common range or seed have no
+        row; `sentences` says so.
 
     Raises:
-        Lacking: the runs are all of one method.
+        Lacking: the runs are all of one method, or their scores do not compare.
     """
     curves = _curves(table, scorer)
     differences = []
@@ -66,31 +70,13 @@ def rows(table: pd.DataFrame, *, scorer: str = "test", seed: int = 0) -> pd.Data
                 for s in seeds
             ]
         )
-        low, high = _bootstrap(deltas, seed)
-        overall = deltas.mean(axis=1, keepdims=True)
-        overall_low, overall_high = _bootstrap(overall, seed)
-
-        points = pd.DataFrame(
-            {
-                "first": first,
-                "second": second,
-                "n": len(seeds),
-                "compression": shared,
-                "difference": deltas.mean(axis=0),
-                "low": low,
-                "high": high,
-                "overall": overall.mean(),
-                "overall_low": overall_low[0],
-                "overall_high": overall_high[0],
-            }
-        )
+        names = {"first": first, "second": second, "n": len(seeds), "compression": shared}
+        points = pd.DataFrame(names | _over_pairs(deltas, seed))
+        for name, values in _over_pairs(deltas.mean(axis=1, keepdims=True), seed).items():
+            points[f"overall_{name}"] = values[0]
         differences.append(points)
 
-    return pd.concat(differences, ignore_index=True) if differences else pd.DataFrame(columns=NAMES)
-
-
-NAMES = ["first", "second", "n", "compression", "difference", "low", "high"]
-NAMES += ["overall", "overall_low", "overall_high"]
+    return pd.concat(differences, ignore_index=True) if differences else pd.DataFrame()
 
 
 def _curves(table: pd.DataFrame, scorer: str) -> Curves:
@@ -125,27 +111,30 @@ def _score_at(curve: pd.Series, compression: np.ndarray) -> np.ndarray:
     return np.interp(np.log(compression), known, curve.to_numpy(float))
 
 
-def _bootstrap(deltas: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Limits of the mean over pairs. deltas: (pairs, points)."""
-    if len(deltas) < 2:
-        nothing = np.full(deltas.shape[1], np.nan)
-        return nothing, nothing
-
-    result = stats.bootstrap(
-        (deltas,),
-        np.mean,
-        axis=0,
-        vectorized=True,
-        n_resamples=N_RESAMPLES,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return result.confidence_interval.low, result.confidence_interval.high
+def _over_pairs(deltas: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Mean, range and interval of the mean over pairs. deltas: (pairs, points)."""
+    low = high = np.full(deltas.shape[1], np.nan)
+    if len(deltas) >= LEAST_PAIRS:
+        low, high = stats.bootstrap(
+            (deltas,),
+            np.mean,
+            axis=0,
+            n_resamples=N_RESAMPLES,
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    return {
+        "difference": deltas.mean(axis=0),
+        "least": deltas.min(axis=0),
+        "greatest": deltas.max(axis=0),
+        "low": low,
+        "high": high,
+    }
 
 
 def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "test") -> list[str]:
-    """For each pair of methods: which is better, where and by how much, or why nothing is known.
+    """For each pair of methods: how they differ and how sure that is, or why nothing is known.
 
     Args:
         table: of `tables.gather`.
@@ -153,59 +142,42 @@ def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "
         scorer: as of `rows`.
     """
     curves = _curves(table, scorer)
-    said: list[str] = []
-    for first, second in itertools.combinations(curves, 2):
-        pair = (differences["first"] == first) & (differences["second"] == second)
-        if pair.any():
-            said += _verdict(differences[pair])
-        else:
-            said.append(_no_verdict(curves, first, second))
-    return said
+    said = {
+        (first, second): _no_verdict(curves, first, second)
+        for first, second in itertools.combinations(curves, 2)
+    }
+    if len(differences):
+        for pair, rows in differences.groupby(["first", "second"], sort=False):
+            said[pair] = _verdict(rows)
+    return list(said.values())
 
 
-def _verdict(rows: pd.DataFrame) -> Iterator[str]:
+def _verdict(rows: pd.DataFrame) -> str:
     first, second, n = rows.iloc[0][["first", "second", "n"]]
-    overall, low, high = rows.iloc[0][["overall", "overall_low", "overall_high"]]
-    better, worse = (first, second) if overall >= 0 else (second, first)
-
+    mean, least, greatest, low, high = rows.iloc[0][
+        [f"overall_{name}" for name in ("difference", "least", "greatest", "low", "high")]
+    ]
     spans = f"from {rows['compression'].min():.3g} to {rows['compression'].max():.3g} times fewer"
-    text = (
-        f"{better} against {worse}, {spans}, {n} pair{'s' if n > 1 else ''}: "
-        f"better by {abs(overall):.4f} on average"
+    if n < LEAST_PAIRS:
+        pairs = f"{n} pairs, from {least:z.4f} to {greatest:z.4f}" if n > 1 else "one pair"
+        return (
+            f"{first} - {second}, {spans}: {mean:+z.4f} on average ({pairs}). "
+            f"Fewer than {LEAST_PAIRS} pairs tell neither an interval nor which is better."
+        )
+
+    # the interval of |mean|
+    better, worse = (first, second) if mean >= 0 else (second, first)
+    low, high = (low, high) if mean >= 0 else (-high, -low)
+    interval = f"95 percent interval {low:z.4f} to {high:z.4f}"
+    if low <= 0:
+        return (
+            f"{better} against {worse}, {spans}, {n} pairs: {abs(mean):+z.4f} on average, "
+            f"{interval}, which does not tell them apart."
+        )
+    return (
+        f"{better} against {worse}, {spans}, {n} pairs: better by {mean if mean > 0 else -mean:.4f} "
+        f"on average, {interval}."
     )
-    if n == 1:
-        yield f"{text}; one pair has no interval, so this may be chance."
-        return
-
-    # the interval of |overall|
-    low, high = (low, high) if overall >= 0 else (-high, -low)
-    unclear = "" if low > 0 else ", which does not tell them apart"
-    yield f"{text}, 95 percent interval {low:.4f} to {high:.4f}{unclear}."
-    yield from _stretches(rows)
-
-    if n < 6:  # 1 - 2^(1 - n) < 0.95
-        coverage = 100 * (1 - 2.0 ** (1 - n))
-        yield (
-            f"A bootstrap of {n} pairs reaches at most from the least to the greatest difference, "
-            f"which for a median covers {coverage:.3g} percent: read these intervals as too narrow."
-        )
-
-
-def _stretches(rows: pd.DataFrame) -> Iterator[str]:
-    """The stretches of compression in which the interval leaves 0 out."""
-    signs = np.where(rows["low"] > 0, 1, np.where(rows["high"] < 0, -1, 0))
-    for sign, indices in itertools.groupby(range(len(rows)), key=lambda k: int(signs[k])):
-        stretch = rows.iloc[list(indices)]
-        if sign == 0:
-            continue
-
-        better = stretch["first"].iloc[0] if sign > 0 else stretch["second"].iloc[0]
-        top = stretch.loc[stretch["difference"].abs().idxmax()]
-        yield (
-            f"{better} is better from {stretch['compression'].min():.3g} to "
-            f"{stretch['compression'].max():.3g} times, most at {top['compression']:.3g}, "
-            f"by {abs(top['difference']):.4f}."
-        )
 
 
 def _no_verdict(curves: Curves, first: str, second: str) -> str:
@@ -225,18 +197,26 @@ def _no_verdict(curves: Curves, first: str, second: str) -> str:
 
 @style.styled
 def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
-    """Difference of average precision against compression, with its interval from two pairs on."""
+    """Mean difference of average precision against compression.
+
+    The band is the interval of the mean, or below six pairs the range of the pairs.
+    """
     drawn, axes = plt.subplots(figsize=(7, 4.2))
-    pairs = differences.groupby(["first", "second"], sort=False)
-    for index, ((first, second), rows) in enumerate(pairs):
-        colour, _ = style.of(index)
-        x = rows["compression"]
-        axes.plot(x, rows["difference"], color=colour, label=f"{first} - {second}")
-        axes.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0)
+    for (first, second), rows in differences.groupby(["first", "second"], sort=False):
+        n = rows["n"].iloc[0]
+        label = f"{first} - {second}, mean of {n} pairs"
+        (line,) = axes.plot(rows["compression"], rows["difference"], label=label)
+
+        low, high, name = "low", "high", "95 percent interval of the mean"
+        if n < LEAST_PAIRS:
+            low, high, name = "least", "greatest", "range of the pairs"
+        if n > 1:
+            x, colour = rows["compression"], line.get_color()
+            axes.fill_between(x, rows[low], rows[high], color=colour, alpha=0.2, lw=0, label=name)
 
     axes.axhline(0, color="0.3", lw=1)
     axes.set(xscale="log", xlabel=style.TIMES, ylabel=f"difference of AP, {scorer}")
     style.plain_log(axes)
     if len(differences):
-        axes.legend()
+        style.legend(axes)
     return drawn

@@ -1,6 +1,6 @@
-"""Curves: of precision against recall, pooled and note by note; of learning, epoch by epoch."""
+"""Curves: of precision against recall, pooled and class by class; of learning, epoch by epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,120 +14,160 @@ from cplxnet.auto import tasks
 from cplxnet.auto.manifest.experiments import C
 
 from . import style, tables
-from .request import Report, Request
+from .style import Report, Request
 from .tables import Lacking
 
-BY_NOTE = {
+STAGES = ("dense", "fine-tune")
+BY_CLASS = {
     "ap": "average precision",
     "precision": "precision at logit > 0",
     "recall": "recall at logit > 0",
+    "support": "positives among the windows",
 }
 LINES = ("-", "--", "-.", ":")
 
 
 def report(request: Request) -> Report:
-    """precision-recall, pooled and note by note"""
+    """precision-recall, pooled and class by class"""
     scorer = request.scorer
-    pooled, notes = rows(*request.folders, scorer=scorer)
-    none = f"No pooled curves: scorer {scorer!r} does not keep them (curves: true)."
-    drawn = figure(pooled, notes, scorer=scorer)
-    return Report(drawn, pooled, [] if len(pooled) else [none], more={"by-note": notes})
+    pooled, classes, task = rows(*request.folders, scorer=scorer)
+    said = list(_losses(classes, task["name"])) if len(classes) else []
+    if pooled.empty:
+        said.append(f"No pooled curves: scorer {scorer!r} does not keep them (curves: true).")
+    drawn = figure(pooled, classes, scorer=scorer, axis=task["axis"])
+    return Report(drawn, pooled, said, more={f"by-{task['name']}": classes})
 
 
-def rows(*folders: str | Path, scorer: str = "test") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two tables, of the pooled curves and of the scores by note, after dense and fine-tune.
+def rows(
+    *folders: str | Path, scorer: str = "test"
+) -> tuple[pd.DataFrame, pd.DataFrame, Mapping[str, Any]]:
+    """Two tables, of the pooled curves and of the scores by class, after dense and fine-tune.
 
     Returns:
         Both with columns folder, run, method, C, seed and stage. Pooled: recall and precision, a
-        row a point (of scorers with "curves": true). By note: note (its number), ap, precision
-        and recall at logit > 0; notes that never sound are left out.
+        row a point (of scorers with "curves": true). By class: class (its number), ap, precision,
+        recall at logit > 0, and support (positives), as far as they were kept; classes without
+        a positive are left out, and so is the precision of one that was never reported. Then what
+        the task says of its classes (`Task.CLASSES`).
 
     Raises:
-        Lacking: no run has such scores.
+        Lacking: no run has such scores, or they do not compare.
     """
-    everything = tables.every_run(folders)
+    runs = [run for run in tables.every_run(folders) if set(STAGES) & set(run.stages)]
+    runs = [run for run in runs if scorer in run.manifest.scorers]
+    if runs:
+        tables.of_scorer(tables.gather(*folders), scorer, *STAGES)  # refuses what does not compare
+
     pooled = []
-    notes = []
-    for folder in dict.fromkeys(map(str, folders)):
-        for parameters, stages in tables.runs(folder):
-            run = everything[folder, parameters["run"]]
-            lowest = getattr(tasks.TASKS[run.manifest.task], "LOWEST_NOTE", 0)
-            for stage in ("dense", "fine-tune"):
-                own = run.columns | {"stage": stage}
-                end = stages.get(stage, {}).get("scores", {}).get(scorer, {}).get("end") or {}
+    classes = []
+    task: Mapping[str, Any] = {"name": "class", "axis": "class"}
+    for run in runs:
+        task = getattr(tasks.TASKS[run.manifest.task], "CLASSES", task)
+        for stage in STAGES:
+            own = run.columns | {"stage": stage}
+            end = run.stages.get(stage, {}).get("scores", {}).get(scorer, {}).get("end") or {}
 
-                curve = end.get("curve") or {"recall": [], "precision": []}
-                for recall, precision in zip(curve["recall"], curve["precision"], strict=True):
-                    pooled.append(own | {"recall": recall, "precision": precision})
+            curve = end.get("curve") or {"recall": [], "precision": []}
+            for recall, precision in zip(curve["recall"], curve["precision"], strict=True):
+                pooled.append(own | {"recall": recall, "precision": precision})
 
-                columns = [end.get("notes", {}).get(name, []) for name in BY_NOTE]
-                for number, values in enumerate(zip(*columns, strict=True), start=lowest):
-                    scores = dict(zip(BY_NOTE, values, strict=True))
-                    if scores["ap"] is not None:
-                        notes.append(own | {"note": number} | scores)
+            kept = end.get(task.get("key"), {})
+            scores = pd.DataFrame({name: kept[name] for name in BY_CLASS if name in kept})
+            scores.insert(0, "class", scores.index + task.get("first", 0))
+            if "support" not in scores and len(scores):
+                # older files have 0 there whether or not the class was ever reported
+                scores["precision"] = scores["precision"].where(scores["recall"] > 0)
+            classes += [own | row for row in scores.to_dict("records") if row["ap"] == row["ap"]]
 
-    if not pooled and not notes:
+    if not pooled and not classes:
         raise Lacking(
             f"expected precision-recall curves by {scorer!r}, got none; "
             "try a scorer with curves: true in its manifest"
         )
-    return pd.DataFrame(pooled), pd.DataFrame(notes)
+    return pd.DataFrame(pooled), pd.DataFrame(classes), task
+
+
+def _losses(classes: pd.DataFrame, name: str) -> Iterator[str]:
+    """For each method the classes that its greatest C costs most."""
+    ap = classes.pivot_table("ap", ["method", C, "class"], "stage")
+    if not set(STAGES) <= set(ap):
+        return
+
+    for method, group in ap.dropna().groupby("method"):
+        greatest = group.xs(group.index.get_level_values(C).max(), level=C, drop_level=False)
+        loss = (greatest["dense"] - greatest["fine-tune"]).nlargest(3)
+        costs = [
+            f"{name} {key[2]} ({greatest.loc[key, 'dense']:.3f} to "
+            f"{greatest.loc[key, 'fine-tune']:.3f})"
+            for key in loss.index
+        ]
+        yield (
+            f"{f'{method} '.lstrip()}at C = {loss.index[0][1]:g} loses most average precision at "
+            f"{', '.join(costs)}."
+        )
 
 
 @style.styled
-def figure(pooled: pd.DataFrame, notes: pd.DataFrame, *, scorer: str = "test") -> Figure:
-    """Top left the pooled curves; then average precision, precision and recall by note.
+def figure(
+    pooled: pd.DataFrame, classes: pd.DataFrame, *, scorer: str = "test", axis: str = "class"
+) -> Figure:
+    """Top left the pooled curves; then average precision, precision, recall, support by class.
 
-    Dense is grey. Lines by note are means over the replicates of one method and C.
+    Dense is grey. Lines by class are means over the replicates of one method and C.
 
     Args:
-        pooled, notes: of `rows`.
+        pooled, classes: of `rows`.
         scorer: named in the title.
+        axis: the label of an axis of classes.
     """
-    drawn, panels = plt.subplots(2, 2, figsize=(10, 7))
-    first, *others = panels.flat
-    colour_of = style.colours_of_c(*(table[C] for table in (pooled, notes) if len(table)))
+    drawn, panels = plt.subplots(2, 3, figsize=(12, 6.5))
+    first, *others, key = panels.flat
+    colour_of = style.colours_of_c(*(table[C] for table in (pooled, classes) if len(table)))
 
     if len(pooled):
         _draw_pooled(first, pooled, colour_of)
-    for axes, (name, title) in zip(others, BY_NOTE.items(), strict=True):
-        if len(notes):
-            _draw_by_note(axes, notes, name, colour_of)
-        axes.set(xlabel="note, MIDI number", ylabel=title, ylim=(-0.03, 1.03))
-
-    first.set(
-        xlabel="recall",
-        ylabel="precision, all notes pooled",
-        ylim=(-0.03, 1.03),
-        xlim=(-0.03, 1.03),
-    )
+    first.set(xlabel="recall", ylabel="precision, all classes pooled", xlim=(-0.03, 1.03))
     first.set_title(f"scored on {scorer}", fontsize=10)
-    first.legend(fontsize=8, loc="lower left")
+
+    for axes, (name, title) in zip(others, BY_CLASS.items(), strict=True):
+        if name not in classes:
+            axes.set_axis_off()
+            continue
+        _draw_by_class(axes, classes, name, colour_of)
+        axes.set(xlabel=axis, ylabel=title)
+        if name == "support":
+            axes.set_yscale("log")
+
+    for axes in (first, *others[:3]):
+        axes.set_ylim(-0.03, 1.03)
+    shown = first if len(pooled) else others[0]
+    handles, labels = shown.get_legend_handles_labels()
+    unique = dict(zip(reversed(labels), reversed(handles), strict=True))
+    key.legend(
+        [unique[label] for label in dict.fromkeys(labels)], dict.fromkeys(labels), loc="center"
+    )
+    key.set_axis_off()
     return drawn
 
 
 def _draw_pooled(axes: Axes, pooled: pd.DataFrame, colour_of: Callable[[float], Any]) -> None:
-    labels = set()
     for (stage, method, c, _, _), points in pooled.groupby(["stage", "method", C, "folder", "run"]):
         look = _look(pooled, stage, method, c, colour_of)
-        if look["label"] in labels:
-            look["label"] = None  # once in the legend, however many replicates
-        labels.add(look["label"])
         axes.step(points["recall"], points["precision"], where="pre", **look)
 
 
-def _draw_by_note(
-    axes: Axes, notes: pd.DataFrame, name: str, colour_of: Callable[[float], Any]
+def _draw_by_class(
+    axes: Axes, classes: pd.DataFrame, name: str, colour_of: Callable[[float], Any]
 ) -> None:
-    dense = notes[notes["stage"] == "dense"]
-    tuned = notes[notes["stage"] == "fine-tune"]
+    dense = classes["stage"] == "dense"
+    means = classes[dense].groupby("class")[name].mean()
+    axes.plot(means.index, means, color="0.6", lw=3, label="dense")
+    if name == "support":
+        return  # the same for all networks
 
-    if len(dense):
-        means = dense.groupby("note")[name].mean()
-        axes.plot(means.index, means, color="0.6", lw=3, label="dense")
-    for (method, c), group in tuned.groupby(["method", C]):
-        means = group.groupby("note")[name].mean()
-        axes.plot(means.index, means, **_look(notes, "fine-tune", method, c, colour_of))
+    for (method, c), group in classes[~dense].groupby(["method", C]):
+        means = group.groupby("class")[name].mean()
+        axes.plot(means.index, means, **_look(classes, "fine-tune", method, c, colour_of))
 
 
 def _look(
@@ -143,7 +183,11 @@ def _look(
 
 @style.styled
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Loss, validation score and KL of one run against the epoch, its stages one after another.
+    """Loss, validation score, KL and compression of one run, its stages one after another.
+
+    Each is drawn where it was taken, in epochs trained by then: validation before an epoch, and
+    once more after a stage's last one; the others at an epoch's end. Compression is there where the
+    history has it.
 
     Args:
         history: of `tables.history`.
@@ -152,17 +196,30 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         "loss": "loss, nats per label",
         "validation": f"{style.PRECISION},\nvalidation",
         "kl": "KL sum, nats",
+        "compression": "compression, times",
     }
-    drawn, panels = plt.subplots(3, 1, figsize=(7, 6.5), sharex=True)
+    titles = {column: title for column, title in titles.items() if column in history}
+    height = 1 + 1.9 * len(titles)
+    drawn, panels = plt.subplots(len(titles), 1, figsize=(7, height), sharex=True)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         for stage, group in history.groupby("stage", sort=False):
             values = pd.to_numeric(group[column])
-            if column == "kl":
-                values = values.where(values > 0)  # 0: the objective has no KL term
-            axes.plot(group.index, values, ".-", label=stage)
+            if column == "validation":
+                after = pd.to_numeric(
+                    group.get("validation_after", pd.Series(dtype=float))
+                ).dropna()
+                values = pd.concat([values, after.set_axis(after.index + 1)])
+            else:
+                values.index += 1
+            # a KL of 0: the objective has no such term
+            values = values.where(values > 0) if column == "kl" else values.dropna()
+            axes.plot(values.index, values, ".-", label=stage)
         axes.set_ylabel(title)
+        if column == "compression":
+            axes.set_yscale("log")
+            style.plain_log(axes, axis="y")
 
     panels[0].legend()
-    panels[-1].set_xlabel("epoch, over all stages")
+    panels[-1].set_xlabel("epochs trained, over all stages")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return drawn

@@ -4,12 +4,14 @@ A new kind is a file here with a function from a `Request` to a `Report`, and a 
 function's docstring is what `report --help` says of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.extras import extra
 
 from . import text
@@ -17,7 +19,7 @@ from .tables import Lacking
 
 with extra("report"):
     from . import by_layer, compare, curves, profile, stopping, style, threshold, trade_off
-    from .request import Report, Request
+    from .style import Report, Request
 
 KINDS: dict[str, Callable[[Request], Report]] = {
     "trade-off": trade_off.report,
@@ -35,13 +37,9 @@ def make(
     folders: str | Path | Iterable[str | Path],
     *,
     out: str | Path | None = None,
-    scorer: str = "test",
     data: str | Path = "data",
-    device: str = "cpu",
-    runs: Sequence[str] | None = None,
-    at: Sequence[float] | None = None,
-    tune: bool = False,
     strict: bool = True,
+    **options: Any,
 ) -> Report:
     """A report of one kind, written to `out` as PDF, PNG and CSV under the kind's name.
 
@@ -49,9 +47,10 @@ def make(
         kind: a name in `KINDS`.
         folders: of manifests and runs, one or several; runs without scores are named.
         out: the folder for the files; None: `figures` in the first folder.
-        scorer, data, device, runs, at, tune: as of `Request`.
+        data: the folder of the data files.
         strict: raise if no run has what the kind needs. False: say it in the sentences, and make
             no figure.
+        options: scorer, device, runs, at and tune, as of `Request`.
 
     Raises:
         ValueError: no such kind, or no run has what it needs, and the text says what.
@@ -60,29 +59,32 @@ def make(
     if kind not in KINDS:
         raise ValueError(f"expected a kind of report ({', '.join(KINDS)}), got {kind!r}")
 
-    several = [folders] if isinstance(folders, str | Path) else folders
-    paths = [Path(folder) for folder in several]
-    request = Request(
-        folders=paths,
-        out=paths[0] / "figures" if out is None else Path(out),
-        scorer=scorer,
-        data=Path(data),
-        device=device,
-        runs=runs,
-        at=at,
-        tune=tune,
-    )
-    request.check()
+    paths = [Path(f) for f in ([folders] if isinstance(folders, str | Path) else folders)]
+    for folder in paths:
+        _check(folder)
 
+    into = paths[0] / "figures" if out is None else Path(out)
     try:
-        report = KINDS[kind](request)
+        report = KINDS[kind](Request(folders=paths, out=into, data=Path(data), **options))
     except Lacking as lacking:
         if strict:
             raise
         sentences = [f"No {kind} here: {lacking}.", *text.missing(paths)]
         return Report(None, pd.DataFrame(), sentences)
 
-    written = style.write(request.out / kind, report.figure, report.rows)
+    written = style.write(into / kind, report.figure, report.rows)
     for name, rows in report.more.items():
-        written += style.write(request.out / f"{kind}-{name}", None, rows)
+        written += style.write(into / f"{kind}-{name}", None, rows)
     return replace(report, sentences=[*report.sentences, *text.missing(paths)], paths=written)
+
+
+def _check(folder: Path) -> None:
+    """Raise ValueError, with what to try, if a folder holds a run or no manifests."""
+    if not folder.is_dir():
+        return
+
+    expected = f"{folder}: expected a folder of manifests"
+    if not list(folder.glob("*.json")):
+        raise ValueError(f"{expected}, got no manifests in this folder (*.json)")
+    if RunFolder(folder).config:
+        raise ValueError(f"{expected}, got the folder of one run; try {folder.parent}")

@@ -12,8 +12,8 @@ from scipy import stats
 
 from cplxnet.auto.manifest.experiments import C
 
-from . import style
-from .request import Report, Request
+from . import style, trade_off
+from .style import Report, Request
 from .tables import by_method, of_scorer
 
 LEVEL = 0.95
@@ -21,10 +21,13 @@ LEVEL = 0.95
 
 def report(request: Request) -> Report:
     """score and sparsity against C: means over replicates, 95 percent bands (Student's t)"""
-    means = rows(request.table(), scorer=request.scorer)
+    table = request.table()
+    means = rows(table, scorer=request.scorer)
     n_alone = int((means["n"] < 2).sum())
     alone = f"{n_alone} of {len(means)} values of C have one replicate, hence no band."
-    return Report(figure(means, scorer=request.scorer), means, [alone] if n_alone else [])
+    dense = trade_off.rows(table, scorer=request.scorer)
+    drawn = figure(means, dense=dense, scorer=request.scorer)
+    return Report(drawn, means, [alone] if n_alone else [])
 
 
 def interval(values: pd.Series, *, log: bool = False) -> tuple[float, float, float]:
@@ -42,12 +45,12 @@ def interval(values: pd.Series, *, log: bool = False) -> tuple[float, float, flo
     if not len(x):
         return np.nan, np.nan, np.nan
 
-    mean = x.mean()
-    half = np.nan
+    low = high = np.nan
     if len(x) > 1:
         half = stats.t.ppf((1 + LEVEL) / 2, len(x) - 1) * stats.sem(x)
+        low, high = x.mean() - half, x.mean() + half
 
-    limits = np.array([mean, mean - half, mean + half])
+    limits = np.array([x.mean(), low, high])
     middle, low, high = np.exp(limits) if log else limits
     return float(middle), float(low), float(high)
 
@@ -61,8 +64,7 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
 
     Returns:
         Columns method, C, n (replicates); mean, _low and _high of before and after (average
-        precision), sparsity (percent) and compression (a ratio: its mean is of logarithms);
-        dense, dense_low and dense_high: the dense networks' mean, least and greatest score.
+        precision), sparsity (percent) and compression (a ratio: its mean is of logarithms).
     """
     tuned = of_scorer(table, scorer, "fine-tune")
     numbers = {
@@ -71,9 +73,6 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
         "sparsity": 100 * tuned["n_zero"].astype(float) / tuned["n_par"].astype(float),
         "compression": tuned["compression"].astype(float),
     }
-    dense = table[(table["scorer"] == scorer) & (table["stage"] == "dense")]
-    scores = dense["average_precision"].astype(float)
-    reference = {"dense": scores.mean(), "dense_low": scores.min(), "dense_high": scores.max()}
 
     means = []
     replicates = tuned[["method", C]].assign(**numbers)
@@ -82,12 +81,14 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
         for name in numbers:
             mean, low, high = interval(group[name], log=name == "compression")
             row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-        means.append(row | reference)
+        means.append(row)
     return pd.DataFrame(means)
 
 
 @style.styled
-def figure(means: pd.DataFrame, *, scorer: str = "test", label: str = "C") -> Figure:
+def figure(
+    means: pd.DataFrame, *, dense: pd.DataFrame | None = None, scorer: str = "test"
+) -> Figure:
     """Above the scores before and after fine-tuning, below the compression and the sparsity.
 
     A point without a band has one replicate only. The axes follow the means: the band of two
@@ -95,15 +96,16 @@ def figure(means: pd.DataFrame, *, scorer: str = "test", label: str = "C") -> Fi
 
     Args:
         means: of `rows`.
+        dense: of `trade_off.rows`; None: not drawn.
         scorer: named on the axis.
-        label: of C on the axis.
     """
     drawn, (upper, lower) = plt.subplots(2, 1, figsize=(7, 6.5), sharex=True)
-    dense = means[["dense", "dense_low", "dense_high"]].iloc[0]
-    style.dense_band(upper, dense, "0.5", "dense")
+    if dense is not None:
+        style.dense(upper, dense)
 
-    for index, (method, group) in enumerate(by_method(means)):
-        colour, marker = style.of(index)
+    looks = style.looks(means)
+    for method, group in by_method(means):
+        colour, marker = looks[method]
         before = {"mfc": "white", "label": f"{method} before fine-tuning".strip()}
         after = {"label": f"{method} after fine-tuning".strip()}
         _band(upper, group, "before", f"{marker}--", color=colour, **before)
@@ -111,11 +113,11 @@ def figure(means: pd.DataFrame, *, scorer: str = "test", label: str = "C") -> Fi
         _band(lower, group, "compression", f"{marker}-", color=colour, label=method)
 
     upper.set(ylabel=f"{style.PRECISION}, {scorer}")
-    upper.legend()
+    style.legend(upper)
     lower.set(
         xscale="log",
         yscale="log",
-        xlabel=f"{label}, weight of the KL term",
+        xlabel="C, weight of the KL term",
         ylabel="compression, times",
     )
     style.plain_log(lower, axis="y")

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from cplxnet.auto.manifest.experiments import C
 
 from . import style
-from .request import Report, Request
+from .style import Report, Request
 from .tables import by_method, of_scorer
 
 
@@ -32,7 +32,8 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     """
     about = ["folder", "run", "method", C, "seed"]
     course = ["compression", "epochs", "n_epochs", "stopped_early"]
-    return of_scorer(table, scorer, "fine-tune")[about + course].astype({"compression": float})
+    tuned = of_scorer(table, scorer, "fine-tune", on_one_set=False)
+    return tuned[about + course].astype({"compression": float})
 
 
 @style.styled
@@ -42,12 +43,12 @@ def figure(runs: pd.DataFrame) -> Figure:
     for n_epochs in sorted(set(runs["n_epochs"])):
         axes.axhline(n_epochs, color="0.5", ls=":", lw=1)
 
-    for index, (method, group) in enumerate(by_method(runs)):
-        colour, marker = style.of(index)
+    looks = style.looks(runs)
+    for method, group in by_method(runs):
+        colour, marker = looks[method]
         for early, ends in group.groupby("stopped_early"):
             face = colour if early else "white"
-            label = f"{method}, {'stopped early' if early else 'whole schedule'}"
-            label = label.removeprefix(", ")
+            label = f"{method}, {'stopped early' if early else 'whole schedule'}".lstrip(", ")
             axes.plot(
                 ends["compression"], ends["epochs"], marker, mfc=face, mec=colour, label=label
             )
@@ -57,5 +58,5 @@ def figure(runs: pd.DataFrame) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.1)
     style.plain_log(axes)
-    axes.legend()
+    style.legend(axes)
     return drawn

@@ -1,10 +1,12 @@
-"""How all figures look, and how they are written: PDF, PNG and the data as CSV.
+"""What all reports share: what is asked for and given, how figures look and how they are written.
 
 Colours, grid and legends are in `style.mplstyle`; a function that draws is decorated with `styled`.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
@@ -17,9 +19,54 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cplxnet import files
 
+from . import tables
+
 SHEET = Path(__file__).with_name("style.mplstyle")
 PRECISION = "pooled average precision"
 TIMES = "compression, times fewer real numbers"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which runs a report is of, and how they are to be read.
+
+    Args:
+        folders: of manifests and runs.
+        out: the folder for the files.
+        scorer: whose scores, as manifests name it.
+        data: the folder of the data files.
+        device: what scores and trains (threshold).
+        runs: the names of those to be masked again (threshold); None: all.
+        at: thresholds on log alpha (threshold); None: -6, -5, ..., 6.
+        tune: fine-tune again at each threshold (threshold).
+    """
+
+    folders: Sequence[Path]
+    out: Path
+    scorer: str = "test"
+    data: Path = Path("data")
+    device: str = "cpu"
+    runs: Sequence[str] | None = None
+    at: Sequence[float] | None = None
+    tune: bool = False
+
+    def table(self) -> pd.DataFrame:
+        """The scores of all runs (`tables.gather`)."""
+        return tables.gather(*self.folders)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report: its figure (None if there is nothing to draw), its data, and what they say.
+
+    paths: the files written. more: further tables, by what is added to their file's name.
+    """
+
+    figure: Figure | None
+    rows: pd.DataFrame
+    sentences: list[str] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -39,9 +86,12 @@ COLOURS: tuple[str, ...] = tuple(
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # beside the colours: nothing rests on them alone
 
 
-def of(index: int) -> tuple[str, str]:
-    """Colour and marker of the method with this number."""
-    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+def looks(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each method of some rows."""
+    return {
+        str(method): (COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)])
+        for k, method in enumerate(sorted(set(rows["method"])))
+    }
 
 
 def colours_of_c(*values: pd.Series) -> Callable[[float], tuple[float, ...]]:
@@ -57,14 +107,44 @@ def colours_of_c(*values: pd.Series) -> Callable[[float], tuple[float, ...]]:
     return lambda value: palette(norm(value))
 
 
-def dense_band(axes: Axes, scores: pd.Series, colour: str, label: str) -> None:
-    """The dense networks' scores: a line at their mean, a band from the least to the greatest."""
-    low, high = scores.min(), scores.max()
-    spread = f" to {high:.3f}" if high - low > 5e-4 else ""
-    text = f"{label}, {low:.3f}{spread}"
+def dense(axes: Axes, rows: pd.DataFrame) -> None:
+    """The dense networks' scores: a line at their mean; where they differ, a band of their range.
 
-    axes.axhspan(low - 1e-3, high + 1e-3, color=colour, alpha=0.3, lw=0, label=text)
-    axes.axhline(scores.mean(), color=colour, lw=1)
+    One for all methods that began from the same networks, else one for each.
+
+    Args:
+        axes: to draw on.
+        rows: with columns method, seed and dense.
+    """
+    colours = {"": ("0.5", "")} | looks(rows)
+    groups = tables.dense_scores(rows)
+    for method, scores in groups.items():
+        colour = "0.5" if len(groups) == 1 else colours[method][0]
+        name = f"dense {method}".strip()
+        spread = scores.max() - scores.min()
+        if spread > 0:
+            digits = max(3, 1 - math.floor(math.log10(spread)))
+            limits = f"{scores.min():.{digits}f} to {scores.max():.{digits}f}"
+            label = f"{name}, {limits} ({len(scores)} replicates)"
+            axes.axhspan(scores.min(), scores.max(), color=colour, alpha=0.3, lw=0, label=label)
+        mean = "mean " if len(scores) > 1 else ""
+        axes.axhline(scores.mean(), color=colour, lw=1, label=f"{name}, {mean}{scores.mean():.3f}")
+
+
+def legend(axes: Axes) -> None:
+    """Inside the axes; below them where its labels are long or many, so that it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    first = dict(zip(reversed(labels), reversed(handles), strict=True))  # each label once
+    unique = {label: first[label] for label in dict.fromkeys(labels) if label}
+    longest = max(map(len, unique), default=0)
+    if longest <= 40 and len(unique) <= 8:
+        axes.legend(unique.values(), unique.keys())
+        return
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    n_columns = 1 if longest > 60 else 2
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=n_columns)
 
 
 def plain_log(axes: Axes, *, axis: str = "x") -> None:

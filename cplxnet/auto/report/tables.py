@@ -1,9 +1,10 @@
 """Tables of how far runs are and what they reached, read from their folders.
 
 Snapshots are never opened, so that a table of a hundred runs takes a second. A run whose files
-cannot be read is named on stderr and left out; the others are shown.
+cannot be read, or whose manifest has changed since, is named on stderr and left out.
 """
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ from typing import Any
 import pandas as pd
 
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.manifest.experiments import METHOD, C
-from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.read import Manifest, load
 from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
-from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.runner.folder import RunFolder, unchanged
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
+FORMS = ("VD", "ARD")
 SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
 
 
@@ -38,52 +40,71 @@ def status(folder: str | Path) -> pd.DataFrame:
     Returns:
         Columns state, stage, epoch, n_epochs, validation (the last score), left (at the pace of
         the last epoch), owner and reason. A run whose process is known to be gone counts as
-        interrupted, one whose status cannot be read as damaged.
+        interrupted, one whose status cannot be read as damaged; one that is not running counts as
+        changed if its manifest has changed since, and as broken if that cannot be read.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    rows = {
-        path.stem: _status_row(RunFolder(path.with_suffix("")))
-        for path in sorted(_existing(folder).glob("*.json"))
-    }
+    rows = {path.stem: _status_row(path) for path in sorted(_existing(folder).glob("*.json"))}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(STATUS)).rename_axis("run")
 
 
-def _status_row(files: RunFolder) -> dict[str, Any]:
+def _status_row(manifest: Path) -> dict[str, Any]:
+    files = RunFolder(manifest.with_suffix(""))
     try:
-        status = files.status
-        if status["state"] == "done" and "stage" not in status:
-            status = status | _last_stage(files)
-
-        row = {key: status.get(key) for key in STATUS} | {"owner": None}
-        if status["state"] != "running":
-            return row
-
-        owner = status.get("owner")
-        row["owner"] = f"{owner['host']}:{owner['pid']}" if owner else None
-        if _is_gone(files):
-            reason = "its process is gone; the same command goes on with it"
-            return row | {"state": "interrupted", "reason": reason}
-
-        left_s = status.get("left_s")
-        row["left"] = None if left_s is None else duration(left_s)
-        return row
+        row = _progress(files)
+        return row if row["state"] == "running" else row | _change(manifest, files)
     except (OSError, ValueError, TypeError, KeyError) as error:
         return {"state": "damaged", "reason": f"{type(error).__name__}: {error}"}
 
 
-def _last_stage(files: RunFolder) -> dict[str, Any]:
-    """The last stage of a run that is done and was kept without its status.json."""
-    stage, result = list((files.scores or {})["stages"].items())[-1]
-    planned = files.config["manifest"]["stages"][stage]["n_epochs"]
-    return {"stage": stage, "epoch": result["epochs"], "n_epochs": planned}
+def _progress(files: RunFolder) -> dict[str, Any]:
+    status = files.status
+    if status["state"] == "done" and "stage" not in status:  # kept without its status.json
+        stage, result = list((files.scores or {})["stages"].items())[-1]
+        planned = files.config["manifest"]["stages"][stage]["n_epochs"]
+        status = status | {"stage": stage, "epoch": result["epochs"], "n_epochs": planned}
+
+    row = {key: status.get(key) for key in STATUS} | {"owner": None}
+    if status["state"] != "running":
+        return row
+
+    owner = status.get("owner")
+    row["owner"] = f"{owner['host']}:{owner['pid']}" if owner else None
+    if _is_gone(files):
+        reason = "its process is gone; the same command goes on with it"
+        return row | {"state": "interrupted", "reason": reason}
+
+    left_s = status.get("left_s")
+    row["left"] = None if left_s is None else duration(left_s)
+    return row
 
 
 def _is_gone(files: RunFolder) -> bool:
     """Whether nobody has a claim on a run marked as running, or whoever has it is gone."""
     claim = lock.newest(files.path / "claim")
-    return claim is None or claim.released or (claim.owner is not None and claim.owner.gone())
+    return claim is None or claim.abandoned
+
+
+def _change(path: Path, files: RunFolder) -> dict[str, str]:
+    """State and reason of a run whose manifest is not the one it was started with."""
+    try:
+        manifest = Manifest.model_validate(json.loads(path.read_bytes()))
+    except ValueError:
+        try:
+            load(path)  # says what is wrong, in the words of a manifest; needs torch
+        except ValueError as error:
+            return {"state": "broken", "reason": " ".join(str(error).split())}
+        return {}
+
+    if unchanged(files, manifest):
+        return {}
+    reason = (
+        "its manifest has changed since it was run; try the manifest as it was, or "
+        "--accept-changes, which keeps the stages that the change does not touch"
+    )
+    return {"state": "changed", "reason": reason}
 
 
 def _existing(folder: str | Path) -> Path:
@@ -95,7 +116,169 @@ def _existing(folder: str | Path) -> Path:
 
 
 # ---------------------------------------------------------------------------------------------
-# what runs of one folder reached
+# runs, and what they reached
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run among those of some folders.
+
+    parameters: what their manifests vary, by dotted path. method: the same in words, beside C and
+    seed. stages: of its scores.json; empty as long as there are none.
+    """
+
+    folder: str
+    name: str
+    manifest: Manifest
+    parameters: Mapping[str, Any]
+    method: str
+    stages: Mapping[str, Any]
+
+    @property
+    def files(self) -> RunFolder:
+        return RunFolder(Path(self.folder) / self.name)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What every table of several folders says of a run."""
+        about = {"folder": self.folder, "run": self.name, "method": self.method}
+        return about | {C: grid.value(self.manifest, C), "seed": self.manifest.seed}
+
+    def scored_on(self, scorer: str) -> tuple[str, int, int]:
+        """The file, window and stride (samples) that a scorer reads."""
+        feed = self.manifest.feeds[self.manifest.scorers[scorer].feed]
+        dataset = self.manifest.datasets[feed.dataset]
+        return dataset.file, dataset.window, dataset.stride
+
+
+def every_run(folders: Iterable[str | Path]) -> list[Run]:
+    """The runs of all manifests of the folders, by folder and name.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ManifestError: its manifests cannot be read.
+    """
+    manifests = {
+        (folder, name): manifest
+        for folder in dict.fromkeys(map(str, folders))
+        for name, manifest in grid.read(_existing(folder)).items()
+    }
+    parameters = _varied(manifests)
+    named = methods(parameters, [folder for folder, _ in manifests])
+    return [
+        Run(folder, name, manifest, varied, method, _stages(Path(folder) / name, manifest))
+        for ((folder, name), manifest), varied, method in zip(
+            manifests.items(), parameters.to_dict("records"), named, strict=True
+        )
+    ]
+
+
+def _varied(manifests: Mapping[tuple[str, str], Manifest]) -> pd.DataFrame:
+    """`grid.varied`, without paths that differ only in whether a default is written out.
+
+    C is always there: readers look for it.
+    """
+    numbered = {str(number): manifest for number, manifest in enumerate(manifests.values())}
+    written = grid.varied(numbered)
+    effective = grid.varied({key: manifest.resolved() for key, manifest in numbered.items()})
+    varied = written[[path for path in written if path in effective]].copy()
+    if C not in varied:
+        varied[C] = [grid.value(manifest, C) for manifest in manifests.values()]
+    return varied
+
+
+def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> list[str]:
+    """In words what each run differs in from the others, beside C and seed: nothing else is one.
+
+    What differs in the network that is sparsified is said by its name, "complex VD" say. Of other
+    parameters, those in which whole folders differ are said by the folder's name, all others by
+    path and value.
+
+    Args:
+        parameters: a row a run, a column a dotted path; columns that are no parameters are passed
+            over.
+        folders: of each run; None: one for all.
+    """
+    known = [
+        path
+        for path in parameters
+        if path.partition(".")[0] in Manifest.model_fields and path not in ("name", "seed", C)
+    ]
+    shown = parameters[known].astype(object).map(repr)
+    varied = [path for path in known if shown[path].nunique() > 1]
+
+    # field, architecture and form of the network: that of the stage with a posterior, if any
+    names = [path for path in varied if path.endswith("model.name")]
+    named = sorted(names, key=lambda path: not parameters[path].str.endswith(FORMS, na=False).any())
+    words = pd.DataFrame(index=parameters.index)
+    if named:
+        parts = parameters[named[0]].str.extract(r"^(?:([^.]+)\.)?(.*?)(VD|ARD)?$").fillna("")
+        words = parts[[part for part in parts if parts[part].nunique() > 1]]
+
+    where = pd.Series(
+        "" if folders is None else list(folders), index=parameters.index, dtype=object
+    )
+    by_folder = False
+    for path in varied:
+        of_network = path.startswith(("model.", "features.")) or ".model." in path
+        finer = words.assign(value=shown[path]).drop_duplicates()
+        if of_network and len(words.columns) and len(finer) == len(words.drop_duplicates()):
+            continue  # it follows from the network
+
+        if where.nunique() > 1 and (shown[path].groupby(where).nunique() == 1).all():
+            by_folder = True
+            continue
+
+        words = words.assign(**{path: [_in_words(path, value) for value in parameters[path]]})
+
+    if by_folder:
+        short = where.map(lambda folder: Path(folder).name)
+        is_unique = short.nunique() == where.nunique()
+        words.insert(0, "folder", short if is_unique else where)
+    return [" ".join(filter(None, row)) for row in words.itertuples(index=False)]
+
+
+def _in_words(path: str, value: Any) -> str:
+    name = path.removeprefix("stages.").removeprefix("model.")
+    if value is None or value != value:
+        return f"{name} default"
+    return f"{name}={value}".removesuffix(".0")
+
+
+def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
+    """The stages of a run's scores.json; none, and a line on stderr, if they cannot be used."""
+    try:
+        scores = RunFolder(run).scores
+        if scores:
+            _check(scores, manifest, run / "scores.json")
+        return scores["stages"] if scores else {}
+    except (OSError, ValueError) as error:
+        show(f"{run.name} is left out: {error}", sys.stderr)
+        return {}
+
+
+def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
+    """Raise ValueError if scores are incomplete, or of the manifest as it was."""
+    if not isinstance(scores.get("manifest"), dict):
+        raise ValueError(f"{path}: expected the run's manifest, got none")
+
+    before = Manifest.model_validate(scores["manifest"])
+    if before.fingerprint() != manifest.fingerprint():
+        both = {"then": before.resolved(), "now": manifest.resolved()}
+        raise ValueError(
+            f"{path}: expected scores of its manifest, got those of the manifest as it was before "
+            f"a change of {', '.join(grid.varied(both)) or 'its name'}"
+        )
+
+    for stage, result in scores["stages"].items():
+        expected = {*COUNTS, "layers", "scores"}
+        if stage not in manifest.stages or not expected <= result.keys():
+            lacking = ", ".join(sorted(expected - result.keys())) or "no such stage in its manifest"
+            raise ValueError(f"{path}: expected a whole stage {stage}, got one without: {lacking}")
+        for scorer, scored in result["scores"].items():
+            is_whole = set(SCORES) <= (scored.get("end") or {}).keys()
+            if scorer not in manifest.scorers or not is_whole:
+                raise ValueError(f"{path}: expected scores of {stage} by {scorer}, got {scored}")
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
@@ -112,71 +295,56 @@ def collect(folder: str | Path) -> pd.DataFrame:
         FileNotFoundError: there is no such folder.
         ManifestError: its manifests cannot be read.
     """
+    return pd.DataFrame([row for _, row in _score_rows([folder])])
+
+
+def gather(*folders: str | Path) -> pd.DataFrame:
+    """`collect` of several folders, one under another, with what tells their runs apart.
+
+    Returns:
+        The columns of `collect`, and folder, method (what a run differs in beside C and seed,
+        "complex VD" say; empty if nothing does), seed, C, n_epochs (planned for the row's stage)
+        and scored_on (file, window and stride that the row's scorer reads).
+
+    Raises:
+        ValueError: no folder at all.
+        FileNotFoundError, ManifestError: as `collect`.
+    """
+    if not folders:
+        raise ValueError("expected a folder of manifests at least, got none; try runs/demo")
+
     rows = []
-    for parameters, stages in runs(folder):
-        state = _status_row(RunFolder(Path(folder) / parameters["run"]))["state"]
-        for stage, result in stages.items():
-            row = {"run": parameters["run"], "state": state, **parameters, "stage": stage}
-            for scorer, scores in result["scores"].items():
-                rows.append(row | _score_row(result, scorer, scores))
+    for run, row in _score_rows(folders):
+        own = {
+            "n_epochs": run.manifest.stage(row["stage"]).n_epochs,
+            "scored_on": run.scored_on(row["scorer"]),
+        }
+        rows.append(row | run.columns | own)
     return pd.DataFrame(rows)
 
 
-def runs(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The name and varied parameters of each run, and the stages of its scores.json.
-
-    Scores of an older version of the manifest are skipped.
-    """
-    manifests = grid.read(_existing(folder))
-    varied = grid.varied(manifests)
-    if C not in varied:  # one value in all runs; readers look for the column all the same
-        varied[C] = [grid.value(manifest, C) for manifest in manifests.values()]
-
-    for run, parameters in varied.iterrows():
-        try:
-            stages = _stages(RunFolder(Path(folder) / str(run)), manifests[str(run)])
-        except (OSError, ValueError) as error:
-            show(f"{run} is left out: {error}", sys.stderr)
+def _score_rows(folders: Iterable[str | Path]) -> Iterator[tuple[Run, dict[str, Any]]]:
+    for run in every_run(folders):
+        if not run.stages:
             continue
-        if stages:
-            own = {str(path): value for path, value in parameters.items()}
-            yield {"run": str(run), **own}, stages
 
-
-def _stages(files: RunFolder, manifest: Manifest) -> dict[str, Any]:
-    """The stages of scores.json if it is of this manifest. Raises ValueError if incomplete."""
-    scores = files.scores
-    if not scores:
-        return {}
-
-    path = files.path / "scores.json"
-    if not isinstance(scores.get("manifest"), dict):
-        raise ValueError(f"{path}: expected the run's manifest, got none")
-    if Manifest.model_validate(scores["manifest"]).fingerprint() != manifest.fingerprint():
-        return {}
-
-    for stage, result in scores["stages"].items():
-        expected = {*COUNTS, "layers", "scores"}
-        if stage not in manifest.stages or not expected <= result.keys():
-            lacking = ", ".join(sorted(expected - result.keys())) or "no such stage in its manifest"
-            raise ValueError(f"{path}: expected a whole stage {stage}, got one without: {lacking}")
-        for scorer, scored in result["scores"].items():
-            if (
-                scorer not in manifest.scorers
-                or not set(SCORES) <= (scored.get("end") or {}).keys()
-            ):
-                raise ValueError(f"{path}: expected scores of {stage} by {scorer}, got {scored}")
-    return scores["stages"]
-
-
-def _score_row(result: dict[str, Any], scorer: str, scores: dict[str, Any]) -> dict[str, Any]:
-    start = scores["start"]
-    return {
-        "scorer": scorer,
-        **{name: scores["end"][name] for name in SCORES},
-        "average_precision_start": None if start is None else start["average_precision"],
-        **{name: result[name] for name in COUNTS},
-    }
+        state = _status_row(Path(run.folder) / f"{run.name}.json")["state"]
+        for stage, result in run.stages.items():
+            for scorer, scores in result["scores"].items():
+                start = scores["start"]
+                yield (
+                    run,
+                    {
+                        "run": run.name,
+                        "state": state,
+                        **run.parameters,
+                        "stage": stage,
+                        "scorer": scorer,
+                        **{name: scores["end"][name] for name in SCORES},
+                        "average_precision_start": start and start["average_precision"],
+                        **{name: result[name] for name in COUNTS},
+                    },
+                )
 
 
 def layers(folder: str | Path) -> pd.DataFrame:
@@ -186,21 +354,22 @@ def layers(folder: str | Path) -> pd.DataFrame:
         Columns run, the varied parameters, stage, layer, n_par and n_zero (real numbers), and
         sparsity = n_zero/n_par.
     """
-    rows = []
-    for parameters, stages in runs(folder):
-        for stage, result in stages.items():
-            for layer, count in result["layers"].items():
-                sparsity = count["n_zero"] / count["n_par"]
-                own = {"stage": stage, "layer": layer, **count, "sparsity": sparsity}
-                rows.append(parameters | own)
-    return pd.DataFrame(rows)
+    rows = [
+        {"run": run.name, **run.parameters, "stage": stage, "layer": layer, **count}
+        for run in every_run([folder])
+        for stage, result in run.stages.items()
+        for layer, count in result["layers"].items()
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(sparsity=table["n_zero"] / table["n_par"]) if rows else table
 
 
 def history(run: str | Path) -> pd.DataFrame:
     """One run's history.jsonl, a row an epoch.
 
     Returns:
-        Columns stage, epoch, loss, kl, grad_norm, lr, validation, seconds.
+        Columns stage, epoch, loss, kl, grad_norm, lr, validation, seconds; where they were kept,
+        validation_after and compression too.
 
     Raises:
         FileNotFoundError: the run has trained no epoch yet.
@@ -259,148 +428,53 @@ def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     return table[table["scorer"] == scorer][list(names)].rename(columns=names).round(4)
 
 
-def form(rows: pd.DataFrame) -> pd.Series:
-    """VD or ARD, from the network that is sparsified; "sparse" if the grid has one form only."""
-    if METHOD not in rows:
-        return pd.Series("sparse", index=rows.index)
-    return rows[METHOD].str.extract(r"(VD|ARD)$")[0].fillna(rows[METHOD])
-
-
 # ---------------------------------------------------------------------------------------------
-# the runs of several folders together
+# rows of a table
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run in one of several folders. method: in words what it differs in from the others."""
+def of_scorer(
+    table: pd.DataFrame, scorer: str, *stages: str, on_one_set: bool = True
+) -> pd.DataFrame:
+    """The rows of one scorer after some stages; columns that `collect` alone lacks are filled.
 
-    folder: str
-    name: str
-    manifest: Manifest
-    method: str
-
-    @property
-    def files(self) -> RunFolder:
-        return RunFolder(Path(self.folder) / self.name)
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        """What every table of several folders says of a run."""
-        about = {"folder": self.folder, "run": self.name, "method": self.method}
-        return about | {C: grid.value(self.manifest, C), "seed": self.manifest.seed}
-
-
-def every_run(folders: Iterable[str | Path]) -> dict[tuple[str, str], Run]:
-    """The runs of the folders by (folder, name), whether or not they have scores."""
-    manifests = {
-        (str(folder), name): manifest
-        for folder in folders
-        for name, manifest in grid.read(folder).items()
-    }
-    named = methods(manifests)
-    return {key: Run(*key, manifest, named[key]) for key, manifest in manifests.items()}
-
-
-def gather(*folders: str | Path) -> pd.DataFrame:
-    """`collect` of several folders, one under another, with what tells their runs apart.
-
-    Returns:
-        The columns of `collect`, and folder, method (what a run differs in beside C, seed and
-        threshold, "complex VD" say; empty if nothing does), seed, C, n_epochs (planned for the
-        row's stage) and file (which the row's scorer reads).
+    Args:
+        stages: none: all.
+        on_one_set: refuse runs whose scores are of different recordings or windows.
 
     Raises:
-        ValueError: no folder at all.
-        FileNotFoundError, ManifestError: as `collect`.
+        Lacking: there are none, and the text says what there is instead; or `on_one_set`.
     """
-    if not folders:
-        raise ValueError("expected a folder of manifests at least, got none; try runs/demo")
-
-    everything = every_run(folders)
-    rows = []
-    for folder in dict.fromkeys(map(str, folders)):
-        for row in collect(folder).to_dict("records"):
-            run = everything[folder, row["run"]]
-            feed = run.manifest.feeds[run.manifest.scorers[row["scorer"]].feed]
-            own = {
-                "n_epochs": run.manifest.stage(row["stage"]).n_epochs,
-                "file": run.manifest.datasets[feed.dataset].file,
-            }
-            rows.append({str(key): value for key, value in row.items()} | run.columns | own)
-    return pd.DataFrame(rows)
-
-
-def methods(manifests: Mapping[Any, Manifest]) -> dict[Any, str]:
-    """In words what each manifest differs in from the others, beside C, seed and threshold.
-
-    What differs inside the model is said by the network's name and its options.
-    """
-    varied = grid.varied({str(key): manifest for key, manifest in manifests.items()})
-    not_a_method = ("name", "seed", "threshold", C)
-    others = [
-        path
-        for path in varied
-        if path not in not_a_method
-        and not path.startswith(("model.", "features.cplx"))
-        and ".model." not in path
-    ]
-
-    traits = {
-        key: _network_traits(manifest) | {path: varied[path][str(key)] for path in others}
-        for key, manifest in manifests.items()
-    }
-    names = dict.fromkeys(name for own in traits.values() for name in own)
-    differing = [
-        name for name in names if len({repr(own.get(name)) for own in traits.values()}) > 1
-    ]
-    return {
-        key: " ".join(_trait(name, own.get(name)) for name in differing).strip()
-        for key, own in traits.items()
-    }
-
-
-def _network_traits(manifest: Manifest) -> dict[str, Any]:
-    """Field, architecture, variational form and options of the network that is sparsified."""
-    forms = ("VD", "ARD")
-    models = [stage.model for stage in manifest.all_stages()]
-    model = next((model for model in models if model.name.endswith(forms)), models[0])
-
-    field, _, network = model.name.rpartition(".")
-    form = next((form for form in ("ARD", "VD") if network.endswith(form)), "")
-    return {"field": field, "network": network.removesuffix(form), "form": form} | model.kwargs
-
-
-def _trait(name: str, value: Any) -> str:
-    if name in ("field", "network", "form"):
-        return str(value)
-    short = name.rpartition(".")[2]
-    return f"{short} default" if value is None else f"{short}={value}"
-
-
-def of_scorer(table: pd.DataFrame, scorer: str, stage: str | None = None) -> pd.DataFrame:
-    """The rows of one scorer, and of one stage; columns that `collect` alone lacks are filled.
-
-    Raises:
-        Lacking: there are none; the text says what there is instead.
-    """
-    if table.empty or not (table["scorer"] == scorer).any():
+    rows = table[table["scorer"] == scorer] if len(table) else table
+    if rows.empty:
         scorers = ", ".join(sorted(set(table["scorer"]))) if len(table) else "none"
         raise Lacking(
             f"expected runs scored by {scorer!r}, got none (scorers: {scorers}); "
             "try `python -m cplxnet.auto status` on the folder"
         )
 
-    defaults = {"method": "", "seed": 0, "folder": ""}
-    lacking = {name: value for name, value in defaults.items() if name not in table}
-    table = table.assign(**lacking)
-    table = table[table["scorer"] == scorer]
+    if stages:
+        there = ", ".join(dict.fromkeys(rows["stage"]))
+        rows = rows[rows["stage"].isin(stages)]
+        if rows.empty:
+            raise Lacking(
+                f"expected runs with scores after {' or '.join(stages)}, got none "
+                f"(stages: {there}); try again when one is through with it"
+            )
 
-    rows = table if stage is None else table[table["stage"] == stage]
-    if rows.empty:
+    defaults = {"seed": 0, "folder": "", "scored_on": ""}
+    rows = rows.assign(**{name: value for name, value in defaults.items() if name not in rows})
+    if "method" not in rows:
+        rows = rows.assign(method=methods(rows))
+
+    if on_one_set and rows["scored_on"].nunique() > 1:
+        sets = sorted(set(zip(rows["folder"], *zip(*rows["scored_on"], strict=True), strict=True)))
+        read = [
+            f"{folder}: {file}, {window} by {stride} samples"
+            for folder, file, window, stride in sets
+        ]
         raise Lacking(
-            f"expected runs with scores after stage {stage!r}, got none "
-            f"(stages: {', '.join(dict.fromkeys(table['stage']))}); "
-            "try again when one is through with it"
+            f"expected scores by {scorer!r} of the same windows, got others "
+            f"({'; '.join(read)}), which do not compare; try one folder at a time"
         )
     return rows.reset_index(drop=True)
 
@@ -408,3 +482,20 @@ def of_scorer(table: pd.DataFrame, scorer: str, stage: str | None = None) -> pd.
 def by_method(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of each method, in the order of their names."""
     return [(str(method), group) for method, group in rows.groupby("method", sort=True)]
+
+
+def dense_scores(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """The scores of the dense networks, by the method that began from them.
+
+    The key is "" for all methods together if they began from the same networks (one of them has
+    all that there are).
+
+    Args:
+        rows: with columns method, seed and dense, a score.
+    """
+    networks = rows.dropna(subset=["dense"]).drop_duplicates(["method", "seed", "dense"])
+    every = networks.drop_duplicates(["seed", "dense"])
+    scores = {method: group["dense"] for method, group in by_method(networks)}
+    if any(len(own) == len(every) for own in scores.values()):
+        return {"": every["dense"]}
+    return scores

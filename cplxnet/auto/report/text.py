@@ -11,7 +11,7 @@ import pandas as pd
 
 from cplxnet import files
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.manifest.experiments import METHOD, C
+from cplxnet.auto.manifest.experiments import C
 
 from . import tables
 
@@ -27,40 +27,89 @@ BEGIN = "<!-- begin: python -m cplxnet.auto page {folder} --into FILE -->"
 END = "<!-- end -->"
 
 
+def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
+    """A row for each form and value of C, over the replicates that are through with fine-tuning.
+
+    Args:
+        table: of `tables.collect` or `tables.gather`.
+        scorer: whose scores.
+
+    Returns:
+        Columns form (all that runs differ in beside C and seed; "sparse" if nothing), C, n
+        (replicates); means of n_par and kept (real numbers), compression, before and after (average precision
+        around fine-tuning), and loss (dense - after, each replicate beside its own dense network;
+        negative: a gain); loss_low and loss_high, the least and the greatest.
+    """
+    numbers = ["n_par", "compression", "kept", "before", "after", "loss"]
+    runs = _runs(table, scorer)
+    runs = runs[runs["after"].notna()].assign(form=runs["method"].replace("", "sparse"))
+    grouped = runs.rename(columns={C: "C"}).groupby(["form", "C"], dropna=False)
+
+    spread = grouped["loss"].agg(n="size", loss_low="min", loss_high="max")
+    rows = grouped[numbers].mean().join(spread).reset_index()
+    return rows[["form", "C", "n", *numbers, "loss_low", "loss_high"]]
+
+
+def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
+    """A row a run that is through with dense: what it reached there and after fine-tuning."""
+    names = {
+        "average_precision_start": "before",
+        "average_precision": "after",
+        "compression": "compression",
+    }
+    columns = ["method", C, "seed", "dense", "chance", "n_par", *names.values()]
+    try:
+        rows = tables.of_scorer(table, scorer, DENSE, TUNED, on_one_set=False)
+    except tables.Lacking:
+        return pd.DataFrame(columns=[*columns, "kept", "loss"])
+
+    key = ["folder", "run"]
+    dense = rows[rows["stage"] == DENSE].set_index(key)
+    tuned = rows[rows["stage"] == TUNED].set_index(key)
+    runs = rows.drop_duplicates(key).set_index(key)[["method", C, "seed"]]
+    runs = runs.join(tuned[list(names)].rename(columns=names).astype(float))
+    runs["kept"] = (tuned["n_par"] - tuned["n_zero"]).astype(float)
+    runs["dense"] = dense["average_precision"].astype(float)
+    runs["n_par"] = dense["n_par"].astype(float)
+    runs["chance"] = dense["positive_share"]
+    return runs.assign(loss=runs["dense"] - runs["after"]).reset_index()
+
+
+def _dense(runs: pd.DataFrame) -> Iterator[tuple[str, pd.Series, pd.Series]]:
+    """The name, the scores and any one run of each set of dense networks."""
+    for method, scores in tables.dense_scores(runs).items():
+        name = f"Dense, {method}" if method else "Dense"
+        yield name, scores, runs.loc[scores.index[0]]
+
+
 def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
     """What a table of `tables.collect` says, in means over replicates.
 
     A sentence for the dense networks, one for each form and C, and one for each kind of run that
     is left out of these: without this scorer, or without stages called dense and fine-tune.
     """
-    rows = table[table["scorer"] == scorer] if len(table) else table
-    sentences = []
-
-    reference = np.nan
-    dense = rows[rows["stage"] == DENSE].drop_duplicates("average_precision") if len(rows) else rows
-    if len(dense):
-        reference = dense["average_precision"].mean()
-        chance = dense["positive_share"].mean()
+    sentences = [
+        f"{name}: average precision {scores.mean():.3f} on {scorer} ({run['chance']:.3f} would be "
+        f"chance), {run['n_par']:,.0f} real numbers."
+        for name, scores, run in _dense(_runs(table, scorer))
+    ]
+    for _, row in groups(table, scorer).iterrows():
+        form = "" if row["form"] == "sparse" else f"{row['form']}, "
         sentences.append(
-            f"Dense: average precision {reference:.3f} on {scorer} ({chance:.3f} would be chance), "
-            f"{int(dense['n_par'].iloc[0]):,} real numbers."
+            f"{form}C = {row['C']:g}: {row['compression']:.3g} times fewer real numbers, "
+            f"average precision {row['before']:.3f} before and {row['after']:.3f} after "
+            f"fine-tuning{_than_dense(row['loss'], 3)}."
         )
-
-    tuned = rows[rows["stage"] == TUNED] if len(rows) else rows
-    if len(tuned):
-        groups = tables.aggregate(tuned.assign(form=tables.form(tuned)), by=["form", C])
-        for _, row in groups.iterrows():
-            form = f"{row['form']}, " if METHOD in tuned else ""
-            gain = row["average_precision"] - reference
-            than_dense = f", {abs(gain):.3f} {'above' if gain >= 0 else 'below'} dense"
-            sentences.append(
-                f"{form}C = {row[C]:g}: {row['compression']:.3g} times fewer real numbers, "
-                f"average precision {row['average_precision_start']:.3f} before and "
-                f"{row['average_precision']:.3f} after fine-tuning"
-                f"{than_dense if len(dense) else ''}."
-            )
-
     return sentences + left_out(table, scorer)
+
+
+def _than_dense(loss: float, digits: int = 4) -> str:
+    """A loss against dense in words; nothing where it is not known."""
+    if np.isnan(loss):
+        return ""
+    if not round(loss, digits):
+        return ", as precise as dense"
+    return f", {abs(loss):.{digits}f} {'below' if loss > 0 else 'above'} dense"
 
 
 def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
@@ -113,6 +162,8 @@ def missing(folders: Iterable[str | Path]) -> list[str]:
 
 
 def _how_far(run: str, row: pd.Series) -> str:
+    if row["state"] in ("changed", "broken"):
+        return f"{run} ({row['reason']})"
     if pd.isna(row["stage"]) or pd.isna(row["epoch"]) or pd.isna(row["n_epochs"]):
         return f"{run} ({row['state']})"
     epochs = f"epoch {row['epoch']:.0f} of {row['n_epochs']:.0f}"
@@ -121,43 +172,6 @@ def _how_far(run: str, row: pd.Series) -> str:
 
 # ---------------------------------------------------------------------------------------------
 # a grid's page
-
-
-def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
-    """A row for each form and value of C, over the replicates that are through with fine-tuning.
-
-    Args:
-        table: of `tables.collect`.
-        scorer: whose scores.
-
-    Returns:
-        Columns form, C, n (replicates); means of compression, kept (real numbers), before and
-        after (average precision around fine-tuning), and loss (dense - after, each replicate
-        beside its own dense network; negative: a gain); loss_low and loss_high, the least and the
-        greatest.
-    """
-    columns = ["form", "C", "n", "compression", "kept", "before", "after"]
-    columns += ["loss", "loss_low", "loss_high"]
-    if table.empty:
-        return pd.DataFrame(columns=columns)
-
-    scored = table[table["scorer"] == scorer].set_index("run")
-    dense = scored.loc[scored["stage"] == DENSE, "average_precision"]
-    tuned = scored[scored["stage"] == TUNED]
-    numbers = pd.DataFrame(
-        {
-            "C": tuned[C],
-            "compression": tuned["compression"],
-            "kept": tuned["n_par"] - tuned["n_zero"],
-            "before": tuned["average_precision_start"],
-            "after": tuned["average_precision"],
-            "loss": dense.reindex(tuned.index) - tuned["average_precision"],
-        }
-    ).astype(float)
-
-    grouped = numbers.assign(form=tables.form(tuned)).groupby(["form", "C"], sort=True)
-    spread = grouped["loss"].agg(n="size", loss_low="min", loss_high="max")
-    return grouped.mean().join(spread).reset_index()[columns]
 
 
 def markdown(folder: str | Path, scorer: str = "test") -> str:
@@ -208,62 +222,48 @@ def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iterator[str]:
-    if table.empty:
-        return
-    dense = table[(table["scorer"] == scorer) & (table["stage"] == DENSE)]
-    if dense.empty:
-        return
-
-    n_par = int(dense["n_par"].iloc[0])
-    chance = dense["positive_share"].iloc[0]
-    scores = dense["average_precision"].drop_duplicates()  # runs share their dense networks
-    spread = float(scores.max() - scores.min()) if len(scores) > 1 else None
-
-    listed = " and ".join(f"{score:.4f}" for score in sorted(scores))
-    replicates = "one replicate."
-    if spread is not None:
-        replicates = f"so {len(scores)} replicates differ by {spread:.4f}."
-    yield (
-        f"Dense: {n_par:,} real numbers, average precision {listed} on {scorer} "
-        f"({chance:.3f} would be chance), {replicates}"
-    )
+    runs = _runs(table, scorer)
+    for name, scores, run in _dense(runs):
+        listed = sorted(round(score, 4) for score in scores)
+        differ = "one replicate"
+        if len(listed) > 1:
+            differ = f"so {len(listed)} replicates differ by {listed[-1] - listed[0]:.4f}"
+        yield (
+            f"{name}: {run['n_par']:,.0f} real numbers, average precision "
+            f"{' and '.join(f'{score:.4f}' for score in listed)} on {scorer} "
+            f"({run['chance']:.3f} would be chance), {differ}."
+        )
 
     for _, row in rows.iterrows():
         yield (
-            f"{row['form']} at C = {row['C']:g} keeps {row['kept']:,.0f} of {n_par:,} real "
-            f"numbers, {row['compression']:.3g} times fewer: average precision "
-            f"{row['after']:.4f}, {_than_dense(row['loss'])}."
+            f"{row['form']} at C = {row['C']:g} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
+            f"real numbers, {row['compression']:.3g} times fewer: average precision "
+            f"{row['after']:.4f}{_than_dense(row['loss'])}."
         )
 
-    for form, group in rows.groupby("form"):
+    dense = tables.dense_scores(runs)
+    for form, group in rows.dropna(subset=["compression", "loss"]).groupby("form"):
+        scores = dense.get("", dense.get(str(form)))
         for level in LEVELS:
-            yield _cost_at(str(form), level, group, spread)
+            yield _cost_at(f"{form} at {level:g} times fewer", level, group, scores)
 
 
-def _than_dense(loss: float) -> str:
-    return f"{abs(loss):.4f} {'below' if loss > 0 else 'above'} dense"
-
-
-def _cost_at(form: str, level: float, rows: pd.DataFrame, spread: float | None) -> str:
+def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | None) -> str:
     """What `level` times fewer costs, between the two values of C around it.
 
     The loss is interpolated linearly in the logarithm of compression.
     """
     rows = rows.sort_values("compression")
-    least = rows["compression"].iloc[0]
-    most = rows["compression"].iloc[-1]
+    least, most = rows["compression"].iloc[[0, -1]]
     if not least <= level <= most:
-        return (
-            f"{form} at {level:g} times fewer: not known, what is finished spans {least:.3g} "
-            f"to {most:.3g} times."
-        )
+        return f"{what}: not known, what is finished spans {least:.3g} to {most:.3g} times."
 
     loss = float(np.interp(np.log(level), np.log(rows["compression"]), rows["loss"]))
-    text = (
-        f"{form} at {level:g} times fewer, between its neighbours in the table: {_than_dense(loss)}"
-    )
-    if spread is None:
+    text = f"{what}, between its neighbours in the table{_than_dense(loss).replace(',', ':', 1)}"
+    if dense is None or len(dense) < 2 or round(loss, 4) <= 0:
         return f"{text}."
+
+    spread = dense.max() - dense.min()
     beyond = "beyond" if loss > spread else "not beyond"
     return f"{text}, {beyond} the {spread:.4f} by which dense replicates differ."
 

@@ -30,8 +30,8 @@ from cplxnet.auto.sweep.run_many import run_many
 from cplxnet.auto.train.loop import predict
 
 from . import style, tables
-from .request import Report, Request
-from .tables import Lacking, Run, by_method
+from .style import Report, Request
+from .tables import Lacking, Run
 
 SPARSIFY = "sparsify"
 TUNE = "fine-tune"
@@ -40,17 +40,17 @@ THRESHOLDS = tuple(range(-6, 7))  # of log alpha
 
 def report(request: Request) -> Report:
     """every run masked at other thresholds, from its snapshot; --tune: fine-tuned again"""
-    where = {"data": request.data, "device": request.device}
-    how = {
+    options: dict[str, Any] = {
         "runs": request.runs,
         "at": THRESHOLDS if request.at is None else request.at,
         "scorer": request.scorer,
+        "data": request.data,
+        "device": request.device,
     }
-    masked = scan(request.folders, **how, **where)  # type: ignore[arg-type]
+    masked = scan(request.folders, **options)
     if request.tune:
-        into = request.out / "threshold-runs"
-        tuned = tune(request.folders, into, **how, **where)  # type: ignore[arg-type]
-        masked = pd.DataFrame([*masked.to_dict("records"), *tuned.to_dict("records")])
+        tuned = tune(request.folders, request.out / "threshold-runs", **options)
+        masked = pd.concat([masked, tuned], ignore_index=True)
 
     lacking = without_snapshot(request.folders, request.runs)
     return Report(figure(masked, scorer=request.scorer), masked, lacking)
@@ -76,8 +76,8 @@ def scan(
         device: what scores.
 
     Returns:
-        Columns folder, run, method, C, seed, threshold, compression, average_precision and tuned
-        (False).
+        Columns folder, run, method, C, seed, own (the manifest's threshold), dense (the dense
+        network's score), threshold, compression, average_precision and tuned (False).
 
     Raises:
         Lacking: no run has a snapshot.
@@ -98,7 +98,7 @@ def scan(
                     ),
                     "tuned": False,
                 }
-                rows.append(run.columns | result)
+                rows.append(_about(run, scorer) | result)
                 shown.update()
     return pd.DataFrame(rows)
 
@@ -129,7 +129,7 @@ def tune(
             title = f"{run.manifest.name} threshold {threshold:g}"
             changes = {"name": title, "threshold": float(threshold)}
             manifests[name] = grid.edit(run.manifest, changes)
-            columns[name] = run.columns | {"threshold": float(threshold)}
+            columns[name] = _about(run, scorer) | {"threshold": float(threshold)}
 
             target = Path(into) / name
             if RunFolder(target).scores is None:
@@ -144,6 +144,14 @@ def tune(
     return pd.DataFrame(
         [columns[name] | results[name] | {"tuned": True} for name in manifests if name in results]
     )
+
+
+def _about(run: Run, scorer: str) -> dict[str, Any]:
+    dense = run.stages.get("dense", {"scores": {}})["scores"].get(scorer)
+    return run.columns | {
+        "own": run.manifest.threshold,
+        "dense": dense and dense["end"]["average_precision"],
+    }
 
 
 def snapshots(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> list[Run]:
@@ -178,7 +186,7 @@ def without_snapshot(folders: Iterable[str | Path], runs: Sequence[str] | None =
 
 
 def _asked(folders: Iterable[str | Path], runs: Sequence[str] | None) -> list[Run]:
-    everything = tables.every_run(folders).values()
+    everything = tables.every_run(folders)
     return [run for run in everything if runs is None or run.name in runs]
 
 
@@ -261,11 +269,11 @@ def remask(
         if result.get("key") != old_key:
             raise ValueError(
                 f"{source}: expected stage {name} trained on the data in {data}, got none; "
-                "try to run it"
+                f"try `run {old.path.parent} --again {old.path.name}`"
             )
 
         snapshot = files.read_tensors(old.snapshot(number, name))
-        files.write_tensors(new.snapshot(number, name), snapshot | {"key": new_key})
+        files.write_snapshot(new.snapshot(number, name), snapshot | {"key": new_key})
 
         counts = stages.counts(load_model(source, name)[0], after.threshold)
         origin = result["reused_from"] or old.path.name
@@ -297,7 +305,7 @@ def _unmasked(manifest: Manifest) -> Iterator[str]:
 def figure(masked: pd.DataFrame, *, scorer: str = "test") -> Figure:
     """Score (left) and compression (right) against the threshold, a line a run.
 
-    Dashed: masked only. Solid: fine-tuned again.
+    Dashed: masked only. Solid: fine-tuned again. Dotted: the manifest's own threshold.
 
     Args:
         masked: of `scan` and `tune`.
@@ -305,27 +313,28 @@ def figure(masked: pd.DataFrame, *, scorer: str = "test") -> Figure:
     """
     drawn, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
     colour_of = style.colours_of_c(masked[C])
-    several = masked["method"].nunique() > 1
+    looks = style.looks(masked)
+    style.dense(left, masked)
 
-    for index, (method, group) in enumerate(by_method(masked)):
-        _, marker = style.of(index)
-        for (tuned, c, _, _), run in group.groupby(["tuned", C, "folder", "run"]):
-            run = run.sort_values("threshold")
-            how = "fine-tuned again" if tuned else "masked only"
-            label = f"{method + ' ' if several else ''}C = {c:g}, {how}"
-            look = {"marker": marker, "ms": 4, "ls": "-" if tuned else "--"}
-            left.plot(
-                run["threshold"], run["average_precision"], color=colour_of(c), label=label, **look
+    for (method, tuned, c, _, _), run in masked.groupby(["method", "tuned", C, "folder", "run"]):
+        run = run.sort_values("threshold")
+        how = "fine-tuned again" if tuned else "masked only"
+        label = f"{method if len(looks) > 1 else ''} C = {c:g}, {how}".lstrip()
+        look = {"marker": looks[method][1], "ms": 4, "ls": "-" if tuned else "--"}
+        look["color"] = colour_of(c)
+        left.plot(run["threshold"], run["average_precision"], label=label, **look)
+        # compression is that of the mask, whether or not it is fine-tuned again
+        if not tuned or masked["tuned"].all():
+            right.plot(run["threshold"], run["compression"], **look)
+
+    for own in sorted(set(masked["own"])):
+        for axes in (left, right):
+            axes.axvline(
+                own, color="0.3", lw=1, ls=":", label=f"threshold of the manifest, {own:g}"
             )
-            # compression is that of the mask, whether or not it is fine-tuned again
-            if not tuned or group["tuned"].all():
-                right.plot(run["threshold"], run["compression"], color=colour_of(c), **look)
 
     left.set(xlabel="threshold on log alpha", ylabel=f"{style.PRECISION}, {scorer}")
     right.set(xlabel="threshold on log alpha", ylabel="compression, times", yscale="log")
     style.plain_log(right, axis="y")
-
-    handles, labels = left.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    left.legend(unique.values(), unique.keys(), fontsize=8)
+    style.legend(left)
     return drawn

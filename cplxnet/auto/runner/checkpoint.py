@@ -8,13 +8,15 @@ snapshot, by a second name for the same file; then all are removed.
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from cplxnet import files
+from cplxnet.auto.train.graph import Cuda
 
 from .folder import RunFolder
 
@@ -37,11 +39,15 @@ class Checkpoints:
     Args:
         folder: of the run.
         every_s: seconds from one checkpoint to the next at least; 0: after every epoch.
+        cuda: copies from a GPU; None: the network is not on one.
     """
 
-    def __init__(self, folder: RunFolder, *, every_s: float = 0.0) -> None:
+    def __init__(
+        self, folder: RunFolder, *, every_s: float = 0.0, cuda: Cuda | None = None
+    ) -> None:
         self.folder = folder
         self.every_s = every_s
+        self._cuda = cuda
         self._saved_at = -float("inf")
         self._newest: int | None = None  # the epoch of the checkpoint written or read last
         self._thread: threading.Thread | None = None
@@ -52,8 +58,9 @@ class Checkpoints:
     def save(self, epoch: int, state: dict[str, Any], *, last: bool = False) -> None:
         """Write `state` as the checkpoint of this epoch, if one is due.
 
-        The tensors are copied at once; the file is written while the next epoch trains. What went
-        wrong with the checkpoint before (a full disk) is raised here.
+        The tensors are copied at once, from a GPU while the host goes on; the file is written while
+        the next epoch trains. What went wrong with the checkpoint before (a full disk) is raised
+        here.
 
         Args:
             epoch: epochs that the state holds, over all stages.
@@ -64,15 +71,31 @@ class Checkpoints:
         if not last and time.monotonic() - self._saved_at < self.every_s:
             return
 
-        value = {"schema": SCHEMA, "epoch": epoch, **_copied(state)}
-        self._thread = threading.Thread(target=self._write, args=(self._path(epoch), value))
+        copied, whole = self._copied(state)
+        value = {"schema": SCHEMA, "epoch": epoch, **copied}
+        self._thread = threading.Thread(target=self._write, args=(self._path(epoch), value, whole))
         self._thread.start()
         self._saved_at = time.monotonic()
         self._newest = epoch
 
-    def _write(self, path: Path, value: dict[str, Any]) -> None:
+    def _copied(self, state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
+        """`state` in host memory, where training does not change it, and what waits for the copies."""
+        leaves, structure = tree_flatten(state)
+        places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        tensors = [leaves[k].detach() for k in places]
+        if self._cuda is None:
+            copies, whole = [t.to("cpu", copy=True) for t in tensors], lambda: None
+        else:
+            copies, whole = self._cuda.to_host(tensors)
+
+        for k, copy in zip(places, copies, strict=True):
+            leaves[k] = copy
+        return tree_unflatten(leaves, structure), whole
+
+    def _write(self, path: Path, value: dict[str, Any], whole: Callable[[], None]) -> None:
         try:
-            files.write_tensors(path, value, check=self.folder.check)
+            whole()
+            files.write_snapshot(path, value, check=self.folder.check)
             for older in self._there()[KEPT:]:
                 older.unlink(missing_ok=True)
         except BaseException as error:  # raised again by the next save or wait
@@ -109,7 +132,7 @@ class Checkpoints:
         """
         if changed or self._newest != epoch:
             value = {"schema": SCHEMA, "epoch": epoch, **state}
-            files.write_tensors(path, value, check=self.folder.check)
+            files.write_snapshot(path, value, check=self.folder.check)
         else:
             files.share(self._path(epoch), path, check=self.folder.check)
 
@@ -156,14 +179,3 @@ class Checkpoints:
             with contextlib.suppress(ValueError):
                 numbered[int(path.stem.removeprefix("epoch-"))] = path
         return [numbered[number] for number in sorted(numbered, reverse=True)]
-
-
-def _copied(value: Any) -> Any:
-    """`value` with every tensor copied to host memory, where training does not change it."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_copied(item) for item in value]
-    return value

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cplxnet.auto import tasks
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.train import precision
+from cplxnet.nn.sparsity import variational_layers
 
 from . import stages
 
@@ -76,6 +77,9 @@ class Components:
             )
             for name, spec in manifest.datasets.items()
         }
+        check_datasets = getattr(self.task, "check_datasets", None)  # a task need not have it
+        if check_datasets is not None:
+            check_datasets(self.datasets)
         self._check_feeds()
 
     @property
@@ -118,6 +122,15 @@ class Components:
                     "try batch_size"
                 )
 
+            dataset = self.manifest.feeds[scorer.feed].dataset
+            targets = self.datasets[dataset].targets(torch.arange(len(self.datasets[dataset])))
+            if not targets.any():
+                raise ValueError(
+                    f"scorers.{name}: expected labels in {self.manifest.datasets[dataset].file}, "
+                    "got windows without any, of which there is no average precision; try a "
+                    "smaller stride, or another file"
+                )
+
     def build(self, stage: Stage) -> nn.Module:
         """The stage's network on the device, initialised from the stage's own seed."""
         manifest = self.manifest
@@ -126,6 +139,9 @@ class Components:
         dataset = next(iter(self.datasets.values()))
         example = self.features(dataset.windows(torch.arange(1))[0]).cpu()
         model = self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
+        if stage.log_sigma2 is not None:
+            for layer in variational_layers(model).values():
+                nn.init.constant_(layer.log_sigma2, stage.log_sigma2)
 
         precision.prepare(
             model, device=self.device, products=manifest.products, compiled=manifest.compile

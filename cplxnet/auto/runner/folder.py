@@ -1,15 +1,22 @@
 """A run's folder: configuration, status, history, scores and snapshots, each file whole.
 
 config.json      the manifest as resolved, package versions, git commit, device
-status.json      state, stage, epoch, owner, reason, times, notes
+status.json      state, stage, epoch, owner, reason, times, notes; once the run is done, the size of
+                 each file below, and of text the checksum
 history.jsonl    a line per epoch
 <k>-<stage>.pt   the snapshot of a stage's end (tensors, plain values): weights, and the optimiser's
                  state if the next stage goes on with it
 epoch-NNNN.pt    checkpoints of the stage at hand (`checkpoint`), removed when it is done
 claim.N          who runs it (`lock`), removed when it is done
-*.corrupt        a damaged snapshot or checkpoint, set aside
+*.corrupt        a damaged file, set aside
 scores.json      all that the analysis needs
 traceback.txt    where a failed run failed
+
+A run is done if its status says so, scores.json is as it was written, and the snapshots have the
+sizes that they had. If there is no snapshot at all they are kept elsewhere, and the run is done all
+the same, as in the repository's `runs/reference`. If only some are there, others are lost: the run
+counts as interrupted, and the next one makes them again. What is inside a snapshot is compared with
+its checksum when it is read (`cplxnet.files`).
 
 And whether the manifest is still the one that the run was started with.
 """
@@ -26,6 +33,8 @@ import subprocess
 import sys
 import time
 import traceback
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +48,12 @@ from . import lock
 
 STATES = ("queued", "running", "done", "failed", "diverged", "interrupted")
 PACKAGES = ("cplxnet", "torch", "numpy", "scipy", "h5py")
+ADVICE = {  # on a damaged file
+    "config.json": "delete it, and the next run takes the manifest as it is now",
+    "status.json": "the next run sets it aside",
+    "scores.json": "the next run sets it aside, and scores the snapshots again",
+    "history.jsonl": "`run --again` writes it anew from the snapshots",
+}
 
 
 class RunFolder:
@@ -59,7 +74,15 @@ class RunFolder:
         """Take the folder: write config.json and a status of running."""
         import torch  # late: it takes seconds, and reading a status needs none of it
 
+        aside = []
+        for name, read in (("status.json", self._written), ("scores.json", lambda: self.scores)):
+            try:
+                read()
+            except ValueError as error:
+                aside.append(_put_aside(self.path / name, error))
+
         before = self.status
+        kernels_before = self.config.get("kernels")
         files.sweep(self.path)  # of an attempt that was killed
         (self.path / "traceback.txt").unlink(missing_ok=True)
 
@@ -70,6 +93,7 @@ class RunFolder:
             "packages": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),  # sums on a CPU differ in their last bits with it
+            "kernels": _kernels(device),  # and with these
             "commit": _git_commit(),
         }
         files.write_json(self.path / "config.json", config, check=self.check)
@@ -85,6 +109,13 @@ class RunFolder:
         }
         kept = {key: before[key] for key in ("stages", "notes") if key in before}
         self._write_status(status | kept)
+        for text in aside:
+            self.note(text)
+        if kernels_before not in (None, config["kernels"]):
+            self.note(
+                f"begun with {kernels_before}, goes on with {config['kernels']}: "
+                "the last bits may differ from those of an undisturbed run"
+            )
 
     # -- config.json -------------------------------------------------------------------------------
 
@@ -96,10 +127,9 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         if self._config is None:
-            path = self.path / "config.json"
-            config = _read(path) or {}
+            config = _object(self.path / "config.json") or {}
             if not isinstance(config.get("manifest", {}), dict):
-                raise _damaged(path, "a manifest", config["manifest"])
+                raise _damaged(self.path / "config.json", "a manifest", config["manifest"])
             self._config = config
         return self._config
 
@@ -109,22 +139,79 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         """The status as last written; a folder that is not there is queued.
 
-        Results that were kept without status.json, as in `runs/reference`, are done if every stage
-        has its scores.
+        Results that were kept without status.json are done if every stage has its scores. A run
+        that was done and has lost a file since is interrupted.
 
         Raises:
             ValueError: the file is damaged.
         """
-        path = self.path / "status.json"
-        status = _read(path) or {"state": "done" if self._whole() else "queued"}
-        if status.get("state") not in STATES or not _all_dicts(status.get("stages", {})):
-            raise _damaged(path, f"a state of {', '.join(STATES)} and its stages", status)
+        status = self._written()
+        if not status:
+            return {"state": "done" if self._has_scores() else "queued"}
+
+        lost = self._lost(status)
+        if lost:
+            status |= {"state": "interrupted", "reason": f"{lost}; the next run makes it again"}
         return status
 
-    def _whole(self) -> bool:
-        """Whether config.json and scores.json say that every stage of the run was trained."""
+    def _written(self) -> dict[str, Any]:
+        """What status.json says, empty where there is none."""
+        path = self.path / "status.json"
+        status = _object(path) or {}
+        dicts = (status.get("stages", {}), status.get("files", {}))
+        if status and (status.get("state") not in STATES or not all(map(_all_dicts, dicts))):
+            raise _damaged(path, f"a state of {', '.join(STATES)}, its stages and files", status)
+        return status
+
+    def _lost(self, status: dict[str, Any]) -> str:
+        """What the run with this status had when it was done and has no more; empty if nothing."""
+        if status["state"] != "done":
+            return ""
+
+        if "files" not in status:  # of before 2026-12
+            with contextlib.suppress(ValueError):
+                return "" if self._has_scores() else "scores.json is lost"
+            return "scores.json is damaged"
+
+        snapshots = [name for name in status["files"] if name.endswith(".pt")]
+        for name in ("scores.json", *(snapshots if self.snapshots() else ())):
+            path = self.path / name
+            if not path.exists():
+                return f"{name} is lost"
+            if _size(path) != status["files"].get(name):
+                return f"{name} is damaged"
+        return ""
+
+    def _has_scores(self) -> bool:
+        """Whether every stage of the manifest in config.json has its scores."""
         asked = self.config.get("manifest", {}).get("stage_order")
         return bool(asked) and list((self.scores or {}).get("stages", {})) == asked
+
+    def verify(self) -> list[str]:
+        """Read every file of the run: a sentence on each that is damaged, or on one that is lost."""
+        reads: list[Callable[[], object]] = [
+            lambda: self.config,
+            lambda: self.status,
+            lambda: self.scores,
+            lambda: self.history,
+            *(functools.partial(files.read_tensors, path) for path in self.snapshots()),
+        ]
+        faults = []
+        for read in reads:
+            try:
+                read()
+            except ValueError as error:
+                faults.append(str(error))
+
+        if not faults and (lost := self._lost({"state": "", **self._written()})):
+            faults.append(lost)
+        return faults
+
+    def finish(self) -> None:
+        """Mark the run as done, with the sizes of its files."""
+        texts = [self.path / name for name in ("scores.json", "history.jsonl")]
+        sizes = {path.name: _size(path) for path in (*texts, *self.snapshots())}
+        self.update(state="done", reason=None, files=sizes)
 
     def update(self, **changes: Any) -> None:
         """Change keys of the status: state, stage, epoch, n_epochs, reason."""
@@ -147,8 +234,7 @@ class RunFolder:
 
     def set_aside(self, path: Path, error: Exception) -> None:
         """Rename a damaged file to *.corrupt and note it."""
-        path.replace(path.with_name(f"{path.name}.corrupt"))
-        self.note(f"{path.name} is damaged and set aside as {path.name}.corrupt: {error}")
+        self.note(_put_aside(path, error))
 
     def record(self, state: str, error: BaseException) -> None:
         """Write what ended the run, as far as possible: traceback.txt, the state and its reason."""
@@ -173,8 +259,12 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         path = self.path / "scores.json"
-        scores = _read(path)
-        if scores is not None and not _all_dicts(scores.get("stages", {})):
+        content = self._content(path)
+        if content is None:
+            return None
+
+        scores = _parse(content, path)
+        if not _all_dicts(scores.get("stages", {})):
             raise _damaged(path, "scores of stages", scores)
         return scores
 
@@ -184,10 +274,27 @@ class RunFolder:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One dict per epoch, in order. For readers: a run has its history from checkpoints."""
+        """One dict per epoch, in order. For readers: a run has its history from checkpoints.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         path = self.path / "history.jsonl"
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+        lines = (self._content(path) or b"").splitlines()
+        return [_parse(line, path, f", line {number}") for number, line in enumerate(lines, 1)]
+
+    def _content(self, path: Path) -> bytes | None:
+        """A file's bytes, None if there is none; ValueError: not those of when the run was done."""
+        if not path.exists():
+            return None
+
+        status: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):  # damaged: it does not say
+            status = self._written()
+        recorded = status.get("files", {}).get(path.name)
+        if status.get("state") == "done" and recorded not in (None, _size(path)):
+            raise _damaged(path, f"{recorded}, as when the run was done", _size(path))
+        return path.read_bytes()
 
     def write_history(self, lines: list[dict[str, Any]]) -> None:
         """Write history.jsonl; NaN and infinity become null."""
@@ -197,6 +304,10 @@ class RunFolder:
     def snapshot(self, number: int, stage: str) -> Path:
         """The path of a stage's snapshot; number: the stage's place in the manifest, from 0."""
         return self.path / f"{number}-{stage}.pt"
+
+    def snapshots(self) -> list[Path]:
+        """The snapshots that are here, in order."""
+        return sorted(self.path.glob("[0-9]*-*.pt"))
 
 
 # -- has the manifest changed? ---------------------------------------------------------------------
@@ -293,20 +404,21 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _read(path: Path) -> Any:
+def _object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file."""
     try:
-        return _parse(path.read_bytes(), str(path))
+        return _parse(path.read_bytes(), path)
     except FileNotFoundError:
         return None
 
 
-def _parse(text: str | bytes, source: str) -> Any:
+def _parse(text: bytes, path: Path, where: str = "") -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or brackets without end
-        raise _damaged(source, "JSON as this package writes it", error) from error
+        raise _damaged(path, "JSON as this package writes it", error, where) from error
     if not isinstance(value, dict):
-        raise _damaged(source, "a JSON object", value)
+        raise _damaged(path, "a JSON object", value, where)
     return value
 
 
@@ -314,9 +426,22 @@ def _all_dicts(values: Any) -> bool:
     return isinstance(values, dict) and all(isinstance(value, dict) for value in values.values())
 
 
-def _damaged(source: str | Path, wanted: str, found: object) -> ValueError:
-    shown = str(found) if isinstance(found, Exception) else f"{found!r:.60}"
-    return ValueError(f"{source}: expected {wanted}, got {shown}; delete the file to run again")
+def _damaged(path: Path, expected: str, got: object, where: str = "") -> ValueError:
+    shown = str(got) if isinstance(got, Exception) else f"{got!r:.60}"
+    return ValueError(f"{path}{where}: expected {expected}, got {shown}; {ADVICE[path.name]}")
+
+
+def _put_aside(path: Path, error: Exception) -> str:
+    path.replace(path.with_name(f"{path.name}.corrupt"))
+    return f"{path.name} is damaged and set aside as {path.name}.corrupt: {error}"
+
+
+def _size(path: Path) -> dict[str, int]:
+    """A file's size in bytes; of text the CRC-32 too: snapshots have their own inside."""
+    if path.suffix == ".pt":
+        return {"bytes": path.stat().st_size}
+    content = path.read_bytes()
+    return {"bytes": len(content), "crc32": zlib.crc32(content)}
 
 
 @functools.cache  # what this process has imported stays what it is
@@ -325,6 +450,18 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _kernels(device: str) -> str:
+    """What computes the formulas that have a fast form on this device."""
+    import torch
+
+    from cplxnet.nn.fast import dispatch, gpu
+
+    number = torch.ones(1, device=device)
+    if dispatch.native_usable(number):
+        return "C functions"
+    return "Triton kernels" if gpu.usable(number) else "plain formulas"
 
 
 @functools.cache

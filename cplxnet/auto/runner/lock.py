@@ -249,6 +249,14 @@ def refuse_held(place: Path) -> Found | None:
     return claim
 
 
+def clear(place: Path) -> None:
+    """Remove the claim that a process which has ended left on work that is done."""
+    left = newest(place)
+    if left is not None and left.free():
+        with contextlib.suppress(Held, OSError), hold(place) as claim:
+            claim.finish()
+
+
 # -- claims on disk --------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from cplxnet.auto.train.loop import Diverged
 from . import lock
 from .components import Components
 from .folder import RunFolder, refuse_changes, unchanged
+from .stages import of_parent
 from .stop import Stop
 from .trainer import Trainer
 
@@ -32,7 +33,7 @@ def run(
     device: str = "cpu",
     data: str | Path = "data",
     progress: bool = True,
-    reuse: Sequence[str | Path] = (),
+    reuse: Sequence[str | Path] | None = (),
     accept_changes: bool = False,
     again: bool = False,
     timeout_s: float = lock.TIMEOUT_S,
@@ -57,7 +58,8 @@ def run(
         device: as torch names it, "cpu" or "cuda:0".
         data: the folder that the manifest's files lie in.
         progress: show bars.
-        reuse: folders of other runs, from which finished stages are taken.
+        reuse: folders of other runs, from which finished stages are taken; an edited manifest's run
+            takes them from the runs of its original's grid too. None: nothing is taken.
         accept_changes: run on with a manifest that has changed since the run was started, keeping
             what still holds.
         again: look at the stages of a run that is done too, and train those whose snapshots are
@@ -80,12 +82,14 @@ def run(
     manifest = manifest.resolved()
     run_folder = RunFolder(folder)
     place = run_folder.path / "claim"
+    others = [] if reuse is None else [*reuse, *of_parent(manifest, run_folder.path)]
 
     # done already?
     if not accept_changes:
         refuse_changes(run_folder, manifest)
     scores = None if again else _done(run_folder, manifest, progress)
     if scores is not None:
+        lock.clear(place)
         return scores
 
     # device and data, before anything is written
@@ -121,8 +125,8 @@ def run(
                 timeout_s=held.timeout_s,
             )
             with precision.tf32(manifest.products == "tf32"):
-                scores = trainer.run([RunFolder(path) for path in reuse])
-            run_folder.update(state="done", reason=None)
+                scores = trainer.run([RunFolder(path) for path in others])
+            run_folder.finish()
         except lock.ClaimLost:
             raise  # the folder is another's
         except BaseException as error:
@@ -139,16 +143,21 @@ def run(
 
 def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, Any] | None:
     """The scores of a run that is done with this manifest, and a word of it; None if it is not."""
-    status = folder.status
+    try:
+        status = folder.status
+        scores = folder.scores or {}
+    except ValueError:  # damaged: set aside once the folder is this process's
+        return None
     if status["state"] != "done" or not unchanged(folder, manifest):
         return None
-    scores = folder.scores
-    if scores is None or list(scores.get("stages", {})) != list(manifest.stage_order):
+    if list(scores.get("stages", {})) != list(manifest.stage_order):
         return None
 
     if progress:
         day = time.strftime("%Y-%m-%d", time.localtime(status.get("updated")))
-        say(f"{folder.path.name}: read" + (f", trained on {day}" if "updated" in status else ""))
+        trained = f", trained on {day}" if "updated" in status else ""
+        elsewhere = "" if folder.snapshots() else ", its snapshots are not here"
+        say(f"{folder.path.name}: read{trained}{elsewhere}")
     return scores
 
 

@@ -1,25 +1,40 @@
-"""What identifies a stage, and what it takes over from the one before: weights and masks."""
+"""What identifies a stage, and what it takes over: weights and masks of the one before, or all of it
+from a run that has finished it.
+"""
 
+import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from cplxnet import files
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest, Stage
+from cplxnet.auto.tasks import OWN
 
-OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
+from .folder import RunFolder
 
 # -- seeds and keys --------------------------------------------------------------------------------
 
 # Keys of a manifest that a stage's result does not depend on, or only by what is counted under
 # another name: of `objective_terms` those that weigh something, of `stages` and `model` the stage
 # with its network filled in. All other keys count, those included that a later version adds.
-NOT_COUNTED = ("schema", "name", "objective_terms", "model", "stages", "stage_order")
+NOT_COUNTED = (
+    "schema",
+    "name",
+    "parent",
+    "cuda_graph",  # the same bits
+    "objective_terms",
+    "model",
+    "stages",
+    "stage_order",
+)
 # Keys that were added when there were finished runs already: left out at this value, so that those
 # keep their keys.
 AT_FIRST = {"samples": "float32"}
@@ -141,3 +156,93 @@ def counts(model: nn.Module, threshold: float) -> dict[str, Any]:
         "compression": cplx.compression(model, threshold),
         "layers": layers,
     }
+
+
+# -- stages that other runs have finished -----------------------------------------------------------
+
+
+class Finished(NamedTuple):
+    """A finished stage.
+
+    Attributes:
+        snapshot: what its file holds: weights, the optimiser's state or None, its history.
+        result: its entry in scores.json.
+    """
+
+    snapshot: dict[str, Any]
+    result: dict[str, Any]
+
+
+def read_snapshot(
+    folder: RunFolder, number: int, name: str, shared: Shared
+) -> dict[str, Any] | None:
+    """The snapshot of a stage in a run's folder.
+
+    None if it was not finished under the same key, or was saved without optimiser state and the
+    next stage goes on with it.
+
+    Args:
+        number: the stage's place in the manifest, from 0.
+
+    Raises:
+        ValueError: the snapshot is damaged.
+    """
+    path = folder.snapshot(number, name)
+    if not path.exists():
+        return None
+
+    snapshot = files.read_tensors(path)
+    lacking = shared.goes_on and snapshot.get("optimizer") is None
+    if snapshot.get("key") != shared.key or lacking:
+        return None
+
+    if "history" not in snapshot:  # of before 2026-11-23
+        lines = [line for line in folder.history if line["stage"] == name]
+        snapshot["history"] = json.dumps(lines)
+    return snapshot
+
+
+def from_others(
+    folders: Iterable[RunFolder], into: RunFolder, number: int, name: str, shared: Shared
+) -> Finished | None:
+    """The stage from the first of other runs' folders that has finished it; None if none has.
+
+    Its snapshot is copied to `into`. A folder with damage is passed over: its own run says so.
+    """
+    for folder in folders:
+        with contextlib.suppress(ValueError, AttributeError):  # a status that is no status of ours
+            if folder.status.get("stages", {}).get(name, {}).get("key") != shared.key:
+                continue
+            result = (folder.scores or {}).get("stages", {}).get(name, {})
+            snapshot = read_snapshot(folder, number, name, shared)
+            if result.get("key") != shared.key or snapshot is None:
+                continue
+
+            files.share(
+                folder.snapshot(number, name), into.snapshot(number, name), check=into.check
+            )
+            origin = result["reused_from"] or folder.path.name
+            return Finished(snapshot, result | {"reused_from": origin})
+    return None
+
+
+def of_parent(manifest: Manifest, folder: Path) -> list[Path]:
+    """The runs' folders of the grid that holds the original of an edited manifest, its own first.
+
+    Args:
+        manifest: edited or not.
+        folder: of its run.
+    """
+    if manifest.parent is None:
+        return []
+    original = folder.resolve().parent.parent / manifest.parent
+    return [original, *neighbours(original.with_name(f"{original.name}.json"))]
+
+
+def neighbours(manifest: Path) -> list[Path]:
+    """The runs' folders of the other manifests in this one's folder."""
+    return [
+        path.with_suffix("")
+        for path in sorted(manifest.parent.glob("*.json"))
+        if path.name != manifest.name
+    ]

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cplxnet import files
 from cplxnet.auto.manifest.read import Manifest, Stage
-from cplxnet.auto.progress import bar
+from cplxnet.auto.progress import bar, say
+from cplxnet.auto.train.graph import Cuda
 from cplxnet.auto.train.loop import Diverged, predict, train_stage
-from cplxnet.auto.train.objective import Objective
+from cplxnet.auto.train.objective import Distillation, Objective
 from cplxnet.auto.train.state import Training
 
-from . import lock, reuse, stages
+from . import lock, stages
 from .checkpoint import Checkpoints, checkpoint_every_s
 from .components import Components, Feed
 from .folder import RunFolder
@@ -60,7 +62,11 @@ class Trainer:
         self.progress = progress
         self.timeout_s = timeout_s
 
-        self.checkpoints = Checkpoints(folder, every_s=checkpoint_every_s(components.device))
+        device = components.device
+        self.checkpoints = Checkpoints(
+            folder, every_s=checkpoint_every_s(device), cuda=Cuda.of(device)
+        )
+        self.networks: dict[str, nn.Module] = {}  # of the stages that teach later ones
         self.optimizer_state: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []  # of the stages that have ended
         self.results: dict[str, Any] = {}  # stage -> its entry in scores.json
@@ -75,6 +81,7 @@ class Trainer:
         plan = stages.planned(
             self.manifest, data=self.components.fingerprints, device=self.components.device
         )
+        taught_by = {one.distill.teacher for one in self.manifest.all_stages() if one.distill}
         previous: nn.Module | None = None
 
         for number, (stage, shared) in enumerate(plan):
@@ -84,18 +91,21 @@ class Trainer:
             if previous is not None and not stage.reset:
                 masked = stages.inherit(self.model, previous, threshold=self.manifest.threshold)
             previous = self.model
+            if stage.name in taught_by:
+                self.networks[stage.name] = self.model
 
             # finished before, in this folder?
-            own = reuse.take_over(self.folder, before, self.folder, number, stage.name, shared)
+            own = self._own(number, stage, shared, before.get(stage.name, {}))
             if self._take(stage, own):
                 continue
 
             # finished in another run's folder, or trained here
             with self._claimed(number, stage, shared, others) as to_train:
                 if to_train:
-                    training = self._training(stage, shared, masked)
+                    training = self._training(stage, shared)
+                    self._go_on(training, masked)
                     feed = self.components.feed(stage.feed, training.windows)
-                    objective = Objective(self.manifest.objective_terms, stage.objective)
+                    objective = self._objective(stage)
                     with self.checkpoints.writing():
                         restored = train_stage(
                             training,
@@ -116,7 +126,43 @@ class Trainer:
 
     # -- stages that are finished ------------------------------------------------------------------
 
-    def _take(self, stage: Stage, finished: reuse.Finished | None) -> bool:
+    def _own(
+        self, number: int, stage: Stage, shared: stages.Shared, result: dict[str, Any]
+    ) -> stages.Finished | None:
+        """The stage as this run has finished it before, scored again if its scores are lost.
+
+        Args:
+            number: the stage's place in the manifest, from 0.
+            result: its entry in scores.json, perhaps of another manifest.
+        """
+        try:
+            snapshot = stages.read_snapshot(self.folder, number, stage.name, shared)
+        except ValueError as error:
+            self.folder.set_aside(self.folder.snapshot(number, stage.name), error)
+            return None
+        if snapshot is None:
+            return None
+
+        if result.get("key") != shared.key:
+            if "n_epochs" not in snapshot:  # of before 2026-11-23
+                return None
+            result = self._scored_again(self._training(stage, shared), snapshot)
+        return stages.Finished(snapshot, result)
+
+    def _scored_again(self, training: Training, snapshot: dict[str, Any]) -> dict[str, Any]:
+        """A stage's entry in scores.json, lost there, from its snapshot."""
+        stage = training.stage
+        self.folder.note(f"{stage.name} has its snapshot and no scores: it is scored again")
+        training.load(snapshot)
+        ends = self._scores()
+
+        early = training.early
+        early.stopped = training.n_epochs < stage.n_epochs
+        if early.stopped and stage.early is not None and not stage.early.restore_best:
+            early.last = ends[stage.early.scorer]["average_precision"]
+        return self._result(training, ends)
+
+    def _take(self, stage: Stage, finished: stages.Finished | None) -> bool:
         """Take a finished stage in; False if there is none."""
         if finished is None:
             return False
@@ -142,7 +188,7 @@ class Trainer:
             return
 
         def take_from_others() -> bool:
-            finished = reuse.from_others(others, self.folder, number, stage.name, shared)
+            finished = stages.from_others(others, self.folder, number, stage.name, shared)
             return self._take(stage, finished)
 
         place = self.folder.path.parent / ".claims" / shared.key[:32]
@@ -156,17 +202,19 @@ class Trainer:
                 continue
 
             with claim:
+                files.sweep(place.parent, place.name)
                 # another run may have finished it just before
                 yield not take_from_others()
                 claim.finish()
             return
+        lock.clear(place)
         yield False
 
     # -- a stage that is trained -------------------------------------------------------------------
 
-    def _training(self, stage: Stage, shared: stages.Shared, masked: bool) -> Training:
-        """The stage's training at its start, or where its newest checkpoint was taken."""
-        training = Training(
+    def _training(self, stage: Stage, shared: stages.Shared) -> Training:
+        """The stage's training at its start."""
+        return Training(
             stage,
             self.model,
             self.average_precision,
@@ -177,18 +225,39 @@ class Trainer:
             },
             key=shared.key,
             goes_on=shared.goes_on,
+            threshold=self.manifest.threshold,
+            watched=next(
+                (one.early.scorer for one in self.manifest.all_stages() if one.early), None
+            ),
+            cuda_graph=self.manifest.cuda_graph,
         )
 
-        checkpoint = self.checkpoints.latest(shared.key, optimizer=shared.goes_on)
+    def _go_on(self, training: Training, masked: bool) -> None:
+        """Bring a stage's training to its newest checkpoint, or to what the stage before left."""
+        checkpoint = self.checkpoints.latest(training.key, optimizer=training.goes_on)
         if checkpoint is not None:
             training.load(checkpoint)
-            return training
+            return
 
-        if not stage.restart:
+        if not training.stage.restart:
             training.inherit(self.optimizer_state)
         if masked:
             training.start = self._scores()
-        return training
+
+    def _objective(self, stage: Stage) -> Objective:
+        distillation = None
+        if stage.distill is not None:
+            distillation = Distillation(
+                self.networks[stage.distill.teacher],
+                weight=stage.distill.weight,
+                temperature=stage.distill.temperature,
+            )
+        return Objective(
+            self.manifest.objective_terms,
+            stage.objective,
+            distillation=distillation,
+            device=self.components.device,
+        )
 
     def _n_epochs(self, training: Training) -> int:
         """Epochs done over all stages."""
@@ -224,19 +293,33 @@ class Trainer:
         self, training: Training, number: int, ends: dict[str, Any], *, restored: bool
     ) -> None:
         """Keep a stage that has just been trained: its snapshot, its scores, its history."""
-        stage = training.stage
         early = training.early
         self.optimizer_state = training.optimizer_state()
 
         # the last checkpoint of a stage that stopped early has an optimiser state that the snapshot
         # may leave out
         self.checkpoints.end(
-            self.folder.snapshot(number, stage.name),
+            self.folder.snapshot(number, training.stage.name),
             self._n_epochs(training),
             training.state(ended=True),
             changed=restored or (early.stopped and not training.goes_on),
         )
 
+        result = self._result(training, ends)
+        if training.watched is not None and training.n_epochs:
+            # with the last weights, where the best have come back since
+            last = early.stopped or restored
+            end = ends[training.watched]["average_precision"]
+            result["validation_after"] = early.last if last else end
+            if self.progress and not early.stopped:
+                after = result["validation_after"]
+                say(f"{training.stage.name}: AP {after:.3f} after the last epoch")
+        self.results[training.stage.name] = result
+        self.history += _with_end(training.history, result)
+
+    def _result(self, training: Training, ends: dict[str, Any]) -> dict[str, Any]:
+        """A stage's entry in scores.json."""
+        early = training.early
         result = {
             "key": training.key,
             "epochs": training.n_epochs,
@@ -250,8 +333,7 @@ class Trainer:
         }
         if early.stopped:
             result["stopped_at"] = early.last
-        self.results[stage.name] = result
-        self.history += _with_end(training.history, result)
+        return result
 
     # -- scores ------------------------------------------------------------------------------------
 
@@ -314,14 +396,16 @@ class Trainer:
 
         last = self.history[-1]
         n_epochs = self.manifest.stage(last["stage"]).n_epochs
-        scored = [line["validation"] for line in self.history if line["validation"] is not None]
+        lines = (line.get("validation_after", line["validation"]) for line in self.history)
+        scored = [score for score in lines if score is not None]
         known = {"validation": scored[-1]} if scored else {}
         where = {"stage": last["stage"], "epoch": last["epoch"] + 1, "n_epochs": n_epochs}
         return where | {"left_s": None} | known
 
 
 def _with_end(history: list[dict[str, Any]], result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines of a stage that has ended; the last has the score that stopped it early."""
-    if not history or "stopped_at" not in result:
+    """The lines of a stage that has ended; the last has the score after it, where there is one."""
+    after = result.get("validation_after", result.get("stopped_at"))
+    if not history or after is None:
         return history
-    return [*history[:-1], history[-1] | {"validation_after": result["stopped_at"]}]
+    return [*history[:-1], history[-1] | {"validation_after": after}]

@@ -26,6 +26,7 @@ def run_many(
     data: str | Path = "data",
     progress: bool = True,
     retry_failed: bool = False,
+    again: Iterable[str] | None = None,
     reuse: bool = True,
     accept_changes: bool = False,
     timeout_s: float = lock.TIMEOUT_S,
@@ -49,6 +50,8 @@ def run_many(
         data: the folder of the data files.
         progress: show bars.
         retry_failed: also run those that failed or diverged before.
+        again: names of runs to look at although they are done, and to train what is missing or
+            damaged of them; an empty list: all.
         reuse: take stages that runs share from each other.
         accept_changes: run on with manifests that have changed since their run was started.
         timeout_s: silence, in seconds and at least one, after which a run's process counts as gone
@@ -76,6 +79,12 @@ def run_many(
     stop = stop or Stop()
 
     manifests = grid.read(folder)
+    unknown = [name for name in again or () if name not in manifests]
+    if unknown:
+        raise ValueError(
+            f"expected names of runs in {folder} to run again, got {', '.join(unknown)}; "
+            "try `python -m cplxnet.auto status` on the folder"
+        )
     for name in () if address else devices:
         check_device(name)
 
@@ -87,6 +96,7 @@ def run_many(
         accept_changes=accept_changes,
         timeout_s=timeout_s,
         retry=failed(folder, manifests) if retry_failed else {},
+        again=frozenset(() if again is None else again or manifests),
     )
     queue = Queue(manifests, settings)
     if progress and reuse:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from cplxnet.auto.manifest.read import Manifest, load
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, refuse_changes
-from cplxnet.auto.runner.reuse import neighbours
 from cplxnet.auto.runner.run import check_device, run
+from cplxnet.auto.runner.stages import neighbours
 from cplxnet.auto.runner.stop import Stop
 from cplxnet.auto.train.loop import Diverged
 
@@ -40,6 +40,7 @@ class Settings:
         accept_changes, timeout_s: as of `run`.
         retry: the status of each failed run to be tried again, as it was when the command was
             started: one that another command has tried again since is left.
+        again: the runs that are looked at although they are done.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Settings:
     accept_changes: bool = False
     timeout_s: float = lock.TIMEOUT_S
     retry: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    again: frozenset[str] = frozenset()
 
 
 def run_one(
@@ -78,6 +80,7 @@ def run_one(
             refuse_changes(RunFolder(path), manifest, read)
         outcome = settled(name, manifest, settings)
         if outcome is not None:
+            lock.clear(path / "claim")
             return outcome
 
         with lock.hold(path / "claim", settings.timeout_s, stop=stop) as held:
@@ -93,8 +96,9 @@ def run_one(
                 device=device,
                 data=settings.data,
                 progress=settings.progress,
-                reuse=neighbours(file) if settings.reuse else (),
+                reuse=neighbours(file) if settings.reuse else None,
                 accept_changes=settings.accept_changes,
+                again=name in settings.again,
                 claim=held,
             )
 
@@ -115,13 +119,16 @@ def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None
         ManifestChanged: it was started with another manifest, and changes are not accepted.
     """
     files = RunFolder(settings.folder / name)
-    status = files.status
+    try:
+        status = files.status
+    except ValueError:  # damaged: the run sets it aside
+        status = {"state": "interrupted"}
     if not settings.accept_changes:
         refuse_changes(files, manifest)
     elif files.config.get("fingerprint") != manifest.fingerprint():
         return None
 
-    if status["state"] == "done":
+    if status["state"] == "done" and name not in settings.again:
         return Outcome(name, "skipped")
     if status["state"] in BAD and status != settings.retry.get(name):
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.get("updated")))

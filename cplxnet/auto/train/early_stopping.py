@@ -26,7 +26,7 @@ class EarlyStopping:
 
     Attributes:
         best: the best score so far; None before the first.
-        last: the score taken last.
+        last: the score taken last; at the end that after the last epoch, where it was taken.
         stopped: training is to stop, because of `last`.
     """
 
@@ -85,8 +85,10 @@ class EarlyStopping:
         """
         if self.spec is None or self.best is None or self._best_weights is None:
             return False
-        if not self.stopped and self._score(self.spec.scorer) > self.best:
-            return False
+        if not self.stopped:
+            self.last = float(self._score(self.spec.scorer))
+            if self.last > self.best:
+                return False
 
         self.model.load_state_dict(self._best_weights)
         return True
@@ -95,8 +97,7 @@ class EarlyStopping:
         """What has been seen so far, as tensors and plain values, for a checkpoint."""
         early = None
         if self.spec is not None:
-            early = self.spec.model_dump(exclude={"scorer", "restore_best"})
-            early |= {key: getattr(self, key) for key in SEEN}
+            early = {key: getattr(self, key) for key in SEEN}
         return {"early": early, "best": self._best_weights}
 
     def load(self, state: dict[str, Any]) -> None:

@@ -6,18 +6,39 @@ computes the same bits either way: random generators go on by the same amounts, 
 between steps lies in tensors on the device.
 
 What would go wrong in silence: a replay uses the numbers that stood in host memory when it was
-captured. Learning rate and coefficients are tensors, refreshed from outside (`optim.set_rate`).
+captured. Learning rate and KL weights are tensors, refreshed from outside (`optim.held`).
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .state import Feed
+from cplxnet.nn.fast import gpu
+
+from .state import Feed, Training
 
 EAGER_STEPS = 3  # torch asks for some before a capture
+
+
+def captured(
+    step: Callable[..., Tensor], feed: Feed, training: Training
+) -> tuple[Callable[..., Tensor], Iterable[Any]]:
+    """The step and its batches; as a graph, which draws its batches itself, where that is wanted.
+
+    The manifest's `cuda_graph` null wants it where our kernels run: of torch's operations some may
+    wait for the device.
+    """
+    wanted = training.cuda_graph
+    if wanted is None:
+        wanted = gpu.usable(*training.model.parameters())
+    if not wanted or training.device.type != "cuda" or not feed.draws:
+        return step, feed
+
+    graphed = Graphed(lambda: step(*feed.draw()), training.device, [training.windows])
+    return graphed, [()] * len(feed)
 
 
 class Graphed:
@@ -39,7 +60,7 @@ class Graphed:
         cuda: "Cuda | None" = None,
     ) -> None:
         self._step, self._generators = step, generators
-        self._cuda = cuda or (Cuda(device) if device.type == "cuda" else None)
+        self._cuda = cuda or Cuda.of(device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Tensor | None = None
         self._n_steps = 0
@@ -56,7 +77,7 @@ class Graphed:
             failed = None
             try:
                 self._graph, self._result = self._cuda.capture(self._step, self._generators)
-            except (RuntimeError, torch.OutOfMemoryError) as error:
+            except RuntimeError as error:  # one of them is torch.OutOfMemoryError
                 failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if failed is not None:  # out here the error holds the capture's memory no more
                 warnings.warn(
@@ -73,19 +94,29 @@ class Graphed:
 
 
 class Cuda:
-    """What graphs need of CUDA, behind one small interface that a test can stand in for."""
+    """What graphs and checkpoints need of CUDA: a small interface that a test can stand in for.
+
+    Attributes:
+        stream: a second one, beside that of the training.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self.stream = torch.cuda.Stream(device)
+
+    @classmethod
+    def of(cls, device: str | torch.device) -> "Cuda | None":
+        """That of a device; None: it is no CUDA device."""
+        device = torch.device(device)
+        return cls(device) if device.type == "cuda" else None
 
     def aside(self, step: Callable[[], Tensor]) -> Tensor:
         """Run the step on the stream that will capture it."""
         now = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(now)
-        with torch.cuda.stream(self._stream):
+        self.stream.wait_stream(now)
+        with torch.cuda.stream(self.stream):
             result = step()
-        now.wait_stream(self._stream)
+        now.wait_stream(self.stream)
         return result
 
     def capture(
@@ -97,7 +128,7 @@ class Cuda:
         for generator in generators:
             graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            with torch.cuda.graph(graph, stream=self.stream):
                 result = step()
         except BaseException:
             # torch leaves the capture's stream current, and generators in the capture: a clone of
@@ -109,7 +140,22 @@ class Cuda:
             raise
         return graph, result
 
+    def to_host(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[], None]]:
+        """Copies in pinned memory, made on the second stream, and what waits until they are whole.
 
-def drawn(step: Callable[[Tensor, Tensor], Tensor], feed: Feed) -> Tensor:
-    """Draw a batch and train on it: what is captured."""
-    return step(*feed.draw())
+        The host goes on at once. Training steps that it queues from now on start after the copies,
+        which take some milliseconds, so that they change nothing that is being copied.
+        """
+        now = torch.cuda.current_stream(self._device)
+        self.stream.wait_stream(now)
+        with torch.cuda.stream(self.stream):
+            copies = [self.pinned(tensor).copy_(tensor, non_blocking=True) for tensor in tensors]
+            whole = torch.cuda.Event()
+            whole.record(self.stream)
+        now.wait_stream(self.stream)
+        return copies, whole.synchronize
+
+    @staticmethod
+    def pinned(tensor: Tensor) -> Tensor:
+        """Memory for it that a device writes without the host's help."""
+        return torch.empty_like(tensor, device="cpu", pin_memory=True)

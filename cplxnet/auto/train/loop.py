@@ -6,6 +6,7 @@
     notes   1 for each of 84 notes that sounds in the middle of the window, else 0: (B, 84)
     logit   what the network says of them: (B, 84)
     w       a weight; while sparsifying, its posterior q(w) has mean mu and log-variance s
+    C       the KL's weight, by epoch where the stage has a `kl_scheduler`
 
 The objective of one batch, of which every step follows the gradient:
 
@@ -15,7 +16,6 @@ The objective of one batch, of which every step follows the gradient:
 The loss is noisy by the posterior of the weights; the KL is exact, and left out where C = 0.
 """
 
-import functools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cplxnet.auto.progress import bar
-from cplxnet.nn.fast import gpu
+from cplxnet import nn as cplx
+from cplxnet.auto.progress import bar, finish
 
-from .graph import Graphed, drawn
+from .graph import captured
 from .objective import Objective
 from .state import Batch, Feed, Training
 
@@ -50,7 +50,7 @@ def make_step(
     def step(x: Tensor, notes: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
 
-        loss = objective.loss(model(x), notes)
+        loss = objective.loss(model(x), notes, x)
         if loss.requires_grad:
             loss.backward()  # sets d loss/d mu and d loss/d s
         kl = objective.add_kl(model)  # adds C * 1e-5 * dKL/d mu and dKL/d s
@@ -89,14 +89,11 @@ def train_stage(
     """
     stage = training.stage
     early = training.early
-    n_batches = len(feed)
-    model, optimizer = training.model, training.optimizer
-    step: Callable[..., Tensor] = make_step(model, objective, optimizer, stage.grad_clip)
-    batches: Iterable[Any] = feed
-    if gpu.usable(*model.parameters()) and feed.draws:  # a CUDA graph draws its batches itself
-        step = Graphed(functools.partial(drawn, step, feed), training.device, [training.windows])
-        batches = [()] * n_batches
+    model = training.model
+    step = make_step(model, objective, training.optimizer, stage.grad_clip)
+    step, batches = captured(step, feed, training)
 
+    n_batches = len(feed)
     total = stage.n_epochs * n_batches
     done = training.n_epochs * n_batches
     with bar(total=total, initial=done, desc=stage.name, disable=not progress) as shown:
@@ -104,14 +101,14 @@ def train_stage(
             began = time.time()
 
             # ---- validation, before the epoch: stop here if the score fell
-            score = early.score()
+            score = training.validation()
             if early.stopped:
-                shown.total = shown.n  # closes the bar: there is nothing more to come
-                shown.set_postfix_str(early.reason())
+                finish(shown, early.reason())
                 break
 
             # ---- one epoch; the sums stay on the device until its end
             lr = training.set_rate()
+            objective.scale_kl(training.kl_factor())
             model.train()
             sums = torch.zeros(3, device=training.device)
             for batch in batches:
@@ -127,14 +124,14 @@ def train_stage(
             training.n_epochs = epoch + 1
 
             # ---- the log: a line of history.jsonl
+            compression = cplx.compression(model, training.threshold)
             line = {"stage": stage.name, "epoch": epoch, "loss": loss}
             line |= {"kl": kl if objective.has_kl else None, "grad_norm": grad_norm, "lr": lr}
-            line |= {"validation": score, "seconds": time.time() - began}
+            line |= {"validation": score, "compression": compression}
+            line |= {"seconds": time.time() - began}
             training.history.append(line)
             log(line)
-            shown.set_postfix_str(
-                f"loss {loss:.4f}" + ("" if score is None else f", AP {score:.3f}")
-            )
+            shown.set_postfix_str(training.words(line))
 
             # ---- the checkpoint: a run killed from here on goes on after this epoch
             save()

@@ -17,12 +17,45 @@ from torch.nn import functional as F
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.schema import Term
 
+from .optim import held, refreshed
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "bce_with_logits": F.binary_cross_entropy_with_logits,
     "cross_entropy": F.cross_entropy,
     "mse": F.mse_loss,
 }
 KL = "kl"
+
+
+class Distillation:
+    """A term of the loss: the outputs of a trained network, the teacher, softened, as targets.
+
+        weight * T^2 * mean over windows and labels of BCE(logit/T, sigmoid(teacher(x)/T))
+
+    T^2 makes up for gradients that are 1/T^2 as large. The teacher is in evaluation mode, without
+    noise and without gradient.
+
+    Args:
+        teacher: its parameters stay as they are.
+        weight: of the term.
+        temperature: T.
+
+    Reference: Hinton, Vinyals and Dean (2015), "Distilling the Knowledge in a Neural Network",
+    section 2; here a sigmoid for each label is in the place of the softmax.
+    """
+
+    def __init__(self, teacher: nn.Module, *, weight: float, temperature: float) -> None:
+        self.teacher = teacher.eval()
+        self.weight = weight
+        self.temperature = temperature
+
+    def __call__(self, logit: Tensor, x: Tensor) -> Tensor:
+        """The term of a batch: logit (B, 84) of the network that learns, x its input."""
+        with torch.no_grad():
+            target = torch.sigmoid(self.teacher(x) / self.temperature)
+
+        entropy = F.binary_cross_entropy_with_logits(logit / self.temperature, target)
+        return self.weight * self.temperature**2 * entropy
 
 
 class Objective:
@@ -36,9 +69,18 @@ class Objective:
         terms: the manifest's `objective_terms`, by name.
         weights: the stage's `objective`: how much each term weighs. A term's coefficient is its own
             times this.
+        distillation: a further term of the loss.
+        device: where the network is.
     """
 
-    def __init__(self, terms: Mapping[str, Term], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        terms: Mapping[str, Term],
+        weights: Mapping[str, float],
+        *,
+        distillation: Distillation | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
         weighed = [(terms[name], weight * terms[name].coef) for name, weight in weights.items()]
 
         self._losses = [
@@ -51,6 +93,8 @@ class Objective:
             for term, weight in weighed
             if term.name == KL and weight
         ]
+        self._scales = [held(weight, torch.device(device)) for _, weight in self._penalties]
+        self._distillation = distillation
         self._squares: dict[nn.Parameter, Tensor] = {}  # of gradients: their sums of squares
 
     @property
@@ -58,16 +102,25 @@ class Objective:
         """Whether any KL term weighs something."""
         return bool(self._penalties)
 
-    def loss(self, logit: Tensor, target: Tensor) -> Tensor:
+    def scale_kl(self, factor: float) -> None:
+        """From now on every KL term weighs its own weight times `factor`, 1 at first."""
+        scales = zip(self._scales, self._penalties, strict=True)
+        self._scales = [refreshed(scale, weight * factor) for scale, (_, weight) in scales]
+
+    def loss(self, logit: Tensor, target: Tensor, x: Tensor | None = None) -> Tensor:
         """The loss of one batch, without the KL: a differentiable scalar.
 
         Args:
             logit: the network's output, (B, 84).
             target: 0 or 1, of the same shape.
+            x: the network's input, for the teacher where there is one.
         """
         total = logit.new_zeros(())
         for function, weight in self._losses:
             total = total + weight * function(logit, target)
+        if self._distillation is not None:
+            assert x is not None
+            total = total + self._distillation(logit, x)
         return total
 
     def add_kl(self, model: nn.Module) -> Tensor:
@@ -79,8 +132,8 @@ class Objective:
         self._squares = {}
         kl = torch.zeros((), device=next(model.parameters()).device)
 
-        for reduction, weight in self._penalties:
-            kl = kl + cplx.kl_backward(model, weight, reduction, self._squares)
+        for (reduction, _), scale in zip(self._penalties, self._scales, strict=True):
+            kl = kl + cplx.kl_backward(model, scale, reduction, self._squares)
         return kl
 
     def clip(self, model: nn.Module, max_norm: float | None) -> Tensor:

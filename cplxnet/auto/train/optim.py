@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, by the names manifests use."""
+"""Optimisers, and schedules of the learning rate and of the KL's weight, by manifests' names."""
 
 import functools
 import math
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet.auto.manifest.schema import Component
+
+# -- schedules: the factor of each epoch -----------------------------------------------------------
 
 # Trabelsi et al. 2018: factor before each epoch, 0.001 from epoch 150 on
 TRABELSI_2017 = ((10, 1.0), (100, 0.1), (120, 0.05), (150, 0.01), (math.inf, 0.001))
@@ -34,19 +36,58 @@ def cosine(epoch: int, n_epochs: int, final: float = 0.01) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * epoch / n_epochs)) / 2
 
 
+def linear(epoch: int, n_epochs: int, begin: float = 0.0, end: float = 1.0) -> float:
+    """The share p of the way from `begin` to `end`, parts of the stage: 0 before, 1 after.
+
+    An epoch has the value of its end, so the last one before `end` has 1, and only epochs that lie
+    before `begin` have 0.
+
+        p = ((epoch + 1)/n_epochs - begin)/(end - begin), within [0, 1]
+
+    Reference: Gale, Elsen and Hooker (2019), "The State of Sparsity in Deep Neural Networks",
+    which raises the weight of variational dropout's KL so.
+    """
+    if not 0 <= begin < end <= 1:
+        raise ValueError(f"begin {begin:g} and end {end:g} are not 0 <= begin < end <= 1")
+    return min(max(((epoch + 1) / n_epochs - begin) / (end - begin), 0.0), 1.0)
+
+
+def cubic(epoch: int, n_epochs: int, begin: float = 0.0, end: float = 1.0) -> float:
+    """1 - (1 - p)^3, p that of `linear`: steep at first, while many weights are superfluous.
+
+    Reference: Zhu and Gupta (2017), "To prune, or not to prune", equation 1.
+    """
+    return 1 - (1 - linear(epoch, n_epochs, begin, end)) ** 3
+
+
 SCHEDULES: dict[str, Callable[..., float]] = {
     "trabelsi2017": trabelsi2017,
     "constant": constant,
     "step": step,
     "cosine": cosine,
+    "linear": linear,
+    "cubic": cubic,
 }
 
 
 def make_schedule(spec: Component | None, n_epochs: int) -> Callable[[int], float]:
-    """The schedule a manifest names, constant if none: epoch -> factor of the learning rate."""
+    """The schedule a manifest names, constant if none: epoch -> factor of the first value."""
     if spec is None:
         return functools.partial(constant, n_epochs=n_epochs)
     return functools.partial(SCHEDULES[spec.name], n_epochs=n_epochs, **spec.kwargs)
+
+
+def held(value: float, device: torch.device) -> float | Tensor:
+    """A number that every step reads: off the CPU a tensor, which a captured step sees change."""
+    return value if device.type == "cpu" else torch.full((), value, device=device)
+
+
+def refreshed(number: float | Tensor, value: float) -> float | Tensor:
+    """`number`, as `held` gave it, with a new value; a tensor is changed in place."""
+    return number.fill_(value) if isinstance(number, Tensor) else value
+
+
+# -- optimisers ------------------------------------------------------------------------------------
 
 
 def _adam(
@@ -70,7 +111,46 @@ def _adam(
     )
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": _adam}
+def _adamw(
+    groups: Sequence[dict[str, Any]],
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    amsgrad: bool = False,
+) -> torch.optim.Adam:
+    """Loshchilov and Hutter (2019): weights shrink by lr * weight_decay a step, apart from Adam."""
+    return _adam(
+        groups,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        amsgrad=amsgrad,
+        decoupled_weight_decay=True,
+    )
+
+
+def _sgd(
+    groups: Sequence[dict[str, Any]],
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> torch.optim.SGD:
+    optimizer = torch.optim.SGD(
+        groups, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=True
+    )
+    for group in groups if momentum else ():
+        for p in group["params"]:  # or torch refuses parameters with and without, after `inherit`
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimizer
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": _adam,
+    "adamw": _adamw,
+    "sgd": _sgd,
+}
 
 
 def make_optimizer(
@@ -87,26 +167,26 @@ def make_optimizer(
         lr_log_sigma2: that of log_sigma2; None: `lr`.
         options: what else the optimiser takes, `betas`, `eps` or `weight_decay` say.
     """
+    build: Any = OPTIMIZERS[name]
+    decays = options.get("weight_decay", build.__kwdefaults__["weight_decay"]) != 0
+
     weights: list[nn.Parameter] = []
     log_sigma2: list[nn.Parameter] = []
-    apart = lr_log_sigma2 is not None or bool(options.get("weight_decay"))
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_apart = apart and key.endswith("log_sigma2")
+            is_apart = key.endswith("log_sigma2") and (decays or lr_log_sigma2 is not None)
             (log_sigma2 if is_apart else weights).append(parameter)
 
     groups: list[dict[str, Any]] = [{"params": weights, "lr": lr}]
     if log_sigma2:
-        groups.append({"params": log_sigma2, "lr": lr if lr_log_sigma2 is None else lr_log_sigma2})
-        if "weight_decay" in options:
-            groups[1]["weight_decay"] = 0.0
+        own_lr = lr if lr_log_sigma2 is None else lr_log_sigma2
+        groups.append({"params": log_sigma2, "lr": own_lr, "weight_decay": 0.0})
 
-    for group in groups:  # a captured step reads its rate on the device
-        device = group["params"][0].device if group["params"] else None
-        if device is not None and device.type == "cuda":
+    for group in groups:
+        if group["params"]:
             group["initial_lr"] = group["lr"]
-            group["lr"] = torch.tensor(group["lr"], device=device)
-    return OPTIMIZERS[name](groups, **options)
+            group["lr"] = held(group["lr"], group["params"][0].device)
+    return build(groups, **options)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
@@ -115,11 +195,9 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
     A rate that is a tensor, as a captured CUDA graph needs it, is changed in place.
     """
     for group in optimizer.param_groups:
-        start = group.setdefault("initial_lr", float(group["lr"]))
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(start * factor)
-        else:
-            group["lr"] = start * factor
+        if "initial_lr" not in group:
+            group["initial_lr"] = float(group["lr"])
+        group["lr"] = refreshed(group["lr"], group["initial_lr"] * factor)
     return optimizer.param_groups[0]["initial_lr"] * factor
 
 

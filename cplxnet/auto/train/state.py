@@ -1,8 +1,9 @@
 """The training of one stage: saved after an epoch, gone on with to the same bits."""
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from .early_stopping import EarlyStopping
 from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
 
 Batch = tuple[Tensor, Tensor]  # x and notes: the network's input, and the targets
+N_LOOKS = 10  # validation scores of a stage that is never stopped early, where some are wanted
 
 
 class Feed(Protocol):
@@ -45,6 +47,9 @@ class Training:
         seeds: "windows": of the random windows; "noise": of the noise in the layers.
         key: what identifies the stage (`runner.stages.key_of`).
         goes_on: the next stage goes on with the optimiser's state.
+        threshold: log_alpha above which a weight is irrelevant, for the compression by epoch.
+        watched: the scorer whose scores are logged where early stopping is off; None: none are.
+        cuda_graph: the manifest's key.
 
     Attributes:
         windows: the random numbers that windows are drawn with.
@@ -64,14 +69,21 @@ class Training:
         seeds: dict[str, int],
         key: str = "",
         goes_on: bool = False,
+        threshold: float = -0.5,
+        watched: str | None = None,
+        cuda_graph: bool | None = None,
     ) -> None:
         self.stage = stage
         self.model = model
         self.device = torch.device(device)
         self.key = key
         self.goes_on = goes_on
+        self.threshold = threshold
+        self.watched = watched if stage.early is None else stage.early.scorer
+        self.cuda_graph = cuda_graph
 
         self.early = EarlyStopping(stage.early, model, score)
+        self._score = score
         spec = stage.optimizer
         self.optimizer = make_optimizer(
             model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
@@ -83,11 +95,36 @@ class Training:
         self.history: list[dict[str, Any]] = []
         self.start: dict[str, Any] = {}
         self.began = time.time()
-        self._factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
+        self._lr_factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
+        self._kl_factor = make_schedule(stage.kl_scheduler, stage.n_epochs)
 
     def set_rate(self) -> float:
         """Set the learning rate of the epoch at hand, and return it."""
-        return set_rate(self.optimizer, self._factor(self.n_epochs))
+        return set_rate(self.optimizer, self._lr_factor(self.n_epochs))
+
+    def kl_factor(self) -> float:
+        """What the KL terms' weights are multiplied by in the epoch at hand."""
+        return self._kl_factor(self.n_epochs)
+
+    def validation(self) -> float | None:
+        """The score before the epoch at hand, if one is due: early stopping decides on it.
+
+        Where that is off, about ten scores of a stage are taken to be looked at.
+        """
+        if self.stage.early is not None:
+            return self.early.score()
+        if self.watched is None or self.n_epochs % math.ceil(self.stage.n_epochs / N_LOOKS):
+            return None
+        return float(self._score(self.watched))
+
+    def words(self, line: Mapping[str, Any]) -> str:
+        """An epoch's line for the bar: loss 0.0561, AP 0.391, 12 times smaller."""
+        parts = [f"loss {line['loss']:.4f}"]
+        if line["validation"] is not None:
+            parts.append(f"AP {line['validation']:.3f}")
+        if line["compression"] > 1:
+            parts.append(f"{line['compression']:.3g} times smaller")
+        return ", ".join(parts)
 
     def optimizer_state(self) -> dict[str, Any]:
         """The optimiser's state by parameter name."""

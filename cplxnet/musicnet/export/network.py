@@ -11,13 +11,16 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from cplxnet.musicnet.features import check_heard, features
+
 
 class OnnxNetwork:
     """What `export_onnx` wrote, as a function of features or of raw windows.
 
+    It runs on as many threads as torch has.
+
     Args:
         path: the ONNX file.
-        n_threads: of onnxruntime; None: as many as torch has.
 
     Attributes:
         heard: what the network hears, `window`, `rate_hz`, `kind`, `cplx` and `shift`.
@@ -26,33 +29,59 @@ class OnnxNetwork:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an ONNX file, or not one of this package.
+        ValueError: not an ONNX file, not one of this package, or one whose inputs are not what it
+            says that it hears.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, n_threads: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: expected an ONNX file, got nothing there")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = n_threads or torch.get_num_threads()
-        options.log_severity_level = 3  # errors only: constant folding is talkative
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # nothing: what it has to say is in its exceptions
 
         try:
             self.session = onnxruntime.InferenceSession(
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
-            heard = json.loads(self.session.get_modelmeta().custom_metadata_map["cplxnet"])
-        except KeyError:
-            raise ValueError(
-                f"{path}: expected an ONNX file of cplxnet's export_onnx, got another's"
-            ) from None
+            metadata = self.session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise ValueError(
                 f"{path}: expected an ONNX file that onnxruntime can open, got {error}"
             ) from error
+        if "cplxnet" not in metadata:
+            raise ValueError(
+                f"{path}: expected an ONNX file of cplxnet's export_onnx, got another's"
+            )
 
-        self.raw_audio: bool = heard.pop("raw_audio")
-        self.heard: dict[str, Any] = heard
-        self.inputs = [given.name for given in self.session.get_inputs()]
+        self.path = path
+        try:
+            heard = json.loads(metadata["cplxnet"])
+        except ValueError:
+            heard = None
+        self.raw_audio = isinstance(heard, dict) and heard.pop("raw_audio", False) is True
+        self.heard = check_heard(heard, f"{path}")
+        self.inputs = self._checked_inputs()
+
+    def _checked_inputs(self) -> list[str]:
+        """Names of the inputs. Raises ValueError unless they take what the network hears."""
+        options = {key: self.heard[key] for key in ("kind", "cplx", "shift")}
+        x = torch.zeros(1, self.heard["window"])
+        names = ["signal"]
+        if not self.raw_audio:
+            x = features(x, **options)
+            names = ["real", "imag"] if x.is_complex() else ["features"]
+
+        given = self.session.get_inputs()
+        shapes = [tuple(one.shape[1:]) for one in given]
+        outputs = [one.name for one in self.session.get_outputs()]
+        expected = [tuple(x.shape[1:])] * len(names)
+        if [one.name for one in given] != names or shapes != expected or outputs != ["logits"]:
+            raise ValueError(
+                f"{self.path}: expected inputs {', '.join(names)} of shape {expected[0]} and the "
+                f"output logits, got {', '.join(one.name for one in given)} of {shapes}"
+            )
+        return names
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits float32 (B, 84).
@@ -61,7 +90,8 @@ class OnnxNetwork:
             x: raw windows (B, window) or features (B, C, L), whichever the file takes.
 
         Raises:
-            ValueError: complex features for a network of real ones, or the reverse.
+            ValueError: complex features for a network of real ones, or the reverse; a network that
+                onnxruntime cannot run.
         """
         parts = [x.real, x.imag] if x.is_complex() else [x]
         if len(parts) != len(self.inputs):
@@ -71,4 +101,10 @@ class OnnxNetwork:
         values = {
             name: part.contiguous().numpy() for name, part in zip(self.inputs, parts, strict=True)
         }
-        return torch.from_numpy(self.session.run(["logits"], values)[0])
+        try:
+            logits: Any = self.session.run(["logits"], values)[0]
+        except Exception as error:
+            raise ValueError(
+                f"{self.path}: expected a network that onnxruntime can run, got {error}"
+            ) from error
+        return torch.from_numpy(logits)

@@ -119,7 +119,7 @@ def _exported(model: nn.Module, heard: dict, raw_audio: bool) -> onnx.ModelProto
         inputs = {"features": x}
 
     exported = Exported(chain).eval()
-    _check(exported(*inputs.values()), model(x))
+    _check(exported, exported(*inputs.values()), model(x))
     return _proto(exported, inputs)
 
 
@@ -163,13 +163,17 @@ def _waves() -> Tensor:
     return parts.flatten(0, 1).unsqueeze(1).float()
 
 
-def _check(logits: Tensor, expected: Tensor) -> None:
-    """A user's subclass of one of our layers may compute something else."""
-    if not expected.isfinite().all():
+def _check(exported: nn.Module, logits: Tensor, expected: Tensor) -> None:
+    """Raise for weights that are not finite, and for a layer that computes something of its own."""
+    # the weights too: a ReLU may make 0 of NaN
+    values = (*exported.state_dict().values(), logits, expected)
+    if not all(value.isfinite().all() for value in values):
         raise ValueError(
-            "expected a network of finite weights, got NaN or infinite logits of noise; "
+            "expected a network of finite weights, got NaN or infinite logits or weights; "
             "try an earlier snapshot"
         )
+
+    # a user's subclass of one of our layers may compute something else
     scale = float(expected.abs().max())
     if logits.shape != expected.shape or float((logits - expected).abs().max()) > 1e-3 * scale:
         raise UnknownLayerError(

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cplxnet.files import written
 from cplxnet.musicnet.labels import LOWEST_NOTE, N_NOTES
-from cplxnet.musicnet.resample import TARGET_HZ, resample
+from cplxnet.musicnet.recordings import RecordingError
+from cplxnet.musicnet.resample import TARGET_HZ, resample_blocks
 
 from .midi import NOTES, notes_of, write_midi
 from .windows import frame_positions, transcribe
@@ -28,52 +29,39 @@ from .windows import frame_positions, transcribe
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
 SILENT = 1e-4  # a peak below -80 dB of full scale: less than the noise of 16 bits with dither
 LOUD = 8.0  # a peak of floats so far above full scale, 1, is on the scale of whole numbers
-LOWEST_HZ = 1000  # of a recording: below, nothing of any note but the lowest is left
+RATES_HZ = (1000, 768_000)  # of a recording: below, nothing of any note but the lowest is left
+LONGEST_S = 4 * 3600  # of a recording: 0.6 GB at 11 kHz
 
 # What programs write for a size that they do not know yet, give or take the header's bytes.
 _STREAMED = (0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _HEADER_BYTES = 4096
 _MOST_CHUNKS = 10_000
 _CONTAINERS = {b"RIFF": ("<", b"data"), b"RF64": ("<", b"data"), b"FORM": (">", b"SSND")}
+_UNCOMPRESSED = (1, 3, 0xFFFE)  # WAV's formats: whole numbers, floats, either by its long name
+_BLOCK = 1 << 18  # numbers in memory at once
 
 
 # ---- reading ------------------------------------------------------------------------------------
-
-
-class Audio(NamedTuple):
-    """An audio file as it is.
-
-    Attributes:
-        samples: float32 (frames, channels), full scale 1.
-        rate_hz: frames per second.
-        subtype: how a sample is stored, libsndfile's name: "PCM_16", "FLOAT", "VORBIS".
-        notices: what was out of order, and how it was read.
-    """
-
-    samples: np.ndarray
-    rate_hz: int
-    subtype: str
-    notices: tuple[str, ...]
 
 
 @contextmanager
 def open_audio(file: BinaryIO, where: str) -> Iterator[tuple[soundfile.SoundFile, list[str]]]:
     """Open an audio file, to be read in blocks; yields it and notices of what was out of order.
 
-    A WAV header without a size, as streams have it, or with a wrong RIFF size is read to the file's
-    end, with a notice.
+    A WAV header without a size, as streams have it, or with a wrong RIFF size or byte rate is read
+    to the file's end, with a notice.
 
     Args:
         file: opened for reading bytes, and seekable.
         where: its name, for notices and errors.
 
     Raises:
-        ValueError: empty, not an audio file, or a believable size that is cut short.
+        RecordingError: empty, not an audio file, or a believable size that is cut short.
     """
     n_bytes = file.seek(0, io.SEEK_END)
     if not n_bytes:
-        raise ValueError(f"{where}: expected an audio file, got an empty one")
-    sized, notices = _checked_size(file, n_bytes, where)
+        raise RecordingError(f"{where}: expected an audio file, got an empty one")
+    sized, notices = _checked_header(file, n_bytes, where)
 
     sized.seek(0)
     try:
@@ -81,115 +69,108 @@ def open_audio(file: BinaryIO, where: str) -> Iterator[tuple[soundfile.SoundFile
             yield sound, notices
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
-        raise ValueError(
+        raise RecordingError(
             f"{where}: expected an audio file (WAV, FLAC, OGG, MP3 or AIFF), got {reason!r}; "
             "try ffmpeg -i FILE out.wav"
         ) from error
 
 
-def read_audio(file: BinaryIO, where: str) -> Audio:
-    """Read the whole of an audio file.
+def blocks_of(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """All samples of an audio file in turn, float32 (frames, channels), a block at a time."""
+    n_frames = max(1, _BLOCK // sound.channels)
+    # not `sound.blocks`: where a file ends early, that gives whatever was in memory
+    while len(block := sound.read(n_frames, dtype="float32", always_2d=True)):
+        yield block
 
-    Args:
-        file, where: as in `open_audio`.
 
-    Raises:
-        ValueError: as `open_audio`; no samples, or NaN or infinity among them.
+def averaged(block: np.ndarray) -> np.ndarray:
+    """The channels of a block (frames, channels) averaged: float32 (frames,)."""
+    return block.mean(1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
+
+
+def _checked_header(file: BinaryIO, n_bytes: int, where: str) -> tuple[BinaryIO, list[str]]:
+    """The file, with sizes that libsndfile can read, and notices of what its header said.
+
+    Only WAV, RF64 and AIFF are looked into. Raises RecordingError for a believable size beyond the
+    file's end.
     """
-    with open_audio(file, where) as (sound, notices):
-        samples = sound.read(dtype="float32", always_2d=True)
-        stated, rate_hz, subtype = sound.frames, sound.samplerate, sound.subtype
-
-    if not samples.size:
-        raise ValueError(f"{where}: expected samples, got none at {rate_hz} Hz")
-    if len(samples) < stated:
-        notices.append(f"{where}: {len(samples)} of the {stated} samples that its header states")
-    finite = np.isfinite(samples)
-    if not finite.all():
-        raise ValueError(
-            f"{where}: expected finite samples, got {int((~finite).sum())} NaN or infinite ones"
-        )
-    return Audio(samples, rate_hz, subtype, tuple(notices))
-
-
-class _Header(NamedTuple):
-    """Sizes in the header of a chunked file. begin: where the samples' chunk has its content."""
-
-    order: str
-    container: int
-    samples: int
-    begin: int
-
-
-def _checked_size(file: BinaryIO, n_bytes: int, where: str) -> tuple[BinaryIO, list[str]]:
-    """The file, with sizes that libsndfile can read, and notices of what they were.
-
-    Raises:
-        ValueError: a believable size beyond the file's end.
-    """
-    header = _header(file, n_bytes)
-    if header is None:
+    file.seek(0)
+    kind, container = struct.unpack("4s4s", file.read(8).ljust(8, b"\0"))
+    if kind not in _CONTAINERS:
         return file, []
-    left = n_bytes - header.begin
+    order, wanted = _CONTAINERS[kind]
+    (stated,) = struct.unpack(f"{order}I", container)
 
-    if any(abs(header.samples - size) < _HEADER_BYTES for size in _STREAMED):
-        return file, [f"{where}: a stream's header without its size; read to the file's end"]
-    if not header.samples and left and not _is_chunk(file, header, n_bytes):
-        return _patched(file, header, left), [
-            f"{where}: a stream's header of size 0; read to the file's end"
+    notices = []
+    large: dict[bytes, int] = {}  # RF64 states its 64-bit sizes in a chunk of their own
+    begin = size = 0
+    for name, chunk_size, chunk_begin in _chunks(file, order):
+        if name == b"ds64":
+            stated, large[wanted] = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
+        if name == b"fmt ":
+            notices += _byte_rate_notices(file.read(16), where)
+        if name == wanted:
+            begin = chunk_begin
+            size = large.get(name, chunk_size)
+            break
+    if not begin:
+        return file, notices
+
+    left = n_bytes - begin
+    if any(abs(size - streamed) < _HEADER_BYTES for streamed in _STREAMED):
+        return file, [
+            *notices,
+            f"{where}: a stream's header without its size; read to the file's end",
         ]
-    if header.samples > left:
-        raise ValueError(
-            f"{where}: expected {header.samples} bytes of samples, got {left}: it was cut short; "
+    if not size and left and not _is_chunk(file, order, begin, n_bytes):
+        content = bytearray((file.seek(0), file.read())[1])
+        content[begin - 4 : begin] = struct.pack(f"{order}I", left)
+        notices.append(f"{where}: a stream's header of size 0; read to the file's end")
+        return io.BytesIO(content), notices
+    if size > left:
+        raise RecordingError(
+            f"{where}: expected {size} bytes of samples, got {left}: it was cut short; "
             "fetch it again"
         )
-    if abs(header.container - (n_bytes - 8)) > 1:  # some leave out the byte that pads the samples
-        notice = f"{where}: its header states {header.container + 8} bytes, it has {n_bytes}"
-        return file, [notice]
-    return file, []
+    if abs(stated - (n_bytes - 8)) > 1:  # some leave out the byte that pads the samples
+        notices.append(f"{where}: its header states {stated + 8} bytes, it has {n_bytes}")
+    return file, notices
 
 
-def _header(file: BinaryIO, n_bytes: int) -> _Header | None:
-    """The sizes of a WAV, RF64 or AIFF file; None for other formats and without samples' chunk."""
-    file.seek(0)
-    kind = file.read(4)
-    if kind not in _CONTAINERS:
-        return None
-    order, wanted = _CONTAINERS[kind]
-    container = int.from_bytes(file.read(4), "little" if order == "<" else "big")
-    large: dict[bytes, int] = {}  # RF64 states its 64-bit sizes in a chunk of their own
-
+def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Name, size and beginning of the content of each chunk, where the file is left."""
     begin = 12
     for _ in range(_MOST_CHUNKS):
         file.seek(begin)
         head = file.read(8)
         if len(head) < 8:
-            return None
+            return
         name, size = struct.unpack(f"{order}4sI", head)
-        if name == b"ds64":
-            container, large[b"data"] = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
-        if name == wanted:
-            return _Header(order, container, large.get(name, size), begin + 8)
+        yield name, size, begin + 8
         begin += 8 + size + size % 2
-    return None
 
 
-def _is_chunk(file: BinaryIO, header: _Header, n_bytes: int) -> bool:
+def _byte_rate_notices(content: bytes, where: str) -> list[str]:
+    """A notice where the chunk "fmt " of a WAV file states another byte rate than it has."""
+    if len(content) < 16:
+        return []
+    kind, _, rate_hz, byte_rate, frame_bytes, _ = struct.unpack("<HHIIHH", content)
+    if kind not in _UNCOMPRESSED or byte_rate == rate_hz * frame_bytes:
+        return []
+    return [
+        f"{where}: its header states {byte_rate} bytes a second, it has {rate_hz * frame_bytes}; "
+        f"read at {rate_hz} Hz"
+    ]
+
+
+def _is_chunk(file: BinaryIO, order: str, begin: int, n_bytes: int) -> bool:
     """Whether another chunk follows the samples' chunk of size 0, which then is really empty."""
-    file.seek(header.begin)
+    file.seek(begin)
     head = file.read(8)
     if len(head) < 8:
         return False
-    name, size = struct.unpack(f"{header.order}4sI", head)
+    name, size = struct.unpack(f"{order}4sI", head)
     return name.isascii() and name.decode("ascii").isprintable() and size <= n_bytes
-
-
-def _patched(file: BinaryIO, header: _Header, left: int) -> BinaryIO:
-    """A copy in memory whose samples' chunk states `left` bytes."""
-    file.seek(0)
-    content = bytearray(file.read())
-    content[header.begin - 4 : header.begin] = struct.pack(f"{header.order}I", left)
-    return io.BytesIO(content)
 
 
 class Sound(NamedTuple):
@@ -209,39 +190,66 @@ class Sound(NamedTuple):
 def load_audio(path: str | os.PathLike[str], *, rate_hz: int = TARGET_HZ) -> Sound:
     """The audio file at `path` in one channel, the average, resampled to `rate_hz`.
 
+    It is read, averaged and resampled block by block: only the result is ever in memory.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: as `read_audio`; a rate below 1000 Hz; too few samples to resample.
+        RecordingError: as `open_audio`; no samples, too few to resample, or NaN or infinity among
+            them; over four hours; a rate outside 1000..768 000 Hz.
     """
-    with open(path, "rb") as file:
-        audio = read_audio(file, os.fspath(path))
-    if audio.rate_hz < LOWEST_HZ:
-        raise ValueError(f"{path}: expected a rate of {LOWEST_HZ} Hz or more, got {audio.rate_hz}")
-    notices = list(audio.notices)
+    n_frames = 0
+    peak = mono_peak = 0.0
 
-    mono = audio.samples.mean(1, dtype=np.float32)
-    peak = float(np.abs(audio.samples).max())
-    if audio.samples.shape[1] > 1:
-        notices.append(f"{path}: its {audio.samples.shape[1]} channels averaged")
-        if np.abs(mono).max() < 0.05 * peak:
+    def mono(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+        nonlocal n_frames, peak, mono_peak
+        for block in blocks_of(sound):
+            finite = np.isfinite(block)
+            if not finite.all():
+                raise RecordingError(
+                    f"{path}: expected finite samples, got {int((~finite).sum())} NaN or "
+                    f"infinite ones from sample {n_frames} on"
+                )
+            n_frames += len(block)
+            if n_frames > LONGEST_S * sound.samplerate:
+                raise RecordingError(
+                    f"{path}: expected at most {LONGEST_S // 3600} hours, got more; try its parts"
+                )
+
+            samples = averaged(block)
+            peak = max(peak, float(np.abs(block).max()))
+            mono_peak = max(mono_peak, float(np.abs(samples).max()))
+            yield samples
+
+    with open(path, "rb") as file, open_audio(file, os.fspath(path)) as (sound, notices):
+        source_hz = sound.samplerate
+        if not RATES_HZ[0] <= source_hz <= RATES_HZ[1]:
+            raise RecordingError(
+                f"{path}: expected a rate of {RATES_HZ[0]} to {RATES_HZ[1]} Hz, got {source_hz}"
+            )
+        blocks = mono(sound)
+        if source_hz != rate_hz:
+            blocks = resample_blocks(blocks, source_hz=source_hz, target_hz=rate_hz)
+        samples = np.concatenate([*blocks, np.empty(0, np.float32)])
+        n_channels, n_stated = sound.channels, sound.frames
+
+    if not len(samples):
+        raise RecordingError(
+            f"{path}: expected samples, got {n_frames or 'none'} at {source_hz} Hz"
+        )
+    if n_frames < n_stated:
+        notices.append(f"{path}: {n_frames} of the {n_stated} samples that its header states")
+    if n_channels > 1:
+        notices.append(f"{path}: its {n_channels} channels averaged")
+        if mono_peak < 0.05 * peak:
             notices.append(f"{path}: its channels cancel each other; try one of them")
     if peak > LOUD:
         notices.append(f"{path}: a peak of {peak:g}, full scale is 1; try samples / 32768")
-    if audio.rate_hz < rate_hz:
+    if source_hz < rate_hz:
         notices.append(
-            f"{path}: {audio.rate_hz} Hz holds nothing above {audio.rate_hz / 2:.0f} Hz; "
+            f"{path}: {source_hz} Hz holds nothing above {source_hz / 2:.0f} Hz; "
             "high notes may be missed"
         )
-
-    is_silent = bool(np.abs(mono).max() < SILENT)
-    samples = mono
-    if audio.rate_hz != rate_hz:
-        samples = resample(mono, source_hz=audio.rate_hz, target_hz=rate_hz)
-    if not len(samples):
-        raise ValueError(
-            f"{path}: expected samples, got {len(mono)} at {audio.rate_hz} Hz, too few to resample"
-        )
-    return Sound(samples, tuple(notices), is_silent)
+    return Sound(samples, tuple(notices), mono_peak < SILENT)
 
 
 # ---- transcribing -------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ def transcribe(
 
     Raises:
         ValueError: no samples, more than one channel, whole numbers (try samples / 32768), NaN,
-            infinity; a window, hop or batch size below 1; outputs that are not (B, notes).
+            infinity; a window, hop or batch size below 1; logits that are not finite or not
+            (B, notes).
     """
     signal = _checked(samples)
     for name, value in (("window", window), ("hop", hop), ("batch_size", batch_size)):
@@ -149,5 +150,10 @@ def _probabilities(logit: torch.Tensor, n: int) -> torch.Tensor:
         raise ValueError(
             f"expected real logits of shape ({n}, notes) from the network, got {logit.dtype} "
             f"{tuple(logit.shape)}"
+        )
+    if not logit.isfinite().all():
+        raise ValueError(
+            f"expected finite logits from the network, got {int((~logit.isfinite()).sum())} of "
+            f"{logit.numel()} that are NaN or infinite: its weights are damaged; try another file"
         )
     return logit.float().sigmoid().cpu()

@@ -41,9 +41,19 @@ from .network import Compact
 
 FORMAT = "cplxnet-compact-1"  # the number goes up when older readers would fail
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_PLAIN = ("name", "stride", "padding", "dilation", "whole", "relu", "real_part")
+_PLAIN = {
+    "name": str,
+    "stride": int,
+    "padding": int,
+    "dilation": int,
+    "whole": bool,
+    "relu": bool,
+    "real_part": bool,
+}
 _STEPS = {"steps8": torch.uint8, "steps16": torch.uint16}
 FORMS = ("all", "bits", *_STEPS)
+MOST_WEIGHTS = 2**28  # in a network that is read: a header may claim more than memory holds
+MOST_ACTIVATIONS = 2**21  # of one window, in any of its layers
 
 
 class CompactFileError(ValueError):
@@ -139,8 +149,51 @@ def _read(path: str | os.PathLike[str]) -> Compact:
         raise ValueError("a wrong checksum: it was altered")
     description = json.loads(described)
     network = description["network"]
+    _check(network)
     stages = [_restored(i, stage, tensors) for i, stage in enumerate(network["stages"])]
-    return Compact(stages, tensors["inputs"], network["in_channels"], metadata=description["user"])
+    model = Compact(stages, tensors["inputs"], network["in_channels"], metadata=description["user"])
+    _check_activations(model)
+    return model
+
+
+def _check(network: Any) -> None:
+    """Raise unless a description has the types that it should, and a size that can be allocated."""
+    n_weights = 0
+    counts = [network["in_channels"]]
+    for i, stage in enumerate(network["stages"]):
+        for key, kind in _PLAIN.items():
+            if type(stage[key]) is not kind:
+                raise ValueError(
+                    f"stage {i}, {key}: expected a {kind.__name__}, got {stage[key]!r}"
+                )
+
+        if stage["pool"] is not None:
+            kind, *pool = stage["pool"]
+            if kind not in ("average", "maximum"):
+                raise ValueError(f"stage {i}: expected average or maximum pooling, got {kind!r}")
+            counts += pool
+        counts += [*stage["shape"], *(value for value in stage.values() if type(value) is int)]
+        n_weights += math.prod(stage["shape"])
+
+    if not all(type(count) is int and 0 <= count <= MOST_WEIGHTS for count in counts):
+        raise ValueError(f"expected whole numbers, {MOST_WEIGHTS} at most, got {counts}")
+    if n_weights > MOST_WEIGHTS:
+        raise ValueError(f"expected {MOST_WEIGHTS} weights at most, got {n_weights}")
+
+
+def _check_activations(model: Compact) -> None:
+    """Raise ValueError if the shortest window has more numbers somewhere than a network has."""
+    length = model.shortest()
+    n_most = model.in_channels * length
+    for stage in model.stages:
+        length = stage.n_conv(length)
+        n_most = max(n_most, len(stage.weight) * length)
+        if stage.pool is not None:
+            length = (length - stage.pool.size) // stage.pool.stride + 1
+    if n_most > MOST_ACTIVATIONS:
+        raise ValueError(
+            f"expected {MOST_ACTIVATIONS} activations in a layer at most, got {n_most}"
+        )
 
 
 def _stored(stage: Stage, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -177,6 +230,10 @@ def _restored(i: int, description: dict[str, Any], tensors: Mapping[str, Tensor]
     shape = description["shape"]
     dtype = torch.complex64 if description["complex"] else torch.float32
     weight = torch.zeros(math.prod(shape), dtype=dtype)
+    for key in ("values", "bias", "mix"):
+        stored = tensors.get(f"{i}.{key}")
+        if stored is not None and not bool(torch.isfinite(stored).all()):
+            raise ValueError(f"stage {i}: expected finite numbers in {key}, got NaN or infinity")
     kept = decode(description["positions"], tensors[f"{i}.positions"], len(weight))
     weight[kept] = numbers("values")
 

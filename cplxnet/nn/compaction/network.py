@@ -119,11 +119,16 @@ class Compact(nn.Module):
         self._built = {key: engine for key, engine in self._built.items() if key in wanted}
         return self
 
-    def _example(self, batch: int) -> Tensor:
-        """Noise of the shortest length that goes through, before its units are selected."""
-        length = 1 if self.stages[-1].whole else 16
+    def shortest(self, n_out: int = 1) -> int:
+        """The least length of an input that gives `n_out` positions; a linear layer gives one."""
+        length = 1 if self.stages[-1].whole else n_out
         for stage in reversed(self.stages):
             length = stage.weight.shape[2] if stage.whole else stage.shortest(length)
+        return length
+
+    def _example(self, batch: int) -> Tensor:
+        """Noise of the shortest length that goes through, before its units are selected."""
+        length = self.shortest(16)
         generator = torch.Generator().manual_seed(0)
         channels = self.in_channels * self.stages[0].takes
         return torch.randn(batch, channels, length, generator=generator)

@@ -5,7 +5,7 @@ where autograd would take longer. Both need plain tensors and plain execution. U
 tensors or torch.func transforms a tensor may have no memory, or its size may be a tensor itself;
 the plain formulas, which are torch operations, run there.
 
-To turn the C functions off: `native.use(False)`, or CPLXNET_NATIVE=0 in the environment.
+`native.use(False)`, or CPLXNET_NATIVE=0 in the environment, turns compiled code off, on GPUs too.
 """
 
 import torch

@@ -12,17 +12,22 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from cplxnet import files
+
+BLOCK = 4096  # numbers that a thread takes at a time; as in shared.h
 SOURCES = ("kl.c", "noise.c", "batchnorm.c", "sparse.c")
 HEADERS = ("shared.h",)
 # Not -ffast-math: linked into a shared library it would switch denormal numbers off for the whole
@@ -30,18 +35,21 @@ HEADERS = ("shared.h",)
 FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp"]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"]
 FLAGS += ["-Werror=switch"]  # a KL term without its case does not compile
-_PLAIN = (Tensor, Parameter)
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _state = {"on": os.environ.get("CPLXNET_NATIVE", "1") != "0"}
 
 
 def use(on: bool) -> None:
-    """Switch the C functions on or off for this process."""
+    """Switch the C functions and the GPU's kernels on or off for this process."""
     _state["on"] = on
 
 
 def enabled() -> bool:
-    """Whether the C functions are switched on (not: whether they could be compiled)."""
+    """Whether they are switched on (not: whether they could be compiled)."""
     return _state["on"]
+
+
+# -- the library -----------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -49,7 +57,7 @@ def library() -> ctypes.CDLL | None:
     """The functions, compiled unless this machine has them; None and a warning if that fails."""
     try:
         return ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, ValueError) as error:  # ValueError: CC's quotes
         detail = getattr(error, "stderr", None) or error
         warnings.warn(
             f"the C functions of cplxnet cannot be compiled, training will be slower: {detail}; "
@@ -62,44 +70,74 @@ def library() -> ctypes.CDLL | None:
 
 def _compiled() -> Path:
     """The library's path in the cache; its name tells sources, flags, compiler and processor."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    program, *options = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    compiler = shutil.which(program)
     if compiler is None:
         raise FileNotFoundError("no C compiler found")
 
     folder = Path(__file__).parent
     contents = [(folder / name).read_bytes() for name in (*SOURCES, *HEADERS)]
-    identity = repr((contents, FLAGS, compiler, platform.platform(), _processor())).encode()
-    name = f"native-{hashlib.sha256(identity).hexdigest()[:16]}.so"
-    path = _cache_folder(name) / name
-    if path.exists():
-        return path
+    asked = (contents, [*FLAGS, *options], compiler, platform.platform(), _processor())
+    name = f"native-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}.so"
 
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+    cache = _cache_folder()
+    if cache is not None and _is_sound(cache / name):
+        return cache / name
+
+    if cache is None or not os.access(cache, os.W_OK | os.X_OK):
+        cache = Path(tempfile.mkdtemp(prefix="cplxnet-"))  # of this process alone
+        atexit.register(shutil.rmtree, cache, ignore_errors=True)
+
+    with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary) / name
         sources = [str(folder / source) for source in SOURCES]
-        command = [compiler, *FLAGS, "-shared", *sources, "-o", str(output), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        os.replace(output, path)  # whole or not at all, whoever else compiles at the same time
+        command = [compiler, *options, *FLAGS, "-shared", *sources, "-o", str(output), "-lm"]
+        subprocess.run(
+            command, check=True, capture_output=True, errors="backslashreplace", timeout=120
+        )
+        binary = output.read_bytes()
 
-    return path
+    def fill(file: BinaryIO) -> None:
+        os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) & ~_OTHERS_WRITE)
+        file.write(binary + hashlib.sha256(binary).digest())  # what follows a library is not loaded
+
+    files.write(cache / name, fill)
+    return cache / name
 
 
-def _cache_folder(name: str) -> Path:
-    """A folder that has the library `name` or can be written: the user's cache, if possible.
-
-    Where that cannot be written, or there is no home, a temporary folder of this process alone.
-    """
+def _cache_folder() -> Path | None:
+    """The user's cache, in which nobody else can put a library; None where there is none."""
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cplxnet"
         cache.mkdir(parents=True, exist_ok=True)
-        if (cache / name).exists() or os.access(cache, os.W_OK | os.X_OK):
-            return cache
+        found = cache.stat()
+        if found.st_uid == os.getuid() and found.st_mode & _OTHERS_WRITE:
+            cache.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS_WRITE)  # made under a umask of 002
+        return cache if _is_private(cache.stat()) else None
     except (OSError, RuntimeError):  # RuntimeError: pathlib finds no home
-        pass
+        return None
 
-    temporary = Path(tempfile.mkdtemp(prefix="cplxnet-"))
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    return temporary
+
+def _is_private(found: os.stat_result) -> bool:
+    """Whether only this user and root can write it."""
+    return found.st_uid in (0, os.getuid()) and not found.st_mode & _OTHERS_WRITE
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether this is a private file that ends with the digest of what is before.
+
+    A library that is cut, zeroed or not ours would end the process, or run what others put there.
+    """
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or not _is_private(found):
+            return False
+        contents = path.read_bytes()
+    except OSError:
+        return False
+
+    size = hashlib.sha256().digest_size
+    return hashlib.sha256(contents[:-size]).digest() == contents[-size:]
 
 
 def _processor() -> str:
@@ -113,9 +151,12 @@ def _processor() -> str:
     return "".join(sorted({line for line in lines if line.startswith(kinds)}))
 
 
+# -- calls -----------------------------------------------------------------------------------------
+
+
 def is_plain(tensor: Tensor) -> bool:
     """Whether this is a Tensor or a Parameter, of no other subclass, and not batched by vmap."""
-    return type(tensor) in _PLAIN and torch._C._has_storage(tensor)
+    return type(tensor) in (Tensor, Parameter) and torch._C._has_storage(tensor)
 
 
 def addressable(tensor: Tensor) -> bool:
@@ -162,6 +203,3 @@ def _argument(value: Tensor | int | float | None) -> Any:
             "differentiated again"
         )
     return ctypes.c_void_p(value.data_ptr())
-
-
-BLOCK = 4096  # numbers that a thread takes at a time; as in shared.h

@@ -10,13 +10,12 @@ with extra("corpora"):
     from .build import Built, build
     from .download import DownloadError, fetch
     from .errors import ArchiveError, DiskFullError
-    from .published import ARCHIVE, METADATA, SPLITS, obtain, obtain_metadata, split_of
+    from .published import ARCHIVE, METADATA, obtain, obtain_metadata, split_of
     from .sources import open_source
 
 __all__ = [
     "ARCHIVE",
     "METADATA",
-    "SPLITS",
     "ArchiveError",
     "Built",
     "DiskFullError",

@@ -8,7 +8,8 @@ any moment, the same command goes on.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+
+from extra.corpora import parser
 
 from .build import build
 from .published import obtain, obtain_metadata
@@ -54,44 +55,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m extra.corpora.archive",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
+    options = parser("archive", __doc__, EXAMPLES)
+    options.add_argument(
         "source",
         nargs="?",
         help="the archive (.tar.gz), its unpacked folder, an older musicnet.h5 or musicnet.npz, or "
         "the address of a mirror (default: download from Zenodo)",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        metavar="FOLDER",
-        help="where the files go (default: data)",
-    )
-    parser.add_argument(
+    options.add_argument(
         "--metadata",
         metavar="FILE",
         help="musicnet_metadata.csv, which names composers: a path or an address (default: beside "
         "the source, else from Zenodo; without a connection composers stay empty)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--no-check",
         action="store_true",
         help="for an archive of your own: it may differ from the published one",
     )
-    parser.add_argument(
+    options.add_argument(
         "--no-full", action="store_true", help="only the 11 kHz files, not musicnet.h5"
     )
-    parser.add_argument(
+    options.add_argument(
         "--workers", type=int, default=2, metavar="N", help="processes (default: 2)"
     )
-    parser.add_argument("--force", action="store_true", help="build again what is built")
-    return parser
+    return options
 
 
 if __name__ == "__main__":

@@ -16,31 +16,25 @@ import numpy as np
 from pebble import ProcessExpired
 from tqdm.auto import tqdm
 
-from cplxnet.files import written
+from cplxnet.files import move, write_json
 from cplxnet.musicnet import recordings
 from cplxnet.musicnet.recordings import Recording
 from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, rescale
-from extra.corpora import jobs
+from extra.corpora import FULL, SPLITS, file_11khz, jobs
 
 from . import staging
 from .download import md5_of
 from .errors import ArchiveError, full_disk_named
 from .labels import clip
-from .published import EXPECTED, SPLITS, TEXTS, read_metadata, split_of
+from .published import EXPECTED, TEXTS, read_metadata, split_of
 from .sources import Source, open_source
 from .staging import Staged
 
-FULL = "musicnet.h5"
 RECORD = "musicnet.build.json"  # what was built, from what
 RATE_HZ = {"full": SOURCE_HZ, "low": TARGET_HZ}
 _STAGING = ".musicnet-build"
 _PRELOAD = ("extra.corpora.archive.build",)
 _MOST_ALIKE = 3  # notices that differ in the recording alone; more become one
-
-
-def file_11khz(split: str) -> str:
-    """The name of a split's file at 11 kHz."""
-    return f"musicnet_11khz_{split}.h5"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -399,13 +393,12 @@ def _publish(built: Built, folder: Path, key: Mapping[str, Any]) -> None:
     """Give the files their final names; their record last."""
     (built.folder / RECORD).unlink(missing_ok=True)
     for name in built.files:
-        os.replace(folder / name, built.folder / name)
+        move(folder / name, built.folder / name)
 
     files = [dataclasses.asdict(file) for file in built.files.values()]
     record = {"key": dict(key), "files": files, "notices": built.notices}
-    with written(folder / RECORD) as place:
-        place.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(folder / RECORD, built.folder / RECORD)
+    write_json(folder / RECORD, record)  # there, where nothing of a killed build stays
+    move(folder / RECORD, built.folder / RECORD)
 
 
 def _told(built: Built) -> Built:

@@ -5,6 +5,7 @@ it is the right one.
 (pooch does not).
 """
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 import requests
 from tqdm.auto import tqdm
 from urllib3.util import Retry
+
+from cplxnet.files import move
 
 from .errors import NO_SPACE, DiskFullError
 
@@ -66,115 +69,127 @@ def _session(retries: int, backoff_s: float) -> requests.Session:
     return session
 
 
-def _beginning(response: requests.Response, done: int, address: str) -> int:
-    """From which byte on `response` answers a request for those from `done` on."""
-    if response.status_code == 206:
-        content_range = response.headers.get("Content-Range", "")
-        if not content_range.startswith(f"bytes {done}-"):
-            raise DownloadError(
-                f"{address}: expected bytes from {done} on, got Content-Range {content_range!r}; "
-                "try a mirror"
-            )
-        return done
-    if response.status_code == 200:  # a server that ignores Range sends the whole file
-        return 0
-    again = "busy, try again later" if response.status_code in _BUSY else "try another address"
-    raise DownloadError(
-        f"{address}: expected the file, got status {response.status_code} {response.reason}; "
-        f"{again}"
-    )
+@dataclasses.dataclass(frozen=True)
+class _Download:
+    """The file at `address` on its way to `part`: `size` bytes, or at most `most`."""
 
+    session: requests.Session
+    address: str
+    part: Path
+    size: int | None
+    most: int
+    timeout_s: float
 
-def _check_offer(
-    response: requests.Response, begin: int, size: int | None, folder: Path, address: str
-) -> int | None:
-    """The size of the whole file as the server tells it; raises where it is another file or the
-    disk too small.
-    """
-    length = response.headers.get("Content-Length")
-    whole = begin + int(length) if length is not None else None
-    if size is not None and whole is not None and whole != size:
-        raise DownloadError(
-            f"{address}: expected {size} bytes, the server offers {whole}; try another address"
+    def complete(self, n: int) -> None:
+        """Connect again and again until `part` is whole; gives up after `n` connections in a row
+        that brought nothing.
+        """
+        idle = 0
+        while True:
+            before = self._done()
+            try:
+                return self._connect()
+            except _Broken as error:
+                idle = 0 if self._done() > before else idle + 1
+                if idle >= n:
+                    raise DownloadError(
+                        f"{self.address}: expected the file, the connection broke {idle} times in "
+                        f"a row ({error}); what came is kept in {self.part}: run again to go on, "
+                        "or give the path of a copy of it"
+                    ) from error
+
+    def _done(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _connect(self) -> None:
+        """Add to `part` what one connection brings. Raises _Broken where it ends early."""
+        done = self._done()
+        headers = _HEADERS | ({"Range": f"bytes={done}-"} if done else {})
+        broken = (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
         )
-    free = shutil.disk_usage(folder).free
-    if whole is not None and whole - begin > free:
-        raise DiskFullError(
-            f"{folder}: expected {whole - begin} bytes free, got {free}; make room and run again"
-        )
-    return whole
-
-
-def _transfer(
-    session: requests.Session, address: str, part: Path, size: int | None, timeout_s: float
-) -> None:
-    """Add to `part` what one connection brings. Raises _Broken where it ends early."""
-    done = part.stat().st_size if part.exists() else 0
-    headers = _HEADERS | ({"Range": f"bytes={done}-"} if done else {})
-    try:
-        with session.get(address, headers=headers, stream=True, timeout=timeout_s) as response:
-            if response.status_code == 416:
-                return  # nothing beyond `done`: whole, or of another file; the md5 will tell
-
-            begin = _beginning(response, done, address)
-            whole = _check_offer(response, begin, size, part.parent, address)
-            bar = tqdm(
-                desc=part.name.strip("."),
-                total=whole,
-                initial=begin,
-                unit="B",
-                unit_scale=True,
-                unit_divisor=1024,
-            )
-            with bar, open(part, "r+b" if begin else "wb") as file:
-                file.seek(begin)
-                for block in response.iter_content(_BLOCK):
-                    if size is not None and file.tell() + len(block) > size:
-                        raise DownloadError(
-                            f"{address}: expected {size} bytes, the server sends more; "
-                            "try another address"
-                        )
-                    file.write(block)
-                    bar.update(len(block))
-    except (
-        requests.ConnectionError,
-        requests.Timeout,
-        requests.exceptions.ChunkedEncodingError,
-    ) as error:
-        raise _Broken(str(error)) from error
-    except requests.RequestException as error:
-        raise DownloadError(f"{address}: {error}; try another address") from error
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise DiskFullError(
-            f"{part.parent}: no space left; what came is kept in {part}: "
-            "make room and run again to go on"
-        ) from None
-    if whole is not None and part.stat().st_size < whole:
-        raise _Broken(f"{part.stat().st_size} of {whole} bytes")
-
-
-def _complete(
-    session: requests.Session, address: str, part: Path, size: int | None, timeout_s: float, n: int
-) -> None:
-    """Connect again and again until `part` is whole; gives up after `n` connections in a row that
-    brought nothing.
-    """
-    idle = 0
-    while True:
-        before = part.stat().st_size if part.exists() else 0
         try:
-            return _transfer(session, address, part, size, timeout_s)
-        except _Broken as error:
-            moved = part.exists() and part.stat().st_size > before
-            idle = 0 if moved else idle + 1
-            if idle >= n:
+            with self.session.get(
+                self.address, headers=headers, stream=True, timeout=self.timeout_s
+            ) as response:
+                if response.status_code == 416:
+                    return  # nothing beyond `done`: whole, or of another file; the md5 will tell
+                begin = self._beginning(response, done)
+                whole = self._check_offer(response, begin)
+                self._receive(response, begin, whole)
+        except broken as error:
+            raise _Broken(str(error)) from error
+        except requests.RequestException as error:
+            raise DownloadError(f"{self.address}: {error}; try another address") from error
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise DiskFullError(
+                f"{self.part.parent}: no space left; what came is kept in {self.part}: "
+                "make room and run again to go on"
+            ) from None
+        if whole is not None and self._done() < whole:
+            raise _Broken(f"{self._done()} of {whole} bytes")
+
+    def _beginning(self, response: requests.Response, done: int) -> int:
+        """From which byte on `response` answers a request for those from `done` on."""
+        if response.status_code == 206:
+            content_range = response.headers.get("Content-Range", "")
+            if not content_range.startswith(f"bytes {done}-"):
                 raise DownloadError(
-                    f"{address}: expected the file, the connection broke {idle} times in a row "
-                    f"({error}); what came is kept in {part}: run again to go on, or give the path "
-                    "of a copy of it"
-                ) from error
+                    f"{self.address}: expected bytes from {done} on, got Content-Range "
+                    f"{content_range!r}; try a mirror"
+                )
+            return done
+        if response.status_code == 200:  # a server that ignores Range sends the whole file
+            return 0
+        again = "busy, try again later" if response.status_code in _BUSY else "try another address"
+        raise DownloadError(
+            f"{self.address}: expected the file, got status {response.status_code} "
+            f"{response.reason}; {again}"
+        )
+
+    def _check_offer(self, response: requests.Response, begin: int) -> int | None:
+        """The size of the whole file, as the server tells it."""
+        length = response.headers.get("Content-Length")
+        if length is None:
+            return None
+        whole = begin + int(length)
+        if whole > self.most or self.size not in (None, whole):
+            raise self._other_size(f"offers {whole}")
+
+        free = shutil.disk_usage(self.part.parent).free
+        if whole - begin > free:
+            raise DiskFullError(
+                f"{self.part.parent}: expected {whole - begin} bytes free, got {free}; make room "
+                "and run again"
+            )
+        return whole
+
+    def _receive(self, response: requests.Response, begin: int, whole: int | None) -> None:
+        bar = tqdm(
+            desc=self.part.name.strip("."),
+            total=whole,
+            initial=begin,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+        )
+        with bar, open(self.part, "r+b" if begin else "wb") as file:
+            file.seek(begin)
+            for block in response.iter_content(_BLOCK):
+                if file.tell() + len(block) > self.most:
+                    raise self._other_size("sends more")
+                file.write(block)
+                bar.update(len(block))
+
+    def _other_size(self, sent: str) -> DownloadError:
+        expected = f"at most {self.most}" if self.size is None else f"{self.size}"
+        return DownloadError(
+            f"{self.address}: expected {expected} bytes, the server {sent}; try another address"
+        )
 
 
 def fetch(
@@ -183,6 +198,7 @@ def fetch(
     *,
     size: int | None = None,
     md5: str | None = None,
+    most: int = 1 << 36,
     retries: int = 5,
     backoff_s: float = 1.0,
     timeout_s: float = 30.0,
@@ -196,6 +212,7 @@ def fetch(
         address: http or https.
         path: where the file goes.
         size, md5: what the file must have; None: not checked.
+        most: bytes that are taken of a file of unknown size.
         retries: connections in a row that may fail, or answer 429 or 5xx, before it gives up.
         backoff_s: waits of this many seconds times 1, 2, 4, ... between those.
         timeout_s: seconds of silence that end a connection.
@@ -216,10 +233,11 @@ def fetch(
     with _session(retries, backoff_s) as session:
         # a part of another file may lie there: then once more from the start
         for is_fresh in (not part.exists(), True):
-            _complete(session, address, part, size, timeout_s, retries)
+            most = most if size is None else size
+            _Download(session, address, part, size, most, timeout_s).complete(retries)
             fault = fault_of(part, size=size, md5=md5)
             if fault is None:
-                os.replace(part, path)
+                move(part, path)
                 return path
 
             part.unlink()

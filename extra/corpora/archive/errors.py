@@ -5,6 +5,8 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
+from cplxnet.musicnet.recordings import RecordingError
+
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # what the system answers where a disk or a quota is full
 
 
@@ -14,6 +16,26 @@ class ArchiveError(ValueError):
 
 class DiskFullError(OSError):
     """No space left; the text says what was kept and how to go on."""
+
+
+@contextlib.contextmanager
+def unreadable_named(where: str, expected: str, *errors: type[Exception]) -> Iterator[None]:
+    """Raise ArchiveError for what a damaged file raises in the block: `errors`, RecordingError."""
+    try:
+        yield
+    except ArchiveError:
+        raise
+    except RecordingError as error:
+        raise ArchiveError(str(error)) from None
+    except errors as error:
+        raise ArchiveError(
+            f"{where}: expected {expected}, got {short(str(error))}; fetch it again"
+        ) from None
+
+
+def short(text: str) -> str:
+    """The beginning of a text that a file brought, for an error that people read."""
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 from cplxnet.musicnet.recordings import HIGHEST_NOTE, LABELS, LOWEST_NOTE
 from cplxnet.musicnet.resample import SOURCE_HZ
 
-from .errors import ArchiveError
+from .errors import ArchiveError, short
 
 COLUMNS = LABELS.names or ()
 _REQUIRED = ("start_time", "end_time", "instrument", "note")
@@ -34,6 +34,8 @@ _ALIASES = {
     "midi_note": "note",
 }
 _LATEST = 2**40  # samples, 288 days: beyond any recording and safely within int64
+_MOST_NOTES = 100_000  # of a recording; MusicNet's richest has under 10 000
+_LARGEST = 1 << 24  # bytes of a CSV file, which is in memory at once; MusicNet's largest has 0.5 MB
 _CHORD = SOURCE_HZ // 4  # samples: notes that start farther apart are no chord
 
 
@@ -63,10 +65,25 @@ def table(rows: Iterable[tuple[str, Sequence[object]]], where: str) -> tuple[np.
     return np.array(unique, LABELS), notices
 
 
+def check_size(n_bytes: int, where: str) -> None:
+    """Raise ArchiveError for a CSV file too large to be read."""
+    if n_bytes > _LARGEST:
+        raise ArchiveError(
+            f"{where}: expected a CSV file of at most {_LARGEST} bytes, got {n_bytes}"
+        )
+
+
+def check_count(n_notes: int, where: str) -> None:
+    """Raise ArchiveError for more notes than a recording can have."""
+    if n_notes > _MOST_NOTES:
+        raise ArchiveError(f"{where}: expected at most {_MOST_NOTES} notes, got {n_notes}")
+
+
 def from_csv(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
     """The labels of a CSV file with a header line; raises as `table`, naming the line, or for a
     missing column.
     """
+    check_count(content.count(b"\n"), where)
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         header = [name.strip() for name in next(lines, [])]
@@ -125,6 +142,7 @@ def from_intervals(
     Raises:
         ArchiveError: as `table`, or for other fields.
     """
+    check_count(len(intervals), where)
     rows = []
     for k, (start, end, fields) in enumerate(intervals):
         if not isinstance(fields, (list, tuple)) or len(fields) != 5:
@@ -188,7 +206,7 @@ def _columns(names: Sequence[str], where: str) -> tuple[dict[str, str], list[str
         )
     if not missing:
         return columns, []
-    return columns, [_without(where, missing, f"got {', '.join(names)}")]
+    return columns, [_without(where, missing, f"got {short(', '.join(names))}")]
 
 
 def _without(where: str, columns: Iterable[str], got: str) -> str:

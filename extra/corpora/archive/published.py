@@ -8,12 +8,14 @@ import csv
 import dataclasses
 import io
 import os
+import reprlib
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from .download import DownloadError, fault_of, fetch
-from .errors import ArchiveError
+from .errors import ArchiveError, unreadable_named
+from .labels import check_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Remote:
         name: its local name.
         size: in bytes; None: unknown.
         md5: hexadecimal; None: not checked.
+        most: bytes that are taken of it where its size is unknown.
     """
 
     address: str
     name: str
     size: int | None
     md5: str | None
+    most: int = 1 << 36
 
 
 _RECORD = "https://zenodo.org/records/5120004/files"
@@ -45,13 +49,13 @@ METADATA = Remote(
     "musicnet_metadata.csv",
     None,
     "1caef62cee9c875235e62aac368b49d8",
+    most=1 << 20,
 )
 
 # Trabelsi et al. (2018), as Nazarov and Burnaev (2020): the archive's own test_data has 10, of
 # which 7 train here.
 _TEST = frozenset({2303, 2382, 1819})
 _VALID = frozenset({2131, 2384, 1792, 2514, 2567, 1876})
-SPLITS = ("train", "valid", "test")
 EXPECTED = {"train": 321, "valid": 6, "test": 3}  # recordings of MusicNet in each
 TEXTS = ("composer", "composition", "movement", "ensemble")
 
@@ -122,7 +126,7 @@ def obtain_metadata(
             return folder / remote.name
 
     try:
-        return fetch(remote.address, Path(data) / remote.name, md5=remote.md5, retries=1)
+        return _fetch(remote, remote.address, Path(data), retries=1)
     except DownloadError as error:
         tqdm.write(
             f"notice: composers and movements stay empty, since {remote.name} is missing: {error}"
@@ -130,10 +134,15 @@ def obtain_metadata(
         return None
 
 
+def _fetch(remote: Remote, address: str, data: Path, *, retries: int = 5) -> Path:
+    path = data / remote.name
+    return fetch(address, path, size=remote.size, md5=remote.md5, most=remote.most, retries=retries)
+
+
 def _obtain(remote: Remote, where: str, data: Path) -> Path:
     """The file at the address `where`, fetched into `data`, or the path `where`."""
     if where.lower().startswith(("http://", "https://")):
-        return fetch(where, data / remote.name, size=remote.size, md5=remote.md5)
+        return _fetch(remote, where, data)
 
     path = Path(where).expanduser()
     if not path.exists():
@@ -158,10 +167,10 @@ def read_metadata(path: Path) -> dict[int, dict[str, str]]:
         ArchiveError: no such column, an id that is no number or comes twice; the text names file,
             line and value.
     """
-    try:
+    check_size(path.stat().st_size, path.name)
+    with unreadable_named(path.name, "a CSV file of UTF-8 text", UnicodeDecodeError, csv.Error):
         lines = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
-    except UnicodeDecodeError as error:
-        raise ArchiveError(f"{path.name}: expected UTF-8 text, got {error}") from None
+        rows = [(f"{path.name}, line {lines.line_num}", row) for row in lines]
 
     missing = [name for name in ("id", *TEXTS) if name not in (lines.fieldnames or ())]
     if missing:
@@ -171,10 +180,9 @@ def read_metadata(path: Path) -> dict[int, dict[str, str]]:
         )
 
     texts: dict[int, dict[str, str]] = {}
-    for row in lines:
-        place = f"{path.name}, line {lines.line_num}"
+    for place, row in rows:
         if not (row["id"] or "").strip().isdecimal():
-            raise ArchiveError(f"{place}: expected a number in id, got {row['id']!r}")
+            raise ArchiveError(f"{place}: expected a number in id, got {reprlib.repr(row['id'])}")
         number = int(row["id"])
         if number in texts:
             raise ArchiveError(f"{place}: expected each recording once, got {number} again")

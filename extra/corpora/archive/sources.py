@@ -13,19 +13,17 @@ import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, cast
 
 import h5py
 import numpy as np
 
-from .errors import ArchiveError
+from .errors import ArchiveError, unreadable_named
 
 Tell = Callable[[str], None]  # hears notices of what was put right
 _BUFFER = 1 << 20  # bytes
-# A CSV file is in memory at once; MusicNet's largest has 0.5 MB.
-_LARGEST_TABLE = 1 << 26
 _LARGEST_MEMBER = 1 << 32  # what a WAV file can hold
 
 
@@ -156,10 +154,7 @@ def _read_member(
     if kind == "audio":
         yield from wav.blocks(file, where, tell)
         return
-    if size > _LARGEST_TABLE:
-        raise ArchiveError(
-            f"{where}: expected a CSV file of at most {_LARGEST_TABLE} bytes, got {size}"
-        )
+    labels.check_size(size, where)
     yield from tell_all(labels.from_csv(file.read(), where), tell)
 
 
@@ -287,15 +282,10 @@ def _refuse_strange(member: tarfile.TarInfo, where: str) -> None:
         )
 
 
-@contextmanager
-def _broken_stream_named(archive: str) -> Iterator[None]:
+def _broken_stream_named(archive: str) -> AbstractContextManager[None]:
     """Raise ArchiveError for what goes wrong in a broken stream."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
-        raise ArchiveError(
-            f"{archive}: expected a whole archive, got {error}; fetch it again"
-        ) from None
+    kinds = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError)
+    return unreadable_named(archive, "a whole archive", *kinds)
 
 
 class _Member:

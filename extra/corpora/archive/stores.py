@@ -15,10 +15,11 @@ from typing import Any, BinaryIO, cast
 import h5py
 import numpy as np
 
+from cplxnet.musicnet import recordings
 from cplxnet.musicnet.resample import SOURCE_HZ
 
 from . import labels, unpickle
-from .errors import ArchiveError
+from .errors import ArchiveError, unreadable_named
 from .sources import Piece, Shard, Source, Tell, number_of, stamp, tell_all
 
 _BLOCK = 1 << 20  # samples in memory at once
@@ -50,9 +51,9 @@ def hdf5(path: Path) -> Source:
     Raises:
         ArchiveError: the file says that its recordings have another rate.
     """
-    with h5py.File(path, "r") as file:
-        rate_hz = int(file.attrs.get("rate_hz", SOURCE_HZ))
-        members = sorted(name for name in file if isinstance(file[name], h5py.Group))
+    with _hdf5(path, path.name) as file:
+        rate_hz = recordings.rate_hz(path, default=SOURCE_HZ)
+        members = recordings.keys_of(file, path.name)
     if rate_hz != SOURCE_HZ:
         raise ArchiveError(
             f"{path}: expected recordings at {SOURCE_HZ} Hz, got {rate_hz} Hz; "
@@ -61,17 +62,25 @@ def hdf5(path: Path) -> Source:
     return _store(path, "hdf5", members)
 
 
+@contextmanager
+def _hdf5(path: str | Path, where: str) -> Iterator[h5py.File]:
+    """The file at `path`; raises ArchiveError for what h5py cannot read in the block."""
+    kinds = (KeyError, OSError, RuntimeError, TypeError, ValueError)
+    with unreadable_named(where, "a readable HDF5 file", *kinds), h5py.File(path, "r") as file:
+        yield file
+
+
 def npz(path: Path) -> Source:
     """The old musicnet.npz.
 
     Raises:
         ArchiveError: not a zip file.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = sorted(name for name in archive.namelist() if name.endswith(".npy"))
-    except zipfile.BadZipFile as error:
-        raise ArchiveError(f"{path}: expected an .npz file, got {error}; fetch it again") from None
+    with (
+        unreadable_named(f"{path}", "an .npz file", zipfile.BadZipFile),
+        zipfile.ZipFile(path) as archive,
+    ):
+        members = sorted(name for name in archive.namelist() if name.endswith(".npy"))
     return _store(path, "npz", members)
 
 
@@ -86,36 +95,18 @@ def _store(path: Path, kind: str, members: Sequence[str]) -> Source:
 
 def _read_hdf5(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
     """Samples or labels of the group `member`."""
-    try:
-        with h5py.File(path, "r") as file:
-            dataset = _own_dataset(file, member, "data" if kind == "audio" else "labels", where)
-            if kind == "labels":
-                yield from tell_all(labels.from_columns(dataset[()], where), tell)
-                return
+    with _hdf5(path, where) as file:
+        dataset = recordings.stored(file[member], "data" if kind == "audio" else "labels", where)
+        if kind == "labels":
+            labels.check_count(dataset.size, where)
+            yield from tell_all(labels.from_columns(dataset[()], where), tell)
+            return
 
-            _check_mono(dataset.dtype, dataset.shape, where)
-            # a chunk is read as a whole, so that each is read once
-            step = max(_BLOCK, dataset.chunks[0] if dataset.chunks else 0)
-            for begin in range(0, len(dataset), step):
-                yield _float32(dataset[begin : begin + step])
-    except (KeyError, OSError) as error:
-        raise ArchiveError(
-            f"{where}: expected readable datasets `data` and `labels`, got {error}"
-        ) from None
-
-
-def _own_dataset(file: h5py.File, member: str, name: str, where: str) -> h5py.Dataset:
-    """A dataset whose values are in the file itself.
-
-    Raises:
-        ArchiveError: they are in another file, which may be any file of this machine.
-    """
-    links = (file.get(member, getlink=True), file[member].get(name, getlink=True))
-    dataset = file[member][name]
-    has_links = any(isinstance(link, h5py.ExternalLink) for link in links)
-    if has_links or dataset.external or dataset.is_virtual:
-        raise ArchiveError(f"{where}: expected {name} in the file itself, got them in another file")
-    return dataset
+        _check_mono(dataset.dtype, dataset.shape, where)
+        # a chunk is read as a whole, so that each is read once
+        step = max(_BLOCK, dataset.chunks[0] if dataset.chunks else 0)
+        for begin in range(0, len(dataset), step):
+            yield _float32(dataset[begin : begin + step])
 
 
 def _read_npz(path: str, member: str, kind: str, where: str, tell: Tell) -> Iterator[np.ndarray]:
@@ -129,27 +120,16 @@ def _read_npz(path: str, member: str, kind: str, where: str, tell: Tell) -> Iter
         yield from tell_all(labels.from_intervals(intervals, where), tell)
         return
 
-    if not isinstance(data, (np.ndarray, unpickle.Stored)):
+    if not isinstance(data, np.ndarray):
         raise ArchiveError(f"{where}: expected an array of samples, got {type(data).__name__}")
     _check_mono(data.dtype, data.shape, where)
-    if isinstance(data, np.ndarray):
-        yield _float32(data)
-        return
-
-    n_samples = 0
-    with _pickled(path, member, where) as file:
-        for raw in _in_multiples(data.place.blocks(file), data.dtype.itemsize):
-            n_samples += len(raw) // data.dtype.itemsize
-            yield _float32(np.frombuffer(raw, data.dtype))
-    if n_samples != data.shape[0]:
-        raise ArchiveError(
-            f"{where}: expected {data.shape[0]} samples, got {n_samples}; fetch the file again"
-        )
+    for begin in range(0, len(data), _BLOCK):
+        yield _float32(data[begin : begin + _BLOCK])
 
 
 @functools.lru_cache(maxsize=1)  # audio and labels of a recording are one pickle
 def _entry(path: str, member: str, where: str) -> list[Any]:
-    """[samples, interval tree] of the pickle `member`; long samples are left in the file."""
+    """[samples, interval tree] of the pickle `member`."""
     with _pickled(path, member, where) as file:
         entry = unpickle.load(file, where)
         while file.read(_BLOCK):  # to the end, where the checksum is compared
@@ -165,21 +145,18 @@ def _entry(path: str, member: str, where: str) -> list[Any]:
 @contextmanager
 def _pickled(path: str, member: str, where: str) -> Iterator[BinaryIO]:
     """The pickle of a member, at its beginning: behind the header of an array of objects."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-            dtype = _npy_dtype(file)
-            if dtype != np.dtype(object):
-                raise ArchiveError(
-                    f"{where}: expected a pair of samples and interval tree, "
-                    f"got an array of {dtype}"
-                )
-            yield cast(BinaryIO, file)
-    except ArchiveError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise ArchiveError(f"{where}: expected a readable member, got {error}") from None
-    except ValueError as error:
-        raise ArchiveError(f"{where}: {error}") from None
+    kinds = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
+    with (
+        unreadable_named(where, "a readable member", *kinds),
+        zipfile.ZipFile(path) as archive,
+        archive.open(member) as file,
+    ):
+        dtype = _npy_dtype(file)
+        if dtype != np.dtype(object):
+            raise ArchiveError(
+                f"{where}: expected a pair of samples and interval tree, got an array of {dtype}"
+            )
+        yield cast(BinaryIO, file)
 
 
 def _npy_dtype(file: Any) -> np.dtype:
@@ -209,13 +186,3 @@ def _float32(block: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # an infinite sample is named where all are checked
             return block.astype(np.float32, copy=False)
     return block * np.float32(2.0**-15)
-
-
-def _in_multiples(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in blocks of a multiple of `size`."""
-    left_over = b""
-    for block in blocks:
-        left_over += block
-        whole = len(left_over) // size * size
-        yield left_over[:whole]
-        left_over = left_over[whole:]

@@ -16,15 +16,14 @@ import numpy as np
 import soundfile
 
 from cplxnet.musicnet.resample import SOURCE_HZ, resample_blocks
-from cplxnet.musicnet.transcription.audio import open_audio
+from cplxnet.musicnet.transcription.audio import averaged, blocks_of, open_audio
 
-from .errors import ArchiveError
+from .errors import ArchiveError, unreadable_named
 
 _USUAL = ("PCM_16", "FLOAT")
 _READABLE = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}  # bits
 _LOWEST_HZ = 22_050  # below, the band that 11 kHz holds (5.5 kHz) is no longer safely whole
 _HIGHEST_HZ = 192_000
-_BLOCK = 1 << 18  # frames in memory at once
 
 
 def blocks(file: BinaryIO, where: str, tell: Callable[[str], None]) -> Iterator[np.ndarray]:
@@ -39,20 +38,19 @@ def blocks(file: BinaryIO, where: str, tell: Callable[[str], None]) -> Iterator[
         ArchiveError: no audio file, truncated, 8 bits or compressed, over two channels, a rate
             outside 22 050..192 000 Hz.
     """
-    try:
-        with _seekable(file) as content, open_audio(content, where) as (sound, notices):
-            _check(sound, where)
-            for notice in (*notices, *_conversions(sound, where)):
-                tell(notice)
+    with (
+        unreadable_named(where, "an audio file"),
+        _seekable(file) as content,
+        open_audio(content, where) as (sound, notices),
+    ):
+        _check(sound, where)
+        for notice in (*notices, *_conversions(sound, where)):
+            tell(notice)
 
-            samples = _mono(sound, where)
-            if sound.samplerate != SOURCE_HZ:
-                samples = resample_blocks(samples, source_hz=sound.samplerate, target_hz=SOURCE_HZ)
-            yield from samples
-    except ArchiveError:
-        raise
-    except ValueError as error:
-        raise ArchiveError(str(error)) from None
+        samples = _mono(sound, where)
+        if sound.samplerate != SOURCE_HZ:
+            samples = resample_blocks(samples, source_hz=sound.samplerate, target_hz=SOURCE_HZ)
+        yield from samples
 
 
 @contextmanager
@@ -102,9 +100,9 @@ def _conversions(sound: soundfile.SoundFile, where: str) -> Iterator[str]:
 def _mono(sound: soundfile.SoundFile, where: str) -> Iterator[np.ndarray]:
     """The samples, channels averaged, a block at a time. Raises ArchiveError for too few."""
     n_frames = 0
-    for block in sound.blocks(_BLOCK, dtype="float32", always_2d=True):
+    for block in blocks_of(sound):
         n_frames += len(block)
-        yield block.mean(1, dtype=np.float32) if sound.channels == 2 else block[:, 0]
+        yield averaged(block)
 
     if n_frames < sound.frames:
         raise ArchiveError(

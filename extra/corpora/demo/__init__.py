@@ -5,6 +5,6 @@ builds it.
 from cplxnet.extras import extra
 
 with extra("corpora"):
-    from .build import IncompleteCorpusWarning, build, build_reference, file_11khz
+    from .build import IncompleteCorpusWarning, build, build_reference
 
-__all__ = ["IncompleteCorpusWarning", "build", "build_reference", "file_11khz"]
+__all__ = ["IncompleteCorpusWarning", "build", "build_reference"]

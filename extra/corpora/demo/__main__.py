@@ -5,7 +5,6 @@ sound font that pretty_midi ships. Nothing is downloaded. The same command alway
 bytes.
 """
 
-import argparse
 import sys
 import time
 import warnings
@@ -13,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cplxnet.musicnet import recordings
+from extra.corpora import FULL, SPLITS, file_11khz, parser
 
-from .build import FULL, IncompleteCorpusWarning, build, build_reference, file_11khz
-from .pieces import SPLITS
+from .build import IncompleteCorpusWarning, build, build_reference
 
 EXAMPLES = """examples:
   python -m extra.corpora.demo                     data/demo, which `make demo` needs
@@ -28,33 +27,20 @@ SIZES = {"demo": build, "reference": build_reference}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the corpus and say what there is; returns the exit code, 1 if it could not be built."""
-    parser = argparse.ArgumentParser(
-        prog="python -m extra.corpora.demo",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
+    options = parser("demo", __doc__, EXAMPLES)
+    options.add_argument(
         "--size",
         choices=SIZES,
         default="demo",
         help="demo: 47 minutes of training music (default); reference: over two hours",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        metavar="FOLDER",
-        help="where to build the corpus's folder (default: data)",
-    )
-    parser.add_argument("--force", action="store_true", help="build again what is built")
-    options = parser.parse_args(arguments)
+    given = options.parse_args(arguments)
 
     start = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", IncompleteCorpusWarning)
         try:
-            folder = SIZES[options.size](options.data, force=options.force)
+            folder = SIZES[given.size](given.data, force=given.force)
         except (OSError, RuntimeError, IncompleteCorpusWarning) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

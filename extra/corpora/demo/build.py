@@ -5,7 +5,6 @@ HDF5 files.
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -15,16 +14,16 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from cplxnet.files import move
 from cplxnet.musicnet import recordings, resample
 from cplxnet.musicnet.recordings import Recording
 from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, downsample
-from extra.corpora import jobs
+from extra.corpora import FULL, SPLITS, file_11khz, jobs
 
 from . import soundfont
-from .pieces import DEMO, REFERENCE, SPLITS, Piece
+from .pieces import DEMO, REFERENCE, Piece
 
 SEED = 20170318
-FULL = "musicnet.h5"  # every recording of the demo corpus at 44.1 kHz
 _CODE = ("score.py", "performance.py", "render.py", "soundfont.py", "build.py")
 _PRELOAD = ("music21", "extra.corpora.demo.build", "extra.corpora.demo.render")
 # Writes a piece's recording, made with a sound font, to an .npz file: see `make`.
@@ -33,11 +32,6 @@ Maker = Callable[[Piece, Path, Path], None]
 
 class IncompleteCorpusWarning(UserWarning):
     """Some pieces of the demo corpus could not be made; the text names them."""
-
-
-def file_11khz(split: str) -> str:
-    """The name of a split's file at 11 kHz."""
-    return f"musicnet_11khz_{split}.h5"
 
 
 def build(
@@ -128,7 +122,7 @@ def build_reference(
 
         target.mkdir(exist_ok=True)
         for name in names:
-            os.replace(built / name, target / name)
+            move(built / name, target / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target

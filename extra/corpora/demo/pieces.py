@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pandas as pd
 
-SPLITS = ("train", "valid", "test")
+from extra.corpora import SPLITS
+
 # The longest that is played of a movement, in seconds. Few recordings, and long ones, make the
 # reference corpus: a training batch is one window of every recording.
 SECONDS = {

@@ -68,7 +68,7 @@ def labels(performance: Performance) -> np.ndarray:
     table["instrument"] = performance.program + 1
     table["note"] = performance.pitch
     table["start_beat"] = [note.beat for note in written]
-    table["end_beat"] = [note.beat + note.beats for note in written]
+    table["end_beat"] = [note.beats for note in written]  # a length, as MusicNet has it
     table["note_value"] = [note.value.encode() for note in written]
     return table
 

@@ -8,6 +8,8 @@ from manifest_cases import VOCABULARY, drop, put, valid
 
 from cplxnet.auto.manifest.read import ManifestError, parse
 
+FINE_TUNE = "stages.fine-tune.model.name"
+SPARSIFY = "stages.sparsify.model.name"
 FACTOR = 3.4e38  # the largest float32 is 3.4028e38
 
 
@@ -25,6 +27,7 @@ def adam(**options):
     ("path", "value", "where", "text"),
     [
         ("optimizer", adam(weight_decy=0.1), "optimizer.weight_decy", 'mean "weight_decay"'),
+        ("optimizer", adam(lrr=0.1), "optimizer.lrr", 'mean "lr"'),
         ("optimizer", adam(params=[1]), "optimizer.params", "unknown key.*one of .*betas"),
         ("optimizer", adam(fused=False), "optimizer.fused", "unknown key, got false"),
         ("optimizer", adam(momentum=0.9), "optimizer.momentum", "unknown key, got 0.9"),
@@ -134,6 +137,55 @@ def test_types_and_references_are_named_together():
     ]
 
 
+# --- networks
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "text"),
+    [
+        ({FINE_TUNE: "complex.TwoLayerDenseMasked"}, "stages.fine-tune.model", r"\(conv1\.weight"),
+        ({FINE_TUNE: "real.DeepConvNetMasked"}, "stages.fine-tune.model", "same architecture"),
+        ({SPARSIFY: "complex.ShallowConvNetVD"}, "stages.sparsify.model", '"reset": true'),
+        (
+            {"stages.fine-tune.model.kernel_size": 3},
+            "stages.fine-tune.model",
+            r"stage before.*\(conv1\.weight\w* differs\)",
+        ),
+        ({"model.kernel_size": 9000}, "stages.dense.model", "windows long enough"),
+        ({"model.kernel_size": -3}, "stages.dense.model", "negative dimension -3"),
+        ({"model.kernel_size": 2**50}, "stages.dense.model", "cannot be built"),
+        ({"features.kind": "stft"}, "stages.dense.model", "windows long enough.* got 70 samples"),
+        (
+            {f"datasets.{name}.window": 300 for name in ("train", "valid", "test")},
+            "stages.dense.model",
+            "windows long enough for this network, got 300 samples",
+        ),
+    ],
+)
+def test_a_network_that_no_stage_can_train(changes, path, text):
+    raw = valid()
+    for where, value in changes.items():
+        put(raw, where, value)
+    faults = faults_of(raw)
+    assert path in faults and all(where.endswith(".model") for where in faults)
+    assert re.search(text, faults[path]), faults
+
+
+def test_a_network_that_starts_afresh_may_be_another():
+    raw = put(valid(), FINE_TUNE, "complex.ShallowConvNetMasked")
+    assert "stages.fine-tune.model" in faults_of(raw)
+    parse(put(raw, "stages.fine-tune.reset", True))
+
+
+def test_networks_are_built_without_memory():
+    raw = valid()
+    for name in raw["datasets"]:  # 2**40 samples, 4 TiB of weights in the second layer
+        put(raw, f"datasets.{name}.window", 2**40)
+    put(raw, "model.name", "complex.TwoLayerDense")
+    put(raw, SPARSIFY, "complex.TwoLayerDenseVD")
+    parse(put(raw, FINE_TUNE, "complex.TwoLayerDenseMasked"))
+
+
 # --- numbers that training cannot hold
 
 
@@ -177,3 +229,63 @@ def test_a_stages_name_has_at_most_100_characters():
             assert "at most 100 letters, digits and _ or -" in faults[f"stages.{name}"]
         else:
             parse(raw)
+
+
+# -- a gentler way down ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "text"),
+    [
+        ("cuda_graph", "yes", "", 'got "yes"; expected true or false'),
+        ("stages.sparsify.kl_scheduler", {"name": "cubicc"}, ".name", 'did you mean "cubic"'),
+        ("stages.sparsify.kl_scheduler", {"name": "cubic", "begn": 0}, ".begn", 'mean "begin"'),
+        (
+            "stages.sparsify.kl_scheduler",
+            {"name": "linear", "begin": 0.5, "end": 0.25},
+            "",
+            "0 <= begin < end <= 1",
+        ),
+        ("stages.sparsify.kl_scheduler", {"name": "linear", "end": "x"}, ".end", "a number"),
+        ("stages.sparsify.distill", {"teacher": "dens"}, ".teacher", 'did you mean "dense"'),
+        ("stages.sparsify.distill", {"teacher": "fine-tune"}, ".teacher", "not before this one"),
+        ("stages.dense.distill", {"teacher": "dense"}, ".teacher", "not before this one"),
+        ("stages.sparsify.distill", {"weight": 1.0}, ".teacher", "missing key"),
+        (
+            "stages.sparsify.distill",
+            {"teacher": "dense", "temperature": 0},
+            ".temperature",
+            "got 0; expected more than 0",
+        ),
+        ("stages.sparsify.distill", {"teacher": "dense", "weight": -1}, ".weight", "at least 0"),
+        ("stages.sparsify.distill", {"teacher": "dense", "T": 2}, ".T", "unknown key"),
+        ("objective_terms.loss.name", "mse", "stages.sparsify.distill", 'loss "bce_with_logits"'),
+        ("stages.sparsify.log_sigma2", -100, "", "at least -60"),
+        ("stages.sparsify.log_sigma2", "low", "", "expected a number"),
+        ("stages.dense.log_sigma2", -8, "", "has no variational layers"),
+        ("stages.dense.optimizer", {"name": "sgd", "betas": [0.9, 0.9]}, ".betas", "unknown key"),
+        ("stages.dense.optimizer", {"name": "sgd", "momentum": -1.0}, ".momentum", "Invalid mom"),
+        ("stages.dense.optimizer", {"name": "adamw", "weight_decay": -1.0}, ".weight_decay", "Inv"),
+    ],
+)
+def test_faults_of_the_way_down(path, value, where, text):
+    raw = valid()
+    if where.startswith("stages"):
+        raw["stages"]["sparsify"]["distill"] = {"teacher": "dense"}
+        expected = where
+    else:
+        expected = path + where
+    faults = faults_of(put(raw, path, value))
+    assert expected in faults, faults
+    assert re.search(text, faults[expected]), faults
+
+
+def test_what_old_manifests_do_not_have_is_not_in_their_fingerprints():
+    """As of 2026-11-26, before there were these keys; null is as if they were left out."""
+    manifest = parse(valid())
+    assert manifest.fingerprint()[:16] == "7e7aa7778f2eec75"
+    raw = put(valid(), "cuda_graph", None)
+    raw["stages"]["sparsify"] |= {"kl_scheduler": None, "distill": None, "log_sigma2": None}
+    assert parse(raw).fingerprint() == manifest.fingerprint()
+    raw["stages"]["sparsify"]["log_sigma2"] = -8.0
+    assert parse(raw).fingerprint() != manifest.fingerprint()

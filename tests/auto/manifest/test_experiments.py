@@ -9,6 +9,7 @@ from manifest_cases import VOCABULARY
 from cplxnet.auto.manifest import experiments, grid
 from cplxnet.auto.manifest.read import load
 from cplxnet.auto.runner import stages
+from cplxnet.musicnet.experiments import TEMPLATE
 
 RUNS = Path(__file__).resolve().parents[3] / "runs"
 VALUES_1 = [
@@ -147,10 +148,10 @@ def test_the_committed_reference_grid_has_two_replicates_of_six_values_for_both_
 
 
 def test_making_a_grid_leaves_the_template_alone():
-    before = json.dumps(experiments.TEMPLATE)
+    before = json.dumps(TEMPLATE)
     experiments.demo((0.5,), lr_log_sigma2=1.0, task=VOCABULARY)
     tiny = experiments.tiny(task=VOCABULARY)
-    assert json.dumps(experiments.TEMPLATE) == before
+    assert json.dumps(TEMPLATE) == before
     assert (
         tiny.stage("sparsify").model.name == "complex.TwoLayerDenseVD"
         and tiny.stage("dense").n_epochs == 2

@@ -48,11 +48,6 @@ def test_names_known_to_a_manifest():
     assert names["loss"] == ("bce_with_logits", "kl")
 
 
-def test_masked_networks_by_name_or_by_list():
-    assert VOCABULARY.is_masked("complex.DeepConvNetMasked")
-    assert not VOCABULARY.is_masked("complex.DeepConvNetVD")
-
-
 def test_the_vocabulary_of_a_task():
     assert vocabulary.of_task("musicnet").task == "musicnet"
     assert vocabulary.of_task(["no name"]).task == "musicnet"

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from cplxnet.auto.manifest import experiments
-from cplxnet.auto.report import compare, profile
+from cplxnet.auto.report import compare, profile, trade_off
 
 TIMES = (4.0, 20.0, 100.0, 300.0)
 
@@ -36,38 +36,53 @@ def table(gaps: dict[int, float], shift: float = 1.0) -> pd.DataFrame:
 
 
 def test_the_difference_at_equal_compression_is_found_where_both_have_runs() -> None:
-    gaps = {0: 0.01, 1: 0.02, 2: 0.03}
-    found = compare.rows(
-        table(gaps, shift=1.7)
-    )  # linear in ln(compression): interpolation is exact
+    gaps = {seed: 0.01 * (seed % 3 + 1) for seed in range(6)}
+    # linear in ln(compression): interpolation is exact
+    found = compare.rows(table(gaps, shift=1.7))
     np.testing.assert_allclose(found["difference"], 0.02, atol=1e-12)
-    assert found["compression"].min() == pytest.approx(4 * 1.7) and found[
-        "compression"
-    ].max() == pytest.approx(300)
-    assert (
-        (found["n"] == 3).all()
-        and (found["low"] >= 0.01 - 1e-12).all()
-        and (found["high"] <= 0.03 + 1e-12).all()
+    assert found["compression"].min() == pytest.approx(4 * 1.7)
+    assert found["compression"].max() == pytest.approx(300)
+    assert (found["n"] == 6).all()
+    assert (found["low"] > 0.01).all() and (found["high"] < 0.03).all()
+    (said,) = compare.sentences(table(gaps, shift=1.7), found)
+    assert said.startswith(
+        "A against B, from 6.8 to 300 times fewer, 6 pairs: better by 0.0200 on average, 95 "
+        "percent interval 0.01"
     )
-    said = compare.sentences(table(gaps, shift=1.7), found)
-    assert said[0].startswith(
-        "A against B, from 6.8 to 300 times fewer, 3 pairs: better by 0.0200 on average, 95"
-    )
-    assert any(text.startswith("A is better from 6.8 to 300 times") for text in said)
 
 
-def test_one_pair_has_no_interval_and_methods_far_apart_nothing_to_say() -> None:
-    one = table({0: -0.01})
-    found = compare.rows(one)
-    assert found["low"].isna().all()
-    assert compare.sentences(one, found)[0].startswith(
-        "B against A"
-    ) and "may be chance" in "".join(compare.sentences(one, found))
+def test_an_interval_around_nothing_calls_no_method_better() -> None:
+    unclear = table({seed: 0.02 * (-1) ** seed + 0.001 for seed in range(6)})
+    (said,) = compare.sentences(unclear, compare.rows(unclear))
+    assert "better" not in said and said.endswith("which does not tell them apart.")
+
+
+@pytest.mark.parametrize("n", range(1, 6))
+def test_fewer_than_six_pairs_have_a_range_and_no_verdict(n) -> None:
+    few = table({seed: 0.01 * (seed + 1) for seed in range(n)})
+    found = compare.rows(few)
+    assert found[["low", "high", "overall_low", "overall_high"]].isna().all(axis=None)
+    np.testing.assert_allclose(found["least"], 0.01, atol=1e-12)
+    np.testing.assert_allclose(found["greatest"], 0.01 * n, atol=1e-12)
+    (said,) = compare.sentences(few, found)
+    assert f"{0.005 * (n + 1):+.4f} on average" in said and "interval 0" not in said
+    assert "Fewer than 6 pairs tell neither an interval nor which is better." in said
+
+
+def test_methods_far_apart_have_nothing_to_say() -> None:
     apart = table({0: 0.01}, shift=1000.0)
     assert compare.rows(apart).empty
     assert "share no range of compression" in compare.sentences(apart, compare.rows(apart))[0]
     with pytest.raises(ValueError, match="expected runs of two methods"):
-        compare.rows(one[one["method"] == "A"])
+        compare.rows(apart[apart["method"] == "A"])
+
+
+def test_scores_on_different_recordings_are_not_compared() -> None:
+    both = table({0: 0.01})
+    files = both["method"].map({"A": ("a.h5", 4096, 128), "B": ("b.h5", 4096, 128)})
+    for rows in (compare.rows, trade_off.rows, profile.rows):
+        with pytest.raises(ValueError, match=r"of the same windows, got others .*a\.h5.*b\.h5"):
+            rows(both.assign(scored_on=files))
 
 
 def test_interval_is_students_t() -> None:

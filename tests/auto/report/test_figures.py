@@ -1,13 +1,18 @@
 """Figures show the numbers of their tables: points, lines and bands are where the table says."""
 
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
+from small import small
+from test_tables import fill, stage
 
 from cplxnet.auto import experiments, report
-from cplxnet.auto.report import by_layer, curves, profile, trade_off
+from cplxnet.auto.manifest import grid
+from cplxnet.auto.report import by_layer, curves, profile, style, trade_off
 
 matplotlib.use("Agg")
 
@@ -78,10 +83,34 @@ def test_trade_off_shows_every_run_before_and_after(table: pd.DataFrame) -> None
 def test_trade_off_shows_dense_as_a_band(table: pd.DataFrame) -> None:
     axes = trade_off.figure(trade_off.rows(table)).axes[0]
     (band,) = axes.patches
-    low, high = band.get_y(), band.get_y() + band.get_height()
-    assert low == pytest.approx(0.90, abs=2e-3) and high == pytest.approx(0.92, abs=2e-3)
+    # no wider than the replicates are apart
+    assert band.get_y() == pytest.approx(0.90, abs=1e-12)
+    assert band.get_height() == pytest.approx(0.02, abs=1e-12)
     assert axes.get_lines()[0].get_ydata()[0] == pytest.approx(0.91)
     assert "0.900 to 0.920" in axes.get_legend().get_texts()[0].get_text()
+
+
+def test_one_dense_network_is_a_line_without_a_band(table: pd.DataFrame) -> None:
+    axes = trade_off.figure(trade_off.rows(table[table["seed"] == 0])).axes[0]
+    assert len(axes.patches) == 0 and axes.get_lines()[0].get_ydata()[0] == 0.90
+    assert axes.get_legend().get_texts()[0].get_text() == "dense, 0.900"
+
+
+def test_the_pareto_front_is_of_means_over_replicates(table: pd.DataFrame) -> None:
+    # C = 0.05: the best and the smallest single runs are its, its means are beaten by C = 0.1
+    more = table.assign(run=table["run"].str.replace("0.01", "0.05"))
+    more[experiments.C] = more[experiments.C].replace(0.01, 0.05)
+    more = more[more["run"].str.startswith("c0.05")]
+    tuned = more["stage"] == "fine-tune"
+    more.loc[tuned, "compression"] = [10.0, 200.0]
+    more.loc[tuned, "average_precision"] = [0.94, 0.60]
+    runs = trade_off.rows(pd.concat([table, more]))
+
+    means = trade_off.front(runs)
+    assert list(means.index) == [("", 0.01), ("", 0.1)] and (means["n"] == 2).all()
+    np.testing.assert_allclose(means["compression"], [11, 125])
+    np.testing.assert_allclose(means["after"], [0.92, 0.82])
+    assert set(runs.loc[runs["pareto"], experiments.C]) == {0.01, 0.1}
 
 
 def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataFrame) -> None:
@@ -93,8 +122,13 @@ def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataF
     )
     (band,) = trade_off.figure(both).axes[0].patches
     assert band.get_y() == pytest.approx(0.90, abs=2e-3)
-    both.loc[both["method"] == "ARD", "dense"] = 0.7  # a network of its own
-    assert len(trade_off.figure(both).axes[0].patches) == 2
+    both.loc[both["method"] == "ARD", "dense"] = 0.7  # a network of its own: a line of its own
+    axes = trade_off.figure(both).axes[0]
+    assert len(axes.patches) == 1
+    assert {line.get_label() for line in axes.get_lines()} >= {
+        "dense ARD, 0.700",
+        "dense VD, mean 0.910",
+    }
 
 
 def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
@@ -106,7 +140,7 @@ def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
     np.testing.assert_allclose(lower.get_lines()[0].get_xdata(), [0.01, 0.1])
 
 
-def test_sparsity_by_layer_averages_replicates_and_leaves_out_layers_without_zeros() -> None:
+def test_sparsity_by_layer_averages_replicates() -> None:
     rows = [
         {
             experiments.C: c,
@@ -119,15 +153,59 @@ def test_sparsity_by_layer_averages_replicates_and_leaves_out_layers_without_zer
         for c, layer, zeros in [
             (0.1, "conv1", 10),
             (0.1, "conv1", 30),
-            (0.1, "norm1", 0),
+            (0.1, "conv2", 0),
             (0.1, "fc1", 90),
             (0.1, "fc1", 94),
         ]
     ]
     (axes,) = by_layer.figure(pd.DataFrame(rows)).axes
     (line,) = axes.get_lines()
-    assert list(line.get_xdata()) == ["conv1", "fc1"]
-    np.testing.assert_allclose(line.get_ydata(), [20.0, 92.0])
+    assert list(line.get_xdata()) == ["conv1", "conv2", "fc1"]
+    np.testing.assert_allclose(line.get_ydata(), [20.0, 0.0, 92.0])
+
+
+def test_layers_with_weights_to_lose_are_there_with_zeros_or_without(tmp_path: Path) -> None:
+    manifest = small(model="complex.DeepConvNet", window=4096)
+    grid.write(tmp_path, {"one": manifest})
+    weighted = [*(f"conv{k}" for k in range(1, 7)), "fc1", "fc2"]
+    counts = {name: {"n_par": 10, "n_zero": 9 * (name == "fc1")} for name in [*weighted, "norm1"]}
+    fill(tmp_path, "one", manifest, {"sparsify": stage(0.3) | {"layers": counts}})
+    rows = by_layer.rows(tmp_path)
+    assert list(rows["layer"]) == weighted and rows["sparsity"].sum() == 0.9
+    (said,) = by_layer.report(style.Request([tmp_path], tmp_path)).sentences
+    assert "in fc1 (90 percent" in said and "in conv1 (0 percent" in said
+
+
+def test_a_class_that_is_never_reported_has_no_precision(tmp_path: Path) -> None:
+    manifest = small()
+    grid.write(tmp_path, {"one": manifest})
+    older = {"ap": [0.5, 0.2, None], "precision": [0.8, 0.0, None], "recall": [0.4, 0.0, None]}
+    newer = older | {"support": [7, 2, 0]}
+    for notes, expected in ((older, np.nan), (newer, 0.0)):
+        result = stage(0.3)
+        result["scores"]["test"]["end"]["notes"] = notes
+        fill(tmp_path, "one", manifest, {"dense": result})
+        _, classes, task = curves.rows(tmp_path)
+        assert task["name"] == "note" and classes["class"].tolist() == [21, 22]
+        np.testing.assert_equal(classes["precision"].tolist(), [0.8, expected])
+
+
+def test_learning_curves_reach_the_score_after_the_last_epoch() -> None:
+    history = pd.DataFrame(
+        {
+            "stage": ["dense", "dense", "sparsify", "sparsify"],
+            "loss": [0.3, 0.2, 0.1, 0.1],
+            "kl": [None, None, 5e5, 4e5],
+            "validation": [0.1, 0.5, 0.6, None],
+            "validation_after": [None, 0.6, None, 0.55],
+            "compression": [1.0, 1.0, 1.5, 20.0],
+        }
+    )
+    _, validation, _, compression = curves.learning_curves(history).axes
+    dense, sparsify = validation.get_lines()
+    assert dense.get_xydata().tolist() == [[0, 0.1], [1, 0.5], [2, 0.6]]
+    assert sparsify.get_xydata().tolist() == [[2, 0.6], [4, 0.55]]
+    assert compression.get_lines()[1].get_xydata().tolist() == [[3, 1.5], [4, 20]]
 
 
 def test_learning_curves_have_a_line_per_stage_and_no_kl_where_there_is_none() -> None:

@@ -136,6 +136,25 @@ def test_scores_of_a_manifest_that_has_changed_since_are_left_out(folder):
     assert "c0.1-r0" not in set(report.layers(folder)["run"])
 
 
+def test_a_changed_or_broken_manifest_is_said_everywhere(folder, capsys):
+    changed = grid.edit(grid.read(folder)["c0.1-r0"], {"stages.sparsify.n_epochs": 9})
+    grid.write(folder, {"c0.1-r0": changed}, overwrite=True)
+    row = report.status(folder).loc["c0.1-r0"]
+    assert row["state"] == "changed" and "its manifest has changed" in row["reason"]
+    assert set(report.status(folder).drop("c0.1-r0")["state"]) == {
+        *("done", "running", "interrupted", "queued")
+    }
+    report.collect(folder)
+    said = capsys.readouterr().err
+    assert said.startswith("c0.1-r0 is left out: ") and "stages.sparsify.n_epochs" in said
+    assert "c0.1-r0 (its manifest has changed" in report.missing([folder])[0]
+
+    (folder / "c0.1-r1.json").write_text('{"schema": 1}')
+    row = report.status(folder).loc["c0.1-r1"]
+    assert row["state"] == "broken" and "c0.1-r1.json" in row["reason"]
+    assert "datasets" in row["reason"]
+
+
 def test_aggregate_is_mean_and_spread_over_replicates(folder):
     table = report.collect(folder)
     chosen = table[(table["scorer"] == "test") & (table["stage"] == "fine-tune")]

@@ -96,8 +96,13 @@ def test_tune_is_what_a_run_of_that_threshold_reaches(grid_of_two, tiny_corpus, 
 
 def test_the_figure_draws_every_run_and_threshold(scanned) -> None:
     left, right = threshold.figure(scanned).axes
-    drawn = [line.get_xydata() for line in left.get_lines()]
+    drawn = [line.get_xydata() for line in left.get_lines() if line.get_marker() == "o"]
     assert len(drawn) == 2
+    marks = {line.get_label() for line in left.get_lines()} - {"_child0"}
+    assert "threshold of the manifest, -0.5" in marks
+    assert any(label.startswith("dense, ") for label in marks)
+    dense = [line for line in left.get_lines() if line.get_label().startswith("dense, ")]
+    assert dense[0].get_ydata()[0] == pytest.approx(scanned["dense"].mean())
     expected = (
         scanned[scanned["run"] == "r0"]
         .sort_values("threshold")[["threshold", "average_precision"]]

@@ -304,6 +304,26 @@ def test_a_run_whose_history_is_lost_goes_on_and_has_it_again(
     assert histories[0] == histories[1] and len(histories[0]) == 8
 
 
+GENTLE = {
+    "stages.dense.optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.8},
+    "stages.sparsify.kl_scheduler": {"name": "cubic"},
+    "stages.sparsify.distill": {"teacher": "dense", "weight": 0.5, "temperature": 2.0},
+    "stages.sparsify.log_sigma2": -6.0,
+    "stages.fine-tune.distill": {"teacher": "dense"},
+    "stages.fine-tune.optimizer": {"name": "adamw", "lr": 1e-3},
+}
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_gentler_way_down_goes_on_to_the_same_bits(tiny_corpus, tmp_path, monkeypatch, after):
+    manifest = small(GENTLE)
+    quick(manifest, tmp_path / "straight", tiny_corpus)
+    cut_off(tmp_path / "cut", tiny_corpus, monkeypatch, after, manifest)
+    torch.manual_seed(99)
+    quick(manifest, tmp_path / "cut", tiny_corpus)
+    assert_same_results(tmp_path / "straight", tmp_path / "cut")
+
+
 # -- how often -------------------------------------------------------------------------------------
 
 
@@ -322,7 +342,7 @@ def test_a_stage_that_stops_between_two_checkpoints_has_its_last_weights(
     stops = small({"stages.dense.n_epochs": 9, "stages.dense.early.patience": 1})
 
     def run(folder):
-        values = iter([0.5, 0.6, 0.7, 0.65, 0.5, 0.6])
+        values = iter([0.5, 0.6, 0.7, 0.65, 0.2, 0.3, 0.5, 0.6])
         monkeypatch.setattr(
             musicnet, "pooled_average_precision", lambda target, logit: next(values)
         )
@@ -340,3 +360,27 @@ def test_a_stage_that_stops_between_two_checkpoints_has_its_last_weights(
     often, seldom = (snapshot(tmp_path / name, "0-dense.pt") for name in ("often", "seldom"))
     assert all(equal(often[key], seldom[key]) for key in ("model", "optimizer", "noise"))
     assert int(seldom["optimizer"]["fc1.bias_ri"]["step"]) == 9
+
+
+def test_from_a_gpu_the_file_is_written_once_its_copies_are_whole(tmp_path):
+    """The host goes on meanwhile: here the copies are made when they are waited for."""
+    made = []
+
+    class Later:
+        def to_host(self, tensors):
+            copies = [torch.zeros_like(tensor) for tensor in tensors]
+
+            def wait():
+                for copy, tensor in zip(copies, tensors, strict=True):
+                    copy.copy_(tensor)
+                made.append(len(copies))
+
+            return copies, wait
+
+    checkpoints = Checkpoints(RunFolder(tmp_path), cuda=Later())
+    state = {"model": {"w": torch.ones(2)}, "noise": {"cpu": torch.arange(3)}, "key": "k"}
+    checkpoints.save(1, state)
+    checkpoints.wait()
+    found = snapshot(tmp_path, "epoch-0001.pt")
+    assert made == [2]
+    assert equal({key: found[key] for key in state}, state)

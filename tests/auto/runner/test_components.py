@@ -1,11 +1,15 @@
 """What a manifest names, as objects: feeds of the network's input, and what they draw."""
 
+import dataclasses
+import shutil
+
+import h5py
 import pytest
 import torch
 from small import quick, small
 
 from cplxnet.auto.runner.components import Components
-from cplxnet.musicnet import MusicNet, features
+from cplxnet.musicnet import MusicNet, features, recordings
 
 
 @pytest.fixture
@@ -59,3 +63,35 @@ def test_int16_trains_to_nearly_the_same_scores(tiny_corpus, tmp_path):
     ]
     keys = {s["stages"]["dense"]["key"] for s in scores.values()}
     assert len(keys) == 2 and end[0] == pytest.approx(end[1], abs=0.02)
+
+
+def test_files_of_different_sampling_rates_are_refused_before_training(tiny_corpus, tmp_path):
+    for path in tiny_corpus.glob("*.h5"):
+        shutil.copy(path, tmp_path / path.name)
+    with h5py.File(tmp_path / "musicnet_11khz_valid.h5", "r+") as file:
+        file.attrs["rate_hz"] = 22_050
+
+    with pytest.raises(ValueError, match=r"one sampling rate, got .*valid\.h5\) at 22050 Hz"):
+        Components(small(), device="cpu", data=tmp_path)
+
+
+def test_a_scored_file_without_labels_is_named_before_anything_is_trained(tiny_corpus, tmp_path):
+    shutil.copytree(tiny_corpus, tmp_path / "data")
+    file = tmp_path / "data" / "musicnet_11khz_test.h5"
+    silent = [
+        dataclasses.replace(recording, labels=recording.labels[:0])
+        for recording in recordings.recordings(file)
+    ]
+    recordings.write(file, silent, rate_hz=recordings.rate_hz(file))
+
+    with pytest.raises(
+        ValueError, match=r"scorers\.test: expected labels in .*musicnet_11khz_test"
+    ):
+        quick(small(), tmp_path / "run", tmp_path / "data")
+    assert not (tmp_path / "run" / "status.json").exists()
+
+
+def test_targets_are_those_of_the_windows(components):
+    data = components.datasets["valid"]
+    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(data.targets(index), data.windows(index)[1])

@@ -7,8 +7,10 @@ import socket
 
 import pytest
 import torch
+from c_functions import plain as plain_formulas
 from small import small
 
+from cplxnet import files
 from cplxnet.auto.runner.folder import STATES, RunFolder, plain
 
 
@@ -106,7 +108,7 @@ def test_plain_leaves_its_argument_alone():
 def test_a_damaged_file_is_named(tmp_path, name, text):
     (tmp_path / f"{name}.json").write_bytes(text)
     with pytest.raises(
-        ValueError, match=rf"{name}\.json: expected .*JSON.*delete the file to run again"
+        ValueError, match=rf"{name}\.json: expected .*JSON.*; .*the next run (takes|sets it aside)"
     ):
         getattr(RunFolder(tmp_path), name)
 
@@ -119,3 +121,113 @@ def test_a_damaged_line_of_history_is_named(tmp_path):
 
 def test_snapshots_are_numbered_by_stage(tmp_path):
     assert RunFolder(tmp_path).snapshot(1, "sparsify") == tmp_path / "1-sparsify.pt"
+
+
+def test_config_says_which_kernels_and_a_resume_with_others_says_so(tmp_path, capsys):
+    manifest = small().resolved()
+    first = RunFolder(tmp_path)
+    first.start(manifest, "cpu")
+    first.start(manifest, "cpu")
+    assert "notes" not in first.status
+
+    with plain_formulas():
+        again = RunFolder(tmp_path)
+        again.start(manifest, "cpu")
+    assert again.config["kernels"] == "plain formulas"
+    said = "begun with C functions, goes on with plain formulas: the last bits may differ"
+    if first.config["kernels"] == "C functions":  # there is a compiler
+        assert said in again.status["notes"][0] and said in capsys.readouterr().err
+
+
+# -- a run that was done and is not whole any more -------------------------------------------------
+
+SNAPSHOTS = ("0-dense.pt", "1-sparsify.pt")
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The folder of a run that is done: two snapshots, scores, a line of history."""
+    folder = RunFolder(tmp_path / "one")
+    folder.start(small().resolved(), "cpu")
+    for name in SNAPSHOTS:
+        files.write_snapshot(folder.path / name, {"key": name, "model": {"w": torch.ones(50)}})
+    folder.write_history([{"stage": "dense", "epoch": 0}])
+    folder.write_scores({"stages": {"dense": {"key": "k", "score": 0.512}}})
+    folder.finish()
+    assert (folder.status["state"], folder.verify()) == ("done", [])
+    return folder
+
+
+def damage_to(path, how):
+    content = path.read_bytes()
+    if how == "lost":
+        path.unlink()
+    elif how == "flipped":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    else:
+        path.write_bytes(content[: {"empty": 0, "cut": len(content) // 2}[how]])
+
+
+@pytest.mark.parametrize("how", ["lost", "empty", "cut", "flipped"])
+@pytest.mark.parametrize("name", ["scores.json", *SNAPSHOTS])
+def test_a_run_that_has_lost_a_file_is_not_done_any_more(finished, name, how):
+    damage_to(finished.path / name, how)
+    status = RunFolder(finished.path).status
+    seen = how != "flipped" or name == "scores.json"  # inside a snapshot it is seen when it is read
+    assert status["state"] == ("interrupted" if seen else "done")
+    if seen:
+        assert name in status["reason"] and "the next run makes it again" in status["reason"]
+    assert any(name in fault for fault in RunFolder(finished.path).verify())
+
+
+def test_scores_with_another_digit_are_damaged(finished):
+    path = finished.path / "scores.json"
+    path.write_text(path.read_text().replace("0.512", "0.513"))
+    with pytest.raises(ValueError, match=r"scores\.json: expected .*crc32.*; the next run sets it"):
+        _ = RunFolder(finished.path).scores
+
+
+def test_history_with_another_digit_is_damaged(finished):
+    path = finished.path / "history.jsonl"
+    path.write_text(path.read_text().replace("0", "1"))
+    assert finished.status["state"] == "done"  # snapshots hold it too
+    with pytest.raises(
+        ValueError, match=r"history\.jsonl: expected .*crc32.*; `run --again` writes"
+    ):
+        _ = RunFolder(finished.path).history
+
+
+def test_a_run_whose_snapshots_are_kept_elsewhere_is_done(finished):
+    for name in SNAPSHOTS:
+        (finished.path / name).unlink()
+    folder = RunFolder(finished.path)
+    assert (folder.status["state"], folder.snapshots(), folder.verify()) == ("done", [], [])
+
+
+def test_a_run_of_an_earlier_version_is_done_if_all_its_stages_have_scores(tmp_path):
+    """As versions before 2026-12 left it, without sizes in its status."""
+    manifest = small().resolved()
+    folder = RunFolder(tmp_path)
+    folder.start(manifest, "cpu")
+    folder.write_scores({"stages": {name: {} for name in manifest.stage_order}})
+    folder.update(state="done")
+    assert folder.status["state"] == "done"
+    (tmp_path / "scores.json").write_text("{")
+    assert folder.status["reason"] == "scores.json is damaged; the next run makes it again"
+    (tmp_path / "scores.json").unlink()
+    assert folder.status["reason"] == "scores.json is lost; the next run makes it again"
+
+
+def test_a_run_that_starts_sets_damaged_files_aside(finished):
+    for name in ("status.json", "scores.json"):
+        damage_to(finished.path / name, "cut")
+    folder = RunFolder(finished.path)
+    folder.start(small().resolved(), "cpu")
+    notes = folder.status["notes"]
+    assert [note.partition(" ")[0] for note in notes] == ["status.json", "scores.json"]
+    assert (folder.status["state"], folder.scores) == ("running", None)
+    assert sorted(path.name for path in finished.path.glob("*.corrupt")) == [
+        "scores.json.corrupt",
+        "status.json.corrupt",
+    ]

@@ -21,7 +21,7 @@ from small import (
     timeless,
 )
 
-from cplxnet.auto import load, run
+from cplxnet.auto import edit, load, run
 from cplxnet.auto.__main__ import main
 from cplxnet.auto.runner.folder import RunFolder
 
@@ -174,8 +174,69 @@ def test_scores_of_another_snapshot_are_not_taken(done, tiny_corpus, tmp_path, e
     scores["stages"]["fine-tune"] |= {"key": "of a run that was cut off", "compression": 1e6}
     RunFolder(folder).write_scores(scores)
     quick(small(), folder, tiny_corpus, again=True)
+    assert epochs.n == 0  # its snapshot is scored again
+    assert_same_results(done, folder)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b'{"stages": {"dense": {"ke'])
+def test_lost_scores_are_made_again_from_the_snapshots(done, tiny_corpus, tmp_path, epochs, damage):
+    folder = shutil.copytree(done, tmp_path / "two")
+    path = folder / "scores.json"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    small().save(tmp_path / "two.json")
+    assert main(["run", str(tmp_path), "--data", str(tiny_corpus)]) == 0
+    assert epochs.n == 0
+    assert_same_results(done, folder)
+    assert RunFolder(folder).status["state"] == "done" and RunFolder(folder).verify() == []
+
+
+def test_lost_scores_of_a_stage_that_stopped_early_are_made_again(tiny_corpus, tmp_path, epochs):
+    stops = small({"stages.dense.n_epochs": 6, "stages.dense.early.patience": 1})
+    whole = tmp_path / "whole"
+    scores = quick(stops, whole, tiny_corpus)
+    dense = scores["stages"]["dense"]
+    assert dense["stopped_early"] and dense["epochs"] < 6
+    n_epochs = epochs.n
+
+    again = shutil.copytree(whole, tmp_path / "again")
+    (again / "scores.json").unlink()
+    quick(stops, again, tiny_corpus)
+    assert epochs.n == n_epochs
+    assert timeless(read(again)) == timeless(read(whole))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK"])
+def test_a_cut_snapshot_of_a_finished_run_is_made_again_by_the_command(
+    done, tiny_corpus, tmp_path, epochs, capsys, damage
+):
+    folder = shutil.copytree(done, tmp_path / "two")
+    small().save(tmp_path / "two.json")
+    (folder / "2-fine-tune.pt").write_bytes(damage)
+    assert main(["status", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "interrupted" in shown and "2-fine-tune.pt is damaged" in shown
+    assert main(["run", str(tmp_path), "--data", str(tiny_corpus)]) == 0
     assert epochs.n == 2
     assert_same_results(done, folder)
+
+
+def test_a_flipped_bit_in_a_snapshot_is_found_and_mended_by_the_commands(
+    done, tiny_corpus, tmp_path, epochs, capsys
+):
+    folder = shutil.copytree(done, tmp_path / "two")
+    small().save(tmp_path / "two.json")
+    content = bytearray((folder / "1-sparsify.pt").read_bytes())
+    content[len(content) // 2] ^= 16
+    (folder / "1-sparsify.pt").write_bytes(content)
+
+    assert main(["status", str(tmp_path), "--verify"]) == 1
+    shown = capsys.readouterr()
+    assert "two: " in shown.out and "1-sparsify.pt: expected a snapshot" in shown.out
+    assert f"run {tmp_path} --again two" in shown.err
+    assert main(["run", str(tmp_path), "--data", str(tiny_corpus), "--again", "two"]) == 0
+    assert epochs.n == 2
+    assert_same_results(done, folder)
+    assert main(["status", str(tmp_path), "--verify"]) == 0
 
 
 def test_the_command_leaves_a_finished_run_alone_whatever_the_data_folder(done, tmp_path, capsys):
@@ -195,3 +256,26 @@ def test_the_committed_reference_is_done_as_it_lies(tmp_path):
     before = files_of(folder)
     scores = quick(load(reference / f"{name}.json"), folder, tmp_path / "no data")
     assert list(scores["stages"]) == list(STAGES) and files_of(folder) == before
+
+
+def test_an_edited_manifests_run_takes_stages_from_its_originals_grid(
+    done, tiny_corpus, tmp_path, epochs
+):
+    shutil.copytree(done, tmp_path / "demo" / "r0")
+    small().save(tmp_path / "demo" / "r0.json")
+    small({"seed": 1}).save(tmp_path / "demo" / "r1.json")
+    longer = edit(tmp_path / "demo" / "r0.json", {"stages.fine-tune.n_epochs": 3})
+    edited = load(longer)
+
+    quick(edited, longer.with_suffix(""), tiny_corpus)
+    assert epochs.n == 3
+    stages = read(longer.with_suffix(""))["stages"]
+    reused = [stage["reused_from"] for stage in stages.values()]
+    assert reused == ["r0", "r0", None]
+
+    # from another run of that grid, if the original is not run; from none if so asked
+    shutil.move(tmp_path / "demo" / "r0", tmp_path / "demo" / "r1")
+    assert list(quick(edited, tmp_path / "demo-edited" / "b", tiny_corpus)["stages"]) == [*stages]
+    assert epochs.n == 6
+    quick(edited, tmp_path / "demo-edited" / "c", tiny_corpus, reuse=None)
+    assert epochs.n == 13

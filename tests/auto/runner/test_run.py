@@ -50,6 +50,7 @@ def test_scores_have_the_keys_that_the_analysis_reads(done):
         "compression",
         "layers",
         "scores",
+        "validation_after",
     }
     score_keys = {
         "average_precision",
@@ -126,17 +127,28 @@ def test_history_has_a_line_an_epoch(done):
         itertools.product(STAGES, range(2))
     )
     keys = {"stage", "epoch", "loss", "kl", "lr", "grad_norm", "validation", "seconds"}
-    assert all(line.keys() == keys for line in lines)
+    keys |= {"compression"}
+    assert all(line.keys() - {"validation_after"} == keys for line in lines)
     assert [line["kl"] is None for line in lines] == [True, True, False, False, True, True]
-    assert [line["validation"] is None for line in lines] == [
-        False,
-        False,
-        True,
-        True,
-        False,
-        False,
-    ]
+    assert all(0 < line["validation"] < 1 for line in lines)
     assert all(line["lr"] == 1e-3 and line["loss"] > 0 and line["grad_norm"] > 0 for line in lines)
+
+
+def test_the_last_line_of_a_stage_has_the_score_after_it(done):
+    stages, lines = read(done)["stages"], RunFolder(done).history
+    ends = [stages[name]["scores"]["validation"]["end"]["average_precision"] for name in STAGES]
+    assert [line["validation_after"] for line in lines[1::2]] == ends
+    assert not any("validation_after" in line for line in lines[::2])
+    assert lines[2]["validation"] == ends[0]  # sparsify starts from dense's weights
+
+
+def test_history_follows_the_compression(done):
+    """That of each stage's last epoch is the stage's; dense networks have 1."""
+    stages, lines = read(done)["stages"], RunFolder(done).history
+    assert [line["compression"] for line in lines[1::2]] == [
+        stages[name]["compression"] for name in STAGES
+    ]
+    assert lines[0]["compression"] == 1.0 < lines[2]["compression"]
 
 
 def test_the_score_before_fine_tuning_is_that_of_the_masked_network(done):

@@ -14,7 +14,7 @@ def scripted(monkeypatch, scores):
 
 
 def test_a_stage_stops_early_with_its_last_weights(tiny_corpus, tmp_path, monkeypatch, epochs):
-    scripted(monkeypatch, [0.5, 0.6, 0.5, 0.1, 0.2])
+    scripted(monkeypatch, [0.5, 0.6, 0.5, 0.3, 0.4, 0.1, 0.2])
     writing = Counting(files.write_tensors)
     monkeypatch.setattr(files, "write_tensors", writing)
     scores = quick(
@@ -27,8 +27,8 @@ def test_a_stage_stops_early_with_its_last_weights(tiny_corpus, tmp_path, monkey
     assert dense["stopped_at"] == 0.5
     assert "stopped_at" not in scores["stages"]["fine-tune"]
     lines = RunFolder(tmp_path / "one").history
-    assert [line["validation"] for line in lines] == [0.5, 0.6, None, None, 0.1, 0.2]
-    assert [line.get("validation_after") for line in lines] == [None, 0.5, *4 * [None]]
+    assert [line["validation"] for line in lines] == [0.5, 0.6, 0.3, 0.4, 0.1, 0.2]
+    assert lines[1]["validation_after"] == 0.5
     assert epochs.n == writing.n == 2 + 2 + 2  # the last checkpoint is the snapshot
     assert int(snapshot(tmp_path / "one", "0-dense.pt")["optimizer"]["fc1.bias_ri"]["step"]) == 6
 

@@ -64,7 +64,9 @@ def key(changes=None, stage="dense", *, previous=None, data=None, device="cpu"):
         {"features.kind": "raw"},
         {"feeds.train.n_batches": 4},
         {"scorers.test.curves": False},
-        {"model.name": "complex.ShallowConvNet"},
+        {"model.name": "real.TwoLayerDense"}
+        | {f"stages.{name}.model": {} for name in ("sparsify", "fine-tune")}
+        | {C: 0.0},
         {"stages.dense.n_epochs": 3},
         {"stages.dense.optimizer.lr": 2e-3},
         {"stages.dense.lr_scheduler": None},

@@ -6,9 +6,11 @@ import pytest
 import torch
 from small import small
 from torch import nn
+from tqdm.notebook import tqdm as tqdm_notebook
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.progress import finish
 from cplxnet.auto.train.loop import Diverged, make_step, predict, train_stage
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
@@ -32,9 +34,10 @@ def batches(*pairs):
     return [(torch.tensor([[x]]), torch.tensor([[y]])) for x, y in pairs]
 
 
-def training_of(model, *, n_epochs=1, grad_clip=None, lr=0.1, early=None, score=lambda name: 0.0):
-    """The training of a stage by gradient descent."""
-    changes = {"n_epochs": n_epochs, "grad_clip": grad_clip, "early": early, "lr_scheduler": None}
+def training_of(model, *, n_epochs=1, lr=0.1, score=lambda name: 0.0, **keys):
+    """The training of a stage by gradient descent; `keys` are the stage's own."""
+    off = {"grad_clip": None, "early": None, "lr_scheduler": None}
+    changes = {"n_epochs": n_epochs, **off, **keys}
     stage = small({f"stages.dense.{key}": value for key, value in changes.items()}).stage("dense")
     training = Training(stage, model, score, device="cpu", seeds={"windows": 0, "noise": 0})
     training.optimizer = torch.optim.SGD(model.parameters(), lr=lr)
@@ -167,6 +170,53 @@ def test_it_stops_before_the_epoch_whose_score_fell_and_says_why(monkeypatch, ca
     assert restored is False
     shown = capsys.readouterr().err.split("\r")[-1]
     assert "stopped early: AP 0.360 after 0.391" in shown and "2/2" in shown
+
+
+def test_the_kl_has_the_weight_of_its_epoch():
+    """The KL alone, from a schedule of 0.5 and 1: epochs of SGD as from those weights throughout."""
+
+    def trained_with(factors, kl_scheduler=None):
+        model = nn.Sequential(cplx.CplxLinearVD(2, 2), cplx.CplxToReal())
+        with torch.no_grad():
+            model[0].weight_ri.fill_(0.5)
+            model[0].log_sigma2.fill_(-2.0)
+        batch = [(torch.randn(3, 2, dtype=torch.complex64), torch.zeros(3, 2))]
+        for factor in factors:
+            n_epochs = 2 if kl_scheduler else 1
+            training = training_of(model, n_epochs=n_epochs, kl_scheduler=kl_scheduler)
+            train_stage(training, batch, Objective(TERMS, {"loss": 0.0, "kl_div": 0.3 * factor}))
+        return model[0].log_sigma2.detach()
+
+    scheduled = trained_with([1.0], {"name": "linear"})
+    assert torch.equal(scheduled, trained_with([0.5, 1.0]))
+
+
+def test_where_nothing_stops_a_stage_ten_scores_are_taken_to_be_looked_at():
+    changes = {"stages.dense.n_epochs": 25, "stages.dense.early": None}
+    stage = small(changes | {"stages.dense.lr_scheduler": None}).stage("dense")
+    asked = []
+    training = Training(
+        stage,
+        Slope(),
+        lambda name: asked.append(name) or 0.1,
+        device="cpu",
+        seeds={"windows": 0, "noise": 0},
+        watched="validation",
+    )
+    train_stage(training, batches((1.0, 3.0)), MSE)
+    scored = [k for k, line in enumerate(training.history) if line["validation"] is not None]
+    assert scored == [0, 3, 6, 9, 12, 15, 18, 21, 24] and asked == ["validation"] * 9
+
+
+def test_a_widget_that_ends_early_is_full():
+    """It would stay at a third of the way, although nothing is left to do."""
+    shown = tqdm_notebook(total=9, display=False)
+    shown.update(3)
+    finish(shown, "stopped early")
+    shown.close()
+    _, widget, text = shown.container.children
+    assert (widget.value, widget.max, widget.bar_style) == (3, 3, "success")
+    assert "stopped" in text.value and "3/3" in text.value
 
 
 class Watching(nn.Module):

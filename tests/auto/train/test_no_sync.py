@@ -72,7 +72,9 @@ def computing(step: list[str]) -> list[str]:
 def test_a_step_neither_reads_back_nor_copies(noted: dict[str, Steps], model: str) -> None:
     for run in noted[model].values():
         before, *steps, after = run["steps"]
-        assert before == ["aten.zeros.default: none -> ghost"]  # the sums
+        *refreshed, sums = before
+        assert sums == "aten.zeros.default: none -> ghost"
+        assert set(refreshed) == {"aten.fill_.Scalar: ghost -> ghost"}  # rates, the KL's weight
         assert [offences(step) for step in steps] == [[]] * len(steps)
         # the epoch's end: one read-back of all means, which this device cannot give
         assert (
@@ -107,6 +109,18 @@ def test_a_step_is_a_whole_training_step(noted: dict[str, Steps], model: str) ->
 def test_as_many_operations_for_30_recordings_as_for_3(noted: dict[str, Steps], model: str) -> None:
     few, many = (computing(noted[model][n]["steps"][1]) for n in ("few", "many"))
     assert many == few
+
+
+def test_no_number_of_the_host_changes_from_epoch_to_epoch(noted: dict[str, Steps]) -> None:
+    """A captured step would go on with those of its capture, in silence."""
+    numbers = noted["two epochs"]["few"]["numbers"]
+    second_steps = numbers[2], numbers[5]  # of both epochs, whose rates and KL weights differ
+    assert second_steps[0] == second_steps[1] and len(second_steps[0]) > 100
+    assert numbers[0] != numbers[3]  # refreshed before the steps
+
+    frozen = noted["frozen"]["few"]["numbers"]
+    changed = [a.split(":")[0] for a, b in zip(frozen[2], frozen[5], strict=True) if a != b]
+    assert set(changed) == {"aten.new_full.default", "aten._fused_adam_.default"}
 
 
 @pytest.mark.parametrize("kind", ["raw", "stft"])

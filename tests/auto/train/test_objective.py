@@ -9,7 +9,7 @@ from torch import nn
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.schema import Term
-from cplxnet.auto.train.objective import Objective
+from cplxnet.auto.train.objective import Distillation, Objective
 
 TERMS = {
     "loss": Term(name="bce_with_logits"),
@@ -160,3 +160,74 @@ def test_a_kl_of_a_dense_network_is_an_error():
     dense = nn.Sequential(cplx.CplxLinear(3, 2), cplx.CplxToReal())
     with pytest.raises(ValueError, match="expected variational layers"):
         Objective(TERMS, {"loss": 1.0, "kl_div": 1.0}).add_kl(dense)
+
+
+# -- a weight of the KL that changes, and a teacher ------------------------------------------------
+
+
+def test_the_kl_weighs_its_own_weight_times_the_last_factor(net):
+    objective = Objective(TERMS, {"loss": 0.0, "kl_div": 1e4})
+    gradients = []
+    for factor in (None, 0.5, 0.25, 0.0, 1.0):
+        if factor is not None:
+            objective.scale_kl(factor)
+        _, kl = backward(objective, net)
+        gradients.append(net[0].log_sigma2.grad.clone())
+    assert kl == pytest.approx(sum(sum(kl_by_hand(layer)) for layer in net[:2]), rel=1e-5)
+    for gradient, factor in zip(gradients, (1.0, 0.5, 0.25, 0.0, 1.0), strict=True):
+        torch.testing.assert_close(gradient, factor * gradients[0])
+
+
+def test_off_the_cpu_the_weight_is_a_tensor_changed_in_place():
+    objective = Objective(TERMS, {"kl_div": 1e4}, device="meta")
+    (scale,) = objective._scales
+    objective.scale_kl(0.5)
+    assert objective._scales[0] is scale and scale.device.type == "meta"
+
+
+def test_a_tensor_of_the_weight_does_what_the_number_does(net):
+    number = cplx.kl_backward(net, 0.25).item()
+    by_number = [layer.weight_ri.grad.clone() for layer in net[:2]]
+    net.zero_grad()
+    assert cplx.kl_backward(net, torch.tensor(0.25)).item() == number
+    for layer, expected in zip(net[:2], by_number, strict=True):
+        assert torch.equal(layer.weight_ri.grad, expected)
+
+
+@pytest.fixture
+def teacher(net):
+    """Another network of this kind, in training mode: with noise."""
+    other = nn.Sequential(cplx.CplxLinearVD(3, 4), cplx.CplxLinearVD(4, 2), cplx.CplxToReal())
+    with torch.no_grad():
+        for layer in other[:2]:
+            layer.log_sigma2.fill_(2.0)
+    return other.train()
+
+
+def test_the_teachers_softened_outputs_are_targets(net, teacher):
+    distillation = Distillation(teacher, weight=0.3, temperature=2.0)
+    objective = Objective(TERMS, {"loss": 0.5}, distillation=distillation)
+    first, second = (layer.weight.detach() for layer in teacher[:2])
+    hidden = X @ first.T + teacher[0].bias.detach()
+    soft = 1 / (1 + (-(hidden @ second.T + teacher[1].bias.detach()).real.double() / 2).exp())
+    p = 1 / (1 + (-net(X).double() / 2).exp())
+    entropy = -(soft * p.log() + (1 - soft) * (1 - p).log()).mean().item()
+
+    expected = 0.5 * sum(bce_by_hand(net)) / TARGET.numel() + 0.3 * 2.0**2 * entropy
+    assert objective.loss(net(X), TARGET, X).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_teacher_draws_no_noise_and_is_not_trained(net, teacher):
+    before = torch.get_rng_state()
+    distillation = Distillation(teacher, weight=1.0, temperature=1.0)
+    Objective(TERMS, {"loss": 1.0}, distillation=distillation).loss(net(X), TARGET, X).backward()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.grad is None for p in teacher.parameters())
+    assert net[0].weight_ri.grad.any()
+
+
+def test_one_who_agrees_with_the_teacher_has_nothing_to_learn_from_it(net):
+    distillation = Distillation(net, weight=1.0, temperature=3.0)
+    objective = Objective(TERMS, {"loss": 0.0}, distillation=distillation)
+    objective.loss(net(X), TARGET, X).backward()
+    assert net[0].weight_ri.grad.abs().max() < 1e-7

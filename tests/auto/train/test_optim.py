@@ -177,3 +177,73 @@ def test_loading_copies():
     model.weight_ri.grad = torch.ones(2, 2, 2)
     optimizer.step()
     assert state["weight_ri"]["step"] == 5 and not state["weight_ri"]["exp_avg"].any()
+
+
+# -- schedules that rise, and other optimisers -----------------------------------------------------
+
+
+def test_linear_and_cubic_rise_from_begin_to_end():
+    """The value of an epoch's end: 10 epochs from 0.2 to 0.7 end at 0.3, 0.4, ... of the stage."""
+    share = [0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1]
+    linear = make_schedule(Component(name="linear", begin=0.2, end=0.7), 10)
+    cubic = make_schedule(Component(name="cubic", begin=0.2, end=0.7), 10)
+    assert [linear(epoch) for epoch in range(10)] == pytest.approx(share)
+    # Zhu and Gupta 2017, equation 1, from s_i = 0 to s_f = 1
+    expected = [1 + (0 - 1) * (1 - p) ** 3 for p in share]
+    assert [cubic(epoch) for epoch in range(10)] == pytest.approx(expected)
+
+
+def test_by_default_a_rise_takes_the_whole_stage_and_no_epoch_has_zero():
+    factor = make_schedule(Component(name="linear"), 4)
+    assert [factor(epoch) for epoch in range(4)] == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0.5, 0.5), (-0.1, 0.5), (0.5, 1.5), (0.6, 0.2)])
+def test_a_rise_needs_a_beginning_before_its_end(begin, end):
+    with pytest.raises(ValueError, match="are not 0 <= begin < end <= 1"):
+        SCHEDULES["cubic"](0, 10, begin=begin, end=end)
+
+
+def trained_on(optimizer, model, grads):
+    for grad in grads:
+        for p in model.parameters():
+            p.grad = torch.full_like(p, grad)
+        optimizer.step()
+
+
+def test_sgd_with_momentum_follows_its_recursion():
+    """v = 0.8 v + g, w = w - lr v, from v = 0."""
+    model = cplx.CplxLinearVD(3, 2)
+    start = model.weight_ri.detach().clone()
+    trained_on(make_optimizer(model, "sgd", lr=0.1, momentum=0.8), model, [1.0, 2.0, -1.0])
+    velocity, moved = 0.0, 0.0
+    for grad in (1.0, 2.0, -1.0):
+        velocity = 0.8 * velocity + grad
+        moved += 0.1 * velocity
+    torch.testing.assert_close(model.weight_ri.detach(), start - moved)
+
+
+def test_adamw_shrinks_weights_by_rate_times_decay_and_never_log_sigma2():
+    model = cplx.CplxLinearVD(3, 2)
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    trained_on(make_optimizer(model, "adamw", lr=0.1), model, [0.0])  # its own decay: 0.01
+    torch.testing.assert_close(model.weight_ri.detach(), before["weight_ri"] * (1 - 0.1 * 0.01))
+    assert torch.equal(model.log_sigma2, before["log_sigma2"])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_any_optimisers_state_goes_on_in_a_network_with_new_parameters(name):
+    """As dense's in sparsify: what both have is as if never saved, log_sigma2 starts fresh."""
+    dense, straight, vd = cplx.CplxLinear(4, 3), cplx.CplxLinear(4, 3), cplx.CplxLinearVD(4, 3)
+    for model in (straight, vd):
+        model.load_state_dict(dense.state_dict(), strict=False)
+    before, other = (make_optimizer(model, name, lr=1e-2) for model in (dense, straight))
+    trained_on(before, dense, [1.0, -2.0])
+    trained_on(other, straight, [1.0, -2.0, 0.5, 0.1])
+
+    vd.load_state_dict(dense.state_dict(), strict=False)
+    after = make_optimizer(vd, name, lr=1e-2)
+    load_named_state(vd, after, named_state(dense, before))
+    trained_on(after, vd, [0.5, 0.1])
+    assert torch.equal(vd.weight_ri, straight.weight_ri)
+    assert torch.equal(vd.bias_ri, straight.bias_ri)

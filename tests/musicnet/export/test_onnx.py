@@ -12,6 +12,7 @@ from onnx import TensorProto
 from cplxnet import nn
 from cplxnet.musicnet import MusicNet, build, features
 from cplxnet.musicnet.export import OnnxNetwork, UnknownLayerError, export_onnx
+from cplxnet.musicnet.transcription.windows import transcribe
 
 COMPLEX_TYPES = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
 
@@ -277,3 +278,67 @@ def test_the_transform_inside_is_numpys(tmp_path: Path) -> None:
     signal = torch.randn(2, 4096)
     want = np.abs(np.fft.fftshift(np.fft.fft(signal.numpy().astype(np.float64)), -1))
     np.testing.assert_allclose(made(signal).numpy(), want, atol=1e-6 * want.max())
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        "no JSON",
+        "[]",
+        "null",
+        "{}",
+        {"window": 10**18},
+        {"window": 0},
+        {"window": "512"},
+        {"window": True},
+        {"window": 1024},  # the network's inputs are of 512
+        {"kind": "stft"},
+        {"kind": "eval"},
+        {"cplx": False},
+        {"rate_hz": 0},
+        {"raw_audio": True},
+        {"further": 1},
+    ],
+)
+def test_metadata_is_not_trusted(
+    tmp_path: Path, exported: onnx.ModelProto, about: str | dict[str, object]
+) -> None:
+    (entry,) = exported.metadata_props
+    told = json.dumps({**json.loads(entry.value), **about}) if isinstance(about, dict) else about
+    foreign = onnx.ModelProto()
+    foreign.CopyFrom(exported)
+    foreign.metadata_props[0].value = told
+    onnx.save(foreign, tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match=r"net\.onnx: expected (what the network hears|inputs)"):
+        OnnxNetwork(tmp_path / "net.onnx")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """The file of a small network of complex features."""
+    model = torch.nn.Sequential(nn.CplxFlatten(), nn.CplxLinear(512, 84), nn.CplxToReal())
+    path = tmp_path_factory.mktemp("exported") / "net.onnx"
+    return onnx.load(export_onnx(model, path, window=512))
+
+
+def test_a_network_of_nan_transcribes_nothing(tmp_path: Path, exported: onnx.ModelProto) -> None:
+    damaged = onnx.ModelProto()
+    damaged.CopyFrom(exported)
+    largest = max(damaged.graph.initializer, key=lambda weight: len(weight.raw_data))
+    values = np.frombuffer(largest.raw_data, np.float32).copy()
+    values[7] = np.nan
+    largest.raw_data = values.tobytes()
+    onnx.save(damaged, tmp_path / "net.onnx")
+    network = OnnxNetwork(tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match="expected finite logits from the network, got"):
+        transcribe(network, np.ones(2000, np.float32), window=512, progress=False)
+
+
+@pytest.mark.parametrize("name", ["conv1.weight_ri", "norm1.weight", "fc1.bias_ri"])
+def test_nan_that_a_relu_hides_is_refused_too(tmp_path: Path, name: str) -> None:
+    model = network("complex.DeepConvNet", window=1024)
+    with torch.no_grad():
+        dict(model.named_parameters())[name].view(-1)[0] = float("nan")
+    with pytest.raises(ValueError, match="expected a network of finite weights"):
+        export_onnx(model, tmp_path / "net.onnx", window=1024)
+    assert list(tmp_path.iterdir()) == []

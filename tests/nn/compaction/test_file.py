@@ -1,13 +1,14 @@
 """Compact networks as files: the same values back, small, and nothing else taken for one."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cplxnet import nn as cplx
 from cplxnet.nn import CompactFileError, compact, load_compact, save_compact
@@ -116,21 +117,60 @@ def test_other_files_are_refused(saved: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("key", ["stride", "shape", "in_channels", "positions"])
-def test_a_crafted_file_with_a_right_checksum_is_refused(saved: Path, key: str) -> None:
-    """Whoever computes the checksum anew still cannot make a network read beyond its tensors."""
-    with safetensors.safe_open(saved, "pt") as file:
+def crafted(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> None:
+    """Change a file's description and tensors, and compute its checksum anew."""
+    with safetensors.safe_open(path, "pt") as file:
         header, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     described = json.loads(header[FORMAT].partition(" ")[2])
-    if key == "in_channels":
-        described["network"][key] = 0
-    else:
-        described["network"]["stages"][1][key] = {
-            "stride": 0,
-            "shape": [20, 5, 7],
-            "positions": "all",
-        }[key]
+    change(described["network"], tensors)
     text = json.dumps(described)
-    safetensors.torch.save_file(tensors, saved, {FORMAT: f"{_digest(text, tensors)} {text}"})
-    with pytest.raises(CompactFileError, match=r"net.safetensors: expected a compact network"):
+    safetensors.torch.save_file(tensors, path, {FORMAT: f"{_digest(text, tensors)} {text}"})
+
+
+HOSTILE: tuple[Any, ...] = (None, -1, 10**18, 10**30, 0.5, 1e400, True, "x", [], {}, [[]])
+KEYS = (
+    *("name", "shape", "complex", "positions", "stride", "padding", "dilation", "whole"),
+    *("relu", "pool", "real_part", "in_channels", "stages"),
+)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_crafted_file_with_a_right_checksum_is_refused(saved: Path, key: str) -> None:
+    """Whoever computes the checksum anew can neither make a network read beyond its tensors, nor
+    make room for what the file only claims; what is no fault of shape or size loads.
+    """
+    content = saved.read_bytes()
+    values = [*HOSTILE, [10**6] * 3, [20, 5, 7], [20, 6, 7, 1], ["average", 10**9, 1], ["x", 1, 1]]
+    for value in values:
+
+        def change(network: dict[str, Any], tensors: dict[str, Tensor], value: Any = value) -> None:
+            place = network if key in network else network["stages"][1]
+            place[key] = value
+
+        saved.write_bytes(content)
+        crafted(saved, change)
+        try:
+            model = load_compact(saved, batch_sizes=(1,))
+            with torch.no_grad():
+                assert model(torch.randn(2, 1, 32, dtype=torch.complex64)).shape == (2, 4)
+        except CompactFileError as error:
+            assert "net.safetensors: expected a compact network" in str(error)
+
+
+@pytest.mark.parametrize("key", ["0.values", "1.bias", "0.mix"])
+def test_numbers_that_are_not_finite_are_refused(saved: Path, key: str) -> None:
+    crafted(saved, lambda network, tensors: tensors[key].view(-1)[:1].fill_(torch.nan))
+    with pytest.raises(CompactFileError, match=f"finite numbers in {key[2:]}, got NaN"):
+        load_compact(saved)
+
+
+def test_a_claim_beyond_memory_is_refused_before_anything_is_allocated(saved: Path) -> None:
+    crafted(saved, lambda network, _: network["stages"][1].update(shape=[10**4, 10**4, 10**4]))
+    with pytest.raises(CompactFileError, match="expected 268435456 weights at most"):
+        load_compact(saved)
+
+
+def test_a_window_beyond_memory_is_refused(saved: Path) -> None:
+    crafted(saved, lambda network, _: network["stages"][0].update(stride=10**8))
+    with pytest.raises(CompactFileError, match="activations in a layer at most"):
         load_compact(saved)

@@ -1,8 +1,10 @@
 """Compiling the C functions, keeping them, switching them off; the number of threads."""
 
 import ctypes
+import hashlib
 import math
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,8 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of its own and nothing compiled yet; all as before afterwards."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    hasty = [flag if flag != "-O3" else "-O0" for flag in native.FLAGS]  # compiles in a fifth
+    monkeypatch.setattr(native, "FLAGS", hasty)
     native.library.cache_clear()
     native.use(True)
     yield tmp_path
@@ -58,6 +62,7 @@ WITHOUT = "the C functions of cplxnet cannot be compiled, training will be slowe
         ("PATH", "", "no C compiler found"),
         ("CC", "false", "returned non-zero exit status 1"),
         ("CC", "true", "No such file"),  # says it worked, makes nothing
+        ("CC", "cc 'half quoted", "No closing quotation"),
     ],
 )
 def test_without_a_working_compiler_one_warning(
@@ -88,6 +93,99 @@ def test_made_once_and_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(subprocess, "run", None)  # not called again
     assert warned() == [] and made.stat().st_mtime_ns == before
     assert [p.name for p in made.parent.iterdir()] == [made.name]
+
+
+@in_c
+@pytest.mark.parametrize("compiler", ["", "env LC_ALL=C cc -g0"])
+def test_a_compiler_may_have_options_and_a_wrapper(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, compiler: str
+) -> None:
+    """As `ccache gcc`, and CC set to nothing."""
+    monkeypatch.setenv("CC", compiler)
+    assert warned() == [] and native_usable(torch.ones(1))
+
+
+@in_c
+def test_a_compiler_that_does_not_speak_utf8(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = fresh / "cc"
+    compiler.write_text("#!/bin/sh\nprintf 'erreur \\351trange' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    (message,) = warned()
+    assert message.startswith(WITHOUT + r"erreur \xe9trange")
+
+
+def cached(folder: Path) -> Path:
+    """The library in the cache, compiled into it now."""
+    assert warned() == []
+    native.library.cache_clear()
+    (path,) = (folder / "cache").rglob("*.so")
+    return path
+
+
+@in_c
+@pytest.mark.parametrize("damage", ["empty", "zeroed", "undigested", "a link"])
+def test_a_damaged_library_is_made_again(fresh: Path, damage: str) -> None:
+    path = cached(fresh)
+    whole = path.read_bytes()
+    path.unlink()  # or the library that this process has loaded would change under it
+    if damage == "a link":
+        (fresh / "other.so").write_bytes(whole)
+        path.symlink_to(fresh / "other.so")
+    else:
+        contents = {"empty": b"", "zeroed": bytes(len(whole)), "undigested": whole[:-32]}
+        path.write_bytes(contents[damage])
+
+    assert warned() == [] and native_usable(torch.ones(1))
+    assert not path.is_symlink() and path.read_bytes()[-32:] == hashlib.sha256(whole[:-32]).digest()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@in_c
+def test_the_digest_is_that_of_every_byte(fresh: Path) -> None:
+    path = cached(fresh)
+    whole = path.read_bytes()
+    assert native._is_sound(path)
+    for position in (0, 5000, len(whole) - 33, len(whole) - 1):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1
+        (fresh / "flipped.so").write_bytes(flipped)
+        assert not native._is_sound(fresh / "flipped.so")
+
+
+@in_c
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_only_its_owner_can_write_a_library_whatever_the_umask(fresh: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = cached(fresh)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644 & ~umask
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755 & ~umask
+
+
+@in_c
+def test_a_library_that_others_could_write_is_made_again(fresh: Path) -> None:
+    path = cached(fresh)
+    path.chmod(0o666)
+    made = path.stat().st_ino
+    assert warned() == [] and path.stat().st_ino != made
+    assert not path.stat().st_mode & 0o022
+
+
+@in_c
+def test_a_cache_of_another_user_is_left_alone(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cached(fresh)
+    path.write_bytes(b"planted")
+    if os.getuid() == 0:
+        os.chown(path.parent, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert warned() == [] and native_usable(torch.ones(1))
+    assert path.read_bytes() == b"planted"
 
 
 @in_c

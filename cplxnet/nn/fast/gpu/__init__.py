@@ -1,13 +1,11 @@
 """GPU kernels (Triton) of what a training step does most: each the plain formula in few passes over memory.
 
 `usable` is the one place that decides whether they run; `layers` has what the layers of `cplxnet.nn` call. Every kernel
-is launched by a `torch.library.custom_op` with a fake implementation, so that it can be traced without a GPU, and
-`launch.LAUNCHES` says how many kernels an operation starts.
+is launched by a `torch.library.custom_op`, which also runs on fake tensors, so that a step can be counted without a GPU.
 """
 
 import contextlib
 import functools
-import os
 import warnings
 from collections.abc import MutableMapping, Sequence
 from typing import Any
@@ -16,17 +14,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from cplxnet.nn.fast import native
 from cplxnet.nn.fast.dispatch import is_transformed
 
 DEVICES = {"cuda"}  # a test adds the device that is not there
 LEAST_CAPABILITY = (8, 0)  # Ampere: the first with TF32
 _DTYPES = (torch.float32, torch.complex64)
-_state = {"on": os.environ.get("CPLXNET_NATIVE", "1") != "0"}
-
-
-def use(on: bool) -> None:
-    """Switch the GPU kernels on or off for this process."""
-    _state["on"] = on
 
 
 def usable(*tensors: Tensor | None) -> bool:
@@ -37,7 +30,7 @@ def usable(*tensors: Tensor | None) -> bool:
     """
     given = [t for t in tensors if t is not None]
     device = given[0].device
-    if device.type not in DEVICES or not _state["on"]:
+    if device.type not in DEVICES or not native.enabled():
         return False
     if is_transformed():
         return False
@@ -59,9 +52,10 @@ def _ready(index: int) -> bool:
 
         trial(torch.device("cuda", index))
     except Exception as error:  # whatever the compiler raises, training can go on without
-        reason = str(error).strip().splitlines() or [repr(error)]
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        where = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
         warnings.warn(
-            f"the GPU kernels of cplxnet cannot be used, training will be slower: {reason[0]}; "
+            f"the GPU kernels of cplxnet cannot be used, training will be slower: {reason}{where}; "
             "try a Triton that fits this PyTorch, or CPLXNET_NATIVE=0 to silence this",
             RuntimeWarning,
             stacklevel=4,

@@ -10,20 +10,18 @@ Passes over x: moments, then the map (2x2 algebra of each channel, in float64), 
 `partial`, and these rows are added in order: the same bits whatever the timing.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import PROGRAMS, ceil_div, kernel_op, power_of_two
+from .launch import PROGRAMS, ceil_div, kernel_op, launch, power_of_two
 
-_TILE, _GRAD_TILE = (
-    1024,
-    512,
-)  # complex numbers that a program holds at a time, forward and backward
+# complex numbers that a program holds at a time, forward and backward
+_TILE = 1024
+_GRAD_TILE = 512
 _MAP_CHANNELS = 4  # channels of a program of the 2x2 algebra
+_MAP = {"BLOCK_C": _MAP_CHANNELS, "num_warps": 8}
 
 
 # ---- pairs in registers ----------------------------------------------------------------------------------------------
@@ -46,16 +44,43 @@ def _store_pairs(base, rows, row_ok, c, cols, re, im, BLOCK_N: tl.constexpr, BLO
 
 
 @triton.jit
+def _load_columns(base, c, channels, first: tl.constexpr):
+    """Three rows of an array (.., C), from the row `first`, for some channels: each (1, BLOCK_C)."""
+    ok = channels < c
+    one = tl.load(base + first * c + channels, mask=ok, other=0.0)[None, :]
+    two = tl.load(base + (first + 1) * c + channels, mask=ok, other=0.0)[None, :]
+    three = tl.load(base + (first + 2) * c + channels, mask=ok, other=0.0)[None, :]
+    return one, two, three
+
+
+@triton.jit
 def _load_map(base, c, channels):
     """The six numbers of y = M x + s for some channels: m00, m01, m10, m11, s0, s1, each (1, BLOCK_C)."""
-    ok = channels < c
-    m00 = tl.load(base + 0 * c + channels, mask=ok, other=0.0)[None, :]
-    m01 = tl.load(base + 1 * c + channels, mask=ok, other=0.0)[None, :]
-    m10 = tl.load(base + 2 * c + channels, mask=ok, other=0.0)[None, :]
-    m11 = tl.load(base + 3 * c + channels, mask=ok, other=0.0)[None, :]
-    s0 = tl.load(base + 4 * c + channels, mask=ok, other=0.0)[None, :]
-    s1 = tl.load(base + 5 * c + channels, mask=ok, other=0.0)[None, :]
+    m00, m01, m10 = _load_columns(base, c, channels, 0)
+    m11, s0, s1 = _load_columns(base, c, channels, 3)
     return m00, m01, m10, m11, s0, s1
+
+
+@triton.jit
+def _mapped(by, re, im):
+    """M x + s of such a map."""
+    m00, m01, m10, m11, s0, s1 = by
+    return m00 * re + m01 * im + s0, m10 * re + m11 * im + s1
+
+
+@triton.jit
+def _store_columns(base, c, channels, values):
+    """Row k of an array (.., C) is values[k], for some channels."""
+    for k in tl.static_range(len(values)):
+        tl.store(base + k * c + channels, values[k].to(tl.float32), mask=channels < c)
+
+
+@triton.jit
+def _place(BLOCK_C: tl.constexpr):
+    """Columns of pairs (2 BLOCK_C) and channels (BLOCK_C) of this program."""
+    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
+    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    return cols, channels
 
 
 @triton.jit
@@ -74,8 +99,7 @@ def _moments_kernel(
     program = tl.program_id(0).to(tl.int64)
     first = program * rows_each
     last = tl.minimum(first + rows_each, n)
-    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
-    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    cols, channels = _place(BLOCK_C)
     lanes = tl.arange(0, BLOCK_N)
 
     # Sums of x - pivot, the pivot a row of these: E x^2 - (E x)^2 alone would cancel.
@@ -102,13 +126,10 @@ def _moments_kernel(
     count = (last - first).to(tl.float32)
     t_re = tl.sum(s_re, 0)
     t_im = tl.sum(s_im, 0)
-    out = partial + program * 5 * c + channels
-    ok_c = channels < c
-    tl.store(out, tl.sum(pivot_re, 0) + t_re / count, mask=ok_c)
-    tl.store(out + c, tl.sum(pivot_im, 0) + t_im / count, mask=ok_c)
-    tl.store(out + 2 * c, tl.sum(s_rr, 0) - t_re * t_re / count, mask=ok_c)
-    tl.store(out + 3 * c, tl.sum(s_ii, 0) - t_im * t_im / count, mask=ok_c)
-    tl.store(out + 4 * c, tl.sum(s_ri, 0) - t_re * t_im / count, mask=ok_c)
+    means = (tl.sum(pivot_re, 0) + t_re / count, tl.sum(pivot_im, 0) + t_im / count)
+    squares = (tl.sum(s_rr, 0) - t_re * t_re / count, tl.sum(s_ii, 0) - t_im * t_im / count)
+    product = tl.sum(s_ri, 0) - t_re * t_im / count
+    _store_columns(partial + program * 5 * c, c, channels, means + squares + (product,))
 
 
 @triton.jit
@@ -139,16 +160,6 @@ def _load_weight(weight, c, channels, ok, HAS_WEIGHT: tl.constexpr):
         w10 = zero
         w11 = zero + 0.70710678118654752
     return w00, w01, w10, w11
-
-
-@triton.jit
-def _store_map(base, c, channels, ok, m00, m01, m10, m11, s0, s1):
-    tl.store(base + 0 * c + channels, m00.to(tl.float32), mask=ok)
-    tl.store(base + 1 * c + channels, m01.to(tl.float32), mask=ok)
-    tl.store(base + 2 * c + channels, m10.to(tl.float32), mask=ok)
-    tl.store(base + 3 * c + channels, m11.to(tl.float32), mask=ok)
-    tl.store(base + 4 * c + channels, s0.to(tl.float32), mask=ok)
-    tl.store(base + 5 * c + channels, s1.to(tl.float32), mask=ok)
 
 
 @triton.jit
@@ -201,7 +212,7 @@ def _map_kernel(
     if HAS_BIAS:
         s0 += tl.load(bias + channels, mask=ok, other=0.0).to(tl.float64)
         s1 += tl.load(bias + c + channels, mask=ok, other=0.0).to(tl.float64)
-    _store_map(affine, c, channels, ok, m00, m01, m10, m11, s0, s1)
+    _store_columns(affine, c, channels, (m00, m01, m10, m11, s0, s1))
 
     if TRACKS:  # running = running + rate (now - running), the covariance unbiased
         rate = tl.zeros_like(mean_re) + momentum
@@ -231,10 +242,9 @@ def _apply_kernel(
         tl.store(n_tracked, tl.load(n_tracked) + 1)
 
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
-    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    cols, channels = _place(BLOCK_C)
     ok = rows < n_out
-    m00, m01, m10, m11, s0, s1 = _load_map(affine, c, channels)
+    by = _load_map(affine, c, channels)
 
     source = rows
     if POOL:  # output row k of a sample is the mean of its input rows 2k and 2k + 1
@@ -242,15 +252,15 @@ def _apply_kernel(
         source = (rows // half) * length + (rows % half) * 2
 
     re, im = _load_pairs(x, source, ok, c, cols, BLOCK_N, BLOCK_C)
-    y_re = m00 * re + m01 * im + s0
-    y_im = m10 * re + m11 * im + s1
+    y_re, y_im = _mapped(by, re, im)
     if RELU:
         y_re = _rectified(y_re)
         y_im = _rectified(y_im)
     if POOL:
         re, im = _load_pairs(x, source + 1, ok, c, cols, BLOCK_N, BLOCK_C)
-        y_re = 0.5 * (y_re + _rectified(m00 * re + m01 * im + s0))
-        y_im = 0.5 * (y_im + _rectified(m10 * re + m11 * im + s1))
+        next_re, next_im = _mapped(by, re, im)
+        y_re = 0.5 * (y_re + _rectified(next_re))
+        y_im = 0.5 * (y_im + _rectified(next_im))
 
     _store_pairs(y, rows, ok, c, cols, y_re, y_im, BLOCK_N, BLOCK_C)
 
@@ -260,7 +270,7 @@ def _apply_kernel(
 
 @triton.jit
 def _before_tail(
-    grad, re, im, rows, ok, c, cols, length, m00, m01, m10, m11, s0, s1,
+    grad, re, im, rows, ok, c, cols, length, by,
     RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """dL/d(M x + s) from dL/dy: through pooling (an odd last row has no output) and the split ReLU."""
@@ -274,8 +284,9 @@ def _before_tail(
         g_re = 0.5 * g_re
         g_im = 0.5 * g_im
     if RELU:
-        g_re = tl.where(m00 * re + m01 * im + s0 > 0, g_re, 0.0)
-        g_im = tl.where(m10 * re + m11 * im + s1 > 0, g_im, 0.0)
+        y_re, y_im = _mapped(by, re, im)
+        g_re = tl.where(y_re > 0, g_re, 0.0)
+        g_im = tl.where(y_im > 0, g_im, 0.0)
     return g_re, g_im
 
 
@@ -288,11 +299,10 @@ def _gradient_sums_kernel(
     program = tl.program_id(0).to(tl.int64)
     first = program * rows_each
     last = tl.minimum(first + rows_each, n)
-    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
-    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    cols, channels = _place(BLOCK_C)
     ok_c = channels < c
     lanes = tl.arange(0, BLOCK_N)
-    m00, m01, m10, m11, s0, s1 = _load_map(affine, c, channels)
+    by = _load_map(affine, c, channels)
     mean_re = tl.load(mean + channels, mask=ok_c, other=0.0)[None, :]
     mean_im = tl.load(mean + c + channels, mask=ok_c, other=0.0)[None, :]
 
@@ -307,9 +317,8 @@ def _gradient_sums_kernel(
         ok = rows < last
         re, im = _load_pairs(x, rows, ok, c, cols, BLOCK_N, BLOCK_C)
         g_re, g_im = _before_tail(
-            grad, re, im, rows, ok, c, cols, length, m00, m01, m10, m11, s0, s1,
-            RELU, POOL, BLOCK_N, BLOCK_C,
-        )  # fmt: skip
+            grad, re, im, rows, ok, c, cols, length, by, RELU, POOL, BLOCK_N, BLOCK_C
+        )
         re -= mean_re
         im -= mean_im
         sum_re += g_re
@@ -319,13 +328,10 @@ def _gradient_sums_kernel(
         sum_10 += g_im * re
         sum_11 += g_im * im
 
-    out = partial + program * 6 * c + channels
-    tl.store(out, tl.sum(sum_re, 0), mask=ok_c)
-    tl.store(out + c, tl.sum(sum_im, 0), mask=ok_c)
-    tl.store(out + 2 * c, tl.sum(sum_00, 0), mask=ok_c)
-    tl.store(out + 3 * c, tl.sum(sum_01, 0), mask=ok_c)
-    tl.store(out + 4 * c, tl.sum(sum_10, 0), mask=ok_c)
-    tl.store(out + 5 * c, tl.sum(sum_11, 0), mask=ok_c)
+    plain = (tl.sum(sum_re, 0), tl.sum(sum_im, 0))
+    by_re = (tl.sum(sum_00, 0), tl.sum(sum_01, 0))
+    by_im = (tl.sum(sum_10, 0), tl.sum(sum_11, 0))
+    _store_columns(partial + program * 6 * c, c, channels, plain + by_re + by_im)
 
 
 @triton.jit
@@ -361,12 +367,10 @@ def _gradient_map_kernel(
     a, b, d, s, t, guarded, r00, r01, r11 = _inverse_root(v00, v01, v11, eps)
     w00, w01, w10, w11 = _load_weight(weight, c, channels, ok, HAS_WEIGHT)
 
-    tl.store(by_bias + channels, re.to(tl.float32), mask=ok)
-    tl.store(by_bias + c + channels, im.to(tl.float32), mask=ok)
-    tl.store(by_weight + channels, (g00 * r00 + g01 * r01).to(tl.float32), mask=ok)
-    tl.store(by_weight + c + channels, (g00 * r01 + g01 * r11).to(tl.float32), mask=ok)
-    tl.store(by_weight + 2 * c + channels, (g10 * r00 + g11 * r01).to(tl.float32), mask=ok)
-    tl.store(by_weight + 3 * c + channels, (g10 * r01 + g11 * r11).to(tl.float32), mask=ok)
+    of_re = (g00 * r00 + g01 * r01, g00 * r01 + g01 * r11)
+    of_im = (g10 * r00 + g11 * r01, g10 * r01 + g11 * r11)
+    _store_columns(by_bias, c, channels, (re, im))
+    _store_columns(by_weight, c, channels, of_re + of_im)
 
     # by R = W^T g, then by the steps of `_inverse_root` from the last to the first
     h00 = w00 * g00 + w10 * g10
@@ -391,10 +395,7 @@ def _gradient_map_kernel(
     m11 = w10 * r01 + w11 * r11
     t0 = -(m00 * re + m10 * im) / size - (a00 * mean_re + a01 * mean_im)
     t1 = -(m01 * re + m11 * im) / size - (a01 * mean_re + a11 * mean_im)
-    _store_map(back, c, channels, ok, m00, m10, m01, m11, t0, t1)
-    tl.store(back + 6 * c + channels, a00.to(tl.float32), mask=ok)
-    tl.store(back + 7 * c + channels, a01.to(tl.float32), mask=ok)
-    tl.store(back + 8 * c + channels, a11.to(tl.float32), mask=ok)
+    _store_columns(back, c, channels, (m00, m10, m01, m11, t0, t1, a00, a01, a11))
 
 
 @triton.jit
@@ -404,20 +405,16 @@ def _gradient_kernel(
 ):  # fmt: skip
     """dx = M^T g + A x + t, a tile of rows."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
-    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    cols, channels = _place(BLOCK_C)
     ok = rows < n
-    m00, m01, m10, m11, s0, s1 = _load_map(affine, c, channels)
+    by = _load_map(affine, c, channels)
     re, im = _load_pairs(x, rows, ok, c, cols, BLOCK_N, BLOCK_C)
     g_re, g_im = _before_tail(
-        grad, re, im, rows, ok, c, cols, length, m00, m01, m10, m11, s0, s1,
-        RELU, POOL, BLOCK_N, BLOCK_C,
-    )  # fmt: skip
+        grad, re, im, rows, ok, c, cols, length, by, RELU, POOL, BLOCK_N, BLOCK_C
+    )
 
     b00, b01, b10, b11, t0, t1 = _load_map(back, c, channels)
-    a00 = tl.load(back + 6 * c + channels, mask=channels < c, other=0.0)[None, :]
-    a01 = tl.load(back + 7 * c + channels, mask=channels < c, other=0.0)[None, :]
-    a11 = tl.load(back + 8 * c + channels, mask=channels < c, other=0.0)[None, :]
+    a00, a01, a11 = _load_columns(back, c, channels, 6)
     d_re = b00 * g_re + b01 * g_im + a00 * re + a01 * im + t0
     d_im = b10 * g_re + b11 * g_im + a01 * re + a11 * im + t1
 
@@ -439,12 +436,20 @@ def _shares(n: int, block_n: int) -> tuple[int, int]:
     return rows_each, ceil_div(n, rows_each)
 
 
-def _out_shape(x: Tensor, pool: bool) -> tuple[int, ...]:
+def _apply(x: Tensor, affine: Tensor, n_tracked: Tensor | None, relu: bool, pool: bool) -> Tensor:
     b, length, c, _ = x.shape
-    return (b, length // 2 if pool else length, c, 2)
+    y = x.new_empty(b, length // 2 if pool else length, c, 2)
+    rows_out = b * y.shape[1]
+    block_n, block_c = _tiles(c, _TILE)
+    options: dict[str, int] = {"RELU": relu, "POOL": pool, "COUNTS": n_tracked is not None}
+    options |= {"BLOCK_N": block_n, "BLOCK_C": block_c}
+    launch(_apply_kernel, (ceil_div(rows_out, block_n), ceil_div(c, block_c)), **options)(
+        x, affine, y, n_tracked, rows_out, c, length
+    )
+    return y
 
 
-@kernel_op("batchnorm_forward", launches=3, mutates=("running_mean", "running_var", "n_tracked"))
+@kernel_op(mutates=("running_mean", "running_var", "n_tracked"))
 def batchnorm_forward(
     x: Tensor,
     weight: Tensor | None,
@@ -473,36 +478,28 @@ def batchnorm_forward(
     tiles_c = ceil_div(c, block_c)
     partial = x.new_empty(programs, 5, c)
     mean, cov, affine = x.new_empty(2, c), x.new_empty(2, 2, c), x.new_empty(6, c)
-    y = x.new_empty(_out_shape(x, pool))
 
-    _moments_kernel[(programs, tiles_c)](
-        x, partial, n, c, rows_each, BLOCK_N=block_n, BLOCK_C=block_c
+    launch(_moments_kernel, (programs, tiles_c), BLOCK_N=block_n, BLOCK_C=block_c)(
+        x, partial, n, c, rows_each
     )
 
-    _map_kernel[(ceil_div(c, _MAP_CHANNELS),)](
+    options = {
+        "HAS_WEIGHT": weight is not None,
+        "HAS_BIAS": bias is not None,
+        "TRACKS": running_mean is not None,
+        "CUMULATIVE": momentum is None,
+        "BLOCK_P": power_of_two(programs),
+    }
+    launch(_map_kernel, (ceil_div(c, _MAP_CHANNELS),), **options, **_MAP)(
         partial, weight, bias, mean, cov, affine, running_mean, running_var, n_tracked,
-        n, c, rows_each, programs, eps, 0.0 if momentum is None else momentum,
-        HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None,
-        TRACKS=running_mean is not None, CUMULATIVE=momentum is None,
-        BLOCK_P=power_of_two(programs), BLOCK_C=_MAP_CHANNELS, num_warps=8,
+        n, c, rows_each, programs, eps, momentum or 0.0,
     )  # fmt: skip
 
-    rows_out = y.shape[0] * y.shape[1]
-    _apply_kernel[(ceil_div(rows_out, block_n), tiles_c)](
-        x, affine, y, n_tracked, rows_out, c, length,
-        RELU=relu, POOL=pool, COUNTS=n_tracked is not None, BLOCK_N=block_n, BLOCK_C=block_c,
-    )  # fmt: skip
+    y = _apply(x, affine, n_tracked, relu, pool)
     return y, mean, cov, affine
 
 
-@batchnorm_forward.register_fake
-def _(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    c, pool = x.shape[2], args[-1]
-    y = x.new_empty(_out_shape(x, pool))
-    return y, x.new_empty(2, c), x.new_empty(2, 2, c), x.new_empty(6, c)
-
-
-@kernel_op("batchnorm_backward", launches=3)
+@kernel_op
 def batchnorm_backward(
     grad: Tensor,
     x: Tensor,
@@ -524,42 +521,22 @@ def batchnorm_backward(
     dx, by_weight, by_bias = torch.empty_like(x), x.new_empty(2, 2, c), x.new_empty(2, c)
     tail = {"RELU": relu, "POOL": pool, "BLOCK_N": block_n, "BLOCK_C": block_c}
 
-    _gradient_sums_kernel[(programs, tiles_c)](
-        grad, x, mean, affine, partial, n, c, rows_each, length, **tail
+    launch(_gradient_sums_kernel, (programs, tiles_c), **tail)(
+        grad, x, mean, affine, partial, n, c, rows_each, length
     )
 
-    _gradient_map_kernel[(ceil_div(c, _MAP_CHANNELS),)](
-        partial, mean, cov, weight, by_weight, by_bias, back, n, c, programs, eps,
-        HAS_WEIGHT=weight is not None,
-        BLOCK_P=power_of_two(programs), BLOCK_C=_MAP_CHANNELS, num_warps=8,
-    )  # fmt: skip
+    options = {"HAS_WEIGHT": weight is not None, "BLOCK_P": power_of_two(programs)}
+    launch(_gradient_map_kernel, (ceil_div(c, _MAP_CHANNELS),), **options, **_MAP)(
+        partial, mean, cov, weight, by_weight, by_bias, back, n, c, programs, eps
+    )
 
-    _gradient_kernel[(ceil_div(n, block_n), tiles_c)](
-        grad, x, affine, back, dx, n, c, length, **tail
+    launch(_gradient_kernel, (ceil_div(n, block_n), tiles_c), **tail)(
+        grad, x, affine, back, dx, n, c, length
     )
     return dx, by_weight, by_bias
 
 
-@batchnorm_backward.register_fake
-def _(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    c = x.shape[2]
-    return torch.empty_like(x), x.new_empty(2, 2, c), x.new_empty(2, c)
-
-
-@kernel_op("batchnorm_apply", launches=1)
+@kernel_op
 def batchnorm_apply(x: Tensor, affine: Tensor, relu: bool, pool: bool) -> Tensor:
     """y = M x + s and its tail by a map (6, C) that is given: evaluation, without a gradient."""
-    _, length, c, _ = x.shape
-    block_n, block_c = _tiles(c, _TILE)
-    y = x.new_empty(_out_shape(x, pool))
-    rows_out = y.shape[0] * y.shape[1]
-    _apply_kernel[(ceil_div(rows_out, block_n), ceil_div(c, block_c))](
-        x, affine, y, None, rows_out, c, length,
-        RELU=relu, POOL=pool, COUNTS=False, BLOCK_N=block_n, BLOCK_C=block_c,
-    )  # fmt: skip
-    return y
-
-
-@batchnorm_apply.register_fake
-def _(x: Tensor, affine: Tensor, relu: bool, pool: bool) -> Tensor:
-    return x.new_empty(_out_shape(x, pool))
+    return _apply(x, affine, None, relu, pool)

@@ -10,13 +10,11 @@ Precision: "float32" makes each product of three in TF32, of the numbers' leadin
 convolution 1.6e-7). "tf32" rounds the numbers to 10 bits, "bfloat16" to 7; sums are float32 in all of them.
 """
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op, power_of_two
+from .launch import ceil_div, kernel_op, launch, power_of_two
 
 PRECISIONS = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bfloat16"}
 
@@ -125,70 +123,57 @@ def _weight_grad_kernel(
 # ---- operators -------------------------------------------------------------------------------------------------------
 
 
-def out_length(length: int, taps: int, step: int) -> int:
-    return (length - taps) // step + 1
-
-
 def transposed_shape(n: int, taps: int, width: int, step: int) -> tuple[int, int, int]:
     """Of the weights that give the gradient by x: `step` rows of it are one row of step * width outputs."""
     return step * width, ceil_div(taps, step), n
 
 
-def _blocks(m: int, n: int, size: int) -> dict[str, int]:
-    """Tile sizes, by measurement on an H200."""
-    return {
-        "BLOCK_M": 128,
-        "BLOCK_N": min(max(power_of_two(n), 16), 64),
-        "BLOCK_K": min(max(power_of_two(size), 16), 32),
-        "num_warps": 8,
-        "num_stages": 3,
-    }
-
-
-@kernel_op("conv_rows", launches=1)
-def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precision: str) -> Tensor:
-    """y (B, L', N) of x (B, L, I), weight (N, taps, I), bias (N); float32, contiguous."""
+def _launch_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    rows_out: int,
+    step: int,
+    offset: int | None,
+    precision: str,
+) -> None:
+    """Fill y (B, .., ..) by _conv_kernel; with an offset, rows of x before and beyond its length are 0."""
     b, length, width = x.shape
     n, taps, _ = weight.shape
-    rows_out = out_length(length, taps, step)
+    m, padded = b * rows_out, offset is not None
+    size = width if padded else taps * width
+    block_n = min(max(power_of_two(n), 16), 64)
+    block_k = min(max(power_of_two(size), 16), 32)
+    options = {"PADDED": padded, "HAS_BIAS": bias is not None, "PRECISION": PRECISIONS[precision]}
+    options |= {"EVEN": size % block_k == 0, "num_warps": 8, "num_stages": 3}
+    # tile sizes by measurement on an H200
+    options |= {"BLOCK_M": 128, "BLOCK_N": block_n, "BLOCK_K": block_k}
+    launch(_conv_kernel, (ceil_div(m, 128), ceil_div(n, block_n)), **options)(
+        x, weight, bias, y, m, rows_out, n, y[0].numel(), length, width, taps, step, offset or 0
+    )
+
+
+@kernel_op
+def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precision: str) -> Tensor:
+    """y (B, L', N) of x (B, L, I), weight (N, taps, I), bias (N); float32, contiguous."""
+    b, length, _ = x.shape
+    n, taps, _ = weight.shape
+    rows_out = (length - taps) // step + 1
     y = x.new_empty(b, rows_out, n)
-    m, size = b * rows_out, taps * width
-    blocks = _blocks(m, n, size)
-    _conv_kernel[(ceil_div(m, blocks["BLOCK_M"]), ceil_div(n, blocks["BLOCK_N"]))](
-        x, weight, bias, y, m, rows_out, n, rows_out * n, length, width, taps, step, 0,
-        PADDED=False, HAS_BIAS=bias is not None, PRECISION=PRECISIONS[precision],
-        EVEN=size % blocks["BLOCK_K"] == 0, **blocks,
-    )  # fmt: skip
+    _launch_conv(x, weight, bias, y, rows_out, step, None, precision)
     return y
 
 
-@conv_rows.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precision: str) -> Tensor:
-    return x.new_empty(x.shape[0], out_length(x.shape[1], weight.shape[1], step), weight.shape[0])
-
-
-@kernel_op("conv_rows_grad", launches=1)
+@kernel_op
 def conv_rows_grad(
     grad: Tensor, transposed: Tensor, length: int, width: int, step: int, precision: str
 ) -> Tensor:
     """dL/dx (B, L, I) from dL/dy (B, L', N) and the transposed weights (step I, taps', N)."""
-    b, rows_in, n = grad.shape
-    columns, taps, _ = transposed.shape
-    dx = grad.new_empty(b, length, width)
-    rows_out = ceil_div(length, step)
-    m = b * rows_out
-    blocks = _blocks(m, columns, n)
-    _conv_kernel[(ceil_div(m, blocks["BLOCK_M"]), ceil_div(columns, blocks["BLOCK_N"]))](
-        grad, transposed, None, dx, m, rows_out, columns, length * width, rows_in, n, taps, 1, 1 - taps,
-        PADDED=True, HAS_BIAS=False, PRECISION=PRECISIONS[precision],
-        EVEN=n % blocks["BLOCK_K"] == 0, **blocks,
-    )  # fmt: skip
+    dx = grad.new_empty(len(grad), length, width)
+    offset = 1 - transposed.shape[1]
+    _launch_conv(grad, transposed, None, dx, ceil_div(length, step), 1, offset, precision)
     return dx
-
-
-@conv_rows_grad.register_fake
-def _(grad: Tensor, transposed: Tensor, length: int, width: int, *args: Any) -> Tensor:
-    return grad.new_empty(grad.shape[0], length, width)
 
 
 def _shares(m: int, tiles: int, block_m: int) -> int:
@@ -209,7 +194,7 @@ def _partial_shape(grad: Tensor, taps: int, width: int) -> tuple[int, int, int]:
     return ceil_div(b * rows_out, rows_each), n, taps * width
 
 
-@kernel_op("conv_weight_grad", launches=1)
+@kernel_op
 def conv_weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
     """dL/dw in parts to be added in order: (shares, N, taps I) from dL/dy (B, L', N) and x (B, L, I)."""
     partial = x.new_empty(_partial_shape(grad, taps, x.shape[2]))
@@ -233,19 +218,20 @@ def _launch_weight_grad(
     rows_each = ceil_div(ceil_div(m, shares), block_m) * block_m
     # With operands that lie the wrong way round for them, TF32 instructions are slower than the three products.
     name = PRECISIONS["float32" if precision == "tf32" else precision]
-    _weight_grad_kernel[(ceil_div(n, block_n), ceil_div(size, block_k), shares)](
-        grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each,
-        SCALED=log_scale is not None, PRECISION=name,
-        BLOCK_N=block_n, BLOCK_K=block_k, BLOCK_M=block_m, num_warps=4, num_stages=3,
-    )  # fmt: skip
+    launch(
+        _weight_grad_kernel,
+        (ceil_div(n, block_n), ceil_div(size, block_k), shares),
+        SCALED=log_scale is not None,
+        PRECISION=name,
+        BLOCK_N=block_n,
+        BLOCK_K=block_k,
+        BLOCK_M=block_m,
+        num_warps=4,
+        num_stages=3,
+    )(grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each)
 
 
-@conv_weight_grad.register_fake
-def _(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
-    return x.new_empty(_partial_shape(grad, taps, x.shape[2]))
-
-
-@kernel_op("log_weight_grad", launches=1)
+@kernel_op
 def log_weight_grad(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str) -> Tensor:
     """dL/ds (N, I) of y = x e^s^T, from dL/dy (B, N) and x (B, I): (grad^T x) e^s."""
     by = x.new_empty(log_weight.shape)
@@ -253,11 +239,6 @@ def log_weight_grad(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str)
         grad.unsqueeze(1), x.unsqueeze(1), log_weight, by.unsqueeze(0), 1, 1, precision
     )
     return by
-
-
-@log_weight_grad.register_fake
-def _(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str) -> Tensor:
-    return x.new_empty(log_weight.shape)
 
 
 @triton.jit
@@ -276,21 +257,16 @@ def _column_sums_kernel(
     tl.store(partial + share * columns + column, tl.sum(total, 0), mask=column < columns)
 
 
-@kernel_op("column_sums", launches=1)
+@kernel_op
 def column_sums(x: Tensor) -> Tensor:
     """Sums over the rows of x (N, C) in parts to be added in order: (shares, C). A bias' gradient is their sum."""
     n, columns = x.shape
     rows_each = _column_share(n)
     partial = x.new_empty(ceil_div(n, rows_each), columns)
-    _column_sums_kernel[(len(partial), ceil_div(columns, 128))](
-        x, partial, n, columns, rows_each, BLOCK_N=32, BLOCK_C=128
+    launch(_column_sums_kernel, (len(partial), ceil_div(columns, 128)), BLOCK_N=32, BLOCK_C=128)(
+        x, partial, n, columns, rows_each
     )
     return partial
-
-
-@column_sums.register_fake
-def _(x: Tensor) -> Tensor:
-    return x.new_empty(ceil_div(x.shape[0], _column_share(x.shape[0])), x.shape[1])
 
 
 def _column_share(n: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cplxnet.nn.kl import CODES, Term
 
-from .launch import ceil_div, kernel_op
+from .launch import ceil_div, kernel_op, launch
 
 _BLOCK = 1024
 
@@ -180,11 +180,7 @@ def _blocks(log_sigma2: list[Tensor]) -> list[int]:
     return firsts
 
 
-@kernel_op(
-    "kl_backward",
-    launches=lambda weights, *_: len(weights) + 1,
-    mutates=("by_weights", "by_log_sigma2"),
-)
+@kernel_op(mutates=("by_weights", "by_log_sigma2"))
 def kl_backward(
     weights: list[Tensor],
     log_sigma2: list[Tensor],
@@ -214,16 +210,16 @@ def kl_backward(
     )
     for w, s, term, by_w, by_s, share, first in layers:
         n = s.numel()
-        _kl_kernel[(ceil_div(n, _BLOCK),)](
-            w, s, scale, by_w, by_s, partial, n, first, share, TERM=term, BLOCK=_BLOCK
+        launch(_kl_kernel, (ceil_div(n, _BLOCK),), TERM=term, BLOCK=_BLOCK)(
+            w, s, scale, by_w, by_s, partial, n, first, share
         )
     out = torch.empty(len(weights), 3, dtype=torch.float64, device=scale.device)
-    _total_kernel[(len(weights),)](
-        partial, out, FIRSTS=tuple(firsts), LAYERS=len(weights), BLOCK=4096, num_warps=8
-    )
+    launch(
+        _total_kernel,
+        (len(weights),),
+        FIRSTS=tuple(firsts),
+        LAYERS=len(weights),
+        BLOCK=4096,
+        num_warps=8,
+    )(partial, out)
     return out
-
-
-@kl_backward.register_fake
-def _(weights, log_sigma2, terms, scale, by_weights, by_log_sigma2, shares):  # type: ignore[no-untyped-def]
-    return torch.empty(len(weights), 3, dtype=torch.float64, device=scale.device)

@@ -1,43 +1,56 @@
-"""What the GPU kernels share: how an operation is registered, and how its arrays are cut into programs."""
+"""What the GPU kernels share: how an operation is registered, a kernel started, an array cut into programs."""
 
-import functools
+import contextlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
-
-# {operator name: kernels it launches, or a function of its arguments that tells}
-LAUNCHES: dict[str, int | Callable[..., int]] = {}
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 PROGRAMS = 512  # programs that share a sum: about four for each multiprocessor of an H100
 
+STARTED = Counter[str]()  # how often each kernel was started, under fake tensors too
 
-def kernel_op(
-    name: str, *, launches: int | Callable[..., int], mutates: tuple[str, ...] = ()
-) -> Callable[[Callable[..., Any]], Any]:
-    """Register a function as the operator `cplxnet::name`, noting how many kernels it launches.
 
-    Args:
-        name: the operator's name within the library `cplxnet`.
-        launches: number of kernels, or a function of the operator's arguments that gives it.
-        mutates: names of the arguments that the operator writes into.
+def kernel_op(function: Callable[..., Any] | None = None, *, mutates: tuple[str, ...] = ()) -> Any:
+    """Register a function that makes its results and fills them by `launch`, as `cplxnet::NAME`.
+
+    Under fake tensors the same function runs, and starts no kernel. `mutates` names the arguments that it writes into.
     """
 
     def register(function: Callable[..., Any]) -> Any:
-        @functools.wraps(function)
-        def on_its_device(*arguments: Any) -> Any:
-            # Triton launches on the process's current device, which need not be the tensors'
-            device = next(t for t in tree_leaves(arguments) if isinstance(t, torch.Tensor)).device
-            if device.type != "cuda":
-                return function(*arguments)
-            with torch.cuda.device(device):
-                return function(*arguments)
+        name = f"cplxnet::{function.__name__}"
+        operation = torch.library.custom_op(name, function, mutates_args=mutates)
+        operation.register_fake(function)
+        return operation
 
-        LAUNCHES[f"cplxnet::{name}"] = launches
-        return torch.library.custom_op(f"cplxnet::{name}", on_its_device, mutates_args=mutates)
+    return register if function is None else register(function)
 
-    return register
+
+def launch(kernel: Any, grid: tuple[int, ...], **options: Any) -> Callable[..., None]:
+    """Start a Triton kernel with these constants, on its arguments' device: `launch(kernel, (n,), BLOCK=8)(x, y)`.
+
+    Fake tensors have no memory: with them the kernel is counted alone.
+    """
+
+    def start(*arguments: Any) -> None:
+        STARTED[kernel.__name__] += 1
+        tensors = [value for value in arguments if isinstance(value, Tensor)]
+        if any(isinstance(tensor, FakeTensor) for tensor in tensors):
+            return
+
+        # Triton launches on the process's current device, which need not be the tensors'
+        device = tensors[0].device
+        try:
+            with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+                kernel[grid](*arguments, **options)
+        except Exception as error:
+            error.add_note(f"in the GPU kernel {kernel.__name__}")
+            raise
+
+    return start
 
 
 def power_of_two(n: int) -> int:

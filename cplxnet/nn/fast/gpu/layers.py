@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cplxnet.nn.kl import CODES
+
 from . import set_tf32, tf32
 from .batchnorm import batchnorm_apply, batchnorm_backward, batchnorm_forward
 from .conv import (
@@ -380,22 +382,25 @@ def batchnorm_by(pairs: Tensor, affine: Tensor, *, relu: bool, pool: bool) -> Te
 
 
 def trial(device: torch.device) -> None:
-    """Run a small network forward and backward, so that a kernel that does not compile is met before training."""
+    """Run every kernel on small arrays, forward and backward, so that one that does not compile is met before training."""
+    products = precision()
     devices = [device] if device.type == "cuda" else []
+
+    def ones(*shape: int) -> Tensor:
+        return torch.ones(shape, device=device, requires_grad=True)
+
     # a network may be scored first, and its seeds are set
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
-        x = torch.ones(2, 9, 1, 2, device=device, requires_grad=True)
-        weight = torch.ones(16, 1, 3, 2, device=device, requires_grad=True)
-        s = torch.zeros(16, 1, 3, device=device, requires_grad=True)
-        mask = torch.ones(16, 1, 3, dtype=torch.bool, device=device)
-        y = _Conv.apply(x, weight, None, s, mask, 2, "float32")
-        y = _BatchNorm.apply(y, None, None, None, 0.1, 1e-5, True, True)
-        fc = torch.ones(3, 32, 2, device=device, requires_grad=True)
-        y = _Linear.apply(y.reshape(2, 32, 2), fc, None, None, None, "float32")
+        # tiles are as large as in a large network
+        kernel, mask = ones(64, 16, 3, 2), torch.ones(64, 16, 3, dtype=torch.bool, device=device)
+        y = _Conv.apply(ones(2, 9, 16, 2), kernel, ones(64, 2), ones(64, 16, 3), mask, 2, products)
+        y = _BatchNorm.apply(y, ones(2, 2, 64), ones(2, 64), None, 0.1, 1e-5, True, True)
+
+        weight, mask = ones(3, 128, 2), torch.ones(3, 128, dtype=torch.bool, device=device)
+        y = _Linear.apply(y.reshape(2, 128, 2), weight, ones(3, 2), ones(3, 128), mask, products)
         y.sum().backward()
 
-        scale = torch.ones((), device=device)
-        for term in range(4):
-            mean = torch.ones(3, 2) if term < 2 else torch.ones(3)
-            pairs = [[t.to(device)] for t in (mean, torch.zeros(3), mean.clone(), torch.zeros(3))]
-            kl_backward(pairs[0], pairs[1], [term], scale, pairs[2], pairs[3], [1.0])
+        for term in CODES.values():
+            mean = ones(3, 2) if term < 2 else ones(3)
+            lists = [[t.detach()] for t in (mean, ones(3), mean.clone(), ones(3))]
+            kl_backward(*lists[:2], [term], torch.ones((), device=device), *lists[2:], [1.0])

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op
+from .launch import ceil_div, kernel_op, launch
 
 _BLOCK = 1024
 
@@ -126,75 +126,50 @@ def _split_kernel(
 # ---- operators -------------------------------------------------------------------------------------------------------
 
 
-@kernel_op("linear_rows", launches=1)
+@kernel_op
 def linear_rows(x: Tensor, split: bool) -> Tensor:
     """Rows (3 or 1, 2B, 2 in) of pairs (B, in, 2)."""
     b, inputs, _ = x.shape
     rows, n = x.new_empty(3 if split else 1, 2 * b, 2 * inputs), b * inputs
-    _rows_kernel[(ceil_div(n, _BLOCK),)](x, rows, n, SPLIT=split, BLOCK=_BLOCK)
+    launch(_rows_kernel, (ceil_div(n, _BLOCK),), SPLIT=split, BLOCK=_BLOCK)(x, rows, n)
     return rows
 
 
-@linear_rows.register_fake
-def _(x: Tensor, split: bool) -> Tensor:
-    return x.new_empty(3 if split else 1, 2 * x.shape[0], 2 * x.shape[1])
-
-
-@kernel_op("linear_rows_grad", launches=1)
+@kernel_op
 def linear_rows_grad(by_rows: Tensor) -> Tensor:
     """dL/dx (B, in, 2) from a stack (.., 2B, 2 in) whose sum is the gradient by the rows."""
     stack, b, inputs = by_rows.shape[0], by_rows.shape[1] // 2, by_rows.shape[2] // 2
     dx, n = by_rows.new_empty(b, inputs, 2), b * inputs
-    _rows_grad_kernel[(ceil_div(n, _BLOCK),)](by_rows, dx, n, STACK=stack, BLOCK=_BLOCK)
+    launch(_rows_grad_kernel, (ceil_div(n, _BLOCK),), STACK=stack, BLOCK=_BLOCK)(by_rows, dx, n)
     return dx
 
 
-@linear_rows_grad.register_fake
-def _(by_rows: Tensor) -> Tensor:
-    return by_rows.new_empty(by_rows.shape[1] // 2, by_rows.shape[2] // 2, 2)
-
-
-@kernel_op("join_parts", launches=1)
+@kernel_op
 def join_parts(parts: Tensor, bias: Tensor | None) -> Tensor:
     """Pairs (B, out, 2), plus a bias (out, 2), from a stack of parts (.., 2B, out), the real ones first."""
     stack, b, columns = parts.shape[0], parts.shape[1] // 2, parts.shape[2]
     y, n = parts.new_empty(b, columns, 2), b * columns
-    _join_kernel[(ceil_div(n, _BLOCK),)](
-        parts, bias, y, n, columns, STACK=stack, HAS_BIAS=bias is not None, BLOCK=_BLOCK
-    )
+    launch(
+        _join_kernel, (ceil_div(n, _BLOCK),), STACK=stack, HAS_BIAS=bias is not None, BLOCK=_BLOCK
+    )(parts, bias, y, n, columns)
     return y
 
 
-@join_parts.register_fake
-def _(parts: Tensor, bias: Tensor | None) -> Tensor:
-    return parts.new_empty(parts.shape[1] // 2, parts.shape[2], 2)
-
-
-@kernel_op("take_parts", launches=1)
+@kernel_op
 def take_parts(pairs: Tensor, split: bool) -> Tensor:
     """Parts (3 or 1, 2B, out), real ones first, of pairs (B, out, 2)."""
     b, columns, _ = pairs.shape
     parts, n = pairs.new_empty(3 if split else 1, 2 * b, columns), b * columns
-    _take_kernel[(ceil_div(n, _BLOCK),)](pairs, parts, n, SPLIT=split, BLOCK=_BLOCK)
+    launch(_take_kernel, (ceil_div(n, _BLOCK),), SPLIT=split, BLOCK=_BLOCK)(pairs, parts, n)
     return parts
 
 
-@take_parts.register_fake
-def _(pairs: Tensor, split: bool) -> Tensor:
-    return pairs.new_empty(3 if split else 1, 2 * pairs.shape[0], pairs.shape[1])
-
-
-@kernel_op("split_weight", launches=1)
+@kernel_op
 def split_weight(weight: Tensor, mask: Tensor | None, split: bool) -> Tensor:
     """(2 or 1, out, 2 in) of a stored weight (out, in, 2): hi and lo, or the masked weight."""
     out, inputs, _ = weight.shape
     forms, n = weight.new_empty(2 if split else 1, out, 2 * inputs), weight.numel()
-    _split_kernel[(ceil_div(n, _BLOCK),)](
-        weight, mask, forms, n, MASKED=mask is not None, SPLIT=split, BLOCK=_BLOCK
-    )
+    launch(
+        _split_kernel, (ceil_div(n, _BLOCK),), MASKED=mask is not None, SPLIT=split, BLOCK=_BLOCK
+    )(weight, mask, forms, n)
     return forms
-
-
-@split_weight.register_fake
-def _(weight: Tensor, mask: Tensor | None, split: bool) -> Tensor:
-    return weight.new_empty(2 if split else 1, weight.shape[0], 2 * weight.shape[1])

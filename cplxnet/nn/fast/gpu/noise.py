@@ -8,14 +8,12 @@ Muller. The backward pass draws the same numbers again in place of keeping them.
 torch's generator of the device, so that seeds hold, checkpoints resume, and a replayed CUDA graph draws new noise.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op
+from .launch import ceil_div, kernel_op, launch
 
 _BLOCK = 1024  # complex numbers of a program
 
@@ -116,54 +114,36 @@ def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
 # ---- operators -------------------------------------------------------------------------------------------------------
 
 
-@kernel_op("noise_pairs", launches=1)
+@kernel_op
 def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
     """mean (..., 2) plus noise of this variance (...), float32 and contiguous; key: int64 (1,)."""
     out, n = torch.empty_like(mean), variance.numel()
-    _noise_kernel[(ceil_div(n, _BLOCK),)](mean, variance, key, out, n, floor, BLOCK=_BLOCK)
+    launch(_noise_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(mean, variance, key, out, n, floor)
     return out
 
 
-@noise_pairs.register_fake
-def _(mean: Tensor, *args: Any) -> Tensor:
-    return torch.empty_like(mean)
-
-
-@kernel_op("noise_pairs_grad", launches=1)
+@kernel_op
 def noise_pairs_grad(grad: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
     """dL/dvariance from dL/dy (..., 2)."""
     by, n = torch.empty_like(variance), variance.numel()
-    _noise_grad_kernel[(ceil_div(n, _BLOCK),)](grad, variance, key, by, n, floor, BLOCK=_BLOCK)
+    launch(_noise_grad_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(
+        grad, variance, key, by, n, floor
+    )
     return by
 
 
-@noise_pairs_grad.register_fake
-def _(grad: Tensor, variance: Tensor, *args: Any) -> Tensor:
-    return torch.empty_like(variance)
-
-
-@kernel_op("square_pairs", launches=1)
+@kernel_op
 def square_pairs(x: Tensor) -> Tensor:
     """|x|^2 (...) of pairs (..., 2), float32 and contiguous."""
     square = x.new_empty(x.shape[:-1])
     n = square.numel()
-    _square_kernel[(ceil_div(n, _BLOCK),)](x, square, n, BLOCK=_BLOCK)
+    launch(_square_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(x, square, n)
     return square
 
 
-@square_pairs.register_fake
-def _(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape[:-1])
-
-
-@kernel_op("square_pairs_grad", launches=1)
+@kernel_op
 def square_pairs_grad(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
     """h + 2 g x: the gradient by x where both x and |x|^2 go on."""
     dx, n = torch.empty_like(x), g.numel()
-    _square_grad_kernel[(ceil_div(n, _BLOCK),)](h, g, x, dx, n, BLOCK=_BLOCK)
+    launch(_square_grad_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(h, g, x, dx, n)
     return dx
-
-
-@square_pairs_grad.register_fake
-def _(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
-    return torch.empty_like(x)

@@ -6,14 +6,12 @@ without the block. Both are also made transposed, for the gradient by the input:
 w[o, (T - 1 - v) step + p, i], T = ceil(k / step), or 0 where there is no such tap.
 """
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .conv import transposed_shape
-from .launch import ceil_div, kernel_op, power_of_two
+from .launch import ceil_div, kernel_op, launch, power_of_two
 
 _BLOCK = 256  # weights of a program
 _GRAD_TILE, _SHARES = 2048, 64  # numbers that a program loads at a time, from so many parts at most
@@ -121,7 +119,7 @@ def _shapes(weight: Tensor, noisy: bool, step: int) -> list[tuple[int, ...]]:
     return shapes
 
 
-@kernel_op("form_weight", launches=1)
+@kernel_op
 def form_weight(
     weight: Tensor, mask: Tensor | None, log_sigma2: Tensor | None, step: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -136,19 +134,13 @@ def form_weight(
     out, inputs, taps, _ = weight.shape
     padded = ceil_div(taps, step) * step
     n = out * inputs * padded
-    _form_kernel[(ceil_div(n, _BLOCK),)](
-        weight, mask, log_sigma2, *forms, n, out, inputs, taps, step, padded,
-        MASKED=mask is not None, NOISY=noisy, BLOCK=_BLOCK,
-    )  # fmt: skip
+    launch(
+        _form_kernel, (ceil_div(n, _BLOCK),), MASKED=mask is not None, NOISY=noisy, BLOCK=_BLOCK
+    )(weight, mask, log_sigma2, *forms, n, out, inputs, taps, step, padded)
     return forms[0], forms[1], forms[2], forms[3]
 
 
-@form_weight.register_fake
-def _(weight: Tensor, mask: Any, log_sigma2: Tensor | None, step: int) -> tuple[Tensor, ...]:
-    return tuple(weight.new_empty(shape) for shape in _shapes(weight, log_sigma2 is not None, step))
-
-
-@kernel_op("form_weight_grad", launches=1)
+@kernel_op
 def form_weight_grad(
     partial: Tensor,
     partial_sigma2: Tensor | None,
@@ -168,17 +160,24 @@ def form_weight_grad(
     by_log_sigma2 = partial.new_empty(0 if log_sigma2 is None else tuple(shape))
     shares = min(power_of_two(len(partial)), _SHARES)
     block = _GRAD_TILE // shares
-    _form_grad_kernel[(ceil_div(n, block),)](
-        partial, partial_sigma2, mask, log_sigma2, by_weight, by_log_sigma2,
-        len(partial), 0 if partial_sigma2 is None else len(partial_sigma2), n, inputs, taps,
-        MASKED=mask is not None, NOISY=log_sigma2 is not None, SHARES=shares, BLOCK=block,
-    )  # fmt: skip
+    launch(
+        _form_grad_kernel,
+        (ceil_div(n, block),),
+        MASKED=mask is not None,
+        NOISY=log_sigma2 is not None,
+        SHARES=shares,
+        BLOCK=block,
+    )(
+        partial,
+        partial_sigma2,
+        mask,
+        log_sigma2,
+        by_weight,
+        by_log_sigma2,
+        len(partial),
+        0 if partial_sigma2 is None else len(partial_sigma2),
+        n,
+        inputs,
+        taps,
+    )
     return by_weight, by_log_sigma2
-
-
-@form_weight_grad.register_fake
-def _(
-    partial: Tensor, partial_sigma2: Any, mask: Any, log_sigma2: Any, shape: list[int]
-) -> tuple[Tensor, Tensor]:
-    sizes = 0 if log_sigma2 is None else tuple(shape)
-    return partial.new_empty(*shape, 2), partial.new_empty(sizes)

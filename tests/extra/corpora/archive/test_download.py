@@ -177,3 +177,13 @@ def test_a_server_that_never_ends_is_cut_at_the_expected_size(server, tmp_path):
         fetch(server.address, tmp_path / "a", **QUICK)
     assert not (tmp_path / "a").exists()
     assert (tmp_path / ".a.part").stat().st_size <= len(CONTENT)
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_file_of_unknown_size_has_a_bound_too(server, tmp_path, says_length):
+    server.says_length = says_length
+    quick = {"backoff_s": 0.001, "timeout_s": 60, "most": 1 << 20}
+    with pytest.raises(DownloadError, match="expected at most 1048576 bytes, the server "):
+        fetch(server.address, tmp_path / "a", **quick)
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / ".a.part").exists() or (tmp_path / ".a.part").stat().st_size <= 1 << 20

@@ -79,3 +79,9 @@ def test_the_sound_font_as_shipped_is_out_of_tune(font):
         spectrum = np.abs(np.fft.rfft(sound, 1 << 19))
         heard[path] = np.fft.rfftfreq(1 << 19, 1 / 44_100)[np.argmax(spectrum)]
     assert heard[font] == pytest.approx(220.0, rel=0.01) and heard[soundfont.path()] > 2 * 220.0
+
+
+def test_beats_are_a_place_and_a_length_as_in_musicnet():
+    labels = render.labels(scale(0, [60, 62, 64]))
+    assert labels["start_beat"].tolist() == [0.0, 1.0, 2.0]
+    assert labels["end_beat"].tolist() == [0.8, 0.8, 0.8]  # of 1727.csv: 4.0, 1.5, Dotted Quarter

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from c_functions import plain
 from interpreted import error, interpreted
 
 from cplxnet import nn as cplx
@@ -22,11 +23,8 @@ def _kernels_on(monkeypatch):
 
 def plainly(function):
     """What the plain formulas give."""
-    gpu.use(False)
-    try:
+    with plain():
         return function()
-    finally:
-        gpu.use(True)
 
 
 def test_layers_run_by_the_kernels(monkeypatch):

@@ -1,0 +1,330 @@
+"""A grid of manifests before it is written: what is new, what varies, what it takes to train.
+
+manifests = generate.manifests("demo", {"stages.sparsify.objective.kl_div": [0.01, 0.05]})
+preview = generate.Preview("runs/demo", manifests)
+preview.files(), preview.varied(), preview.cost()    # tables
+preview.write()
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import tasks
+from .manifest import grid
+from .manifest.read import Manifest, ManifestNotFoundError, Stage, load
+from .runner.folder import RunFolder, unchanged
+from .runner.stages import planned
+from .train.loop import make_step
+from .train.objective import Objective
+from .train.optim import make_optimizer
+
+MEASURED = (8, 32)  # windows of the steps that are timed; a larger batch is extrapolated
+
+
+def manifests(
+    source: str | Path,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    replicates: int | None = None,
+) -> dict[str, Manifest]:
+    """The grid of a preset or of a template, by file name.
+
+    Args:
+        source: a preset's name ("demo"), or a manifest's file, which is the template then.
+        axes: dotted path -> the values it takes; in place of a preset's own for the same path.
+        replicates: seeds 0, 1, ... of each combination; None: as many as the preset has, or the
+            template's own seed.
+
+    Raises:
+        ValueError: no such preset or file.
+        ManifestError: as `grid.expand`.
+    """
+    axes = dict(axes or {})
+    arguments = preset(source)
+    own = arguments["grid"]
+    if replicates is not None:
+        arguments["replicates"] = replicates
+    if "seed" in axes:
+        arguments["replicates"] = None
+    arguments["grid"] = {**own, **axes}
+
+    # what a preset does not vary itself, its names do not say
+    others = [path for path in axes if path not in own and path != "seed"]
+    if others and "label" in arguments:
+        label = arguments["label"]
+        title = arguments["title"]
+
+        def both(values: grid.Values) -> str:
+            more = {path: values[path] for path in others}
+            return f"{label(values)}-{grid.default_label(more)}"
+
+        arguments["label"] = both
+        arguments["title"] = lambda values: f"{title(values)}, {both(values)}"
+    return grid.expand(**arguments)
+
+
+def preset(source: str | Path) -> dict[str, Any]:
+    """The arguments of `grid.expand` that a preset stands for, or a manifest's file as template.
+
+    Raises:
+        ValueError: no such preset or file.
+    """
+    presets = tasks.vocabulary().presets
+    if str(source) in presets:
+        return presets[str(source)]()
+    try:
+        return {"template": load(source), "grid": {}}
+    except ManifestNotFoundError as error:
+        raise ValueError(
+            f"expected a preset ({', '.join(presets)}) or a manifest's file, got {str(source)!r}"
+        ) from error
+
+
+class Preview:
+    """What writing manifests into a folder would change, and what training them takes.
+
+    Args:
+        folder: of the manifests.
+        manifests: by file name.
+        data: the folder that their data files lie in, to learn how many windows there are.
+    """
+
+    def __init__(
+        self, folder: str | Path, manifests: Mapping[str, Manifest], *, data: str | Path = "data"
+    ) -> None:
+        self.folder = Path(folder)
+        self.manifests = dict(manifests)
+        self.data = Path(data)
+        self._trained = {
+            shared: (manifest, stage)
+            for manifest in self.manifests.values()
+            for stage, shared in planned(manifest)
+        }
+
+    def files(self) -> pd.DataFrame:
+        """A row a manifest: whether its file is new, changed, unchanged or left over, and its run.
+
+        Left over is what lies in the folder and is not of this grid. The run is the state of the
+        run's folder ("" if there is none), of which a manifest that changed is said.
+        """
+        before = {path.stem: path for path in sorted(self.folder.glob("*.json"))}
+        rows = {}
+        for name, manifest in self.manifests.items():
+            file = "new"
+            if name in before:
+                is_equal = before[name].read_bytes() == manifest.to_json().encode()
+                file = "unchanged" if is_equal else "changed"
+            rows[name] = {"file": file, "run": _run(self.folder / name, manifest)}
+        for name in before.keys() - self.manifests.keys():
+            rows[name] = {"file": "left over", "run": _run(self.folder / name)}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["file", "run"])
+
+    def varied(self) -> pd.DataFrame:
+        """A row a parameter that varies: how many values it takes, and which."""
+        columns = grid.varied(self.manifests)
+        rows = {
+            path: {
+                "n": len(dict.fromkeys(column)),
+                "values": ", ".join(map(str, dict.fromkeys(column))),
+            }
+            for path, column in columns.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["n", "values"])
+
+    def cost(self, *, measure: bool = True) -> pd.DataFrame:
+        """What it takes to train the grid at most: a row a network, and their sum.
+
+        A stage that runs share is counted once. Neither early stopping nor scoring is counted.
+
+        Args:
+            measure: time some steps on this machine's CPU, seconds for each network.
+
+        Returns:
+            Columns stages, epochs, steps (of the optimiser), ms and hours (a step, and all of them,
+            on this CPU), gpu_ms and gpu_hours (by the task's table, NaN for a network that is not
+            in it), disk_mb (snapshots).
+        """
+        rows: dict[str, dict[str, float]] = {}
+        for shared, (manifest, stage) in self._trained.items():
+            options = "".join(f" {key}={value}" for key, value in stage.model.kwargs.items())
+            row = rows.setdefault(stage.model.name + options, defaultdict(float))
+            n_batches, batch = self._batches(manifest, stage)
+            steps = stage.n_epochs * n_batches
+
+            if not row:
+                row["ms"] = _step_ms(manifest, stage, batch) if measure else math.nan
+                row["gpu_ms"] = _gpu_ms(manifest, stage, batch)
+            row["stages"] += 1
+            row["epochs"] += stage.n_epochs
+            row["steps"] += steps
+            row["hours"] += steps * row["ms"] / 3.6e6
+            row["gpu_hours"] += steps * row["gpu_ms"] / 3.6e6
+            row["disk_mb"] += _snapshot_bytes(manifest, stage, shared.goes_on) / 1e6
+
+        order = ["stages", "epochs", "steps", "ms", "hours", "gpu_ms", "gpu_hours", "disk_mb"]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=order)
+        counts = ["stages", "epochs", "steps"]
+        table.loc["all"] = table.sum(skipna=False).drop(["ms", "gpu_ms"])
+        return table.astype(dict.fromkeys(counts, int))
+
+    def sentences(self) -> list[str]:
+        """What the tables do not say: what is shared, lost, assumed."""
+        files = self.files()
+        counts = files["file"].value_counts()
+        said = [f"{self.folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+
+        asked = sum(stage.n_epochs for one in self.manifests.values() for stage in one.all_stages())
+        to_train = sum(stage.n_epochs for _, stage in self._trained.values())
+        if to_train < asked:
+            said.append(
+                f"stages that runs share are trained once: {to_train} epochs in place of {asked}"
+            )
+
+        run_before = files.index[(files["file"] == "changed") & (files["run"] != "")]
+        if len(run_before):
+            said.append(
+                "changed, and run as they were before: "
+                + ", ".join(f"{name} ({files['run'][name]})" for name in run_before)
+            )
+        left_over = files.index[files["file"] == "left over"]
+        if len(left_over):
+            said.append("left over from another grid: " + ", ".join(left_over))
+
+        absent = sorted({file for one in self.manifests.values() for file in self._absent(one)})
+        if absent:
+            said.append(f"not here: {', '.join(absent)}; the number of windows is assumed")
+        return said
+
+    def write(self, *, overwrite: bool = False, remove: bool = False) -> list[Path]:
+        """Write the manifests, and return the files that are new or changed.
+
+        Args:
+            overwrite: also replace files that are changed.
+            remove: also remove those that are left over; folders of runs stay.
+
+        Raises:
+            FileExistsError: a file is changed, and `overwrite` is False; nothing is written.
+        """
+        files = self.files()
+        written = grid.write(self.folder, self.manifests, overwrite=overwrite)
+        if remove:
+            for name in files.index[files["file"] == "left over"]:
+                (self.folder / f"{name}.json").unlink()
+        return written
+
+    def _absent(self, manifest: Manifest) -> list[str]:
+        files = [self.data / dataset.file for dataset in manifest.datasets.values()]
+        return [str(file) for file in files if not file.is_file()]
+
+    def _batches(self, manifest: Manifest, stage: Stage) -> tuple[int, int]:
+        """Batches an epoch, and windows a batch."""
+        task = tasks.TASKS[manifest.task]
+        feed = manifest.feeds[stage.feed]
+        dataset = manifest.datasets[feed.dataset]
+        file = self.data / dataset.file
+
+        n_drawn, n_windows = task.BATCH, 0
+        if file.is_file():
+            n_drawn, n_windows = task.sizes(file, window=dataset.window, stride=dataset.stride)
+        if feed.batch_size is None:
+            return feed.n_batches or 0, n_drawn
+        return math.ceil(n_windows / feed.batch_size), feed.batch_size
+
+
+def _run(folder: Path, manifest: Manifest | None = None) -> str:
+    """The state of a run's folder, and whether it is of an earlier version of the manifest."""
+    if not folder.is_dir():
+        return ""
+    try:
+        run = RunFolder(folder)
+        is_older = manifest is not None and not unchanged(run, manifest)
+        return run.status["state"] + (", of an earlier version" if is_older else "")
+    except (OSError, ValueError):
+        return "damaged"
+
+
+def _step_ms(manifest: Manifest, stage: Stage, batch: int) -> float:
+    """Milliseconds of one training step on this CPU, of `batch` windows of noise."""
+    task = tasks.TASKS[manifest.task]
+    features = manifest.features
+    window = next(iter(manifest.datasets.values())).window
+    spec = stage.optimizer
+    sizes = MEASURED if batch > MEASURED[-1] else (batch,)
+
+    def x(n: int) -> torch.Tensor:
+        signal = torch.randn(n, window)
+        return task.features(signal, features.kind, cplx=features.cplx, shift=features.shift)
+
+    with torch.random.fork_rng(devices=[]):
+        model = task.build(stage.model.name, x(1), **stage.model.kwargs)
+        optimizer = make_optimizer(
+            model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
+        )
+        objective = Objective(manifest.objective_terms, stage.objective)
+        step = make_step(model, objective, optimizer, stage.grad_clip)
+
+        shortest = []
+        for n in sizes:
+            target = torch.zeros_like(model(x(n)))
+            seconds = []
+            for _ in range(3):  # the first one allocates
+                began = time.perf_counter()
+                step(x(n), target)
+                seconds.append(time.perf_counter() - began)
+            shortest.append(1e3 * min(seconds))
+
+    if len(sizes) == 1:
+        return shortest[0]
+    slope = (shortest[1] - shortest[0]) / (sizes[1] - sizes[0])
+    return shortest[1] + max(slope, 0.0) * (batch - sizes[1])
+
+
+def _gpu_ms(manifest: Manifest, stage: Stage, batch: int) -> float:
+    """Milliseconds of one training step on a GPU, by the task's table; NaN: not in it."""
+    table = tasks.TASKS[manifest.task].GPU_STEP_MS.get(stage.model.name)
+    if table is None:
+        return math.nan
+    windows, milliseconds = zip(*table, strict=True)
+    return float(np.interp(batch, windows, milliseconds))
+
+
+def _snapshot_bytes(manifest: Manifest, stage: Stage, goes_on: bool) -> int:
+    """A stage's snapshot: weights, and two moments of each if the next stage goes on with them."""
+    window = next(iter(manifest.datasets.values())).window
+    network = tasks.network(manifest.task, stage.model, manifest.features, window)
+    weights = sum(value.nbytes for value in network.state_dict().values())
+    moments = 2 * sum(value.nbytes for value in network.parameters())
+    return weights + moments if goes_on else weights
+
+
+def axis(text: str) -> tuple[str, list[Any]]:
+    """A path and its values from ``PATH=V1,V2``: values as JSON, or else as words.
+
+    Raises:
+        ValueError: no "=" in it, or no values after that.
+    """
+    path, _, values = text.partition("=")
+    if not path or not values:
+        raise ValueError(f"expected PATH=V1,V2, got {text!r}; try seed=0,1")
+    try:
+        return path, json.loads(f"[{values}]")
+    except ValueError:
+        return path, [_value(word) for word in values.split(",")]
+
+
+def _value(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word

@@ -1,0 +1,148 @@
+"""For notebooks: menus of folders and scorers, and the trade-off to point at and click."""
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cplxnet.auto import tasks
+from cplxnet.auto.manifest import grid
+from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.models import heard, load_model
+from cplxnet.extras import extra
+
+from . import style, tables, trade_off
+
+with extra("notebooks"):
+    from bokeh.embed import file_html
+    from bokeh.layouts import row
+    from bokeh.models import ColumnDataSource, CustomJS
+    from bokeh.models.annotations import Span
+    from bokeh.models.widgets import Div
+    from bokeh.plotting import figure
+    from bokeh.resources import Resources
+    from IPython.display import HTML
+    from ipywidgets import Dropdown
+
+SHOWN = {
+    "run": "@run",
+    "method": "@method",
+    "C": "@C",
+    "seed": "@seed",
+    "AP, fine-tuned": "@after{0.0000}",
+    "AP before": "@before{0.0000}",
+    "compression": "@compression{0.0} times",
+}
+UNLOADED = """<script>
+  if (!window.Bokeh) document.body.textContent =
+    "Bokeh could not be loaded from the net: set BOKEH_RESOURCES=inline and restart the kernel."
+</script>"""
+CLICKED = "div.text = truth + (cards[source.selected.indices[0]] ?? '')"
+
+
+def menus(folder: str, scorer: str, *, runs: str | Path = "runs") -> tuple[Dropdown, Dropdown]:
+    """A menu of the folders in `runs` that hold results, and one of the scorers of that chosen.
+
+    Args:
+        folder: chosen at first.
+        scorer: the same.
+        runs: the folder of the folders.
+
+    Raises:
+        ManifestError: not a folder of manifests.
+        ValueError: no such scorer.
+    """
+    if scorer not in _scorers(folder):
+        raise ValueError(f"expected a scorer of {', '.join(_scorers(folder))}, got {scorer!r}")
+
+    folders = sorted(
+        {folder, *(str(path.parents[1]) for path in Path(runs).glob("*/*/scores.json"))}
+    )
+    of_folders = Dropdown(options=folders, value=folder, description="folder")
+    of_scorers = Dropdown(options=_scorers(folder), value=scorer, description="scorer")
+
+    def offer(change: Any) -> None:
+        before = of_scorers.value
+        of_scorers.options = _scorers(change.new)
+        if before in of_scorers.options:
+            of_scorers.value = before
+
+    of_folders.observe(offer, names="value")
+    return of_folders, of_scorers
+
+
+def _scorers(folder: str) -> list[str]:
+    return sorted({name for manifest in grid.read(folder).values() for name in manifest.scorers})
+
+
+def trade_off_page(
+    folder: str | Path, *, scorer: str = "test", data: str | Path = "data", **options: Any
+) -> HTML:
+    """The trade-off as a page in a notebook: pointing at a run names it, a click plays it.
+
+    A run is played where its last snapshot and the scorer's file are there, by its task's `example`
+    (`cplxnet.auto.tasks`); a task without one has no players.
+
+    Args:
+        folder: of manifests and runs.
+        scorer: whose scores.
+        data: the folder of the data files.
+        options: of the task's `example`: which one, and which part.
+
+    Raises:
+        Lacking: no run has a score by `scorer`.
+    """
+    runs = trade_off.rows(tables.gather(folder), scorer=scorer).dropna(subset=["compression"])
+    cards = _cards(folder, scorer, Path(data), options)
+    truth = cards.pop("", "")
+    hint = f"Click a point to hear what its network writes down.{truth}"
+    if not cards:
+        hint = "No run here has both its last snapshot and its data: run one to hear it."
+    text = Div(text=hint, width=420)
+
+    drawn = figure(
+        width=620,
+        height=420,
+        x_axis_type="log",
+        x_axis_label=style.TIMES,
+        y_axis_label=f"{style.PRECISION}, {scorer}",
+        tools="pan,box_zoom,wheel_zoom,reset,save,hover,tap",
+        tooltips=list(SHOWN.items()),
+    )
+    for scores in tables.dense_scores(runs).values():
+        drawn.add_layout(Span(location=scores.mean(), dimension="width", line_color="gray"))
+
+    looks = style.looks(runs)
+    for method, group in tables.by_method(runs.rename(columns={C: "C"})):
+        colour = f"#{looks[method][0].removeprefix('#')}"
+        source = ColumnDataSource(group.to_dict("list"))
+        drawn.segment("compression", "before", "compression", "after", source=source, color=colour)
+        point: dict[str, Any] = {"x": "compression", "source": source, "size": 9, "color": colour}
+        drawn.scatter(y="before", fill_color="white", **point)
+        drawn.scatter(y="after", legend_label=method or "fine-tuned", **point)
+
+        own = [cards.get(run, "Its snapshot is not here.") for run in group["run"]]
+        shown = {"source": source, "div": text, "truth": truth, "cards": own}
+        source.selected.js_on_change("indices", CustomJS(args=shown, code=CLICKED))
+
+    drawn.legend.location = "bottom_left"
+    page = file_html(row(drawn, text), Resources(), title=f"{folder}: the trade-off") + UNLOADED
+    frame = f'<iframe srcdoc="{html.escape(page)}" width="100%" height="520"></iframe>'
+    return HTML(f"<div>{frame}</div>")
+
+
+def _cards(
+    folder: str | Path, scorer: str, data: Path, options: Mapping[str, Any]
+) -> dict[str, str]:
+    """What the networks make of an example by the names of their runs, and the truth by ""."""
+    cards = {}
+    for run in tables.every_run([folder]):
+        example = getattr(tasks.TASKS[run.manifest.task], "example", None)
+        order = run.manifest.stage_order
+        file = data / run.scored_on(scorer)[0] if scorer in run.manifest.scorers else data
+        snapshot = run.files.snapshot(len(order) - 1, order[-1])
+        if example and snapshot.is_file() and file.is_file():
+            model, manifest = load_model(run.files.path)
+            cards[run.name] = example(model, file, **heard(manifest), **options)
+            cards.setdefault("", example(None, file, **options))
+    return cards

@@ -1,0 +1,280 @@
+"""The experiments of this study as data: a template, the values that vary, and their names.
+
+A preset is what `cplxnet.auto.grid.expand` takes: ``grid.expand(**PRESETS["demo"]())`` is a grid of
+manifests. `extra/design.md` says what they are for.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Preset = dict[str, Any]
+
+C = "stages.sparsify.objective.kl_div"  # the grids' variable: the weight of the KL term
+FORM = "stages.sparsify.model.name"
+
+TEMPLATE: dict[str, Any] = {
+    "schema": 1,
+    "name": "template",
+    "seed": 0,
+    "threshold": -0.5,
+    "datasets": {
+        "train": {"file": "musicnet_11khz_train.h5", "window": 4096, "stride": 1},
+        "valid": {"file": "musicnet_11khz_valid.h5", "window": 4096, "stride": 128},
+        "test": {"file": "musicnet_11khz_test.h5", "window": 4096, "stride": 128},
+    },
+    "features": {"kind": "fft", "cplx": True, "shift": True},
+    "feeds": {
+        "train": {"dataset": "train", "sampler": "one-per-recording", "n_batches": 1000},
+        "valid": {"dataset": "valid", "sampler": "in-order", "batch_size": 768},
+        "test": {"dataset": "test", "sampler": "in-order", "batch_size": 256},
+    },
+    "scorers": {"validation": {"feed": "valid"}, "test": {"feed": "test", "curves": True}},
+    "objective_terms": {
+        "loss": {"name": "bce_with_logits"},
+        "kl_div": {"name": "kl", "reduction": "sum", "coef": 1e-5},
+    },
+    "model": {"name": "complex.DeepConvNet"},
+    "stages": {
+        "dense": {
+            "feed": "train",
+            "n_epochs": 50,
+            "model": {},
+            "restart": True,
+            "reset": False,
+            "grad_clip": 0.05,
+            "objective": {"loss": 1.0},
+            "optimizer": {"name": "adam", "lr": 1e-3},
+            "lr_scheduler": {"name": "trabelsi2017"},
+            "early": {
+                "scorer": "validation",
+                "patience": 20,
+                "cooldown": 0,
+                "rtol": 0.0,
+                "atol": 0.02,
+            },
+        },
+        "sparsify": {
+            "model": {"name": "complex.DeepConvNetVD"},
+            "n_epochs": 75,
+            "restart": False,
+            "objective": {"loss": 1.0, "kl_div": 2.5e-3},
+            "early": None,
+        },
+        "fine-tune": {
+            "model": {"name": "complex.DeepConvNetMasked"},
+            "n_epochs": 50,
+            "restart": True,
+            "objective": {"loss": 1.0},
+        },
+    },
+    "stage_order": ["dense", "sparsify", "fine-tune"],
+}
+
+
+def _values(mantissas: Sequence[float], exponents: Sequence[int]) -> list[float]:
+    # parsed, not multiplied: 7.5 * 1e-5 is 7.500000000000001e-05
+    return [float(f"{mantissa}e{exponent}") for exponent in exponents for mantissa in mantissas]
+
+
+VALUES_1 = [*_values((1.0, 2.5, 5.0, 7.5), (-5, -4, -3, -2)), 1.0]
+VALUES_2 = [value for value in _values((2.5, 3.75, 6.75, 8.75), (-3, -2)) if value not in VALUES_1]
+
+
+def experiment_1() -> Preset:
+    """The coarse grid: 17 values of C, each replicated 5 times."""
+    return _preset(TEMPLATE, VALUES_1, title="experiment-1", replicates=5)
+
+
+def experiment_2() -> Preset:
+    """The finer grid where the curve bends: 6 more values of C, each replicated 5 times."""
+    return _preset(TEMPLATE, VALUES_2, title="experiment-2", replicates=5)
+
+
+def demo(
+    values: Sequence[float] = (0.005, 0.02, 0.08),
+    *,
+    replicates: int = 1,
+    n_batches: int = 50,
+    n_epochs: tuple[int, int, int] = (10, 5, 3),
+    stride: int = 4096,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    lr_log_sigma2: float | None = None,
+    lr_scheduler: Mapping[str, Any] | None = None,
+    folder: str = "demo",
+    model: str = "complex.DeepConvNet",
+) -> Preset:
+    """The grid of `make demo`: the same three stages on the demo corpus, in minutes.
+
+    Args:
+        values: of C.
+        replicates: of each value.
+        n_batches: in an epoch.
+        n_epochs: of dense, sparsify and fine-tune.
+        stride: samples between scored windows.
+        batch_size: windows scored at a time.
+        lr: learning rate.
+        lr_log_sigma2: that of log_sigma2 while sparsifying; None: lr.
+        lr_scheduler: of all stages; None: cosine down to 0.01 of lr.
+        folder: of the corpus, in the data folder.
+        model: the network's dense form.
+    """
+    raw = _shorter(
+        folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size
+    )
+    dense = raw["stages"]["dense"]
+    dense["optimizer"] = {"name": "adam", "lr": lr}
+    dense["lr_scheduler"] = dict(lr_scheduler or {"name": "cosine", "final": 0.01})
+    if lr_log_sigma2 is not None:
+        slow_and_fast = {**dense["optimizer"], "lr_log_sigma2": lr_log_sigma2}
+        raw["stages"]["sparsify"]["optimizer"] = slow_and_fast
+    return _preset(raw, values, title="demo", replicates=replicates)
+
+
+def reference(
+    values: Sequence[float] = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2),
+    *,
+    forms: Sequence[str] = ("VD", "ARD"),
+    replicates: int = 2,
+    n_batches: int = 50,
+    n_epochs: tuple[int, int, int] = (30, 10, 14),
+    stride: int = 4096,
+    batch_size: int = 128,
+    lr_log_sigma2: float = 1e-2,
+    lr_fine_tune: float = 2e-3,
+    folder: str = "reference",
+    model: str = "complex.DeepConvNet",
+) -> Preset:
+    """The grid whose results are kept in `runs/reference`: VD and ARD on the reference corpus.
+
+    Longer stages than the demo's, each with one cosine down to 0.01 of its learning rate. Early
+    stopping only watches: every second epoch is scored, and no schedule is long enough for its
+    patience. Fine-tuning is long, and slower than 3e-3. For VD at C = 0.02, replicate 0 (82 times
+    fewer; dense 0.974 on validation), 350 steps from 3e-3, 1e-3 and 4e-4 ended at 0.973, 0.969 and
+    0.965 on validation; 700 steps from 1e-3 and 2e-3 at 0.974 and 0.977.
+
+    Args:
+        values, replicates, n_batches, n_epochs, stride, batch_size, folder, model: as of `demo`.
+        forms: of the network while sparsifying.
+        lr_log_sigma2: ten times the weights' rate; 500 steps of Adam at 1e-3 cannot carry
+            log_sigma2 from -10 to where weights die.
+        lr_fine_tune: learning rate of the last stage.
+    """
+    raw = _shorter(
+        folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size
+    )
+    dense = raw["stages"]["dense"]
+    dense["lr_scheduler"] = {"name": "cosine", "final": 0.01}
+    dense["early"] |= {"patience": 100, "cooldown": 1, "atol": 0.1}
+    raw["stages"]["sparsify"]["optimizer"] = {**dense["optimizer"], "lr_log_sigma2": lr_log_sigma2}
+    raw["stages"]["fine-tune"]["optimizer"] = {**dense["optimizer"], "lr": lr_fine_tune}
+
+    def title(varied: Mapping[str, Any]) -> str:
+        form = varied[FORM].removeprefix(model)
+        return f"reference {form} C={varied[C]:g} replicate {varied['seed']}"
+
+    def file_name(varied: Mapping[str, Any]) -> str:
+        form = varied[FORM].removeprefix(model)
+        return f"{form.lower()}-{label(varied)}"
+
+    return {
+        "template": raw,
+        "grid": {FORM: [model + form for form in forms], C: list(values)},
+        "replicates": replicates,
+        "label": file_name,
+        "title": title,
+    }
+
+
+def tiny(*, folder: str = "tiny", model: str = "complex.TwoLayerDense") -> Preset:
+    """One manifest of three stages of two epochs of three batches, for tests."""
+    raw = _shorter(folder, model, n_batches=3, n_epochs=(2, 2, 2), stride=4096, batch_size=16)
+    return {
+        "template": raw,
+        "grid": {},
+        "label": lambda varied: "tiny",
+        "title": lambda varied: "tiny",
+    }
+
+
+PRESETS: dict[str, Callable[..., Preset]] = {
+    "experiment-1": experiment_1,
+    "experiment-2": experiment_2,
+    "reference": reference,
+    "demo": demo,
+    "tiny": tiny,
+}
+
+
+# --- what they take
+
+BATCH = 321  # windows of a training step: recordings that train in MusicNet itself
+
+# network -> (windows, milliseconds) of a training step on an H200 in float32, as one CUDA graph: by
+# `python -m extra.benchmarks.gpu`, see extra/benchmarks/gpu.md
+GPU_STEP_MS = {
+    "complex.DeepConvNet": ((32, 1.13), (321, 3.32)),
+    "complex.DeepConvNetMasked": ((32, 1.21), (321, 3.42)),
+    "complex.DeepConvNetVD": ((32, 1.80), (321, 5.26)),
+    "complex.DeepConvNetARD": ((32, 1.79), (321, 5.25)),
+}
+
+
+# --- what they share
+
+
+def label(varied: Mapping[str, Any]) -> str:
+    """c2.5e-03-r0: the file name of a manifest of these grids."""
+    mantissa, exponent = _in_digits(varied[C])
+    return f"c{mantissa}e{exponent:+03d}-r{varied['seed']}"
+
+
+def _in_digits(value: float) -> tuple[str, int]:
+    """Mantissa in the fewest digits, and exponent."""
+    mantissa, _, exponent = f"{value:.15e}".partition("e")
+    return f"{float(mantissa):.15g}", int(exponent)
+
+
+def _preset(
+    raw: Mapping[str, Any], values: Sequence[float], *, title: str, replicates: int
+) -> Preset:
+    def name(varied: Mapping[str, Any]) -> str:
+        mantissa, exponent = _in_digits(varied[C])
+        return f"{title} C={mantissa}e{exponent} replicate {varied['seed']}"
+
+    return {
+        "template": copy.deepcopy(raw),
+        "grid": {C: list(values)},
+        "replicates": replicates,
+        "label": label,
+        "title": name,
+    }
+
+
+def _shorter(
+    folder: str,
+    model: str,
+    *,
+    n_batches: int,
+    n_epochs: Sequence[int],
+    stride: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """TEMPLATE on the files in `folder`, with another model, fewer steps and scored windows."""
+    raw = copy.deepcopy(TEMPLATE)
+    raw["model"] = {"name": model}
+
+    for name, dataset in raw["datasets"].items():
+        dataset["file"] = f"{folder}/{dataset['file']}"
+        dataset["stride"] = 1 if name == "train" else stride
+
+    raw["feeds"]["train"]["n_batches"] = n_batches
+    raw["feeds"]["valid"]["batch_size"] = batch_size
+    raw["feeds"]["test"]["batch_size"] = batch_size
+
+    for stage, epochs in zip(raw["stages"].values(), n_epochs, strict=True):
+        stage["n_epochs"] = epochs
+    raw["stages"]["sparsify"]["model"] = {"name": f"{model}VD"}
+    raw["stages"]["fine-tune"]["model"] = {"name": f"{model}Masked"}
+    return raw

@@ -1,0 +1,110 @@
+"""What a network writes down of part of a recording, to see and hear in a page: HTML."""
+
+import base64
+import html
+import io
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from cplxnet.extras import extra
+from cplxnet.musicnet import recordings
+from cplxnet.musicnet.resample import resample
+
+from .windows import Network, transcribe, true_roll
+
+RATE_HZ = 16_000  # of what is played; a rate that MP3 has
+
+
+def example(
+    model: Network | None,
+    path: str | Path,
+    *,
+    number: int = 0,
+    begin_s: float = 20.0,
+    seconds: float = 10.0,
+    hop: int = 512,
+    least: float = 0.5,
+    window: int = 4096,
+    **heard: object,
+) -> str:
+    """A transcription as a player of plain tones, under its piano roll beside the truth.
+
+    Args:
+        model: features -> logits; None: the truth alone, and the recording.
+        path: an HDF5 file of recordings.
+        number: of the recording in the file.
+        begin_s: where the part begins.
+        seconds: its length.
+        hop: samples from one frame to the next.
+        least: probability from which on a note is written down.
+        window: samples that the network hears at a time.
+        heard: `kind`, `cplx` and `shift` of `transcribe`.
+
+    Raises:
+        ValueError: no such recording, or a part beyond its end.
+    """
+    items = list(recordings.recordings(path))
+    if not 0 <= number < len(items):
+        raise ValueError(f"{path}: expected a recording of 0 to {len(items) - 1}, got {number}")
+
+    recording = items[number]
+    rate_hz = recordings.rate_hz(path)
+    truth = true_roll(recording, hop)
+    first = int(begin_s * rate_hz) // hop
+    last = min(first + int(seconds * rate_hz) // hop, len(truth))
+    if first >= last:
+        raise ValueError(
+            f"expected a part of {recording.key}, {len(truth) * hop / rate_hz:.0f} s long, got one "
+            f"from {begin_s} s on; try begin_s=0"
+        )
+
+    title = " ".join(filter(None, (recording.composer, recording.composition, recording.key)))
+    roll = truth[first:last]
+    if model is None:
+        sound = recording.data[first * hop : last * hop]
+        players = _player("recording", sound, rate_hz) + _tones("labels", roll, hop / rate_hz)
+        return f"<p>{html.escape(title)}, from {begin_s:g} s on</p>{players}"
+
+    # silence is put before and after what is transcribed: hand over a window more on either side
+    before = min(first, window // hop + 1)
+    samples = recording.data[(first - before) * hop : last * hop + window]
+    options: dict = {"rate_hz": rate_hz, "hop": hop, "window": window, "progress": False, **heard}
+    _, probabilities = transcribe(model, samples, **options)
+    written = probabilities[before:][: len(roll)] >= least
+    return _picture(roll, written, first, hop / rate_hz) + _tones("network", written, hop / rate_hz)
+
+
+def _tones(name: str, roll: np.ndarray, hop_s: float) -> str:
+    from .midi import midi, notes_of  # needs the extra `transcription`
+
+    notes = notes_of(roll, hop_s * np.arange(len(roll)), least_s=0.05)
+    if not len(notes):
+        return f"<p>{name}: no note</p>"
+    return _player(name, midi(notes).synthesize(fs=RATE_HZ), RATE_HZ)
+
+
+def _player(name: str, samples: np.ndarray, rate_hz: int) -> str:
+    loudest = np.abs(samples).max(initial=1e-9)
+    file = io.BytesIO()
+    sound = resample(0.7 / loudest * samples, source_hz=rate_hz, target_hz=RATE_HZ)
+    soundfile.write(file, sound, RATE_HZ, format="MP3")
+    source = f"data:audio/mpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    autoplay = " autoplay" if name == "network" else ""
+    return f'<p>{name}<br><audio controls{autoplay} src="{source}"></audio></p>'
+
+
+def _picture(truth: np.ndarray, written: np.ndarray, first: int, hop_s: float) -> str:
+    with extra("report"):
+        from matplotlib import pyplot
+
+        from .picture import beside
+
+    times = hop_s * np.arange(first, first + len(truth))
+    shown = {"": written}
+    figure = beside(times, truth, shown, begin_s=times[0], seconds=hop_s * len(times))
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=60)
+    pyplot.close(figure)
+    return f'<img style="width:100%" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

@@ -1,0 +1,308 @@
+"""Every point at which a process can die while it changes files, numbered: a disk that forgets.
+
+A `Lab` is a process that has imported everything and forks a child for each job. The child numbers
+each of its changes below a folder (open for writing, fsync, rename, link, unlink, mkdir) and can be
+killed just before number k; that is also just after number k - 1. What it did is in a log, so that
+the state of the folder can be had in which a crash of the whole machine may leave it:
+
+kept        all that the process had done is there: it was killed, the machine lives
+rolled back each folder is as it was when it was last synced, files not synced are empty
+reordered   the same, but files that were removed stay removed
+
+(SQLite is tested in this way: "How SQLite Is Tested", section 3.3.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+STATES = ("kept", "rolled back", "reordered")
+HERE = Path(__file__).parent
+
+Job = Callable[[Path, Path, Callable[..., None]], None]
+"""What is run: given the folder that it may change, a folder of data, and a function that logs."""
+
+
+# -- in the child: each change is numbered, logged, and may be the last ----------------------------
+
+
+class Recorder:
+    """Numbers the changes below `root` and writes them to a log; dies before number `crash_at`."""
+
+    def __init__(self, root: Path, notes: Path, crash_at: int | None) -> None:
+        self.root = f"{root.resolve()}{os.sep}"
+        self.notes = notes
+        self.crash_at = crash_at
+        self.n_changes = 0
+        self._busy = threading.local()
+        self._lock = threading.Lock()
+        self._log = os.open(notes / "log.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._fsync = os.fsync
+
+    def start(self) -> None:
+        """Watch this process until it ends: an audit hook cannot be taken back."""
+        sys.addaudithook(self._hook)
+        os.fsync = self._synced  # fsync has no audit event
+
+    def say(self, **line: Any) -> None:
+        """Write a line to the log; it is there also after SIGKILL."""
+        os.write(self._log, f"{json.dumps(line)}\n".encode())
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if getattr(self._busy, "now", False):
+            return
+        match event, arguments:
+            case "open", (path, _, flags) if not isinstance(path, int) and path is not None:
+                if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                    self._change("open", path)
+            case "os.rename", (source, target, *_):
+                self._change("rename", target, source=source)
+            case "os.link", (source, target, *_):
+                self._change("link", target, source=source)
+            case "os.remove", (path, *_):
+                self._change("remove", path)
+            case "os.mkdir", (path, *_):
+                self._change("mkdir", path)
+
+    def _synced(self, descriptor: int | Any) -> None:
+        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+        path = os.readlink(f"/proc/self/fd/{number}")
+        self._change("sync", path, then=lambda: self._fsync(number))
+
+    def _change(
+        self,
+        kind: str,
+        path: Any,
+        *,
+        source: Any = None,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        path = os.path.abspath(os.fsdecode(path))
+        if not f"{path}{os.sep}".startswith(self.root):
+            then()
+            return
+        if (kind == "mkdir" and os.path.isdir(path)) or (
+            kind == "remove" and not os.path.exists(path)
+        ):
+            return  # changes nothing
+
+        with self._lock:
+            self._busy.now = True
+            try:
+                self.n_changes += 1
+                if self.n_changes == self.crash_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                then()
+
+                line: dict[str, Any] = {"change": kind, "path": path, "there": os.path.exists(path)}
+                if source is not None:
+                    line["source"] = os.path.abspath(os.fsdecode(source))
+                if kind in ("rename", "remove") and os.path.isfile(path):
+                    line["before"] = str(self.notes / f"before-{self.n_changes}")
+                    os.link(path, line["before"])
+                self.say(**line)
+            finally:
+                self._busy.now = False
+
+
+# -- in the laboratory: forks -----------------------------------------------------------------------
+
+
+def serve(jobs: dict[str, Job], data: Path) -> None:
+    """Fork a child for each line on standard input; answer with how it ended.
+
+    The first job runs here once before: what a first run imports would be imported by each child.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        next(iter(jobs.values()))(Path(folder), data, lambda **line: None)
+
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _work(jobs[order["job"]], order)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(json.dumps(code), flush=True)
+
+
+def _work(job: Job, order: dict[str, Any]) -> None:
+    notes = Path(order["notes"])
+    output = os.open(notes / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    recorder = Recorder(Path(order["root"]), notes, order["crash_at"])
+    code = 1
+    try:
+        recorder.start()
+        job(Path(order["root"]), Path(order["data"]), recorder.say)
+        code = 0
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exception(error)
+    finally:
+        recorder.say(changes=recorder.n_changes)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class Lab:
+    """The laboratory: a process that runs a job of `script` on a folder as often as asked.
+
+    Args:
+        script: a Python file that calls `serve`.
+        data: what jobs read.
+        bench: a folder for trials.
+    """
+
+    def __init__(self, script: Path, data: Path, bench: Path) -> None:
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([os.getcwd(), "tests", "tests/auto", str(HERE)]),
+            "OMP_NUM_THREADS": "1",  # a forked child has no threads of OpenMP
+        }
+        self.data = data
+        self.bench = bench
+        self._trials = itertools.count()
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), str(data)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.communicate()
+
+    def trial(self, job: str, root: Path, *, crash_at: int | None = None) -> Trial:
+        """Run a job on `root` to its end, or to just before a change."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        notes = self.bench / f"notes-{next(self._trials)}"
+        notes.mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
+        order = {
+            "job": job,
+            "root": str(root),
+            "notes": str(notes),
+            "data": str(self.data),
+            "crash_at": crash_at,
+        }
+        self._process.stdin.write(f"{json.dumps(order)}\n")
+        self._process.stdin.flush()
+        return Trial(root, notes, json.loads(self._process.stdout.readline()))
+
+
+# -- in the test: what a crash leaves ---------------------------------------------------------------
+
+
+class Trial:
+    """A job that ran on a folder.
+
+    Attributes:
+        root: the folder.
+        code: exit code; -9 of a child that died at its crash point.
+        lines: its log.
+    """
+
+    def __init__(self, root: Path, notes: Path, code: int) -> None:
+        self.root = root
+        self.notes = notes
+        self.code = code
+        with (notes / "log.jsonl").open() as log:
+            self.lines = [json.loads(line) for line in log]
+
+    @property
+    def output(self) -> str:
+        return (self.notes / "output.txt").read_text()
+
+    @property
+    def n_changes(self) -> int:
+        """Changes of a job that went to its end."""
+        return next(line["changes"] for line in self.lines if "changes" in line)
+
+    def count(self, key: str) -> int:
+        """Lines of the log with this key."""
+        return sum(key in line for line in self.lines)
+
+    def after_crash(self, state: str, to: Path) -> bool:
+        """Copy the folder to `to` in one of STATES; False if that state is no other than `kept`."""
+        shutil.copytree(self.root, to)
+        return state == "kept" or self._forget(to, keep_removed=state == "reordered")
+
+    def _forget(self, to: Path, *, keep_removed: bool) -> bool:
+        root = self.root.resolve()
+        changes = [line for line in self.lines if "change" in line]
+        last_sync = {
+            line["path"]: number for number, line in enumerate(changes) if line["change"] == "sync"
+        }
+
+        def there(path: str) -> Path:
+            return to / Path(path).relative_to(root)
+
+        # contents that no fsync has brought to the disk: each file is known by its first name
+        unsynced: set[str] = set()
+        name_of: dict[str, str] = {}
+        for number, line in enumerate(changes):
+            path = line["path"]
+            match line["change"]:
+                case "open":
+                    name_of[path] = f"{path} {number}"
+                    unsynced.add(name_of[path])
+                case "rename":
+                    name_of[path] = name_of.pop(line["source"], path)
+                case "link":
+                    name_of[path] = name_of.get(line["source"], line["source"])
+                case "sync":
+                    unsynced.discard(name_of.get(path, path))
+        forgotten = False
+        for path, name in name_of.items():
+            copy = there(path)
+            if name in unsynced and copy.is_file() and copy.stat().st_size:
+                copy.write_bytes(b"")
+                forgotten = True
+
+        # names that no fsync of their folder has brought to the disk
+        for number, line in reversed(list(enumerate(changes))):
+            path = line["path"]
+            if line["change"] == "sync" or last_sync.get(str(Path(path).parent), -1) > number:
+                continue
+            copy = there(path)
+            match line["change"]:
+                case "open" if not line["there"]:
+                    forgotten |= copy.exists()
+                    copy.unlink(missing_ok=True)
+                case "link":
+                    forgotten |= copy.exists()
+                    copy.unlink(missing_ok=True)
+                case "rename" if copy.exists():
+                    copy.rename(there(line["source"]))
+                    if "before" in line:
+                        shutil.copyfile(line["before"], copy)
+                    forgotten = True
+                case "remove" if "before" in line and not keep_removed:
+                    shutil.copyfile(line["before"], copy)
+                    forgotten = True
+        return forgotten
+
+
+@contextlib.contextmanager
+def removed_at_end(folder: Path) -> Iterator[Path]:
+    """A folder for a trial, gone after it: hundreds of them would fill a disk."""
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
