@@ -36,7 +36,7 @@ env: .venv/installed
 demo: env
 	$(BIN)/python -m extra.corpora.demo
 	mkdir -p $(DEMO)
-	$(call notebook,experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -y 'grids: [demo]')
+	$(call notebook,experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -p preset demo)
 	$(call notebook,auto_experiment.ipynb $(DEMO)/auto_experiment.ipynb)
 	$(call notebook,experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb -p folder $(DEMO) -y 'again: [c2e-02-r0]')
 	$(BIN)/python -m cplxnet.auto report $(DEMO)

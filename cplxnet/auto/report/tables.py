@@ -16,7 +16,7 @@ import pandas as pd
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.manifest.read import Manifest, load
-from cplxnet.auto.progress import duration
+from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
 
@@ -257,7 +257,7 @@ def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
             _check(scores, manifest, run / "scores.json")
         return scores["stages"] if scores else {}
     except (OSError, ValueError) as error:
-        print(f"{run.name} is left out: {error}", file=sys.stderr)
+        show(f"{run.name} is left out: {error}", sys.stderr)
         return {}
 
 
