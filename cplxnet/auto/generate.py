@@ -52,25 +52,16 @@ def manifests(
     """
     axes = dict(axes or {})
     arguments = preset(source)
-    own = arguments["grid"]
     if replicates is not None:
         arguments["replicates"] = replicates
     if "seed" in axes:
         arguments["replicates"] = None
-    arguments["grid"] = {**own, **axes}
 
-    # what a preset does not vary itself, its names do not say
-    others = [path for path in axes if path not in own and path != "seed"]
-    if others and "label" in arguments:
-        label = arguments["label"]
-        title = arguments["title"]
-
-        def both(values: grid.Values) -> str:
-            more = {path: values[path] for path in others}
-            return f"{label(values)}-{grid.default_label(more)}"
-
-        arguments["label"] = both
-        arguments["title"] = lambda values: f"{title(values)}, {both(values)}"
+    # a preset's names say what it varies itself
+    if axes.keys() - arguments["grid"].keys() - {"seed"}:
+        arguments.pop("label", None)
+        arguments.pop("title", None)
+    arguments["grid"] = {**arguments["grid"], **axes}
     return grid.expand(**arguments)
 
 
@@ -309,7 +300,7 @@ def _snapshot_bytes(manifest: Manifest, stage: Stage, goes_on: bool) -> int:
 
 
 def axis(text: str) -> tuple[str, list[Any]]:
-    """A path and its values from ``PATH=V1,V2``: values as JSON, or else as words.
+    """A path and its values from ``PATH=V1,V2``: all of them JSON, or else all words.
 
     Raises:
         ValueError: no "=" in it, or no values after that.
@@ -320,11 +311,4 @@ def axis(text: str) -> tuple[str, list[Any]]:
     try:
         return path, json.loads(f"[{values}]")
     except ValueError:
-        return path, [_value(word) for word in values.split(",")]
-
-
-def _value(word: str) -> Any:
-    try:
-        return json.loads(word)
-    except ValueError:
-        return word
+        return path, values.split(",")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import enum
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,23 +13,21 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cplxnet.auto.progress import printable
+
 MAX_SHOWN = 60  # characters of a value that an error line shows
 
 
-class Absent:
+class Absent(enum.Enum):
     """The value of a key that is not there, or that is not usable. It is false, as None is."""
 
-    def __repr__(self) -> str:
-        return "nothing"
+    ABSENT = "nothing"
 
     def __bool__(self) -> bool:
         return False
 
-    def __reduce__(self) -> str:
-        return "ABSENT"
 
-
-ABSENT = Absent()
+ABSENT = Absent.ABSENT
 
 
 @dataclass(frozen=True)
@@ -71,22 +70,17 @@ class ManifestError(ValueError):
     """
 
     def __init__(self, path: str | Path, faults: Sequence[Fault]) -> None:
+        super().__init__(path, faults)
         self.path = str(path)
         self.faults = tuple(faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__("\n  ".join([f"{printable(self.path)}: {count}", *map(str, self.faults)]))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.faults)
+    def __str__(self) -> str:
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        return "\n  ".join([f"{printable(self.path)}: {count}", *map(str, self.faults)])
 
 
 class ManifestNotFoundError(ManifestError, FileNotFoundError):
     """The manifest file or folder is not there."""
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that none of them reaches a terminal."""
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:
