@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cplxnet import files
+from cplxnet import DEFAULT_TASK, files
 
 from . import tasks
 from .manifest.read import Manifest, Stage, parse
 from .runner.folder import RunFolder
 
-EXPORTS: tuple[str, ...] = tasks.TASKS[tasks.DEFAULT].EXPORTS
+EXPORTS: tuple[str, ...] = tasks.TASKS[DEFAULT_TASK].EXPORTS
 
 
 # -- from a run's folder ---------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def load_deployed(path: str | Path, *, stage: str | None = None) -> Deployed:
         raise FileNotFoundError(
             f"{path}: expected a run's folder, a snapshot or an exported network, got nothing"
         )
-    return Deployed(*tasks.TASKS[tasks.DEFAULT].load_network(path))
+    return Deployed(*tasks.TASKS[DEFAULT_TASK].load_network(path))
 
 
 def export(

@@ -29,7 +29,9 @@ def execute(name: str, into: Path, *, root: Path = ROOT, **parameters: object) -
     papermill.execute_notebook(
         path, out, parameters, kernel_name="python3", cwd=path.parent, progress_bar=False
     )
-    return json.loads(out.read_text())
+    ran = json.loads(out.read_text())
+    assert "jupyter.widget-view" not in out.read_text()  # it would reopen as an error
+    return ran
 
 
 def checkout_of(folder: str, root: Path) -> Path:

@@ -85,7 +85,7 @@ def _progress(files: RunFolder) -> dict[str, Any]:
 def _is_gone(files: RunFolder) -> bool:
     """Whether nobody has a claim on a run marked as running, or whoever has it is gone."""
     claim = lock.newest(files.path / "claim")
-    return claim is None or claim.released or (claim.owner is not None and claim.owner.gone())
+    return claim is None or claim.abandoned
 
 
 def _change(path: Path, files: RunFolder) -> dict[str, str]:
@@ -470,17 +470,27 @@ def of_scorer(
     if "method" not in rows:
         rows = rows.assign(method=methods(rows))
 
-    if on_one_set and rows["scored_on"].nunique() > 1:
-        sets = sorted(set(zip(rows["folder"], *zip(*rows["scored_on"], strict=True), strict=True)))
-        read = [
+    if on_one_set:
+        _refuse_several(zip(rows["folder"], rows["scored_on"], strict=True), scorer)
+    return rows.reset_index(drop=True)
+
+
+def refuse_other_windows(runs: Iterable[Run], scorer: str) -> None:
+    """Raise Lacking if runs are scored on different recordings or windows: they do not compare."""
+    _refuse_several(((run.folder, run.scored_on(scorer)) for run in runs), scorer)
+
+
+def _refuse_several(sets: Iterable[tuple[str, Any]], scorer: str) -> None:
+    folders = {scored_on: folder for folder, scored_on in sets}
+    if len(folders) > 1:
+        others = sorted(
             f"{folder}: {file}, {window} by {stride} samples"
-            for folder, file, window, stride in sets
-        ]
+            for (file, window, stride), folder in folders.items()
+        )
         raise Lacking(
             f"expected scores by {scorer!r} of the same windows, got others "
-            f"({'; '.join(read)}), which do not compare; try one folder at a time"
+            f"({'; '.join(others)}), which do not compare; try one folder at a time"
         )
-    return rows.reset_index(drop=True)
 
 
 def by_method(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

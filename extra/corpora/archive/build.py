@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from pebble import ProcessExpired
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from cplxnet.files import move, write_json
 from cplxnet.musicnet import recordings
