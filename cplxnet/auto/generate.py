@@ -82,6 +82,14 @@ def preset(source: str | Path) -> dict[str, Any]:
         ) from error
 
 
+def folder_of(source: str | Path, axes: Mapping[str, Sequence[Any]] | None = None) -> Path:
+    """Where a grid goes if nobody says: runs/demo, and runs/demo-varied with further axes.
+
+    So a preset's folder holds the preset.
+    """
+    return Path("runs") / (Path(source).stem + ("-varied" if axes else ""))
+
+
 class Preview:
     """What writing manifests into a folder would change, and what training them takes.
 

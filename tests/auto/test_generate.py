@@ -191,13 +191,14 @@ def test_the_command_shows_and_writes(tmp_path, capsys, monkeypatch):
 
     assert main(words) == 0
     assert (
-        "4 manifests written; next: python -m cplxnet.auto run runs/one" in capsys.readouterr().out
+        "4 manifests written; next: python -m cplxnet.auto run runs/one-varied"
+        in capsys.readouterr().out
     )
-    written = grid.read("runs/one")
+    written = grid.read("runs/one-varied")
     assert len(written) == 4 and {one.stage("dense").n_epochs for one in written.values()} == {4}
 
-    assert main(["generate", "one.json", "--into", "runs/one", "--remove"]) == 0
-    assert list(grid.read("runs/one")) == ["only"]
+    assert main(["generate", "one.json", "--into", "runs/one-varied", "--remove"]) == 0
+    assert list(grid.read("runs/one-varied")) == ["only"]
     assert main(["generate", "nothing"]) == 2
     assert main(["generate", "one.json", "--set", "seed"]) == 2
     assert "expected PATH=V1,V2" in capsys.readouterr().err
