@@ -7,7 +7,7 @@ default one and a call of `register`.
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -57,6 +57,8 @@ class Task(Protocol):
     SAMPLERS: Mapping[str, Callable[..., Any]]
     FEATURE_KINDS: Mapping[str, Any]
     PRESETS: Mapping[str, Callable[..., dict[str, Any]]]
+    EXPORTS: Sequence[str]
+    HEARD: Mapping[str, Any]
     BATCH: int
     GPU_STEP_MS: Mapping[str, tuple[tuple[float, float], ...]]
 
@@ -75,6 +77,12 @@ class Task(Protocol):
     def score_dataset(
         self, target: Tensor, logit: Tensor, dataset: Any, *, curves: bool
     ) -> dict[str, Any]: ...
+
+    def export_network(
+        self, model: Any, path: Any, *, kind: str, threshold: float, heard: dict[str, Any]
+    ) -> Any: ...
+
+    def load_network(self, path: Any) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]: ...
 
 
 TASKS: dict[str, Any] = {DEFAULT_TASK: default_task}

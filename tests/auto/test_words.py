@@ -16,17 +16,14 @@ SUBJECT = re.compile(
 )
 # a note in a run's status is a remark
 REMARK = re.compile(r"\bnotes?\b")
-REMARKS = ("runner/folder.py", "runner/checkpoint.py", "runner/reuse.py", "runner/trainer.py")
+REMARKS = ("runner/folder.py", "runner/checkpoint.py", "runner/trainer.py")
 
 # these still name music; what is rid of it goes from this list
 OTHERS = {
     "__main__.py",
-    "models.py",
     "report/curves.py",
     "report/tables.py",
     "report/text.py",
-    "runner/components.py",
-    "runner/run.py",
     "train/loop.py",
     "train/state.py",
 }

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from cplxnet.auto.progress import printable
+
 MAX_SHOWN = 60  # characters of a value that an error line shows
 
 
@@ -80,11 +82,6 @@ class ManifestError(ValueError):
 
 class ManifestNotFoundError(ManifestError, FileNotFoundError):
     """The manifest file or folder is not there."""
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that none of them reaches a terminal."""
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:

@@ -24,12 +24,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from cplxnet import files
+from cplxnet import DEFAULT_TASK, files
 
 from . import strict_json
 from .errors import unknown
 
-DEFAULT_TASK = "musicnet"
 SCHEMA = 1  # the version of manifests that is read and written
 MAX_WHOLE = 2**53  # greater whole numbers are not exact in every reader of JSON
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127

@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import build
 from cplxnet.nn.gaussian import GaussianWeight
 
 from . import style, tables
 from .style import Report, Request
-from .tables import Lacking, Run, by_method
+from .tables import Lacking, by_method
 
 
 def report(request: Request) -> Report:
@@ -38,26 +39,22 @@ def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
             "try again when one is, or run the folder"
         )
 
-    layers = {}
+    networks: dict[str, list[str]] = {}
+    counts = []
     for run in runs:
-        network = _network(run, stage)
-        if network not in layers:
-            layers[network] = _variational(run, stage)
-    counts = [
-        run.columns | {"layer": layer} | run.stages[stage]["layers"][layer]
-        for run in runs
-        for layer in layers[_network(run, stage)]
-    ]
+        network = f"{run.manifest.stage(stage).model} {run.manifest.features}"
+        if network not in networks:
+            networks[network] = _variational(run.manifest, stage)
+        counts += [
+            run.columns | {"layer": layer} | run.stages[stage]["layers"][layer]
+            for layer in networks[network]
+        ]
     return pd.DataFrame(counts).assign(sparsity=lambda rows: rows["n_zero"] / rows["n_par"])
 
 
-def _network(run: Run, stage: str) -> tuple[str, str]:
-    return str(run.manifest.stage(stage).model), str(run.manifest.features)
-
-
-def _variational(run: Run, stage: str) -> list[str]:
+def _variational(manifest: Manifest, stage: str) -> list[str]:
     """The layers with a posterior: others, as batch norm, have no weights to lose."""
-    model = build(run.manifest, run.manifest.stage(stage))
+    model = build(manifest, manifest.stage(stage))
     return [name for name, layer in model.named_modules() if isinstance(layer, GaussianWeight)]
 
 

@@ -59,18 +59,11 @@ def rows(table: pd.DataFrame, *, scorer: str = "test", seed: int = 0) -> pd.Data
     curves = _curves(table, scorer)
     differences = []
     for first, second in itertools.combinations(curves, 2):
-        seeds = sorted(set(curves[first]) & set(curves[second]))
-        shared = _shared_range([curves[method][s] for method in (first, second) for s in seeds])
-        if shared is None:
+        shared, deltas = _deltas(curves[first], curves[second])
+        if not len(deltas):
             continue
 
-        deltas = np.array(
-            [
-                _score_at(curves[first][s], shared) - _score_at(curves[second][s], shared)
-                for s in seeds
-            ]
-        )
-        names = {"first": first, "second": second, "n": len(seeds), "compression": shared}
+        names = {"first": first, "second": second, "n": len(deltas), "compression": shared}
         points = pd.DataFrame(names | _over_pairs(deltas, seed))
         for name, values in _over_pairs(deltas.mean(axis=1, keepdims=True), seed).items():
             points[f"overall_{name}"] = values[0]
@@ -96,19 +89,22 @@ def _curves(table: pd.DataFrame, scorer: str) -> Curves:
     return curves
 
 
-def _shared_range(curves: list[pd.Series]) -> np.ndarray | None:
-    """Compressions over the range that all curves span; None if there is none."""
-    if not curves:
-        return None
+def _deltas(
+    first: dict[int, pd.Series], second: dict[int, pd.Series]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compressions that all curves of the pairs span; first - second there (pairs, points)."""
+    pairs = [(first[seed], second[seed]) for seed in sorted(first) if seed in second]
+    low = max((curve.index[0] for pair in pairs for curve in pair), default=np.inf)
+    high = min((curve.index[-1] for pair in pairs for curve in pair), default=0.0)
+    if low >= high:
+        return np.empty(0), np.empty((0, 0))
 
-    low = max(curve.index.min() for curve in curves)
-    high = min(curve.index.max() for curve in curves)
-    return np.geomspace(low, high, N_POINTS) if low < high else None
+    shared = np.geomspace(low, high, N_POINTS)
 
+    def score(curve: pd.Series) -> np.ndarray:
+        return np.interp(np.log(shared), np.log(curve.index.to_numpy(float)), curve)
 
-def _score_at(curve: pd.Series, compression: np.ndarray) -> np.ndarray:
-    known = np.log(curve.index.to_numpy(float))
-    return np.interp(np.log(compression), known, curve.to_numpy(float))
+    return shared, np.array([score(one) - score(other) for one, other in pairs])
 
 
 def _over_pairs(deltas: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -165,18 +161,13 @@ def _verdict(rows: pd.DataFrame) -> str:
             f"Fewer than {LEAST_PAIRS} pairs tell neither an interval nor which is better."
         )
 
-    # the interval of |mean|
-    better, worse = (first, second) if mean >= 0 else (second, first)
-    low, high = (low, high) if mean >= 0 else (-high, -low)
-    interval = f"95 percent interval {low:z.4f} to {high:z.4f}"
-    if low <= 0:
-        return (
-            f"{better} against {worse}, {spans}, {n} pairs: {abs(mean):+z.4f} on average, "
-            f"{interval}, which does not tell them apart."
-        )
+    if mean < 0:
+        first, second, mean, low, high = second, first, -mean, -high, -low
+    differs = f"better by {mean:.4f} on average" if low > 0 else f"{mean:.4f} more on average"
+    unclear = "" if low > 0 else ", which does not tell them apart"
     return (
-        f"{better} against {worse}, {spans}, {n} pairs: better by {mean if mean > 0 else -mean:.4f} "
-        f"on average, {interval}."
+        f"{first} against {second}, {spans}, {n} pairs: {differs}, "
+        f"95 percent interval {low:z.4f} to {high:z.4f}{unclear}."
     )
 
 
@@ -186,9 +177,8 @@ def _no_verdict(curves: Curves, first: str, second: str) -> str:
 
     spans = []
     for method in (first, second):
-        low = min(curve.index.min() for curve in curves[method].values())
-        high = max(curve.index.max() for curve in curves[method].values())
-        spans.append(f"{method} {low:.3g} to {high:.3g}")
+        compressions = pd.concat(list(curves[method].values())).index
+        spans.append(f"{method} {compressions.min():.3g} to {compressions.max():.3g}")
     return (
         f"{first} and {second} share no range of compression ({'; '.join(spans)} times): "
         "nothing is extrapolated."

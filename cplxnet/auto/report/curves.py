@@ -55,8 +55,7 @@ def rows(
     """
     runs = [run for run in tables.every_run(folders) if set(STAGES) & set(run.stages)]
     runs = [run for run in runs if scorer in run.manifest.scorers]
-    if runs:
-        tables.of_scorer(tables.gather(*folders), scorer, *STAGES)  # refuses what does not compare
+    tables.refuse_other_windows(runs, scorer)
 
     pooled = []
     classes = []

@@ -40,17 +40,11 @@ def interval(values: pd.Series, *, log: bool = False) -> tuple[float, float, flo
     Returns:
         Mean, low, high. One value alone has no interval: NaN.
     """
-    x = values.dropna().to_numpy(float)
+    x = values.dropna().astype(float)
     x = np.log(x) if log else x
-    if not len(x):
-        return np.nan, np.nan, np.nan
-
-    low = high = np.nan
-    if len(x) > 1:
-        half = stats.t.ppf((1 + LEVEL) / 2, len(x) - 1) * stats.sem(x)
-        low, high = x.mean() - half, x.mean() + half
-
-    limits = np.array([x.mean(), low, high])
+    # of one value s is NaN, and so are the limits
+    half = stats.t.ppf((1 + LEVEL) / 2, max(len(x) - 1, 1)) * x.std() / np.sqrt(len(x) or 1)
+    limits = np.array([x.mean(), x.mean() - half, x.mean() + half])
     middle, low, high = np.exp(limits) if log else limits
     return float(middle), float(low), float(high)
 

@@ -16,13 +16,14 @@ import pandas as pd
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.manifest.read import Manifest, load
-from cplxnet.auto.progress import duration
+from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
 FORMS = ("VD", "ARD")
+NOT_A_METHOD = ("name", "parent", "seed", C)
 SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
 
 
@@ -84,14 +85,17 @@ def _progress(files: RunFolder) -> dict[str, Any]:
 def _is_gone(files: RunFolder) -> bool:
     """Whether nobody has a claim on a run marked as running, or whoever has it is gone."""
     claim = lock.newest(files.path / "claim")
-    return claim is None or claim.released or (claim.owner is not None and claim.owner.gone())
+    return claim is None or claim.abandoned
 
 
 def _change(path: Path, files: RunFolder) -> dict[str, str]:
     """State and reason of a run whose manifest is not the one it was started with."""
+    # the task that is meant where none is named; to ask for it would load torch
+    meant = files.config.get("manifest", {"task": ""})
+    task = {key: value for key, value in meant.items() if key == "task"}
     try:
-        manifest = Manifest.model_validate(json.loads(path.read_bytes()))
-    except ValueError:
+        manifest = Manifest.model_validate(task | dict(json.loads(path.read_bytes())))
+    except (ValueError, TypeError):
         try:
             load(path)  # says what is wrong, in the words of a manifest; needs torch
         except ValueError as error:
@@ -202,7 +206,7 @@ def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> l
     known = [
         path
         for path in parameters
-        if path.partition(".")[0] in Manifest.model_fields and path not in ("name", "seed", C)
+        if path.partition(".")[0] in Manifest.model_fields and path not in NOT_A_METHOD
     ]
     shown = parameters[known].astype(object).map(repr)
     varied = [path for path in known if shown[path].nunique() > 1]
@@ -253,7 +257,7 @@ def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
             _check(scores, manifest, run / "scores.json")
         return scores["stages"] if scores else {}
     except (OSError, ValueError) as error:
-        print(f"{run.name} is left out: {error}", file=sys.stderr)
+        show(f"{run.name} is left out: {error}", sys.stderr)
         return {}
 
 
@@ -466,17 +470,27 @@ def of_scorer(
     if "method" not in rows:
         rows = rows.assign(method=methods(rows))
 
-    if on_one_set and rows["scored_on"].nunique() > 1:
-        sets = sorted(set(zip(rows["folder"], *zip(*rows["scored_on"], strict=True), strict=True)))
-        read = [
+    if on_one_set:
+        _refuse_several(zip(rows["folder"], rows["scored_on"], strict=True), scorer)
+    return rows.reset_index(drop=True)
+
+
+def refuse_other_windows(runs: Iterable[Run], scorer: str) -> None:
+    """Raise Lacking if runs are scored on different recordings or windows: they do not compare."""
+    _refuse_several(((run.folder, run.scored_on(scorer)) for run in runs), scorer)
+
+
+def _refuse_several(sets: Iterable[tuple[str, Any]], scorer: str) -> None:
+    folders = {scored_on: folder for folder, scored_on in sets}
+    if len(folders) > 1:
+        others = sorted(
             f"{folder}: {file}, {window} by {stride} samples"
-            for folder, file, window, stride in sets
-        ]
+            for (file, window, stride), folder in folders.items()
+        )
         raise Lacking(
             f"expected scores by {scorer!r} of the same windows, got others "
-            f"({'; '.join(read)}), which do not compare; try one folder at a time"
+            f"({'; '.join(others)}), which do not compare; try one folder at a time"
         )
-    return rows.reset_index(drop=True)
 
 
 def by_method(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

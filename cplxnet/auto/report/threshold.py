@@ -6,7 +6,7 @@ copied under the keys of a manifest with another threshold, and the runner goes 
 folder of its own.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,11 @@ def scan(
         network's score), threshold, compression, average_precision and tuned (False).
 
     Raises:
-        Lacking: no run has a snapshot.
+        Lacking: no run has a snapshot, or their scores do not compare.
         FileNotFoundError: the data is not there.
     """
     chosen = snapshots(folders, runs)
+    tables.refuse_other_windows(chosen, scorer)
     rows = []
     with bar(total=len(chosen) * len(at), desc="thresholds", unit="score") as shown:
         for run in chosen:
@@ -170,31 +171,29 @@ def snapshots(folders: Iterable[str | Path], runs: Sequence[str] | None = None) 
         named = "" if runs is None else f" named {', '.join(runs)}"
         raise Lacking(
             f"expected runs with a snapshot of {SPARSIFY} (1-{SPARSIFY}.pt), got none in "
-            f"{', '.join(map(str, folders))}{named}; "
-            "snapshots are not committed: try to run the folder"
+            f"{', '.join(map(str, folders))}{named}; snapshots are not committed: try "
+            f"`python -m cplxnet.auto run {folders[0]} --again NAME`, which makes them"
         )
     return chosen
 
 
 def without_snapshot(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> list[str]:
     """A sentence that names the runs without such a snapshot."""
-    lacking = [
-        f"{run.folder}/{run.name}" for run in _asked(folders, runs) if not _has_snapshot(run)
-    ]
+    runs_asked = _asked(folders, runs)
+    lacking = [f"{run.folder}/{run.name}" for run in runs_asked if not _has_snapshot(run)]
     sentence = f"No snapshot of {SPARSIFY}, so not re-masked: {', '.join(lacking)}."
     return [sentence] if lacking else []
 
 
 def _asked(folders: Iterable[str | Path], runs: Sequence[str] | None) -> list[Run]:
-    everything = tables.every_run(folders)
-    return [run for run in everything if runs is None or run.name in runs]
+    return [run for run in tables.every_run(folders) if runs is None or run.name in runs]
 
 
 def _has_snapshot(run: Run) -> bool:
     order = run.manifest.stage_order
-    if SPARSIFY not in order or TUNE not in order:
-        return False
-    return run.files.snapshot(order.index(SPARSIFY), SPARSIFY).is_file()
+    return {SPARSIFY, TUNE} <= set(order) and run.files.snapshot(
+        order.index(SPARSIFY), SPARSIFY
+    ).is_file()
 
 
 def score_at(
@@ -257,48 +256,31 @@ def remask(
     old = RunFolder(source)
     new = RunFolder(into)
     fingerprints = Components(after, device=device, data=Path(data)).fingerprints
-    old_results = (old.scores or {"stages": {}})["stages"]
-    old_key = new_key = None
+    plans = [stages.planned(m, data=fingerprints, device=device) for m in (before, after)]
+    is_masked = tasks.vocabulary(after.task).is_masked
     results: dict[str, Any] = {}
-    for number, name in enumerate(_unmasked(after)):
-        # a stage's key depends on the threshold and on the key of the stage before
-        shared: dict[str, Any] = {"data": fingerprints, "device": device}
-        old_key = stages.key_of(before, name, previous=old_key, **shared)
-        new_key = stages.key_of(after, name, previous=new_key, **shared)
-        result = old_results.get(name, {})
-        if result.get("key") != old_key:
+    for number, ((stage, then), (_, now)) in enumerate(zip(*plans, strict=True)):
+        if is_masked(stage.model.name):
+            break
+
+        result = (old.scores or {"stages": {}})["stages"].get(stage.name, {})
+        if result.get("key") != then.key:
             raise ValueError(
-                f"{source}: expected stage {name} trained on the data in {data}, got none; "
+                f"{source}: expected stage {stage.name} trained on the data in {data}, got none; "
                 f"try `run {old.path.parent} --again {old.path.name}`"
             )
 
-        snapshot = files.read_tensors(old.snapshot(number, name))
-        files.write_snapshot(new.snapshot(number, name), snapshot | {"key": new_key})
+        snapshot = files.read_tensors(old.snapshot(number, stage.name))
+        files.write_snapshot(new.snapshot(number, stage.name), snapshot | {"key": now.key})
 
-        counts = stages.counts(load_model(source, name)[0], after.threshold)
+        counts = stages.counts(load_model(source, stage.name)[0], after.threshold)
         origin = result["reused_from"] or old.path.name
-        results[name] = result | counts | {"key": new_key, "reused_from": origin}
+        results[stage.name] = result | counts | {"key": now.key, "reused_from": origin}
 
     new.write_history([line for line in old.history if line["stage"] in results])
-    new.write_scores(
-        {
-            "schema": 1,
-            "name": after.name,
-            "seed": after.seed,
-            "manifest": after.to_dict(),
-            "stages": results,
-        }
-    )
+    about = {"schema": 1, "name": after.name, "seed": after.seed, "manifest": after.to_dict()}
+    new.write_scores(about | {"stages": results})
     return list(results)
-
-
-def _unmasked(manifest: Manifest) -> Iterator[str]:
-    """The stages before the first one with masks."""
-    vocabulary = tasks.vocabulary(manifest.task)
-    for stage in manifest.all_stages():
-        if vocabulary.is_masked(stage.model.name):
-            return
-        yield stage.name
 
 
 @style.styled

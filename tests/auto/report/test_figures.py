@@ -170,10 +170,28 @@ def test_layers_with_weights_to_lose_are_there_with_zeros_or_without(tmp_path: P
     weighted = [*(f"conv{k}" for k in range(1, 7)), "fc1", "fc2"]
     counts = {name: {"n_par": 10, "n_zero": 9 * (name == "fc1")} for name in [*weighted, "norm1"]}
     fill(tmp_path, "one", manifest, {"sparsify": stage(0.3) | {"layers": counts}})
-    rows = by_layer.rows(tmp_path)
-    assert list(rows["layer"]) == weighted and rows["sparsity"].sum() == 0.9
-    (said,) = by_layer.report(style.Request([tmp_path], tmp_path)).sentences
+    made = by_layer.report(style.Request([tmp_path], tmp_path))
+    assert list(made.rows["layer"]) == weighted and made.rows["sparsity"].sum() == 0.9
+    (said,) = made.sentences
     assert "in fc1 (90 percent" in said and "in conv1 (0 percent" in said
+
+
+@pytest.mark.parametrize("change", [("file", "other.h5"), ("stride", 64)])
+def test_scores_of_other_windows_share_no_figure(tmp_path: Path, change: tuple) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, changes in zip(
+        folders, ({}, {f"datasets.test.{change[0]}": change[1]}), strict=True
+    ):
+        manifest = small(changes)
+        grid.write(folder, {"run": manifest})
+        stages = {"dense": stage(0.4), "fine-tune": stage(0.3, start=0.2, n_zero=50)}
+        fill(folder, "run", manifest, stages)
+    for kind in ("trade-off", "c-profile", "curves", "compare"):
+        made = report.make(kind, folders, out=tmp_path, strict=False)
+        assert made.figure is None and "which do not compare; try one" in made.sentences[0]
+        assert str(change[1]) in made.sentences[0]
+    # the course of training does compare
+    assert report.make("stopping", folders, out=tmp_path).figure is not None
 
 
 def test_a_class_that_is_never_reported_has_no_precision(tmp_path: Path) -> None:
