@@ -172,7 +172,12 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     values = "PATH=V1,V2: what a dotted path takes, each value as JSON or a word"
     add("--set", dest="axes", nargs="+", action="extend", default=[], metavar="P=V", help=values)
     add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
-    add("--into", type=Path, metavar="FOLDER", help="default: runs/ and the source's name")
+    add(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="default: runs/SOURCE, with --set runs/SOURCE-varied",
+    )
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
     add("--overwrite", action="store_true", help="also replace manifests that differ")
@@ -199,7 +204,8 @@ def _generate(
 
     varied = dict(generate.axis(text) for text in axes)
     manifests = generate.manifests(source, varied, replicates=replicates)
-    preview = generate.Preview(into or Path("runs") / Path(source).stem, manifests, data=data)
+    folder = into or generate.folder_of(source, varied)
+    preview = generate.Preview(folder, manifests, data=data)
 
     cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
     for table in (preview.files(), preview.varied(), cost):
