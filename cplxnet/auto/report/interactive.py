@@ -98,10 +98,10 @@ def trade_off_page(
     hint = f"Click a point to hear what its network writes down.{truth}"
     if not cards:
         hint = "No run here has both its last snapshot and its data: run one to hear it."
-    text = Div(text=hint, width=420)
+    text = Div(text=hint, width=380)
 
     drawn = figure(
-        width=620,
+        width=560,
         height=420,
         x_axis_type="log",
         x_axis_label=style.TIMES,

@@ -227,7 +227,7 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
         listed = sorted(round(score, 4) for score in scores)
         differ = "one replicate"
         if len(listed) > 1:
-            differ = f"so {len(listed)} replicates differ by {listed[-1] - listed[0]:.4f}"
+            differ = f"so {len(listed)} replicates differ by {np.ptp(listed):.4f}"
         yield (
             f"{name}: {run['n_par']:,.0f} real numbers, average precision "
             f"{' and '.join(f'{score:.4f}' for score in listed)} on {scorer} "
@@ -263,7 +263,7 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
     if dense is None or len(dense) < 2 or round(loss, 4) <= 0:
         return f"{text}."
 
-    spread = dense.max() - dense.min()
+    spread = np.ptp(dense.round(4))
     beyond = "beyond" if loss > spread else "not beyond"
     return f"{text}, {beyond} the {spread:.4f} by which dense replicates differ."
 
