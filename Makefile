@@ -25,6 +25,10 @@ env: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name cplxnet
+	mkdir -p .venv/share/jupyter/lab/settings  # pickers are still seen when a notebook is opened again
+	echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > .venv/share/jupyter/lab/settings/overrides.json
+	-git config filter.notebook.clean ".venv/bin/nbstripout --keep-output --keep-count --keep-id --extra-keys metadata.language_info"
 	mkdir -p .venv/etc/ipython  # the kernel warns that its local socket is not encrypted, at every start
 	echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	touch $@
@@ -32,7 +36,7 @@ env: .venv/installed
 demo: env
 	$(BIN)/python -m extra.corpora.demo
 	mkdir -p $(DEMO)
-	$(call notebook,experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -y 'grids: [demo]')
+	$(call notebook,experiment_generator.ipynb $(DEMO)/experiment_generator.ipynb -p preset demo)
 	$(call notebook,auto_experiment.ipynb $(DEMO)/auto_experiment.ipynb)
 	$(call notebook,experiment_analysis.ipynb $(DEMO)/experiment_analysis.ipynb -p folder $(DEMO) -y 'again: [c2e-02-r0]')
 	$(BIN)/python -m cplxnet.auto report $(DEMO)

@@ -1,7 +1,7 @@
 """What a network holds, layer by layer, for `view_model.ipynb`: tables and figures.
 
-A weight is kept where its layer's mask says so, or, in a variational layer, where
-log_alpha <= threshold; any other layer keeps every weight.
+A weight is kept where its layer's mask says so, in a variational layer where
+log_alpha <= threshold, in a compact network where it is not 0; any other layer keeps every weight.
 """
 
 from pathlib import Path
@@ -17,8 +17,18 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cplxnet import files
+from cplxnet.auto import models
 from cplxnet.auto.report import style
-from cplxnet.nn import CplxConv1d, CplxConv2d, CplxLinear, GaussianWeight
+from cplxnet.musicnet import trained
+from cplxnet.nn import (
+    Compact,
+    CplxConv1d,
+    CplxConv2d,
+    CplxLinear,
+    GaussianWeight,
+    load_compact,
+)
+from cplxnet.nn.compaction.block import Stage
 from cplxnet.nn.masked import Masked
 from cplxnet.nn.sparsity import variational_layers
 
@@ -56,12 +66,32 @@ def contents(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def networks(run: str | Path, otherwise: str | Path) -> tuple[dict[str, nn.Module], float]:
+    """The networks of a run by stage, and its threshold on log alpha.
+
+    Args:
+        run: its folder.
+        otherwise: a compact file, whose network alone is returned where there is no such folder;
+            its name in `cplxnet.musicnet.trained` will do.
+    """
+    if Path(run).is_dir():
+        manifest = models.read_manifest(run)
+        stages = {stage: models.load_model(run, stage)[0] for stage in manifest.stage_order}
+        return stages, manifest.threshold
+    return {str(otherwise): load_compact(trained.find(str(otherwise)))}, 0.0  # what is left is kept
+
+
 def weighted_layers(model: nn.Module) -> dict[str, Layer]:
     """{name: layer} of every linear and convolutional layer, from the input on.
+
+    Of a compact network these are its stages: what was dead or unread is no longer there.
 
     Raises:
         ValueError: there is none.
     """
+    if isinstance(model, Compact):
+        return {stage.name: stage for stage in model.stages}
+
     layers: dict[str, Layer] = {
         name: layer for name, layer in model.named_modules() if isinstance(layer, WEIGHTED)
     }
@@ -75,6 +105,8 @@ def weighted_layers(model: nn.Module) -> dict[str, Layer]:
 @torch.no_grad()
 def kept_weights(layer: Layer, threshold: float) -> Tensor:
     """The weights that the compressed network has: bool, shape of the weight."""
+    if isinstance(layer, Stage):
+        return layer.weight != 0
     if isinstance(layer, Masked):
         return layer.mask.clone()
     if isinstance(layer, GaussianWeight):

@@ -1,11 +1,16 @@
-"""What README shows runs as it stands there."""
+"""What README shows runs as it stands there, and what the pages link to exists."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *ROOT.glob("*/**/*.md"))]
+PAGES = [page for page in PAGES if page.parts[0] in ("README.md", "extra", "legacy", "cplxnet")]
 
 
 def blocks(language: str) -> list[str]:
@@ -29,12 +34,24 @@ def test_the_network_of_the_readme_trains() -> None:
     assert ran.stdout == "all true\n", ran.stderr
 
 
+def test_the_runs_of_the_readme_are_there() -> None:
+    (code,) = [block for block in blocks("python") if "auto.run" in block]
+    check = "assert len(table) and list(scores['stages']) == ['dense', 'sparsify', 'fine-tune']"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{check}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)h#][^)#]*)", (ROOT / page).read_text()):
+        assert (ROOT / page.parent / link).exists(), link
+
+
 def test_every_file_and_command_that_the_readme_names_exists() -> None:
-    root = Path(__file__).parent.parent
     targets = set(re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.MULTILINE))
-    makefile = (root / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     assert {"demo", "test"} <= targets and all(f"\n{target}:" in makefile for target in targets)
-    for name in re.findall(r"`([a-z_]+\.ipynb)`", README) + re.findall(
-        r"\]\(([^)h][^)]*)\)", README
-    ):
-        assert (root / name).exists(), name
+    for name in re.findall(r"`([a-z_]+\.ipynb)`", README):
+        assert (ROOT / name).exists(), name

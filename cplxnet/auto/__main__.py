@@ -9,29 +9,34 @@ The parser is argparse. Click and typer have no option that takes several values
 
 import argparse
 import contextlib
-import math
+import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
 import cplxnet
 from cplxnet.extras import MissingExtraError
 
-EPILOG = """\
-examples:
-  python -m cplxnet.auto run runs/demo --devices cuda:0 cuda:1 --per-device 2
-  python -m cplxnet.auto status runs/demo
-  python -m cplxnet.auto report trade-off runs/demo
+from .progress import show
+from .runner.stop import GRACE_S, Interrupted, on_signals
 
-`python -m cplxnet.auto COMMAND --help` describes one command.
+EPILOG = """\
+exit codes:
+  0   done
+  1   a run failed, diverged or is another process's
+  2   what was asked for cannot be done; nothing was
+  75  ended by SIGTERM or SIGUSR1; the same command goes on from there
+  130 ended by Ctrl-C; the same command goes on from there
 """
 
-
 DATA = "folder of the data files (default: data)"
+WATCH_EVERY_S = 2.0
+SETTLED = {"done", "failed", "diverged"}  # states that stay until somebody asks for more
 
 
 class Command(NamedTuple):
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words of the command line; None: those of this process.
 
     Returns:
-        The exit code: 0, 1 if a run failed, 2 if what was asked for cannot be done.
+        The exit code, as --help says.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -62,24 +67,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, MissingExtraError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {error}", sys.stderr)
         return 2
+    except Interrupted:
+        show("stopped as asked; the same command goes on from here", sys.stderr)
+        return os.EX_TEMPFAIL
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        show("interrupted; the same command goes on from here", sys.stderr)
         return 130
 
 
 def console() -> None:
     """The script `cplxnet`: `main`, with signals handled and the process ended by its exit code."""
     signal.signal(signal.SIGINT, _on_signal)
-    signal.signal(signal.SIGTERM, _on_signal)  # what batch systems send before they kill
+    signal.signal(signal.SIGTERM, _on_signal)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())
 
 
 def _on_signal(number: int, _: FrameType | None) -> None:
     """Stop in order, with everything written, the first time; at once the second time."""
-    signal.signal(number, lambda *_: os._exit(130))
-    raise KeyboardInterrupt(signal.Signals(number).name)
+    ends = {signal.SIGINT: (KeyboardInterrupt, 130)}
+    error, code = ends.get(signal.Signals(number), (Interrupted, os.EX_TEMPFAIL))
+    signal.signal(number, lambda *_: os._exit(code))
+    raise error(signal.Signals(number).name)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -88,50 +99,78 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     Adding the arguments of `report` and `export` imports the kinds that they offer.
     """
     is_script = Path(sys.argv[0]).stem == "cplxnet"
+    formatted = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="cplxnet" if is_script else "python -m cplxnet.auto",
         description=(__doc__ or "").partition("\n")[0],
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"`%(prog)s COMMAND --help` describes one command, with examples.\n\n{EPILOG}",
+        formatter_class=formatted,
     )
     parser.add_argument("--version", action="version", version=f"cplxnet {cplxnet.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     asked = next((word for word in words if word in COMMANDS), None)
     for name, command in COMMANDS.items():
-        about = command.action.__doc__
-        own = commands.add_parser(name, help=about, description=about)
-        own.formatter_class = argparse.RawDescriptionHelpFormatter
+        about = inspect.getdoc(command.action) or ""
+        own = commands.add_parser(
+            name, help=about.partition("\n")[0], description=about, formatter_class=formatted
+        )
         if name == asked:
+            own.epilog = EPILOG
             command.add_arguments(own)
 
     return parser
 
 
 # ---------------------------------------------------------------------------------------------
-# generate
+# what a path leads to
 
-GENERATE = """\
-examples:
-  generate demo --dry-run
-  generate demo --set stages.sparsify.objective.kl_div=0.01,0.05 --replicates 3 --into runs/finer
-  generate runs/demo/c2e-02-r0.json --set stages.fine-tune.n_epochs=5,10 --into runs/longer
-"""
+NOTHING, FILE = "nothing there", "a file"
+MANIFEST, GRID, RUN = "a manifest", "a folder of manifests", "a run's folder"
+
+
+def _kind(path: Path) -> str:
+    """What there is at `path`, in words."""
+    if not path.is_dir():
+        return (MANIFEST if path.suffix == ".json" else FILE) if path.exists() else NOTHING
+    results = [path / name for name in ("status.json", "scores.json")]
+    is_run = (path / "config.json").exists() and any(file.exists() for file in results)
+    return RUN if is_run else GRID
+
+
+def _expect(path: Path, *kinds: str) -> str:
+    """What there is at `path`, which is one of `kinds`.
+
+    Raises:
+        FileNotFoundError: it is something else; the text says what was meant, or where we are.
+    """
+    kind = _kind(path)
+    if kind in kinds:
+        return kind
+
+    beside = {GRID: path.parent, MANIFEST: Path(f"{path}.json"), RUN: path.with_suffix("")}
+    meant = [
+        beside[wanted] for wanted in kinds if wanted != FILE and _kind(beside[wanted]) == wanted
+    ]
+    if meant and (kind != NOTHING or meant[0] != Path(".")):
+        hint = f"; try {meant[0]}"
+    elif RUN in kinds and _kind(path.with_suffix(".json")) == MANIFEST:
+        hint = f"; try run {path.with_suffix('.json')} first"
+    else:
+        hint = f" (working directory: {Path.cwd()})"
+    got = FILE if kind == MANIFEST else kind
+    raise FileNotFoundError(f"{path}: expected {' or '.join(kinds)}, got {got}{hint}")
+
+
+# ---------------------------------------------------------------------------------------------
+# generate
 
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = GENERATE
     add = parser.add_argument
     add("source", help="a preset (demo, say), or a manifest that is the template")
-    add(
-        "--set",
-        dest="axes",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PATH=V1,V2",
-        help="values that a dotted path takes, each as JSON or a word",
-    )
+    values = "PATH=V1,V2: what a dotted path takes, each value as JSON or a word"
+    add("--set", dest="axes", nargs="+", action="extend", default=[], metavar="P=V", help=values)
     add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
     add("--into", type=Path, metavar="FOLDER", help="default: runs/ and the source's name")
     add("--data", type=Path, default=Path("data"), help=DATA)
@@ -149,7 +188,13 @@ def _generate(
     dry_run: bool,
     **options: bool,
 ) -> int:
-    """Write a grid of manifests: a preset's, or a template with some values varied."""
+    """Write a grid of manifests: a preset's, or a template with some values varied.
+
+    examples:
+      %(prog)s demo --dry-run
+      %(prog)s demo --set stages.sparsify.objective.kl_div=0.01,0.05 --into runs/finer
+      %(prog)s runs/demo/c2e-02-r0.json --set stages.fine-tune.n_epochs=5,10 --into runs/longer
+    """
     from . import generate
 
     varied = dict(generate.axis(text) for text in axes)
@@ -158,14 +203,14 @@ def _generate(
 
     cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
     for table in (preview.files(), preview.varied(), cost):
-        print(table.to_string(float_format="{:.3g}".format), end="\n\n")
+        show(table.to_string(float_format="{:.3g}".format) + "\n")
     for sentence in preview.sentences():
-        print(sentence)
+        show(sentence)
     if dry_run:
         return 0
 
     written = preview.write(**options)
-    print(f"{len(written)} manifests written; next: python -m cplxnet.auto run {preview.folder}")
+    show(f"{len(written)} manifests written; next: python -m cplxnet.auto run {preview.folder}")
     return 0
 
 
@@ -178,82 +223,87 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument
     add("path", type=Path, help="a manifest, or a folder of manifests")
-    add(
-        "--devices",
-        nargs="+",
-        default=["cpu"],
-        metavar="DEVICE",
-        help="cpu (default), cuda:0 ...; cuda: every GPU",
-    )
+    add("--devices", nargs="+", default=["cpu"], metavar="D", help="cpu, cuda:0 ...; cuda: all")
     add("--per-device", type=int, default=1, metavar="N", help="runs at a time on each (default 1)")
     add("--cluster", dest="address", help="of a Dask scheduler: its workers do the runs")
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--retry-failed", action="store_true", help="also run what failed or diverged before")
-    add(
-        "--again",
-        nargs="*",
-        metavar="NAME",
-        help="also look at these runs of the folder if they are done (no name: at all), and train "
-        "what is missing or damaged",
-    )
-    add(
-        "--no-reuse",
-        dest="reuse",
-        action="store_false",
-        help="train stages that runs share once for each run",
-    )
-    add(
-        "--accept-changes",
-        action="store_true",
-        help="run on where a manifest has changed since its run was started",
-    )
-    add(
-        "--timeout",
-        dest="timeout_s",
-        type=_seconds,
-        default=TIMEOUT_S,
-        metavar="SECONDS",
-        help=f"silence after which a run's process counts as gone (default {TIMEOUT_S:.0f})",
-    )
+    again = "also what is missing or damaged in done runs: these of the folder, or all"
+    add("--again", nargs="*", metavar="NAME", help=again)
+    add("--no-reuse", dest="reuse", action="store_false", help="train shared stages in each run")
+    add("--accept-changes", action="store_true", help="run on with manifests that have changed")
+
+    timeout = f"silence after which a run's process counts as gone (default {TIMEOUT_S:.0f} s)"
+    add("--timeout", dest="timeout_s", type=_timeout, default=TIMEOUT_S, metavar="S", help=timeout)
+    grace = f"from SIGTERM or SIGUSR1 to the kill that follows (default {GRACE_S:.0f} s)"
+    add("--grace", dest="grace_s", type=float, default=GRACE_S, metavar="S", help=grace)
 
 
-def _seconds(text: str) -> float:
-    """A finite number of at least one second. With less, two commands would train one run."""
-    seconds = float(text)
-    if not (math.isfinite(seconds) and seconds >= 1):
-        raise argparse.ArgumentTypeError(f"expected at least 1 second, got {text}; try 60")
-    return seconds
+def _timeout(text: str) -> float:
+    from .runner.lock import check_timeout
+
+    try:
+        return check_timeout(float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _run(path: Path, **options: Any) -> int:
-    """Run one manifest, or every manifest of a folder that is not done."""
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: expected a manifest or a folder of manifests, got nothing there"
-        )
-    if not path.is_dir():
-        return _run_manifest(path, **options)
+def _run(path: Path, grace_s: float, **options: Any) -> int:
+    """Run one manifest, or every manifest of a folder that is not done.
 
+    examples:
+      %(prog)s runs/demo
+      %(prog)s runs/demo/c2e-02-r0.json --devices cuda:0
+      %(prog)s runs/demo --devices cuda:0 cuda:1 --per-device 2
+
+    A batch system's SIGTERM or SIGUSR1 ends a run after its epoch, with a checkpoint, or, shortly
+    before --grace is over, at its next batch with what is saved: status "interrupted", exit code
+    75. With SLURM, for one run or a grid:
+      #SBATCH --signal=B:USR1@300
+      exec %(prog)s runs/demo --grace 300
+
+    Workers on several hosts, which share the folders of runs and data. Whoever reaches a Dask
+    scheduler can have it run code, so let it ask for a certificate; the first two lines make one,
+    the exports are for every process:
+      openssl req -x509 -newkey rsa:4096 -nodes -days 365 -subj /CN=cplxnet \\
+        -keyout tls.pem -out ca.pem && cat ca.pem >> tls.pem
+      export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=true
+      export DASK_DISTRIBUTED__COMM__TLS__CA_FILE=$PWD/ca.pem
+      export DASK_DISTRIBUTED__COMM__TLS__SCHEDULER__CERT=$PWD/tls.pem
+      export DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT=$PWD/tls.pem
+      export DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=$PWD/tls.pem
+      dask scheduler --protocol tls
+      dask worker tls://HOST:8786 --nthreads 1 --memory-limit 0 --preload cplxnet.auto.sweep.worker
+      %(prog)s runs/demo --cluster tls://HOST:8786
+    """
+    kind = _expect(path, MANIFEST, GRID)
+    with on_signals(grace_s) as stop:
+        if kind == MANIFEST:
+            return _run_manifest(path, stop=stop, **options)
+        return _run_folder(path, stop=stop, **options)
+
+
+def _run_folder(path: Path, **options: Any) -> int:
     from .sweep.queue import failed
     from .sweep.run_many import run_many
 
     outcomes = run_many(path, **options)
     for outcome in outcomes:
         reason = f" ({outcome.reason})" if outcome.reason else ""
-        print(f"{outcome.name}: {outcome.state}{reason}")
+        show(f"{outcome.name}: {outcome.state}{reason}")
 
-    bad = [outcome for outcome in outcomes if outcome.state not in ("done", "skipped")]
+    bad = [outcome.name for outcome in outcomes if outcome.state not in ("done", "skipped")]
     if bad:
-        print(f"{len(bad)} of {len(outcomes)} runs did not finish", file=sys.stderr)
-    marked = failed(path, [outcome.name for outcome in bad])  # by what their folders say
+        show(f"{len(bad)} of {len(outcomes)} runs did not finish", sys.stderr)
+    marked = failed(path, bad)  # by what their folders say
     if marked:
-        print(
+        show(
             "run again with --retry-failed only, see traceback.txt in their folders: "
             + ", ".join(marked),
-            file=sys.stderr,
+            sys.stderr,
         )
     if len(marked) < len(bad):
-        print("the same command tries the others again", file=sys.stderr)
+        show("the same command tries the others again", sys.stderr)
     return 1 if bad else 0
 
 
@@ -292,13 +342,16 @@ def _run_manifest(
             **options,
         )
     except Diverged as error:
-        print(f"diverged: {error}", file=sys.stderr)
+        show(f"diverged: {error}", sys.stderr)
         return 1
     except (lock.Held, lock.ClaimLost) as error:
-        print(f"not run: {error}", file=sys.stderr)
+        show(f"not run: {error}", sys.stderr)
+        return 1
+    except RuntimeError as error:
+        show(f"failed: {error}\nsee {folder / 'traceback.txt'}", sys.stderr)
         return 1
 
-    print(f"done: {folder / 'scores.json'}")
+    show(f"done: {folder / 'scores.json'}")
     return 0
 
 
@@ -307,60 +360,86 @@ def _run_manifest(
 
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a folder of manifests")
-    parser.add_argument(
-        "--verify", action="store_true", help="read every file of the runs and name what is damaged"
+    add = parser.add_argument
+    add(
+        "path", type=Path, nargs="?", default=Path("runs"), help="a folder of manifests, or of such"
     )
+    add("--watch", action="store_true", help="refresh it until all is done, or Ctrl-C")
+    add("--verify", action="store_true", help="read every file of the runs, name what is damaged")
 
 
-def _status(path: Path, verify: bool) -> int:
-    """Show how far each run of a folder is."""
-    from .report import tables
+def _status(path: Path, watch: bool, verify: bool) -> int:
+    """Show how far each run of a folder is; of a folder of such folders, how far each of them is.
 
-    table = tables.status(path)
-    print(table.to_string())
-    return _verify(path, table.index) if verify else 0
+    examples:
+      %(prog)s                     the grids in runs/
+      %(prog)s runs/demo           the runs of one
+      %(prog)s runs/demo --watch
+      %(prog)s runs/demo --verify
+    """
+    shown = ""
+    with contextlib.suppress(*[KeyboardInterrupt] if watch else []):
+        while True:
+            text, is_settled = _state_of(path)
+            if text != shown:
+                # a terminal is cleared; a log gets one table after another
+                show(text, clear=watch and sys.stdout.isatty())
+                shown = text
+            if is_settled or not watch:
+                break
+            time.sleep(WATCH_EVERY_S)
+    return _verify(path) if verify else 0
 
 
-def _verify(folder: Path, names: Iterable[str]) -> int:
+def _verify(folder: Path) -> int:
     """Name what is damaged or lost of the runs, and the command that makes it again."""
     from .runner.folder import RunFolder
 
     damaged = []
-    for name in names:
+    for name in [path.stem for path in sorted(folder.glob("*.json"))]:
         run = RunFolder(folder / name)
         faults = run.verify()
         for fault in faults:
-            print(f"{name}: {fault}")
+            show(f"{name}: {fault}")
         if faults:
             damaged.append(name)
         elif run.status["state"] == "done" and not run.snapshots():
-            print(f"{name}: its snapshots are not here")
+            show(f"{name}: its snapshots are not here")
 
     if damaged:
         again = f"run {folder} --again {' '.join(damaged)}"
-        print(f"`{again}` makes again what is damaged", file=sys.stderr)
+        show(f"`{again}` makes again what is damaged", sys.stderr)
     return 1 if damaged else 0
 
 
+def _state_of(path: Path) -> tuple[str, bool]:
+    """The status of a folder's runs, or of its grids, as text; and whether nothing is left to do."""
+    import pandas as pd
+
+    from .report import tables
+
+    _expect(path, GRID)
+    folders = dict.fromkeys(file.parent for file in sorted(path.glob("*/*.json")))
+    grids = [folder for folder in folders if _kind(folder) == GRID]
+    if any(path.glob("*.json")) or not grids:
+        table = tables.status(path)
+        return table.to_string(), set(table["state"]) <= SETTLED
+
+    states = {str(grid): tables.status(grid)["state"] for grid in grids}
+    counts = {grid: {"runs": len(own), **own.value_counts()} for grid, own in states.items()}
+    table = pd.DataFrame.from_dict(counts, orient="index").fillna(0).astype(int)
+    return table.to_string(), all(set(own) <= SETTLED for own in states.values())
+
+
 # ---------------------------------------------------------------------------------------------
-# report
-
-REPORT = """\
-report FOLDER            the table: a row per run and stage, then readings in words
-report KIND FOLDER...    a figure (PDF and PNG) with its data (CSV), of one folder or several
-
-{kinds}
-
-A folder that is still running is reported as far as it is; what is missing is named.
-"""
+# report, page
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     from .report.kinds import KINDS
 
-    kinds = [f"  {name:<11} {kind.__doc__}" for name, kind in KINDS.items()]
-    parser.description = REPORT.format(kinds="\n".join(kinds))
+    kinds = "\n".join(f"  {name:<11} {kind.__doc__}" for name, kind in KINDS.items())
+    parser.description = f"{parser.description}\n\nkinds:\n{kinds}"
     parser.usage = f"{parser.prog} [KIND] FOLDER [FOLDER ...] [options]"
 
     add = parser.add_argument
@@ -371,18 +450,23 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--device", default="cpu", help="threshold: what scores and trains (default: cpu)")
     add("--runs", nargs="+", metavar="RUN", help="threshold: of these alone (default: all)")
-    add(
-        "--at",
-        nargs="+",
-        type=float,
-        metavar="T",
-        help="threshold: on log alpha (default: -6 ... 6)",
-    )
+    at = "threshold: on log alpha (default: -6 ... 6)"
+    add("--at", nargs="+", type=float, metavar="T", help=at)
     add("--tune", action="store_true", help="threshold: also fine-tune again at each, in DIR")
 
 
 def _report(words: list[str], csv: Path | None, scorer: str, **options: Any) -> int:
-    """Report what runs have reached: a table, or a kind of figure with its data."""
+    """Report what runs have reached: a table, or a kind of figure with its data.
+
+    report FOLDER            the table: a row per run and stage, then readings in words
+    report KIND FOLDER...    a figure (PDF and PNG) with its data (CSV), of one folder or several
+
+    A folder that is still running is reported as far as it is; what is missing is named.
+
+    examples:
+      %(prog)s runs/demo --csv demo.csv
+      %(prog)s trade-off runs/demo runs/reference --out figures
+    """
     from .report.kinds import KINDS, make
 
     kind, *folders = words
@@ -399,13 +483,15 @@ def _report(words: list[str], csv: Path | None, scorer: str, **options: Any) -> 
         )
     if kind != "threshold" and (options["tune"] or options["at"] or options["runs"]):
         raise ValueError(f"expected --at, --runs and --tune with the kind threshold, got {kind!r}")
+    for folder in folders:
+        _expect(Path(folder), GRID)
 
     import matplotlib
 
     matplotlib.use("Agg")  # files only, wherever this runs
     report = make(kind, folders, scorer=scorer, **options)
     for line in [*report.sentences, *report.paths]:
-        print(line)
+        show(str(line))
     return 0
 
 
@@ -422,17 +508,14 @@ def _report_table(words: list[str], csv: Path | None, scorer: str, kinds: str) -
             f"{folder}: expected a folder of manifests, or a kind ({kinds}) and folders"
         )
 
+    _expect(Path(folder), GRID)
     table = tables.collect(folder)
-    print(tables.summary(table, scorer).to_string(index=False))
+    show(tables.summary(table, scorer).to_string(index=False))
     for sentence in text.readings(table, scorer):
-        print(sentence)
+        show(sentence)
     if csv:
         table.to_csv(csv, index=False)
     return 0
-
-
-# ---------------------------------------------------------------------------------------------
-# page
 
 
 def _page_arguments(parser: argparse.ArgumentParser) -> None:
@@ -443,156 +526,119 @@ def _page_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _page(folder: Path, into: Path | None, scorer: str) -> int:
-    """Write a grid's results in Markdown: a table of groups, then numbered readings."""
+    """Write a grid's results in Markdown: a table of groups, then numbered readings.
+
+    examples:
+      %(prog)s runs/demo > demo.md
+      %(prog)s runs/reference --into extra/reference.md
+    """
     from .report import text
 
+    _expect(folder, GRID)
     if into:
         text.insert(into, folder, scorer)
     else:
-        print(text.markdown(folder, scorer), end="")
+        show(text.markdown(folder, scorer).rstrip("\n"))
     return 0
 
 
 # ---------------------------------------------------------------------------------------------
-# export, transcribe
+# networks: export, and what the task does with them
+
+SUFFIXES = {".onnx": "onnx-compact", ".pt": "cplxmodule", ".pth": "cplxmodule"}
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     from .models import EXPORTS
 
     add = parser.add_argument
-    add("run", type=Path, help="a run's folder, runs/demo/c2e-02-r0 say")
+    add("run", type=Path, help="a run's folder")
     add("file", type=Path, help="the file to write")
-    add("--as", dest="kind", choices=EXPORTS, default="compact", help="default: compact")
+    kinds = "default: by the suffix, .onnx onnx-compact, .pt cplxmodule, else compact"
+    add("--as", dest="kind", choices=EXPORTS, help=kinds)
     add("--stage", help="of the manifest (default: the last)")
     add("--raw-audio", action="store_true", help="ONNX that takes samples: the features are inside")
 
 
-def _export(run: Path, file: Path, **options: Any) -> int:
-    """Write the network of a run to a file for use elsewhere."""
+def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
+    """Write the network of a run to a file for use elsewhere.
+
+    examples:
+      %(prog)s runs/demo/c2e-02-r0 net.safetensors
+      %(prog)s runs/demo/c2e-02-r0 net.onnx --raw-audio
+      %(prog)s runs/demo/c2e-02-r0 dense.onnx --as onnx --stage dense
+    """
     from . import models
 
-    written = models.export(run, file, **options)
-    print(f"{options['kind']}: {written}, {written.stat().st_size:,} bytes")
+    kind = kind or SUFFIXES.get(file.suffix, "compact")
+    if kind.startswith("onnx") != (file.suffix == ".onnx"):
+        raise ValueError(
+            f"{file}: expected a name that ends in .onnx for ONNX alone, got one for {kind}; "
+            "try another name, or leave out --as"
+        )
+    _expect(run, RUN)
+    written = models.export(run, file, kind=kind, **options)
+    show(f"{kind}: {written}, {written.stat().st_size:,} bytes")
     return 0
 
 
-def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("audio", type=Path, help="any rate, any number of channels")
-    add(
-        "--model",
-        type=Path,
-        required=True,
-        help="a run's folder, snapshot, compact file or ONNX file",
-    )
-    add("--stage", help="of a run's folder (default: the last)")
-    add(
-        "--out",
-        type=Path,
-        help="the files' name without .csv and .mid (default: X.transcribed for X.wav)",
-    )
-    add(
-        "--overwrite",
-        action="store_true",
-        help="also replace files that are no earlier transcription of the same recording",
-    )
-    add(
-        "--hop",
-        type=int,
-        default=1024,
-        metavar="N",
-        help="samples at 11 kHz a frame (default 1024)",
-    )
-    add("--threshold", type=float, default=0.5, metavar="P", help="of a note (default 0.5)")
+def _task_command(name: str) -> Command:
+    """A command that a task brings; its action is given a network and what that hears."""
+    from cplxnet import DEFAULT_TASK
+
+    from .tasks import TASKS
+
+    return Command(*TASKS[DEFAULT_TASK].COMMANDS[name])
 
 
-def _transcribe(
-    audio: Path,
-    model: Path,
-    stage: str | None,
-    out: Path | None,
-    overwrite: bool,
-    **options: Any,
-) -> int:
-    """Turn a recording (WAV, FLAC, OGG, MP3, AIFF) into a piano roll (CSV) and notes (MIDI)."""
-    from cplxnet.musicnet.transcription.audio import (
-        default_stem,
-        transcribe_audio,
-        write_transcription,
-    )
+def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
+    """Write down what is played in a WAV, FLAC, OGG, MP3 or AIFF file: a roll (CSV) and a score.
 
+    examples:
+      %(prog)s piece.wav --model runs/demo/c2e-02-r0
+      %(prog)s piece.flac --model net.onnx --out piece
+    """
     from . import models
 
+    if _kind(model) in (NOTHING, MANIFEST, GRID):
+        _expect(model, RUN, FILE)
     network, heard = models.load_deployed(model, stage=stage)
-    transcription = transcribe_audio(network, audio, **options, **heard)
-    for notice in transcription.notices:
-        print(notice, file=sys.stderr)
-
-    stem = out or default_stem(audio)
-    roll, midi = write_transcription(transcription, stem, overwrite=overwrite)
-    print(f"piano roll: {roll}, {len(transcription.times)} frames")
-    print(f"MIDI: {midi}, {len(transcription.notes)} notes")
-    return 0
+    return _task_command("transcribe").action(network, heard, **options)
 
 
 # ---------------------------------------------------------------------------------------------
-# translate, equalise: what older systems left, kept beside the package
+# what older systems left: legacy/, beside the package
 
 
-@contextlib.contextmanager
-def _from_checkout() -> Iterator[None]:
-    """Say what to do if an import in the block finds no folder legacy/."""
+def _legacy() -> ModuleType:
     try:
-        yield
+        from legacy import commands
     except ModuleNotFoundError as error:
         if error.name != "legacy":
             raise
         raise ValueError(
             "expected the folder legacy/ of a checkout, got none; run the command from there"
         ) from error
+    return commands
 
 
-def _translate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("old", type=Path, help="a manifest, or a folder of them")
-    parser.add_argument("new", type=Path, help="the file, or the folder, to write")
+def _translate(**options: Any) -> int:
+    """Translate manifests of the older complex_paper system into those of this one.
+
+    examples:
+      %(prog)s old/musicnet[003]-101.json runs/old/101.json
+      %(prog)s old runs/old
+    """
+    return _legacy().translate(**options)
 
 
-def _translate(old: Path, new: Path) -> int:
-    """Translate manifests of the older complex_paper system into those of this one."""
-    with _from_checkout():
-        from legacy import translate
+def _equalise(**options: Any) -> int:
+    """Begin runs at equal compression from those of a folder under sum and mean (legacy/).
 
-    if old.is_dir():
-        translated = translate.translate_folder(old, new)
-        notes = [note for own in translated.values() for note in own]
-        print(f"{len(translated)} manifests in {new}")
-    else:
-        _, notes = translate.translate_file(old, new)
-        print(f"manifest: {new}")
-
-    for note in dict.fromkeys(notes):
-        print(note)
-    return 0
-
-
-def _equalise_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("folder", type=Path, help="a folder of finished runs with their snapshots")
-    add("into", type=Path, help="the folder to write; `run` goes on with it")
-    add("--at", nargs="+", type=float, default=[4, 20], metavar="TIMES", help="default: 4 20")
-    add("--data", type=Path, default=Path("data"), help=DATA)
-
-
-def _equalise(folder: Path, into: Path, **options: Any) -> int:
-    """Begin runs at equal compression from those of a folder under sum and mean (legacy/)."""
-    with _from_checkout():
-        from legacy.equalise import equalise
-
-    for name, manifest in equalise(folder, into, **options).items():
-        print(f"{into / name}: threshold {manifest.threshold:.4g}")
-    print(f"next: python -m cplxnet.auto run {into}")
-    return 0
+    examples:
+      %(prog)s legacy/study legacy/equal --at 4 20
+    """
+    return _legacy().equalise(**options)
 
 
 COMMANDS = {
@@ -602,9 +648,11 @@ COMMANDS = {
     "report": Command(_report_arguments, _report),
     "page": Command(_page_arguments, _page),
     "export": Command(_export_arguments, _export),
-    "transcribe": Command(_transcribe_arguments, _transcribe),
-    "translate": Command(_translate_arguments, _translate),
-    "equalise": Command(_equalise_arguments, _equalise),
+    "transcribe": Command(
+        lambda parser: _task_command("transcribe").add_arguments(parser), _transcribe
+    ),
+    "translate": Command(lambda parser: _legacy().translate_arguments(parser), _translate),
+    "equalise": Command(lambda parser: _legacy().equalise_arguments(parser), _equalise),
 }
 
 

@@ -1,36 +1,24 @@
 """Networks from runs: loaded from a run's folder, written to files for use elsewhere, read again.
 
 A run's network is built from the manifest in its folder; its weights are those of a stage's
-snapshot.
+snapshot. Kinds of files are the task's.
 """
 
-from __future__ import annotations
-
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cplxnet import files
-from cplxnet import nn as cplx
-from cplxnet.musicnet.features import check_heard
-from cplxnet.musicnet.resample import TARGET_HZ
+from cplxnet import DEFAULT_TASK, files
 
 from . import tasks
 from .manifest.read import Manifest, Stage, parse
 from .runner.folder import RunFolder
 
-if TYPE_CHECKING:
-    from cplxnet.musicnet.export import OnnxNetwork  # onnxruntime: imported where it is needed
-
-
-HEARD = "cplxnet"  # the key in a compact file's metadata that says what its network hears, as JSON
-EXPORTS = ("compact", "compact-float16", "onnx", "onnx-compact", "cplxmodule")
-_HOW_TO = "try auto.run(manifest, folder, again=True), which trains what is missing"
+EXPORTS: tuple[str, ...] = tasks.TASKS[DEFAULT_TASK].EXPORTS
 
 
 # -- from a run's folder ---------------------------------------------------------------------------
@@ -58,14 +46,21 @@ def load_model(folder: str | Path, stage: str | None = None) -> tuple[nn.Module,
     if name not in manifest.stage_order:
         raise ValueError(f"expected a stage of {', '.join(manifest.stage_order)}, got {name!r}")
 
+    again = (
+        f"try `python -m cplxnet.auto run {run.path}.json --again` (auto.run(..., again=True)), "
+        "which trains what is missing or damaged"
+    )
     path = run.snapshot(manifest.stage_order.index(name), name)
     if not path.is_file():
-        snapshots = ", ".join(sorted(file.name for file in run.path.glob("*.pt"))) or "none"
+        snapshots = ", ".join(file.name for file in run.snapshots()) or "none"
         raise FileNotFoundError(
-            f"expected a snapshot at {path}, got nothing there (snapshots: {snapshots}); {_HOW_TO}"
+            f"expected a snapshot at {path}, got nothing there (snapshots: {snapshots}); {again}"
         )
+    try:
+        snapshot = files.read_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {again}") from error
 
-    snapshot = files.read_tensors(path)
     model = build(manifest, manifest.stage(name))
     try:
         model.load_state_dict(snapshot["model"])
@@ -113,10 +108,7 @@ def build(manifest: Manifest, stage: Stage) -> nn.Module:
 
 
 class Deployed(NamedTuple):
-    """A network as a function of features, and what it hears.
-
-    That is `window` (samples), `rate_hz`, and `kind`, `cplx` and `shift` of its features.
-    """
+    """A network as a function of features, and what it hears: `heard`, and what its task adds."""
 
     network: Callable[[Tensor], Tensor]
     heard: dict[str, Any]
@@ -126,7 +118,7 @@ def load_deployed(path: str | Path, *, stage: str | None = None) -> Deployed:
     """The network in a file, or in a run's folder.
 
     Args:
-        path: a run's folder, a snapshot in one, a compact or an ONNX file.
+        path: a run's folder, a snapshot in one, or a file that `export` has written.
         stage: of a run's folder; None: the last.
 
     Raises:
@@ -134,90 +126,41 @@ def load_deployed(path: str | Path, *, stage: str | None = None) -> Deployed:
         ValueError: unreadable, or a file that does not say what its network hears.
     """
     path = Path(path)
-
-    # a run's folder, or a snapshot 2-fine-tune.pt in one
-    snapshot = re.fullmatch(r"\d+-(.+)", path.stem) if path.suffix == ".pt" else None
+    snapshot = re.fullmatch(r"\d+-(.+)", path.stem) if path.suffix == ".pt" else None  # 2-fine-tune
     if path.is_dir() or snapshot:
         folder = path.parent if snapshot else path
         model, manifest = load_model(folder, snapshot[1] if snapshot else stage)
-        return Deployed(model, {"rate_hz": TARGET_HZ, **heard(manifest)})
+        return Deployed(model, _all_heard(manifest))
 
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: expected a run's folder, a snapshot, a compact or an ONNX file, got nothing"
+            f"{path}: expected a run's folder, a snapshot or an exported network, got nothing"
         )
-    if path.suffix == ".onnx":
-        from cplxnet.musicnet.export import OnnxNetwork
-
-        return _from_onnx(OnnxNetwork(path))
-
-    small = cplx.load_compact(path)
-    if HEARD not in small.metadata:
-        raise ValueError(
-            f"{path}: expected what the network hears in its metadata, got none; try "
-            "`python -m cplxnet.auto export`"
-        )
-    try:
-        about = json.loads(small.metadata[HEARD])
-    except ValueError:
-        about = small.metadata[HEARD]
-    return Deployed(small, check_heard(about, f"{path}"))
-
-
-def _from_onnx(network: OnnxNetwork) -> Deployed:
-    if not network.raw_audio:
-        return Deployed(network, network.heard)
-
-    # the graph makes its own features: it is given the raw window
-    raw = {**network.heard, "kind": "raw", "cplx": False, "shift": False}
-    return Deployed(lambda x: network(x[:, 0]), raw)
+    return Deployed(*tasks.TASKS[DEFAULT_TASK].load_network(path))
 
 
 def export(
-    folder: str | Path,
-    path: str | Path,
-    *,
-    kind: str,
-    stage: str | None = None,
-    raw_audio: bool = False,
+    folder: str | Path, path: str | Path, *, kind: str, stage: str | None = None, **options: Any
 ) -> Path:
     """Write the network of a run's folder to the file `path`.
 
     Args:
         folder: of the run.
         path: of the file.
-        kind: "compact" (`nn.save_compact`), "compact-float16", "onnx", "onnx-compact", or
-            "cplxmodule": a state dict in that library's layout, which `torch.load(path,
-            weights_only=True)` reads.
+        kind: one of `EXPORTS`.
         stage: its name; None: the last.
-        raw_audio: of ONNX, the features inside.
+        options: further ones of the task's `export_network`.
 
     Raises:
-        ValueError: another kind, or raw_audio of a kind that is not ONNX. Otherwise as
-            `load_model`.
+        ValueError: another kind, or an option that is none of that kind. Otherwise as `load_model`.
     """
-    if kind not in EXPORTS or (raw_audio and not kind.startswith("onnx")):
-        raise ValueError(
-            f"expected a kind of {', '.join(EXPORTS)}, raw_audio with ONNX only, got {kind!r}"
-        )
     model, manifest = load_model(folder, stage)
-    about: dict[str, Any] = {"rate_hz": TARGET_HZ, **heard(manifest)}
-    if kind == "cplxmodule":
-        files.write_tensors(path, dict(cplx.cplxmodule_state(model)))
-        return Path(path)
-    if kind.startswith("onnx"):
-        from cplxnet.musicnet.export import export_onnx
+    about = {"threshold": manifest.threshold, "heard": _all_heard(manifest)}
+    written: Path = tasks.TASKS[manifest.task].export_network(
+        model, path, kind=kind, **about, **options
+    )
+    return written
 
-    if kind == "onnx":
-        export_onnx(model, path, raw_audio=raw_audio, **about)
-        return Path(path)
 
-    # what runs a compact network fastest is not in the file, so nothing is measured
-    small = cplx.compact(model, threshold=manifest.threshold, measure=False)
-    if kind == "onnx-compact":
-        export_onnx(small, path, raw_audio=raw_audio, **about)
-    else:
-        half = kind.endswith("float16")
-        metadata = {HEARD: json.dumps(about)}
-        cplx.save_compact(small, path, dtype="float16" if half else "float32", metadata=metadata)
-    return Path(path)
+def _all_heard(manifest: Manifest) -> dict[str, Any]:
+    return {**tasks.TASKS[manifest.task].HEARD, **heard(manifest)}

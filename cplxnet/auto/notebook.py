@@ -17,7 +17,7 @@ from typing import Any
 
 from cplxnet.extras import extra
 
-from .progress import shell
+from .progress import is_live, shell
 
 INTERRUPTED = "interrupted; run the same cell again and it goes on from here"
 
@@ -102,6 +102,8 @@ def _is_ours(trace: TracebackType) -> bool:
 class Picker:
     """Two lists to pick from: a folder of manifests, and one of its manifests.
 
+    Where a command runs the notebook (CPLXNET_PROGRESS is set) they are a line of text.
+
     Args:
         folder: picked at first.
         name: of the manifest that is picked at first; None: the first.
@@ -143,7 +145,10 @@ class Picker:
         import ipywidgets
         from IPython.display import display
 
-        display(ipywidgets.HBox([self._folder, self._name]))
+        if is_live():
+            display(ipywidgets.HBox([self._folder, self._name]))
+        else:
+            print(f"{self.folder}: {self.name}, of {', '.join(self._name.options)}")
 
 
 def _folders(runs: str) -> list[str]:

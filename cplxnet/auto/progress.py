@@ -1,7 +1,8 @@
-"""Progress bars: lines of text in a notebook, on a terminal, and where a command runs one."""
+"""Progress bars (lines in a notebook, text on a terminal), and lines beside them."""
 
 import functools
 import io
+import json
 import os
 import sys
 from typing import Any, TextIO
@@ -18,7 +19,8 @@ class NotebookBar(tqdm):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._handle: Any = None
-        super().__init__(*args, **(options | {"file": io.StringIO(), "dynamic_ncols": False}))
+        own = {"file": io.StringIO(), "ascii": False, "dynamic_ncols": False}
+        super().__init__(*args, **(options | own))
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar, or `msg` in its place; `pos` has no meaning here."""
@@ -45,6 +47,11 @@ def shell() -> Any:
     return ipython.get_ipython() if ipython else None
 
 
+def is_live() -> bool:
+    """Whether this is a notebook that somebody looks at, not one that a command runs."""
+    return hasattr(shell(), "kernel") and os.environ.get("CPLXNET_PROGRESS", "auto") == "auto"
+
+
 def bar(*args: Any, **options: Any) -> tqdm:
     """A tqdm bar with this package's settings; arguments as of tqdm.
 
@@ -62,8 +69,10 @@ def bar(*args: Any, **options: Any) -> tqdm:
         raise ValueError(f"expected CPLXNET_PROGRESS of auto, text, off or a path, got {how!r}")
     if how == "off":
         options["disable"] = True
+    if "desc" in options:
+        options["desc"] = printable(options["desc"] or "")
 
-    kind = NotebookBar if how == "auto" and hasattr(shell(), "kernel") else tqdm
+    kind = NotebookBar if is_live() else tqdm
     defaults = {"unit": "batch", "dynamic_ncols": True, "mininterval": 0.5}
     return kind(*args, **(defaults | options))
 
@@ -87,7 +96,21 @@ def finish(shown: tqdm, text: str) -> None:
 def say(text: str) -> None:
     """Print a line that leaves the bars whole; nothing if it is empty or bars are off."""
     if text and os.environ.get("CPLXNET_PROGRESS") != "off":
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(_lines(text), file=sys.stderr)
+
+
+def show(text: str, file: TextIO | None = None, *, clear: bool = False) -> None:
+    """Print text that may hold names and words of others. clear: on an empty terminal."""
+    print(("\x1b[H\x1b[2J" if clear else "") + _lines(text), file=file, flush=clear)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped, so that none of them reaches a terminal."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,9 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .baselines import published
+from .commands import COMMANDS
 from .dataset import MusicNet, check_datasets, sizes
+from .deployment import EXPORTS, HEARD, export_network, load_network
 from .experiments import BATCH, GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
@@ -14,7 +16,6 @@ from .scores import pooled_average_precision, score, score_dataset
 from .transcription.example import example
 from .transcription.windows import transcribe
 
-NAME = "musicnet"  # of the task, in manifests
 open_dataset = MusicNet
 
 # for reports: where scores by class are kept, what a class is called, the number of the first
@@ -23,18 +24,22 @@ CLASSES = {"key": "notes", "name": "note", "axis": "note, MIDI number", "first":
 __all__ = [
     "BATCH",
     "CLASSES",
+    "COMMANDS",
+    "EXPORTS",
     "FEATURE_KINDS",
     "GPU_STEP_MS",
+    "HEARD",
     "LOWEST_NOTE",
     "MODELS",
-    "NAME",
     "PRESETS",
     "SAMPLERS",
     "MusicNet",
     "build",
     "check_datasets",
     "example",
+    "export_network",
     "features",
+    "load_network",
     "open_dataset",
     "pooled_average_precision",
     "published",

@@ -33,14 +33,12 @@ def published(
         older_protocol: whether there is a score by that protocol too.
     """
     path = Path(data) / file
-    if path.is_file():
-        return dict(SCORES) if _keys(path) == TEST else {}
-    return dict(SCORES) if older_protocol and str(PurePosixPath(file)) == FILE else {}
+    if not path.is_file():
+        is_musicnet = older_protocol and str(PurePosixPath(file)) == FILE
+        return dict(SCORES) if is_musicnet else {}
 
-
-def _keys(path: Path) -> set[str]:
     try:
-        with h5py.File(path, "r") as file:
-            return set(file)
+        with h5py.File(path, "r") as opened:
+            return dict(SCORES) if set(opened) == TEST else {}
     except OSError:  # no HDF5: whoever trains on it is told
-        return set()
+        return {}

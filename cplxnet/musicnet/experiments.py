@@ -95,103 +95,66 @@ def demo(
     values: Sequence[float] = (0.005, 0.02, 0.08),
     *,
     replicates: int = 1,
-    n_batches: int = 50,
-    n_epochs: tuple[int, int, int] = (10, 5, 3),
-    stride: int = 4096,
-    batch_size: int = 128,
-    lr: float = 1e-3,
     lr_log_sigma2: float | None = None,
-    lr_scheduler: Mapping[str, Any] | None = None,
-    folder: str = "demo",
-    model: str = "complex.DeepConvNet",
+    **shorter: Any,
 ) -> Preset:
     """The grid of `make demo`: the same three stages on the demo corpus, in minutes.
 
     Args:
         values: of C.
         replicates: of each value.
-        n_batches: in an epoch.
-        n_epochs: of dense, sparsify and fine-tune.
-        stride: samples between scored windows.
-        batch_size: windows scored at a time.
-        lr: learning rate.
-        lr_log_sigma2: that of log_sigma2 while sparsifying; None: lr.
-        lr_scheduler: of all stages; None: cosine down to 0.01 of lr.
-        folder: of the corpus, in the data folder.
-        model: the network's dense form.
+        lr_log_sigma2: learning rate of log_sigma2 while sparsifying; None: that of the weights.
+        shorter: options of `_shorter`.
     """
-    raw = _shorter(
-        folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size
-    )
+    raw = _shorter(**shorter)
     dense = raw["stages"]["dense"]
-    dense["optimizer"] = {"name": "adam", "lr": lr}
-    dense["lr_scheduler"] = dict(lr_scheduler or {"name": "cosine", "final": 0.01})
+    dense["lr_scheduler"] = {"name": "cosine", "final": 0.01}
     if lr_log_sigma2 is not None:
-        slow_and_fast = {**dense["optimizer"], "lr_log_sigma2": lr_log_sigma2}
-        raw["stages"]["sparsify"]["optimizer"] = slow_and_fast
+        own = {**dense["optimizer"], "lr_log_sigma2": lr_log_sigma2}
+        raw["stages"]["sparsify"]["optimizer"] = own
     return _preset(raw, values, title="demo", replicates=replicates)
 
 
 def reference(
-    values: Sequence[float] = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2),
-    *,
-    forms: Sequence[str] = ("VD", "ARD"),
-    replicates: int = 2,
-    n_batches: int = 50,
-    n_epochs: tuple[int, int, int] = (30, 10, 14),
-    stride: int = 4096,
-    batch_size: int = 128,
-    lr_log_sigma2: float = 1e-2,
-    lr_fine_tune: float = 2e-3,
-    folder: str = "reference",
-    model: str = "complex.DeepConvNet",
+    values: Sequence[float] = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2), *, replicates: int = 2
 ) -> Preset:
     """The grid whose results are kept in `runs/reference`: VD and ARD on the reference corpus.
 
     Longer stages than the demo's, each with one cosine down to 0.01 of its learning rate. Early
     stopping only watches: every second epoch is scored, and no schedule is long enough for its
-    patience. Fine-tuning is long, and slower than 3e-3. For VD at C = 0.02, replicate 0 (82 times
-    fewer; dense 0.974 on validation), 350 steps from 3e-3, 1e-3 and 4e-4 ended at 0.973, 0.969 and
-    0.965 on validation; 700 steps from 1e-3 and 2e-3 at 0.974 and 0.977.
+    patience. log_sigma2 has ten times the weights' rate: 500 steps of Adam at 1e-3 cannot carry it
+    from -10 to where weights die. Fine-tuning is long, and slower than 3e-3. For VD at C = 0.02,
+    replicate 0 (82 times fewer; dense 0.974 on validation), 350 steps from 3e-3, 1e-3 and 4e-4
+    ended at 0.973, 0.969 and 0.965 on validation; 700 steps from 1e-3 and 2e-3 at 0.974 and 0.977.
 
     Args:
-        values, replicates, n_batches, n_epochs, stride, batch_size, folder, model: as of `demo`.
-        forms: of the network while sparsifying.
-        lr_log_sigma2: ten times the weights' rate; 500 steps of Adam at 1e-3 cannot carry
-            log_sigma2 from -10 to where weights die.
-        lr_fine_tune: learning rate of the last stage.
+        values, replicates: as of `demo`.
     """
-    raw = _shorter(
-        folder, model, n_batches=n_batches, n_epochs=n_epochs, stride=stride, batch_size=batch_size
-    )
+    raw = _shorter(folder="reference", n_epochs=(30, 10, 14))
     dense = raw["stages"]["dense"]
     dense["lr_scheduler"] = {"name": "cosine", "final": 0.01}
     dense["early"] |= {"patience": 100, "cooldown": 1, "atol": 0.1}
-    raw["stages"]["sparsify"]["optimizer"] = {**dense["optimizer"], "lr_log_sigma2": lr_log_sigma2}
-    raw["stages"]["fine-tune"]["optimizer"] = {**dense["optimizer"], "lr": lr_fine_tune}
+    raw["stages"]["sparsify"]["optimizer"] = {**dense["optimizer"], "lr_log_sigma2": 1e-2}
+    raw["stages"]["fine-tune"]["optimizer"] = {**dense["optimizer"], "lr": 2e-3}
 
-    def title(varied: Mapping[str, Any]) -> str:
-        form = varied[FORM].removeprefix(model)
-        return f"reference {form} C={varied[C]:g} replicate {varied['seed']}"
-
-    def file_name(varied: Mapping[str, Any]) -> str:
-        form = varied[FORM].removeprefix(model)
-        return f"{form.lower()}-{label(varied)}"
+    def form(varied: Mapping[str, Any]) -> str:
+        return varied[FORM].removeprefix(raw["model"]["name"])
 
     return {
         "template": raw,
-        "grid": {FORM: [model + form for form in forms], C: list(values)},
+        "grid": {FORM: [raw["model"]["name"] + form for form in ("VD", "ARD")], C: list(values)},
         "replicates": replicates,
-        "label": file_name,
-        "title": title,
+        "label": lambda varied: f"{form(varied).lower()}-{label(varied)}",
+        "title": lambda varied: (
+            f"reference {form(varied)} C={varied[C]:g} replicate {varied['seed']}"
+        ),
     }
 
 
 def tiny(*, folder: str = "tiny", model: str = "complex.TwoLayerDense") -> Preset:
     """One manifest of three stages of two epochs of three batches, for tests."""
-    raw = _shorter(folder, model, n_batches=3, n_epochs=(2, 2, 2), stride=4096, batch_size=16)
     return {
-        "template": raw,
+        "template": _shorter(folder, model, n_batches=3, n_epochs=(2, 2, 2), batch_size=16),
         "grid": {},
         "label": lambda varied: "tiny",
         "title": lambda varied: "tiny",
@@ -244,7 +207,7 @@ def _preset(
         return f"{title} C={mantissa}e{exponent} replicate {varied['seed']}"
 
     return {
-        "template": copy.deepcopy(raw),
+        "template": {**copy.deepcopy(raw), "name": title},
         "grid": {C: list(values)},
         "replicates": replicates,
         "label": label,
@@ -253,15 +216,24 @@ def _preset(
 
 
 def _shorter(
-    folder: str,
-    model: str,
+    folder: str = "demo",
+    model: str = "complex.DeepConvNet",
     *,
-    n_batches: int,
-    n_epochs: Sequence[int],
-    stride: int,
-    batch_size: int,
+    n_batches: int = 50,
+    n_epochs: Sequence[int] = (10, 5, 3),
+    stride: int = 4096,
+    batch_size: int = 128,
 ) -> dict[str, Any]:
-    """TEMPLATE on the files in `folder`, with another model, fewer steps and scored windows."""
+    """TEMPLATE with fewer steps and fewer scored windows.
+
+    Args:
+        folder: of the corpus, in the data folder.
+        model: the network's dense form.
+        n_batches: in an epoch.
+        n_epochs: of dense, sparsify and fine-tune.
+        stride: samples between scored windows.
+        batch_size: windows scored at a time.
+    """
     raw = copy.deepcopy(TEMPLATE)
     raw["model"] = {"name": model}
 

@@ -30,15 +30,10 @@ def _fft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
 def _alternated(signal: torch.Tensor) -> torch.Tensor:
     """The signal times 1, -1, 1, ...; on a GPU in two kernels in place of three."""
     if signal.device.type == "cpu":
-        return signal * _alternating(signal.shape[-1], signal)
+        signs = signal.new_ones(signal.shape[-1])
+        signs[1::2].neg_()
+        return signal * signs
     return torch.stack((signal[..., ::2], -signal[..., 1::2]), -1).flatten(-2)
-
-
-def _alternating(n: int, like: torch.Tensor) -> torch.Tensor:
-    """1, -1, 1, ... of length n: 0.01 ms for 4096, by the remainders of an arange 0.08."""
-    signs = like.new_ones(n)
-    signs[1::2].neg_()
-    return signs
 
 
 def _stft(signal: torch.Tensor, shift: bool) -> torch.Tensor:

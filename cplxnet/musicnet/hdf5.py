@@ -1,14 +1,16 @@
 """HDF5 files to write, on disks that may be full."""
 
+import io
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
 
 
-class _Patient:
+class _Patient(io.RawIOBase):
     """A file for h5py whose writes never fail.
 
     What the disk refuses is kept in memory, and the refusal in `error`. HDF5 2.0 ends the process
@@ -22,13 +24,13 @@ class _Patient:
         self._refused: list[tuple[int, bytes]] = []
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = self._file.seek(offset, whence)
+        if whence == os.SEEK_CUR:
+            self._position += offset
+        else:
+            self._position = self._file.seek(offset, whence)
         return self._position
 
-    def tell(self) -> int:
-        return self._position
-
-    def write(self, data: memoryview) -> int:
+    def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         try:
             done = 0
@@ -41,12 +43,7 @@ class _Patient:
         self._position += len(view)
         return len(view)
 
-    def read(self, size: int) -> bytes:
-        content = bytearray(size)
-        self.readinto(memoryview(content))
-        return bytes(content)
-
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         view, begin = memoryview(buffer).cast("B"), self._position
         view[:] = bytes(len(view))
         self._file.seek(begin)
@@ -57,18 +54,16 @@ class _Patient:
                 view[low - begin : high - begin] = data[low - offset : high - offset]
         return len(view)
 
-    def truncate(self, size: int) -> int:
+    def truncate(self, size: int | None = None) -> int:
         try:
-            self._file.truncate(size)
+            return self._file.truncate(size)
         except OSError as error:
             self.error = self.error or error
-        return size
-
-    def flush(self) -> None:
-        pass  # nothing is buffered here
+            return size or 0
 
     def close(self) -> None:
         self._file.close()
+        super().close()
 
 
 class Hdf5:

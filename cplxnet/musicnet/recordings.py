@@ -39,10 +39,20 @@ _CHUNK = 1 << 16  # samples that share a checksum: 256 KiB, read at 1.5 GB/s as 
 _BLOCK = 16 * _CHUNK  # samples that `write` has in memory at once
 _MOST_PACKED = 1100  # bytes that a byte of the file can stand for: deflate packs 1032 into one
 _OPTIONAL = {"start_beat", "end_beat", "note_value", "instrument"}
-_HOW_TO_BUILD = (
-    "build the demo corpus by `make demo` or `python -m extra.corpora.demo`, "
-    "MusicNet by extra/get_datasets.ipynb"
-)
+
+
+def _how_to_build(path: str | os.PathLike[str]) -> str:
+    """What makes the file at `path`, by the name of its folder."""
+    folder = Path(path).resolve().parent
+    if folder.name in ("demo", "reference"):
+        return (
+            f"build it by `python -m extra.corpora.demo --size {folder.name} --data "
+            f"{Path(path).parent.parent}`"
+        )
+    return (
+        "build MusicNet by extra/get_datasets.ipynb, the demo corpus by `make demo`; "
+        "if it is elsewhere, try --data"
+    )
 
 
 class RecordingError(ValueError):
@@ -161,7 +171,7 @@ def _open(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"expected a recordings file at {path}, got nothing there; {_HOW_TO_BUILD}"
+            f"expected a recordings file at {path}, got nothing there; {_how_to_build(path)}"
         )
     try:
         with h5py.File(path, "r") as file:
@@ -176,7 +186,7 @@ def _open(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
             ) from error
         raise RecordingError(
             f"{path}: expected an HDF5 file, got something h5py cannot read ({error}); "
-            f"{_HOW_TO_BUILD}"
+            f"{_how_to_build(path)}"
         ) from error
 
 
@@ -260,7 +270,7 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
         keys = keys_of(file, f"{path}")
         if not keys:
             raise RecordingError(
-                f"{path}: expected groups id_NNNN, a recording each, got none; {_HOW_TO_BUILD}"
+                f"{path}: expected groups id_NNNN, a recording each, got none; {_how_to_build(path)}"
             )
         for key in keys:
             yield _read(file[key], f"{path}, recording {key}")

@@ -228,7 +228,7 @@ def score(
             f"{len(recording)} and {len(start)}"
         )
     notes = {
-        name: [_number(value) for value in values]
+        name: [None if math.isnan(value) else float(value) for value in values]
         for name, values in per_note(target, logit).items()
     }
     result: dict[str, Any] = {
@@ -273,7 +273,3 @@ def score_dataset(
     return score(
         target, logit, dataset.recording_of(index), dataset.starts(index), dataset.rate_hz, curves
     )
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

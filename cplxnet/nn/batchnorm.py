@@ -153,7 +153,7 @@ class CplxBatchNorm1d(_BatchNorm):
 
     def _on_gpu(self, rows: Tensor, tail: Tail) -> Tensor:
         """Normalise pairs (B, C, 2) or (B, L, C, 2) by the GPU's kernels, with what follows in the same pass."""
-        from .fast.gpu import layers
+        from .fast.gpu import batchnorm, layers
 
         pairs = rows.view(len(rows), -1, self.num_features, 2)
         n_rows = pairs.shape[0] * pairs.shape[1]
@@ -165,15 +165,15 @@ class CplxBatchNorm1d(_BatchNorm):
         if self._by_batch:
             tracked = self.training and self.track_running_stats
             running = (self.running_mean, self.running_var, self.num_batches_tracked)
-            y = layers.batchnorm(
+            y = layers.BatchNorm.apply(
                 pairs,
                 self.weight,
                 self.bias,
                 running if tracked else None,
-                momentum=self.momentum,
-                eps=self.eps,
-                relu=tail.relu,
-                pool=tail.pool,
+                self.momentum,
+                self.eps,
+                tail.relu,
+                tail.pool,
             )
         else:
             given = (self.running_mean, self.running_var, self.weight, self.bias, self.eps)
@@ -183,7 +183,7 @@ class CplxBatchNorm1d(_BatchNorm):
                 y = affine(pairs, matrix, shift)
             else:
                 by = torch.cat((matrix.reshape(4, -1), shift))
-                y = layers.batchnorm_by(pairs, by, relu=tail.relu, pool=tail.pool)
+                y = batchnorm.batchnorm_apply(pairs, by, tail.relu, tail.pool)
 
         y = y if rows.dim() == 4 else y.squeeze(1)
         return torch.view_as_complex(y).movedim(-1, 1)

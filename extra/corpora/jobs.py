@@ -42,11 +42,21 @@ def run(
 
     Args:
         work: a function that can be imported by name.
-        n_workers: jobs at a time.
+        n_workers: jobs at a time; 0: one after another in this process, without a timeout.
         timeout_s: seconds after which a job is killed; None: never.
         preload: modules to import once for all jobs, not once a job.
         tick: called about twice a second meanwhile.
     """
+    if n_workers == 0:
+        for k, job in enumerate(jobs):
+            future: Future[Any] = Future()
+            try:
+                future.set_result(work(*job))
+            except Exception as error:
+                future.set_exception(error)
+            yield k, future
+        return
+
     # a fork of this process would copy torch's threads and locks
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))

@@ -108,8 +108,8 @@ class Started:
         self.processes.append(process)
         return process
 
-    def scheduler(self, port, *, host="127.0.0.1", wrap=()):
-        options = ["--host", host, "--port", port, "--no-dashboard"]
+    def scheduler(self, port, *, host="127.0.0.1", protocol="tcp", wrap=()):
+        options = ["--host", host, "--port", port, "--protocol", protocol, "--no-dashboard"]
         return self(
             sys.executable, "-m", "dask", "scheduler", *options, name="scheduler", wrap=wrap
         )

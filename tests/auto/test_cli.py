@@ -1,5 +1,6 @@
 """The command line: what it prints and what it exits with."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from small import C, read, small
 
 import cplxnet
@@ -249,3 +251,156 @@ def test_a_wrong_command_shows_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as exit:
         main(arguments)
     assert exit.value.code == 2 and "usage: python -m cplxnet.auto" in capsys.readouterr().err
+
+
+# -- what was meant --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def grid_of_one(done, tmp_path, monkeypatch):
+    """A folder with a manifest, its finished run and one that is not run; the working directory."""
+    monkeypatch.chdir(tmp_path)
+    grid.write(tmp_path / "grid", {"one": small(), "two": small({"seed": 1})})
+    (tmp_path / "grid" / "one").symlink_to(done)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "grid/one"], "grid/one: expected a manifest or a folder of manifests, got a run's "
+         "folder; try grid/one.json"),
+        (["status", "grid/one"], "grid/one: expected a folder of manifests, got a run's folder; "
+         "try grid"),
+        (["status", "grid/one.json"], "grid/one.json: expected a folder of manifests, got a file; "
+         "try grid"),
+        (["report", "grid/one"], "got a run's folder; try grid"),
+        (["report", "layers", "grid/one"], "got a run's folder; try grid"),
+        (["page", "grid/one.json"], "got a file; try grid"),
+        (["export", "grid/one.json", "net.onnx"], "grid/one.json: expected a run's folder, got a "
+         "file; try grid/one"),
+        (["export", "grid/two", "net.onnx"], "got nothing there; try run grid/two.json first"),
+        (["export", "grid/two.json", "net.onnx"], "got a file; try run grid/two.json first"),
+        (["export", "grid", "net.onnx"], "expected a run's folder, got a folder of manifests"),
+        (["transcribe", "a.wav", "--model", "grid/one.json"], "got a file; try grid/one"),
+        *(([command, "gird"], "gird: expected a {}folder of manifests, got nothing there (working "
+           "directory: {cwd})") for command in ("run", "status", "report", "page")),
+        (["status"], "runs: expected a folder of manifests, got nothing there (working directory"),
+    ],
+)  # fmt: skip
+def test_a_path_to_something_else_says_what_was_meant_in_one_line(
+    grid_of_one, capsys, arguments, said
+):
+    if arguments[0] == "report" and arguments[1] == "gird":
+        arguments = ["report", "./gird"]  # else it may be a kind
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    manifest = "manifest or a " if arguments[0] == "run" else ""
+    assert said.replace("{}", manifest).replace("{cwd}", str(grid_of_one)) in shown
+    assert shown.count("\n") == 1 and not (grid_of_one / "net.onnx").exists()
+
+
+def test_status_of_a_folder_of_grids_counts_their_runs(grid_of_one, capsys):
+    (grid_of_one / "runs").mkdir()
+    (grid_of_one / "runs" / "demo").symlink_to(grid_of_one / "grid")
+    grid.write(grid_of_one / "runs" / "other", {"three": small()})
+    for arguments in (["status"], ["status", "runs"]):
+        assert main(arguments) == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert rows == [
+            ["runs", "done", "queued"],
+            ["runs/demo", "2", "1", "1"],
+            ["runs/other", "1", "0", "1"],
+        ]
+
+
+def test_status_is_refreshed_until_all_is_done(grid_of_one, tiny_corpus, monkeypatch, capsys):
+    looks = []
+
+    def look_again(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            main(["run", "grid", "--data", str(tiny_corpus)])
+
+    monkeypatch.setattr("cplxnet.auto.__main__.WATCH_EVERY_S", 0.0)
+    monkeypatch.setattr("cplxnet.auto.__main__.time.sleep", look_again)
+    assert main(["status", "grid", "--watch"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("queued") == 1 and shown.count("two") == 3  # twice in a table, run once
+    assert len(looks) == 2
+
+
+def test_ctrl_c_ends_the_watch_quietly(grid_of_one, monkeypatch, capsys):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cplxnet.auto.__main__.time.sleep", interrupted)
+    assert main(["status", "grid", "--watch"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("net.onnx", "onnx-compact"),
+        ("net.pt", "cplxmodule"),
+        ("net.safetensors", "compact"),
+        ("net", "compact"),
+    ],
+)
+def test_the_suffix_decides_what_is_exported(grid_of_one, monkeypatch, capsys, name, kind):
+    asked = []
+
+    def export(run, file, *, kind, **options):
+        asked.append(kind)
+        file.write_bytes(b"")
+        return file
+
+    monkeypatch.setattr("cplxnet.auto.models.export", export)
+    assert main(["export", "grid/one", name]) == 0
+    assert asked == [kind] and capsys.readouterr().out == f"{kind}: {name}, 0 bytes\n"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("net.onnx", "compact"), ("net.pt", "onnx")])
+def test_a_suffix_of_another_format_is_refused(grid_of_one, capsys, name, kind):
+    assert main(["export", "grid/one", name, "--as", kind]) == 2
+    assert f"{name}: expected a name that ends in .onnx for ONNX alone" in capsys.readouterr().err
+    assert not (grid_of_one / name).exists()
+
+
+ESCAPES = "\x1b]0;title\x07\x1b[2J"
+
+
+def test_no_escape_sequence_of_others_reaches_the_terminal(done, tmp_path, capsys):
+    folder = tmp_path / f"grid{ESCAPES}"
+    grid.write(folder, {"one": small(), "two": small({"seed": 1})})
+    (folder / "one").mkdir()
+    status = {"state": "failed", "reason": f"why{ESCAPES}", "stage": ESCAPES, "notes": [ESCAPES]}
+    (folder / "one" / "status.json").write_text(json.dumps(status))
+    (folder / "two").mkdir()
+    (folder / "two" / "scores.json").write_text(json.dumps({"stages": {ESCAPES: {}}, "x": 1}))
+    for arguments in (
+        ["status", str(folder)],
+        ["report", str(folder)],
+        ["run", str(folder)],
+        ["run", str(folder / "one.json"), "--data", ESCAPES],
+        ["status", str(tmp_path / ESCAPES)],
+    ):
+        main(arguments)
+        shown = "".join(capsys.readouterr())
+        assert "\x1b" not in shown and "\x07" not in shown, arguments
+        assert "\\u001b" in shown, arguments
+
+
+def test_a_run_that_fails_is_told_without_a_traceback(tiny_corpus, tmp_path, monkeypatch, capsys):
+    def full(self, others):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore")
+
+    monkeypatch.setattr(Trainer, "run", full)
+    small().save(tmp_path / "one.json")
+    assert main(["run", str(tmp_path / "one.json"), "--data", str(tiny_corpus)]) == 1
+    assert capsys.readouterr().err == (
+        "failed: cpu has too little memory for this run: CUDA out of memory. Tried to allocate "
+        "9 GiB; try --per-device 1, less data, or samples int16 in the manifest\n"
+        f"see {tmp_path / 'one' / 'traceback.txt'}\n"
+    )

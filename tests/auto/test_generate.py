@@ -36,11 +36,11 @@ def test_values_in_place_of_a_presets_own_keep_its_names():
     assert list(generate.manifests("demo", {C: [0.5], "seed": [7]})) == ["c5e-01-r7"]
 
 
-def test_what_a_preset_does_not_vary_is_added_to_its_names():
+def test_what_a_preset_does_not_vary_is_in_all_names():
     made = generate.manifests("demo", {EPOCHS: [3, 4], C: [0.5]})
-    assert list(made) == ["c5e-01-r0-n_epochs3", "c5e-01-r0-n_epochs4"]
-    last = made["c5e-01-r0-n_epochs4"]
-    assert last.name == "demo C=5e-1 replicate 0, c5e-01-r0-n_epochs4"
+    assert list(made) == ["kl_div5e-01-n_epochs3-seed0", "kl_div5e-01-n_epochs4-seed0"]
+    last = made["kl_div5e-01-n_epochs4-seed0"]
+    assert last.name == "demo kl_div5e-01-n_epochs4-seed0"
     assert (last.stage("dense").n_epochs, last.stage("sparsify").objective["kl_div"]) == (4, 0.5)
 
 
@@ -67,7 +67,7 @@ def test_faults_of_what_is_asked_for(tmp_path):
         ("a=x.VD,x.ARD", ("a", ["x.VD", "x.ARD"])),
         ("a=[0.8,0.9],[0.9,0.99]", ("a", [[0.8, 0.9], [0.9, 0.99]])),
         ('a=null,{"scorer":"test"}', ("a", [None, {"scorer": "test"}])),
-        ("a=fft,3", ("a", ["fft", 3])),
+        ("a=fft,3", ("a", ["fft", "3"])),
     ],
 )
 def test_an_axis_in_words(text, expected):

@@ -14,7 +14,7 @@ from test_notebooks import checkout_of, compressing, execute, images, texts
 
 from cplxnet import auto
 from cplxnet.auto.manifest import grid
-from cplxnet.musicnet import recordings
+from cplxnet.musicnet import recordings, trained
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore"
@@ -88,14 +88,16 @@ def test_check_transforms(tmp_path: Path, checkout: Path) -> None:
 
 
 def test_transcription(tmp_path: Path, tiny_corpus: Path, checkout: Path) -> None:
-    ran = execute(
-        "extra/transcription.ipynb", tmp_path, root=checkout, hop=512, begin_s=0.0, seconds=2.0
-    )
+    networks = {name: f"{RUN}/{k}-{name}.pt" for k, name in ((0, "dense"), (2, "fine-tune"))}
+    part = {"hop": 512, "begin_s": 0.0, "seconds": 2.0}
+    ran = execute("extra/transcription.ipynb", tmp_path, root=checkout, networks=networks, **part)
     assert images(ran) == 1 and players(ran) == 3
     shown, item = texts(ran), next(recordings.recordings(tiny_corpus / "musicnet_11khz_test.h5"))
     assert "accuracy" in shown and f"labels.mid: {len(item.labels)} notes" in shown
     for stage in ("dense", "fine-tune", "labels"):
-        (track,) = symusic.Score(checkout / "runs" / "demo" / f"{item.key}-{stage}.mid").tracks
+        (track,) = symusic.Score(
+            checkout / "runs" / "transcription" / f"{item.key}-{stage}.mid"
+        ).tracks
         assert f"{item.key}-{stage}.mid: {len(track.notes)} notes" in shown
 
 
@@ -104,10 +106,28 @@ def test_view_model(tmp_path: Path, checkout: Path) -> None:
     counted = json.loads((checkout / RUN / "scores.json").read_text())["stages"]["fine-tune"][
         "layers"
     ]["fc1"]
-    assert images(ran) == 6 and "2-fine-tune.pt" in texts(ran)
+    assert images(ran) == 7 and "2-fine-tune.pt" in texts(ran)
     assert counted["n_zero"] > 0 and str(2048 * 256 - counted["n_zero"] // 2) in texts(
         ran
     )  # complex weights kept
+
+
+def test_a_clone_without_runs_looks_at_the_networks_of_the_package(
+    tmp_path: Path, checkout: Path
+) -> None:
+    ran = execute("extra/view_model.ipynb", tmp_path, root=checkout, run="runs/none")
+    assert images(ran) == 4 and "(641, 128, 29)" in texts(ran)  # of 2048 outputs, 641 are alive
+
+    options = {"hop": 2048, "begin_s": 0.0, "seconds": 2.0}
+    shown = texts(execute("extra/transcription.ipynb", tmp_path, root=checkout, **options))
+    assert all(f"{name.replace('-', ' ')}: {{" in shown for name in trained.NETWORKS)
+
+
+def test_first_steps(tmp_path: Path) -> None:
+    ran = execute("extra/first_steps.ipynb", tmp_path, n_steps=300)
+    tones = [10, 13, 17, 22, 29, 38, 50, 66]
+    heard = " ".join(map(str, [*(-tone for tone in reversed(tones)), *tones]))
+    assert images(ran) == 1 and f"listened to: {heard}" in texts(ran)
 
 
 def test_kl_divergence(tmp_path: Path) -> None:

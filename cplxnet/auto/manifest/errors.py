@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import enum
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,25 +11,24 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+
+from cplxnet.auto.progress import printable
 
 MAX_SHOWN = 60  # characters of a value that an error line shows
 
 
-class Absent:
+class Absent(enum.Enum):
     """The value of a key that is not there, or that is not usable. It is false, as None is."""
 
-    def __repr__(self) -> str:
-        return "nothing"
+    ABSENT = "nothing"
 
     def __bool__(self) -> bool:
         return False
 
-    def __reduce__(self) -> str:
-        return "ABSENT"
 
-
-ABSENT = Absent()
+ABSENT = Absent.ABSENT
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,17 @@ class ManifestError(ValueError):
     """
 
     def __init__(self, path: str | Path, faults: Sequence[Fault]) -> None:
+        super().__init__(path, faults)
         self.path = str(path)
         self.faults = tuple(faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__("\n  ".join([f"{printable(self.path)}: {count}", *map(str, self.faults)]))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.faults)
+    def __str__(self) -> str:
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        return "\n  ".join([f"{printable(self.path)}: {count}", *map(str, self.faults)])
 
 
 class ManifestNotFoundError(ManifestError, FileNotFoundError):
     """The manifest file or folder is not there."""
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that none of them reaches a terminal."""
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:
@@ -176,12 +171,12 @@ def _fault(
     if kind == "unknown_name":
         return unknown(path, value, known=context["known"], what=context["what"])
 
-    if kind == "missing":
-        return Fault(path, "missing key", accepted=_description(root, where))
-
-    if kind == "extra_forbidden":
-        fields = _model(root, where[:-1]).model_fields.items()
-        known = [*also, *(field.alias or name for name, field in fields)]
+    if kind in ("missing", "extra_forbidden"):
+        fields = _fields(root, where[:-1])
+        if kind == "missing":
+            field = fields.get(str(where[-1]))
+            return Fault(path, "missing key", accepted=(field and field.description) or "")
+        known = [*also, *fields]
         return Fault(path, "unknown key", value, one_of(known), nearest(where[-1], known))
 
     # pydantic marks the key of a table, but not the keyword of a component
@@ -198,21 +193,13 @@ def _fault(
     return Fault(path, "unusable value", value, accepted)
 
 
-def _description(root: type[BaseModel], where: tuple[int | str, ...]) -> str:
-    """What the schema says of the key at `where`."""
-    for name, field in _model(root, where[:-1]).model_fields.items():
-        if where[-1] in (name, field.alias):
-            return field.description or ""
-    return ""
-
-
-def _model(root: type[BaseModel], where: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model of the part at `where`: any key of a table leads to its one kind of part."""
+def _fields(root: type[BaseModel], where: tuple[int | str, ...]) -> dict[str, FieldInfo]:
+    """The keys of the part at `where`: any key of a table leads to its one kind of part."""
     model = root
     for key in where:
         if key in model.model_fields:
             model = next(_models(model.model_fields[str(key)].annotation), model)
-    return model
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -16,7 +16,7 @@ import pandas as pd
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.manifest.read import Manifest, load
-from cplxnet.auto.progress import duration
+from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
 
@@ -85,7 +85,7 @@ def _progress(files: RunFolder) -> dict[str, Any]:
 def _is_gone(files: RunFolder) -> bool:
     """Whether nobody has a claim on a run marked as running, or whoever has it is gone."""
     claim = lock.newest(files.path / "claim")
-    return claim is None or claim.released or (claim.owner is not None and claim.owner.gone())
+    return claim is None or claim.abandoned
 
 
 def _change(path: Path, files: RunFolder) -> dict[str, str]:
@@ -257,7 +257,7 @@ def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
             _check(scores, manifest, run / "scores.json")
         return scores["stages"] if scores else {}
     except (OSError, ValueError) as error:
-        print(f"{run.name} is left out: {error}", file=sys.stderr)
+        show(f"{run.name} is left out: {error}", sys.stderr)
         return {}
 
 

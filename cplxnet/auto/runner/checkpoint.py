@@ -6,9 +6,9 @@ snapshot, by a second name for the same file; then all are removed.
 """
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,8 @@ class Checkpoints:
         self._cuda = cuda
         self._saved_at = -float("inf")
         self._newest: int | None = None  # the epoch of the checkpoint written or read last
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -73,8 +73,7 @@ class Checkpoints:
 
         copied, whole = self._copied(state)
         value = {"schema": SCHEMA, "epoch": epoch, **copied}
-        self._thread = threading.Thread(target=self._write, args=(self._path(epoch), value, whole))
-        self._thread.start()
+        self._writing = self._writer.submit(self._write, self._path(epoch), value, whole)
         self._saved_at = time.monotonic()
         self._newest = epoch
 
@@ -93,23 +92,17 @@ class Checkpoints:
         return tree_unflatten(leaves, structure), whole
 
     def _write(self, path: Path, value: dict[str, Any], whole: Callable[[], None]) -> None:
-        try:
-            whole()
-            files.write_snapshot(path, value, check=self.folder.check)
-            for older in self._there()[KEPT:]:
-                older.unlink(missing_ok=True)
-        except BaseException as error:  # raised again by the next save or wait
-            self._error = error
+        whole()
+        files.write_snapshot(path, value, check=self.folder.check)
+        for older in self._there()[KEPT:]:
+            older.unlink(missing_ok=True)
 
     def wait(self) -> None:
         """Wait until what was saved is on disk; raises what went wrong."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error = self._error
-            self._error = None
-            raise error
+        writing = self._writing
+        self._writing = None
+        if writing is not None:
+            writing.result()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

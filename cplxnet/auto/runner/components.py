@@ -19,10 +19,10 @@ SCORED_AT_ONCE = 4096
 
 
 class Feed:
-    """The batches `(x, notes)` of a feed: the network's input and the targets, on the device.
+    """The batches `(x, target)` of a feed: the network's input and the targets, on the device.
 
     Args:
-        sampler: of the task: batches of (signal, notes), and their number.
+        sampler: of the task: batches of (signal, target), and their number.
         features: of the task: signals (B, T) -> the network's input.
         generator: the sampler's random numbers, where it draws.
         draws: its windows are random; False: every window once, in order.
@@ -46,13 +46,13 @@ class Feed:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for signal, notes in self._sampler:
-            yield self._features(signal), notes
+        for signal, target in self._sampler:
+            yield self._features(signal), target
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """One batch, of windows at random: for a step that is captured once and repeated."""
-        signal, notes = self.dataset.draw(self.generator)
-        return self._features(signal), notes
+        signal, target = self.dataset.draw(self.generator)
+        return self._features(signal), target
 
 
 class Components:

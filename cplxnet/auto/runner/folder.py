@@ -42,6 +42,7 @@ from pydantic import ValidationError
 
 from cplxnet import files
 from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.progress import show
 
 from . import lock
 
@@ -50,7 +51,8 @@ PACKAGES = ("cplxnet", "torch", "numpy", "scipy", "h5py")
 ADVICE = {  # on a damaged file
     "config.json": "delete it, and the next run takes the manifest as it is now",
     "status.json": "the next run sets it aside",
-    "scores.json": "the next run sets it aside, and scores the snapshots again",
+    "scores.json": "the next run sets it aside and scores the snapshots again (or trains, if they "
+    "are not here)",
     "history.jsonl": "`run --again` writes it anew from the snapshots",
 }
 
@@ -74,7 +76,10 @@ class RunFolder:
         import torch  # late: it takes seconds, and reading a status needs none of it
 
         aside = []
-        for name, read in (("status.json", self._written), ("scores.json", lambda: self.scores)):
+        for name, read in (
+            ("status.json", self.written_status),
+            ("scores.json", lambda: self.scores),
+        ):
             try:
                 read()
             except ValueError as error:
@@ -144,7 +149,7 @@ class RunFolder:
         Raises:
             ValueError: the file is damaged.
         """
-        status = self._written()
+        status = self.written_status()
         if not status:
             return {"state": "done" if self._has_scores() else "queued"}
 
@@ -153,8 +158,12 @@ class RunFolder:
             status |= {"state": "interrupted", "reason": f"{lost}; the next run makes it again"}
         return status
 
-    def _written(self) -> dict[str, Any]:
-        """What status.json says, empty where there is none."""
+    def written_status(self) -> dict[str, Any]:
+        """What status.json says, empty where there is none; other files are not looked at.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         path = self.path / "status.json"
         status = _object(path) or {}
         dicts = (status.get("stages", {}), status.get("files", {}))
@@ -202,7 +211,7 @@ class RunFolder:
             except ValueError as error:
                 faults.append(str(error))
 
-        if not faults and (lost := self._lost({"state": "", **self._written()})):
+        if not faults and (lost := self._lost({"state": "", **self.written_status()})):
             faults.append(lost)
         return faults
 
@@ -214,9 +223,9 @@ class RunFolder:
 
     def update(self, **changes: Any) -> None:
         """Change keys of the status: state, stage, epoch, n_epochs, reason."""
-        self._write_status(self._written_status() | changes | {"updated": time.time()})
+        self._write_status(self._current() | changes | {"updated": time.time()})
 
-    def _written_status(self) -> dict[str, Any]:
+    def _current(self) -> dict[str, Any]:
         """The status without reading it again: only the process with the claim writes it."""
         return self.status if self._status is None else self._status
 
@@ -228,8 +237,8 @@ class RunFolder:
 
     def note(self, text: str) -> None:
         """Say what had to be put right, on the terminal and in the status."""
-        print(f"{self.path.name}: {text}", file=sys.stderr)
-        self.update(notes=[*self._written_status().get("notes", []), text])
+        show(f"{self.path.name}: {text}", sys.stderr)
+        self.update(notes=[*self._current().get("notes", []), text])
 
     def set_aside(self, path: Path, error: Exception) -> None:
         """Rename a damaged file to *.corrupt and note it."""
@@ -289,7 +298,7 @@ class RunFolder:
 
         status: dict[str, Any] = {}
         with contextlib.suppress(ValueError):  # damaged: it does not say
-            status = self._written()
+            status = self.written_status()
         recorded = status.get("files", {}).get(path.name)
         if status.get("state") == "done" and recorded not in (None, _size(path)):
             raise _damaged(path, f"{recorded}, as when the run was done", _size(path))
@@ -325,7 +334,7 @@ def unchanged(folder: RunFolder, manifest: Manifest) -> bool:
     config = folder.config
     if not config or config.get("fingerprint") == manifest.fingerprint():
         return True
-    return _manifest_of(config) == _flat(manifest)
+    return _values(config) == manifest.flatten()
 
 
 def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None = None) -> None:
@@ -340,7 +349,7 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
     if folder.config:
         if unchanged(folder, manifest):
             return
-        before = _manifest_of(folder.config) or {}
+        before = _values(folder.config)
         fingerprint = str(folder.config.get("fingerprint"))
         which, when = "this run was started with", "when it was started"
         advice = (
@@ -348,14 +357,14 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
             "(accept_changes=True), which keeps the stages that the change does not touch"
         )
     else:
-        if read is None or _flat(read) == _flat(manifest):
+        if read is None or read.flatten() == manifest.flatten():
             return
-        before = _flat(read)
+        before = read.flatten()
         fingerprint = read.fingerprint()
         which, when = "this command has read", "when the command was started"
         advice = "try the same command again: it runs the manifest as it is now"
 
-    now = _flat(manifest)
+    now = manifest.flatten()
     versions = f"({fingerprint[:12]} {when}, {manifest.fingerprint()[:12]} now)"
     lines = [
         f"  {path}: {before.get(path)!r} {when}, {now.get(path)!r} now"
@@ -366,27 +375,12 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
     raise ManifestChanged("\n".join([first, *lines, advice]))
 
 
-def _manifest_of(config: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest in a config.json, flat; None where it cannot be read by this version."""
+def _values(config: dict[str, Any]) -> dict[str, Any]:
+    """The manifest in a config.json, flat; empty where this version cannot read it."""
     try:
-        return _flat(Manifest.model_validate(config["manifest"]))
+        return Manifest.model_validate(config["manifest"]).flatten()
     except (KeyError, ValidationError):
-        return None
-
-
-def _flat(manifest: Manifest) -> dict[str, Any]:
-    """Dotted path -> value, with every default written out."""
-
-    def leaves(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        flat: dict[str, Any] = {}
-        for key, value in raw.items():
-            if isinstance(value, dict):
-                flat |= leaves(value, f"{prefix}{key}.")
-            else:
-                flat[prefix + key] = value
-        return flat
-
-    return leaves(manifest.resolved().to_dict())
+        return {}
 
 
 # -- JSON ------------------------------------------------------------------------------------------

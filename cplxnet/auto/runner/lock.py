@@ -22,11 +22,13 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from cplxnet import files
+
+from .stop import Interrupted as Interrupted  # what `Claim.check` raises
+from .stop import Stop
 
 TIMEOUT_S = 60.0
 
@@ -39,8 +41,16 @@ class ClaimLost(RuntimeError):
     """The claim was taken over, since its owner was silent for too long."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """The work was asked to stop by the process that had given it out."""
+def check_timeout(timeout_s: float) -> float:
+    """`timeout_s` if a claim can have it.
+
+    Raises:
+        ValueError: it is below a second, so that two processes would do one piece of work; or it
+            is not finite, so that what a dead one had would never be taken over.
+    """
+    if not 1 <= timeout_s < math.inf:
+        raise ValueError(f"expected a timeout of at least a second, got {timeout_s:g}; try 60")
+    return timeout_s
 
 
 class Owner(NamedTuple):
@@ -51,7 +61,7 @@ class Owner(NamedTuple):
         host: its machine's name, for people.
         machine: the kernel's boot and process namespace, the scope of `pid`; empty where that
             cannot be told.
-        began: when it started, in clock ticks; None if it has ended.
+        began: when it started, in clock ticks; None where that cannot be told.
     """
 
     pid: int
@@ -68,7 +78,16 @@ class Owner(NamedTuple):
         """True if the process is known to have ended; False of one on another machine."""
         if not self.machine or self.machine != _machine():
             return False
-        return _began(self.pid) != self.began  # no such process, or the number has gone to another
+
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # it is another user's
+
+        began = _began(self.pid)  # where /proc hides other users' processes, only the number tells
+        return began is not None and began != self.began
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -84,12 +103,12 @@ def _machine() -> str:
 
 
 def _began(pid: int) -> int | None:
-    """When a process of this machine began; None if there is none or it only waits to be reaped."""
+    """When a process of this machine began, -1 if it only waits to be reaped; None if hidden."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])  # fields 3 and 22 of proc(5)
+    return -1 if fields[0] in "ZX" else int(fields[19])  # fields 3 and 22 of proc(5)
 
 
 # -- the claim of this process ---------------------------------------------------------------------
@@ -102,15 +121,13 @@ class Claim:
     `verify` before every write, which looks at the files.
     """
 
-    def __init__(
-        self, place: Path, generation: int, timeout_s: float, stopped: Callable[[], bool]
-    ) -> None:
+    def __init__(self, place: Path, generation: int, timeout_s: float, stop: Stop) -> None:
         self.place = place
         self.generation = generation
         self.timeout_s = timeout_s
+        self.stop = stop
         self.path = _file(place, generation)
 
-        self._stopped = stopped
         self._lost = False
         self._finished = False
         self._ended = threading.Event()
@@ -137,15 +154,14 @@ class Claim:
         """Raise if this process may not go on.
 
         Raises:
-            Interrupted: it was asked to stop.
+            Interrupted: it was asked to stop, and the time for that is up.
             ClaimLost: a heartbeat has found that the claim is another's by now.
         """
         if self._lost:
             raise ClaimLost(
                 f"{self.path}: taken over by another process; this one leaves the work to it"
             )
-        if self._stopped():
-            raise Interrupted("asked to stop")
+        self.stop.check()
 
     def verify(self) -> None:
         """Raise ClaimLost if the files say now that the claim is another's.
@@ -171,27 +187,29 @@ class Claim:
             if self._finished:
                 self.path.unlink()
             else:
-                files.write_text(self.path, json.dumps({"released": True}))
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Say in the file that it is given up, in place: a full disk has no room for another."""
+        content = self.path.read_bytes()
+        with self.path.open("r+b") as file:
+            file.write(content.replace(b'"released": false', b'"released": true '))
 
 
-def hold(
-    place: str | Path, timeout_s: float = TIMEOUT_S, *, stopped: Callable[[], bool] = lambda: False
-) -> Claim:
+def hold(place: str | Path, timeout_s: float = TIMEOUT_S, *, stop: Stop | None = None) -> Claim:
     """Claim `place`; use it in a `with` statement.
 
     Args:
         place: a path, whose folder is made if need be.
         timeout_s: the silence, in seconds, after which others may take this claim over; 1 at least.
-        stopped: whether the work was asked to stop, for `Claim.check`.
+        stop: a request to stop, which `Claim.check` heeds.
 
     Raises:
         ValueError: timeout_s is no such number.
         Held: a live process has it; the text names it.
         OSError: the folder cannot be written.
     """
-    if not 1 <= timeout_s < math.inf:
-        raise ValueError(f"expected a timeout of at least a second, got {timeout_s}")
-
+    check_timeout(timeout_s)
     place = Path(place)
     before = refuse_held(place)
     generation = 1 if before is None else before.generation + 1
@@ -208,15 +226,15 @@ def hold(
     except FileExistsError:
         raise Held(f"{place.parent}: just claimed by another process") from None
 
-    after = newest(place)
-    if after is not None and after.generation != generation:
+    generations = _generations(place)
+    if generation != max(generations, default=generation):
         _file(place, generation).unlink(missing_ok=True)
         raise Held(f"{place.parent}: just claimed by another process")
 
-    for older in _generations(place):
+    for older in generations:
         if older < generation:
             _file(place, older).unlink(missing_ok=True)
-    return Claim(place, generation, timeout_s, stopped)
+    return Claim(place, generation, timeout_s, stop or Stop())
 
 
 def refuse_held(place: Path) -> Found | None:
@@ -227,7 +245,7 @@ def refuse_held(place: Path) -> Found | None:
     """
     claim = newest(place)
     if claim is not None and not claim.free():
-        raise Held(f"{place.parent}: held by {claim.owner}")
+        raise Held(f"{place.parent}: held by {claim.owner or 'an unknown process'}")
     return claim
 
 
@@ -236,6 +254,7 @@ def clear(place: Path) -> None:
     left = newest(place)
     if left is not None and left.free():
         with contextlib.suppress(Held, OSError), hold(place) as claim:
+            files.sweep(place.parent, place.name)
             claim.finish()
 
 
@@ -247,15 +266,18 @@ class Found(NamedTuple):
 
     path: Path
     generation: int
-    owner: Owner | None
-    timeout_s: float
-    released: bool
+    owner: Owner | None = None
+    timeout_s: float = TIMEOUT_S
+    released: bool = False
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it was given up, or its owner is known to have ended."""
+        return self.released or (self.owner is not None and self.owner.gone())
 
     def free(self) -> bool:
-        """Whether it may be taken: given up, or its owner is gone."""
-        if self.released or (self.owner is not None and self.owner.gone()):
-            return True
-        return _watched.silence(self.path) >= self.timeout_s
+        """Whether it may be taken: it is abandoned, or was silent for too long."""
+        return self.abandoned or _silence(self) >= self.timeout_s
 
 
 def newest(place: str | Path) -> Found | None:
@@ -271,35 +293,31 @@ def _read(path: Path, generation: int) -> Found:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         owner = Owner(**content["owner"]) if "owner" in content else None
-        timeout_s = float(content.get("timeout_s", TIMEOUT_S))
+        if owner is not None and not 0 < owner.pid < 2**31:
+            raise ValueError(owner.pid)
+        timeout_s = check_timeout(content.get("timeout_s", TIMEOUT_S))
         return Found(path, generation, owner, timeout_s, bool(content["released"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         # not written by us, or damaged: only silence tells
-        return Found(path, generation, None, TIMEOUT_S, False)
+        return Found(path, generation)
 
 
-class _Watched:
-    """How long this process has watched each claim without seeing it touched."""
-
-    def __init__(self) -> None:
-        # path -> when it was touched, when we looked (monotonic), silence so far
-        self._seen: dict[Path, tuple[int, float, float]] = {}
-
-    def silence(self, path: Path) -> float:
-        """Seconds of silence of a claim, counted over the calls of this method."""
-        now = time.monotonic()
-        touched = path.stat().st_mtime_ns if path.exists() else 0
-        before = self._seen.get(path)
-        if before is None or before[0] != touched:
-            self._seen[path] = (touched, now, 0.0)
-            return 0.0
-
-        elapsed = min(now - before[1], _read(path, 0).timeout_s / 4)
-        self._seen[path] = (touched, now, before[2] + elapsed)
-        return before[2] + elapsed
+# claim -> when it was touched last, when this process looked (monotonic), its silence until then
+_seen: dict[Path, tuple[int, float, float]] = {}
 
 
-_watched = _Watched()
+def _silence(claim: Found) -> float:
+    """Seconds for which this process has watched the claim without seeing it touched."""
+    now = time.monotonic()
+    touched = claim.path.stat().st_mtime_ns if claim.path.exists() else 0
+    touched_before, looked, silence = _seen.get(claim.path, (None, now, 0.0))
+
+    if touched == touched_before:
+        silence += min(now - looked, claim.timeout_s / 4)
+    else:
+        silence = 0.0
+    _seen[claim.path] = (touched, now, silence)
+    return silence
 
 
 def _file(place: Path, generation: int) -> Path:

@@ -18,7 +18,12 @@ from . import lock
 from .components import Components
 from .folder import RunFolder, refuse_changes, unchanged
 from .stages import of_parent
+from .stop import Stop
 from .trainer import Trainer
+
+
+class DeviceLost(RuntimeError):
+    """The device does not answer any more, which is no fault of the run's."""
 
 
 def run(
@@ -33,6 +38,7 @@ def run(
     again: bool = False,
     timeout_s: float = lock.TIMEOUT_S,
     claim: lock.Claim | None = None,
+    stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Run a manifest in `folder` and return what its scores.json holds.
 
@@ -43,8 +49,8 @@ def run(
 
     Nothing in the folder is written before device and data are open. Whatever ends the run early
     from then on is written into the folder (status.json, traceback.txt) before the exception goes
-    on: NaN or infinity as `diverged`, Ctrl-C and errors of the system (a full disk) as
-    `interrupted`, anything else as `failed`.
+    on: NaN or infinity as `diverged`, Ctrl-C, errors of the system (a full disk) and a device that
+    is lost as `interrupted`, anything else as `failed`.
 
     Args:
         manifest: the experiment.
@@ -58,17 +64,21 @@ def run(
             what still holds.
         again: look at the stages of a run that is done too, and train those whose snapshots are
             lost or damaged.
-        timeout_s: silence, in seconds, after which another process may take the run for dead and go
-            on with it.
+        timeout_s: silence, in seconds and at least one, after which another process may take the
+            run for dead and go on with it.
         claim: on the folder, where the caller has it already (`lock.hold(folder / "claim")`).
+        stop: a request to stop, where `claim` does not bring one: the run ends after its epoch.
 
     Raises:
         ManifestChanged: the run was started with another manifest.
-        ValueError: no such device, or data that cannot be used.
+        ValueError: no such device, data that cannot be used, or a timeout out of range.
         FileNotFoundError: a data file is missing.
         Diverged: NaN or infinity in training.
+        DeviceLost: the device does not answer any more.
         Held: another process is running it.
+        Interrupted: it was asked to stop.
     """
+    lock.check_timeout(timeout_s)
     manifest = manifest.resolved()
     run_folder = RunFolder(folder)
     place = run_folder.path / "claim"
@@ -88,7 +98,8 @@ def run(
         lock.refuse_held(place)
     components = Components(manifest, device=device, data=Path(data))
 
-    with contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s) as held:
+    holding = contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s, stop=stop)
+    with holding as held:
         run_folder = RunFolder(folder, check=held.verify)
         scores = None if again else _done(run_folder, manifest, progress)
         if scores is not None:  # by another process, since we looked
@@ -109,6 +120,7 @@ def run(
                 run_folder,
                 components,
                 check=held.check,
+                stop=held.stop,
                 progress=progress,
                 timeout_s=held.timeout_s,
             )
@@ -117,16 +129,12 @@ def run(
             run_folder.finish()
         except lock.ClaimLost:
             raise  # the folder is another's
-        except torch.OutOfMemoryError as error:
-            told = RuntimeError(
-                f"{device} has too little memory for this run: {str(error).splitlines()[0]}; "
-                "try --per-device 1, fewer recordings, or samples int16 in the manifest"
-            )
-            run_folder.record(_state(error), told)
-            raise told from error
         except BaseException as error:
-            run_folder.record(_state(error), error)
-            raise
+            told = _told(error, device)
+            run_folder.record(_state(told), told)
+            if told is error:
+                raise
+            raise told from error
         finally:
             torch.set_num_threads(n_threads)
         held.finish()
@@ -153,6 +161,22 @@ def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, An
     return scores
 
 
+def _told(error: BaseException, device: str) -> BaseException:
+    """The error that ended a run, in words of ours where it is the device's."""
+    first = str(error).partition("\n")[0]
+    if isinstance(error, torch.OutOfMemoryError):
+        return RuntimeError(
+            f"{device} has too little memory for this run: {first}; "
+            "try --per-device 1, less data, or samples int16 in the manifest"
+        )
+    if isinstance(error, RuntimeError) and not isinstance(error, Diverged) and not answers(device):
+        return DeviceLost(
+            f"{device} does not answer any more: {first}; try nvidia-smi, and then the same "
+            "command, which goes on from here"
+        )
+    return error
+
+
 def _state(error: BaseException) -> str:
     """The state of a run that this error ended.
 
@@ -160,7 +184,7 @@ def _state(error: BaseException) -> str:
     """
     if isinstance(error, Diverged):
         return "diverged"
-    if isinstance(error, (KeyboardInterrupt, OSError)):  # OSError: a full disk, say
+    if isinstance(error, (KeyboardInterrupt, OSError, DeviceLost)):  # OSError: a full disk, say
         return "interrupted"
     return "failed"
 
@@ -188,3 +212,12 @@ def check_device(device: str) -> str:
             f"expected a device that torch has here ({', '.join(there)}), got {device!r}: {reason}"
         ) from error
     return device
+
+
+def answers(device: str) -> bool:
+    """Whether torch has `device`, and can compute there."""
+    try:
+        check_device(device)
+    except ValueError:
+        return False
+    return True

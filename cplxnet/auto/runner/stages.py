@@ -211,7 +211,7 @@ def from_others(
     """
     for folder in folders:
         with contextlib.suppress(ValueError, AttributeError):  # a status that is no status of ours
-            if folder.status.get("stages", {}).get(name, {}).get("key") != shared.key:
+            if folder.written_status().get("stages", {}).get(name, {}).get("key") != shared.key:
                 continue
             result = (folder.scores or {}).get("stages", {}).get(name, {})
             snapshot = read_snapshot(folder, number, name, shared)

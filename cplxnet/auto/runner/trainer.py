@@ -22,6 +22,7 @@ from . import lock, stages
 from .checkpoint import Checkpoints, checkpoint_every_s
 from .components import Components, Feed
 from .folder import RunFolder
+from .stop import Stop
 
 LOOK_EVERY_S = 0.5  # at a stage that another run is training
 
@@ -34,6 +35,7 @@ class Trainer:
         folder: of the run, which this process may write.
         components: the manifest's datasets, feeds and networks.
         check: asked before every batch; what it raises ends the run.
+        stop: a request to stop, heeded once an epoch is done and saved.
         progress: show bars.
         timeout_s: silence after which another run's claim on a shared stage is taken over, in
             seconds.
@@ -48,6 +50,7 @@ class Trainer:
         components: Components,
         *,
         check: Callable[[], None],
+        stop: Stop,
         progress: bool,
         timeout_s: float,
     ) -> None:
@@ -55,6 +58,7 @@ class Trainer:
         self.folder = folder
         self.components = components
         self.check = check
+        self.stop = stop
         self.progress = progress
         self.timeout_s = timeout_s
 
@@ -117,8 +121,7 @@ class Trainer:
                 self._save()  # before another run may have the claim on the stage
             self.checkpoints.clear()
 
-        self._save()
-        return self.scores()
+        return self._save()
 
     # -- stages that are finished ------------------------------------------------------------------
 
@@ -127,9 +130,7 @@ class Trainer:
     ) -> stages.Finished | None:
         """The stage as this run has finished it before, scored again if its scores are lost.
 
-        Args:
-            number: the stage's place in the manifest, from 0.
-            result: its entry in scores.json, perhaps of another manifest.
+        `result` is its entry in scores.json, perhaps of another manifest or none.
         """
         try:
             snapshot = stages.read_snapshot(self.folder, number, stage.name, shared)
@@ -152,11 +153,12 @@ class Trainer:
         training.load(snapshot)
         ends = self._scores()
 
-        early = training.early
-        early.stopped = training.n_epochs < stage.n_epochs
-        if early.stopped and stage.early is not None and not stage.early.restore_best:
-            early.last = ends[stage.early.scorer]["average_precision"]
-        return self._result(training, ends)
+        # the score of its last weights is not known any more where the best may have come back
+        restored = stage.early is not None and stage.early.restore_best
+        training.early.stopped = training.n_epochs < stage.n_epochs
+        if stage.early is not None and not restored:
+            training.early.last = ends[stage.early.scorer]["average_precision"]
+        return self._result(training, ends, restored=restored)
 
     def _take(self, stage: Stage, finished: stages.Finished | None) -> bool:
         """Take a finished stage in; False if there is none."""
@@ -165,10 +167,16 @@ class Trainer:
 
         self.model.load_state_dict(finished.snapshot["model"])
         self.optimizer_state = finished.snapshot["optimizer"] or {}
-        self.results[stage.name] = finished.result
-        history = json.loads(finished.snapshot.get("history", "[]"))
-        self.history += _with_end(history, finished.result)
+        self._keep(stage, json.loads(finished.snapshot["history"]), finished.result)
         return True
+
+    def _keep(self, stage: Stage, history: list[dict[str, Any]], result: dict[str, Any]) -> None:
+        """Take in what a stage that has ended leaves for the files of the run."""
+        after = result.get("validation_after", result.get("stopped_at"))
+        if history and after is not None:
+            history = [*history[:-1], history[-1] | {"validation_after": after}]
+        self.history += history
+        self.results[stage.name] = result
 
     @contextlib.contextmanager
     def _claimed(
@@ -193,6 +201,7 @@ class Trainer:
                 claim = lock.hold(place, self.timeout_s)
             except lock.Held:
                 self.check()
+                self.stop.heed()
                 time.sleep(LOOK_EVERY_S)
                 continue
 
@@ -260,16 +269,20 @@ class Trainer:
 
     def _checkpoint(self, training: Training) -> None:
         ended = training.n_epochs == training.stage.n_epochs
-        self.checkpoints.save(self._n_epochs(training), training.state(ended=ended), last=ended)
+        self.checkpoints.save(
+            self._n_epochs(training),
+            training.state(ended=ended),
+            last=ended or self.stop.asked,
+        )
+        self.stop.heed()
 
     def _log(self, training: Training, line: dict[str, Any]) -> None:
         """Take an epoch into history.jsonl and status.json."""
         self.folder.write_history(self.history + training.history)
 
         stage = training.stage
-        order = self.manifest.stage_order
-        later = [self.manifest.stage(name) for name in order[order.index(stage.name) + 1 :]]
-        n_left = stage.n_epochs - training.n_epochs + sum(one.n_epochs for one in later)
+        to_end = [one for one in self.manifest.all_stages() if one.name not in self.results]
+        n_left = sum(one.n_epochs for one in to_end) - training.n_epochs
         known = {} if line["validation"] is None else {"validation": line["validation"]}
         self.folder.update(
             stage=stage.name,
@@ -295,20 +308,16 @@ class Trainer:
             changed=restored or (early.stopped and not training.goes_on),
         )
 
-        result = self._result(training, ends)
-        if training.watched is not None and training.n_epochs:
-            # with the last weights, where the best have come back since
-            last = early.stopped or restored
-            end = ends[training.watched]["average_precision"]
-            result["validation_after"] = early.last if last else end
-            if self.progress and not early.stopped:
-                after = result["validation_after"]
-                say(f"{training.stage.name}: AP {after:.3f} after the last epoch")
-        self.results[training.stage.name] = result
-        self.history += _with_end(training.history, result)
+        result = self._result(training, ends, restored=restored)
+        if self.progress and not early.stopped and result.get("validation_after") is not None:
+            after = result["validation_after"]
+            say(f"{training.stage.name}: AP {after:.3f} after the last epoch")
+        self._keep(training.stage, training.history, result)
 
-    def _result(self, training: Training, ends: dict[str, Any]) -> dict[str, Any]:
-        """A stage's entry in scores.json."""
+    def _result(
+        self, training: Training, ends: dict[str, Any], *, restored: bool
+    ) -> dict[str, Any]:
+        """A stage's entry in scores.json; restored: its best weights came back at its end."""
         early = training.early
         result = {
             "key": training.key,
@@ -323,6 +332,11 @@ class Trainer:
         }
         if early.stopped:
             result["stopped_at"] = early.last
+        if training.watched is not None and training.n_epochs:
+            # with the last weights, where the best have come back since
+            last = early.stopped or restored
+            end = ends[training.watched]["average_precision"]
+            result["validation_after"] = early.last if last else end
         return result
 
     # -- scores ------------------------------------------------------------------------------------
@@ -359,25 +373,23 @@ class Trainer:
             raise Diverged("the network's output is NaN or infinite; try a lower learning rate")
         return target, logit
 
-    def scores(self) -> dict[str, Any]:
-        """What scores.json holds so far."""
-        return {
+    def _save(self) -> dict[str, Any]:
+        """Write the files of the stages that have ended; returns what scores.json holds."""
+        scores = {
             "schema": 1,
             "name": self.manifest.name,
             "seed": self.manifest.seed,
             "manifest": self.manifest.to_dict(),
             "stages": self.results,
         }
-
-    def _save(self) -> None:
-        """Write the files of the stages that have ended."""
         self.folder.write_history(self.history)
-        self.folder.write_scores(self.scores())
+        self.folder.write_scores(scores)
         finished = {
             name: {key: result[key] for key in ("key", "seconds")}
             for name, result in self.results.items()
         }
         self.folder.update(stages=finished, **self._last_epoch())
+        return scores
 
     def _last_epoch(self) -> dict[str, Any]:
         """Where the run is by its history, for a status: also if it took over all its stages."""
@@ -391,11 +403,3 @@ class Trainer:
         known = {"validation": scored[-1]} if scored else {}
         where = {"stage": last["stage"], "epoch": last["epoch"] + 1, "n_epochs": n_epochs}
         return where | {"left_s": None} | known
-
-
-def _with_end(history: list[dict[str, Any]], result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines of a stage that has ended; the last has the score after it, where there is one."""
-    after = result.get("validation_after", result.get("stopped_at"))
-    if not history or after is None:
-        return history
-    return [*history[:-1], history[-1] | {"validation_after": after}]

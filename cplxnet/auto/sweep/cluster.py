@@ -1,28 +1,40 @@
-"""Many runs on Dask workers: processes of this machine, or those of a scheduler that is there."""
+"""Many runs on Dask workers: processes of this machine, or those of a scheduler that is there.
+
+Whoever reaches a Dask scheduler or worker can have it run code. Those of this machine talk by TLS
+with a certificate made for them, so that no other user's process is let in. With a scheduler at
+tls://HOST:PORT, who has its certificate is let in: Dask is told where that is by its own
+configuration (`distributed.comm.tls`), as `run --help` says.
+"""
 
 import contextlib
 import dataclasses
 import logging
+import signal
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 
+import cryptography  # noqa: F401  # by Security.temporary, which names no extra where it is missing
 import dask
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.client import ClosedClientError
+from distributed.security import Security
 
 from cplxnet.auto.progress import say
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.runner.stop import Stop
 
 from .progress import Board
 from .queue import Queue
 from .run_one import Outcome, Settings
-from .worker import Job, stop, work
+from .worker import Job, forget, stop, work
 
 RETRIES = 3  # of a run whose worker died; a scheduler of one's own has its allowed-failures
+STARTS = 3  # of the workers of this machine, should one die before all are there
 LOOK_EVERY_S = 0.2
 STOP_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 30.0
@@ -33,6 +45,7 @@ AWAY_S = 600.0  # a scheduler or a worker may be away so long before it is given
 def run(
     queue: Queue,
     settings: Settings,
+    asked: Stop,
     *,
     devices: Sequence[str],
     per_device: int,
@@ -43,12 +56,13 @@ def run(
     Args:
         queue: of the runs.
         settings: of the command.
+        asked: a request to stop, which the workers are told of.
         devices: of this machine, or of each host that has workers.
         per_device: runs at a time on each device.
         address: of the scheduler whose workers do it; None: processes of this machine.
 
     Raises:
-        ConnectionError: no scheduler at `address`, or it stays away.
+        ConnectionError: no scheduler at `address`, or it stays away; or no workers start here.
         KeyboardInterrupt: with the runs stopped in order.
     """
     n_slots = len(devices) * per_device
@@ -57,37 +71,61 @@ def run(
 
     with Board(queue) as board:
         if address is not None:
-            _on_scheduler(address, queue, job, board)
+            _on_scheduler(address, queue, job, board, asked)
             return
         with _local_workers(min(n_slots, len(queue.names)), settings) as client:
-            _drive(client, queue, job, board)
+            _drive(client, queue, job, board, asked)
 
 
 @contextlib.contextmanager
 def _local_workers(n_workers: int, settings: Settings) -> Iterator[Client]:
     """Workers that are processes of this machine, restarted when they die or hang."""
-    cluster = LocalCluster(
-        n_workers=n_workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        memory_limit=0,  # a network cannot be spilled to disk; a paused worker would only hang
-        silence_logs=logging.CRITICAL,
-        preload=["cplxnet.auto.sweep.worker"],
-        scheduler_kwargs={"worker_ttl": f"{settings.timeout_s} s", "allowed_failures": RETRIES},
-    )
     # by default Dask gives up a worker whose process takes 15 s to start again
     patience = dask.config.set({"distributed.deploy.lost-worker-timeout": f"{AWAY_S} s"})
-    try:
-        with patience, Client(cluster) as client:
-            if settings.progress:
-                say(_dashboard(client))
-            yield client
-    finally:
-        # a worker that has just died may be starting again, which Dask may wait for for ever
-        with contextlib.suppress(TimeoutError):
-            cluster.close(timeout=CLOSE_WITHIN_S)
+    with patience:
+        cluster = _started(n_workers, settings)
+        try:
+            with Client(cluster) as client:
+                if settings.progress:
+                    say(_dashboard(client))
+                yield client
+        finally:
+            # a worker that has just died may be starting again, which Dask may wait for for ever
+            with contextlib.suppress(TimeoutError):
+                cluster.close(timeout=CLOSE_WITHIN_S)
+
+
+def _started(n_workers: int, settings: Settings) -> LocalCluster:
+    # Python's process that tracks semaphores ignores SIGINT and SIGTERM, but would end by SIGUSR1
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    for _ in range(STARTS):
+        try:
+            return LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                protocol="tls",
+                security=Security.temporary(),
+                dashboard_address="127.0.0.1:0",
+                memory_limit=0,  # a network cannot be spilled to disk; paused workers only hang
+                silence_logs=logging.CRITICAL,
+                preload=["cplxnet.auto.sweep.worker"],
+                scheduler_kwargs={
+                    "worker_ttl": f"{settings.timeout_s} s",
+                    "allowed_failures": RETRIES,
+                },
+            )
+        except RuntimeError as error:
+            reason = error.__cause__ or error
+            say(f"a worker died as it started ({reason}); starting again")
+    raise ConnectionError(
+        f"expected {n_workers} workers on this machine, got one that died at each of {STARTS} "
+        f"starts ({reason}); out of memory? try a smaller --per-device"
+    )
 
 
 def _dashboard(client: Client) -> str:
@@ -102,11 +140,12 @@ def _dashboard(client: Client) -> str:
     return f"Dask dashboard: {client.dashboard_link}"
 
 
-def _on_scheduler(address: str, queue: Queue, job: Job, board: Board) -> None:
+def _on_scheduler(address: str, queue: Queue, job: Job, board: Board, asked: Stop) -> None:
     """Go on with a scheduler that goes and comes back; what it was doing is given out again."""
     was_there = False
     away_since: float | None = None
     while queue.open:
+        asked.heed()
         try:
             with Client(address, timeout=f"{CONNECT_S} s", set_as_default=False) as client:
                 if away_since is not None:
@@ -115,13 +154,14 @@ def _on_scheduler(address: str, queue: Queue, job: Job, board: Board) -> None:
                     say(_dashboard(client))
                 was_there = True
                 away_since = None
-                _drive(client, queue, job, board)
-        except (OSError, ClosedClientError, ValueError) as error:  # Dask's own are OSErrors
+                _drive(client, queue, job, board, asked)
+        except (OSError, ClosedClientError, ValueError, TypeError) as error:
+            # Dask's own are OSErrors; TypeError: tls:// without certificates
             if not was_there:
                 raise ConnectionError(
                     f"expected a Dask scheduler at {address}, got {error}; try `dask scheduler`"
                 ) from error
-            if isinstance(error, ValueError):  # the address is sound: a fault of ours
+            if isinstance(error, (ValueError, TypeError)):  # the address is sound: a fault of ours
                 raise
 
             if away_since is None:
@@ -138,18 +178,22 @@ def _has_dashboard(client: Client) -> bool:
     return "dashboard" in client.scheduler_info(n_workers=0)["services"]
 
 
-def _drive(client: Client, queue: Queue, job: Job, board: Board) -> None:
+def _drive(client: Client, queue: Queue, job: Job, board: Board, asked: Stop) -> None:
     """Give out runs, as many as there are workers, until none is left.
 
     Raises:
         OSError: the scheduler goes.
+        Interrupted: an end was asked for, and all workers have stopped.
     """
     running: dict[Future, str] = {}
     scheduler = client.scheduler_info(n_workers=0)["id"]
+    told = False
     try:
         while queue.open:
             n_workers = _n_workers(client, scheduler)
-            while len(running) < n_workers and (name := queue.take()) is not None:
+            while (
+                not asked.asked and len(running) < n_workers and (name := queue.take()) is not None
+            ):
                 future = client.submit(work, name, job, queue.manifests[name], pure=False)
                 running[future] = name
 
@@ -157,8 +201,14 @@ def _drive(client: Client, queue: Queue, job: Job, board: Board) -> None:
                 _settle(future, running[future], queue)
                 del running[future]
 
+            if asked.asked and not told:
+                client.run(stop, job.id, asked.left_s, wait=False)
+                told = True
+            if asked.asked and not running:
+                asked.heed()
             board.show("" if n_workers else "no workers yet")
             time.sleep(LOOK_EVERY_S)
+        client.run(forget, job.id)
     except KeyboardInterrupt:
         _stop(client, job, list(running))
         raise

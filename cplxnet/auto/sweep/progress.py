@@ -3,7 +3,7 @@
 import time
 from typing import Any, Self
 
-from cplxnet.auto.progress import bar, duration
+from cplxnet.auto.progress import bar, duration, printable
 from cplxnet.auto.runner.folder import RunFolder
 
 from .queue import Queue
@@ -48,7 +48,8 @@ class Board:
             position = len(self._lines) + 1
             self._lines.append(bar(total=0, position=position, bar_format="{desc}", leave=False))
         for number, shown in enumerate(self._lines):
-            shown.set_description_str(self._line(names[number]) if number < len(names) else "")
+            line = self._line(names[number]) if number < len(names) else ""
+            shown.set_description_str(printable(line))
 
     def _line(self, name: str) -> str:
         """c1e-03-r0: sparsify 3/75, AP 0.712, 2 h 05 min left"""

@@ -1,6 +1,5 @@
 """Many runs: every manifest of a folder, each in the folder of its name, here or on workers."""
 
-import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.progress import bar, say
 from cplxnet.auto.runner import lock, stages
 from cplxnet.auto.runner.run import check_device, each_device
+from cplxnet.auto.runner.stop import Stop
 from cplxnet.extras import extra
 
 from .queue import Queue, failed
@@ -30,6 +30,7 @@ def run_many(
     reuse: bool = True,
     accept_changes: bool = False,
     timeout_s: float = lock.TIMEOUT_S,
+    stop: Stop | None = None,
 ) -> list[Outcome]:
     """Run every manifest `folder/<name>.json` in `folder/<name>/` that is not done yet.
 
@@ -55,6 +56,7 @@ def run_many(
         accept_changes: run on with manifests that have changed since their run was started.
         timeout_s: silence, in seconds and at least one, after which a run's process counts as gone
             and another goes on with it.
+        stop: a request to stop, from another thread or a signal: every run ends after its epoch.
 
     Returns:
         An outcome for each manifest, in the order of their names.
@@ -64,6 +66,7 @@ def run_many(
         ValueError: no such device, or a number out of range.
         ConnectionError: no scheduler at the address.
         MissingExtraError: several runs at a time, without the packages for it.
+        Interrupted: `stop` was asked; the same call goes on from there.
     """
     folder = Path(folder)
     devices = tuple(devices or (device,))
@@ -72,8 +75,8 @@ def run_many(
     at_a_time = len(devices) * per_device
     if per_device < 1:
         raise ValueError(f"expected per_device of at least 1, got {per_device}")
-    if not (math.isfinite(timeout_s) and timeout_s >= 1):
-        raise ValueError(f"expected timeout_s of at least 1 second, got {timeout_s}; try 60")
+    lock.check_timeout(timeout_s)
+    stop = stop or Stop()
 
     manifests = grid.read(folder)
     unknown = [name for name in again or () if name not in manifests]
@@ -100,12 +103,12 @@ def run_many(
         say(_savings(manifests.values()))
 
     if address is None and at_a_time == 1:
-        _here(queue, settings, devices[0])
+        _here(queue, settings, devices[0], stop)
     else:
         with extra("grid"):
             from . import cluster
 
-        cluster.run(queue, settings, devices=devices, per_device=per_device, address=address)
+        cluster.run(queue, settings, stop, devices=devices, per_device=per_device, address=address)
     return queue.all_outcomes()
 
 
@@ -122,12 +125,13 @@ def _savings(manifests: Iterable[Manifest]) -> str:
     )
 
 
-def _here(queue: Queue, settings: Settings, device: str) -> None:
+def _here(queue: Queue, settings: Settings, device: str, stop: Stop) -> None:
     """One run after another in this process."""
     n_runs = len(queue.names)
     off = not settings.progress
     with bar(total=n_runs, desc=settings.folder.name, unit="run", disable=off) as shown:
         while queue.open:
+            stop.heed()
             name = queue.take()
             if name is None:
                 shown.set_postfix_str(f"{len(queue.pending)} with other processes")
@@ -135,5 +139,6 @@ def _here(queue: Queue, settings: Settings, device: str) -> None:
                 continue
 
             shown.set_postfix_str(name)
-            queue.settle(run_one(name, settings, device=device, read=queue.manifests[name]))
+            manifest = queue.manifests[name]
+            queue.settle(run_one(name, settings, device=device, read=manifest, stop=stop))
             shown.update(len(queue.outcomes) - shown.n)

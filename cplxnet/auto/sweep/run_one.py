@@ -1,6 +1,7 @@
 """One run among many: looked at, claimed, run if need be; its outcome is told, not raised."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, refuse_changes
 from cplxnet.auto.runner.run import check_device, run
 from cplxnet.auto.runner.stages import neighbours
+from cplxnet.auto.runner.stop import Stop
 from cplxnet.auto.train.loop import Diverged
 
 BAD = ("failed", "diverged")
@@ -57,7 +59,7 @@ def run_one(
     *,
     device: str,
     read: Manifest | None = None,
-    stopped: Callable[[], bool] = lambda: False,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Run `folder/name.json` in `folder/name/` if it is to be run; never raises `Exception`.
 
@@ -67,7 +69,7 @@ def run_one(
         device: as torch names it.
         read: the manifest as the command read it, perhaps hours ago. An edit since then, before
             the run's turn or while it runs, is a failure that leaves the folder as it is.
-        stopped: asked at every batch; True ends the run.
+        stop: a request to stop, as of `run`.
     """
     path = settings.folder / name
     file = settings.folder / f"{name}.json"
@@ -81,7 +83,7 @@ def run_one(
             lock.clear(path / "claim")
             return outcome
 
-        with lock.hold(path / "claim", settings.timeout_s, stopped=stopped) as held:
+        with lock.hold(path / "claim", settings.timeout_s, stop=stop) as held:
             outcome = settled(name, manifest, settings)  # another may have finished it since
             if outcome is not None:
                 if outcome.state == "skipped":
@@ -129,5 +131,6 @@ def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None
     if status["state"] == "done" and name not in settings.again:
         return Outcome(name, "skipped")
     if status["state"] in BAD and status != settings.retry.get(name):
-        return Outcome(name, status["state"], status["reason"])
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.get("updated")))
+        return Outcome(name, status["state"], f"{status['reason']}, on {when}")
     return None

@@ -1,6 +1,7 @@
 """Optimisers, and schedules of the learning rate and of the KL's weight, by manifests' names."""
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -111,25 +112,6 @@ def _adam(
     )
 
 
-def _adamw(
-    groups: Sequence[dict[str, Any]],
-    *,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.01,
-    amsgrad: bool = False,
-) -> torch.optim.Adam:
-    """Loshchilov and Hutter (2019): weights shrink by lr * weight_decay a step, apart from Adam."""
-    return _adam(
-        groups,
-        betas=betas,
-        eps=eps,
-        weight_decay=weight_decay,
-        amsgrad=amsgrad,
-        decoupled_weight_decay=True,
-    )
-
-
 def _sgd(
     groups: Sequence[dict[str, Any]],
     *,
@@ -148,7 +130,8 @@ def _sgd(
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": _adam,
-    "adamw": _adamw,
+    # Loshchilov and Hutter 2019: weights shrink by lr * weight_decay a step, apart from Adam
+    "adamw": functools.partial(_adam, weight_decay=0.01, decoupled_weight_decay=True),
     "sgd": _sgd,
 }
 
@@ -167,8 +150,9 @@ def make_optimizer(
         lr_log_sigma2: that of log_sigma2; None: `lr`.
         options: what else the optimiser takes, `betas`, `eps` or `weight_decay` say.
     """
-    build: Any = OPTIMIZERS[name]
-    decays = options.get("weight_decay", build.__kwdefaults__["weight_decay"]) != 0
+    build = OPTIMIZERS[name]
+    default = inspect.signature(build).parameters["weight_decay"].default
+    decays = options.get("weight_decay", default) != 0
 
     weights: list[nn.Parameter] = []
     log_sigma2: list[nn.Parameter] = []

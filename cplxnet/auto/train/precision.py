@@ -26,16 +26,13 @@ def prepare(model: nn.Module, *, device: str, products: str, compiled: bool) -> 
         compiled: by torch.compile. A forward pass that cannot be compiled runs as it is, with a
             warning.
     """
+    forward: Callable[..., Any] = model.forward
     if compiled:
-        _set_forward(model, _compiled(model.forward))
+        forward = _compiled(forward)
     if products == "bfloat16":  # around the forward pass alone, as torch asks
-        _set_forward(
-            model, torch.autocast(torch.device(device).type, torch.bfloat16)(model.forward)
-        )
-
-
-def _set_forward(model: nn.Module, forward: Callable[..., Any]) -> None:
-    object.__setattr__(model, "forward", forward)
+        forward = torch.autocast(torch.device(device).type, torch.bfloat16)(forward)
+    if compiled or products == "bfloat16":
+        object.__setattr__(model, "forward", forward)
 
 
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,9 +46,8 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
         if fast is not None:
             try:
                 return fast(*args)
-            except (
-                Exception
-            ) as error:  # of the compiler; one of the network's own comes again below
+            except Exception as error:
+                # of the compiler; one of the network's own comes again below
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 warnings.warn(
                     f"not compiled, training goes on as it is: {reason[0]}",

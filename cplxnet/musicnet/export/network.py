@@ -42,7 +42,7 @@ class OnnxNetwork:
 
         try:
             self.session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
+                os.fspath(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
             metadata = self.session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime's exceptions have no common base

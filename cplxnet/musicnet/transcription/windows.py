@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from cplxnet.musicnet import recordings
 from cplxnet.musicnet.features import features

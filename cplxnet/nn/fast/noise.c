@@ -148,27 +148,3 @@ int noise_pairs(int64_t n, const float *restrict mean, const float *restrict var
     }
     return OK;
 }
-
-/* ---- for the tests ---------------------------------------------------------------------------------------- */
-
-/* Philox on n counters of four words each, in place. */
-int philox_words(int64_t n, uint32_t *words, const uint32_t *key) {
-    for (int64_t i = 0; i < n; i++)
-        philox(words + 4 * i, key);
-    return OK;
-}
-
-/* n words (n, 8) of eight xoshiro generators, from their states (4, 8). */
-int xoshiro_words(int64_t n, const uint32_t *states, uint32_t *words) {
-    lanes s[4];
-    for (int i = 0; i < 4; i++)
-        for (int k = 0; k < LANES; k++)
-            s[i][k] = states[i * LANES + k];
-
-    for (int64_t j = 0; j < n; j++) {
-        lanes out = next_words(s);
-        for (int k = 0; k < LANES; k++)
-            words[j * LANES + k] = out[k];
-    }
-    return OK;
-}

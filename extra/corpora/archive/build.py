@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from pebble import ProcessExpired
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from cplxnet.files import move, write_json
 from cplxnet.musicnet import recordings
@@ -206,9 +206,6 @@ def _all(
     Raises:
         RuntimeError: a process was killed. Whatever `work` raises.
     """
-    if n_workers == 0:
-        return [work(*job) for job in arguments]
-
     results: dict[int, Any] = {}
     try:
         for k, future in jobs.run(
@@ -325,14 +322,16 @@ def assemble(name: str, entries: Sequence[Entry], folder: Path, form: str) -> Wr
 def _recording(entry: Entry, folder: Path, form: str, notices: list[str]) -> Recording:
     """The recording of `entry`; its samples stay on disk until they are written, slice by slice."""
     n_samples = len(staging.values(folder / entry.audio, "full"))
-    labels, told = clip(staging.values(folder / entry.labels, "rows")[:], n_samples, entry.member)
+    labels, told = clip(
+        np.array(staging.values(folder / entry.labels, "rows")), n_samples, entry.member
+    )
     notices += told
 
     if form == "low":
         labels = labels.copy()
         for column in ("start_time", "end_time"):
             labels[column] = rescale(labels[column])
-    data = cast(np.ndarray, staging.values(folder / entry.audio, form))
+    data = staging.values(folder / entry.audio, form)
     return Recording(f"id_{entry.number:04d}", data, labels, **entry.texts)
 
 

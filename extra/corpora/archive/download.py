@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from urllib3.util import Retry
 
 from cplxnet.files import move

@@ -11,7 +11,7 @@ import os
 import reprlib
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .download import DownloadError, fault_of, fetch
 from .errors import ArchiveError, unreadable_named

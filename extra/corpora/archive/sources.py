@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import h5py
 import numpy as np
@@ -25,6 +25,7 @@ from .errors import ArchiveError, unreadable_named
 Tell = Callable[[str], None]  # hears notices of what was put right
 _BUFFER = 1 << 20  # bytes
 _LARGEST_MEMBER = 1 << 32  # what a WAV file can hold
+_LARGEST_HEADER = 1 << 24  # bytes before a member: its name, and tar's padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,17 +227,21 @@ class TarShard:
             is_packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             # gzip, not tarfile's own reader, which does not compare the checksum
-            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_packed else raw
+            stream = _Metered(gzip.GzipFile(fileobj=raw) if is_packed else raw)
 
             with _broken_stream_named(path.name):
                 with tarfile.open(fileobj=stream, mode="r|", bufsize=_BUFFER) as tar:
-                    yield from self._members(tar, path.name, archive)
+                    yield from self._members(tar, stream, path.name, archive)
+                stream.left = _LARGEST_HEADER
                 while stream.read(_BUFFER):  # to the end, where the checksum is
                     pass
 
-    def _members(self, tar: tarfile.TarFile, name: str, archive: str) -> Iterator[Piece]:
+    def _members(
+        self, tar: tarfile.TarFile, stream: "_Metered", name: str, archive: str
+    ) -> Iterator[Piece]:
         for member in tar:
             _refuse_strange(member, name)
+            stream.left = member.size + _LARGEST_HEADER
             kind = _kind_of(member.name) if member.isfile() else None
             if kind is None:
                 continue
@@ -246,6 +251,24 @@ class TarShard:
                 identity = f"{archive}/{member.name}/{member.size}"
                 read = functools.partial(_read_packed, tar, member, kind, name)
                 yield Piece(number, kind, member.name, identity, read)
+
+
+class _Metered:
+    """A stream that tarfile reads no further than a member and the next header can reach.
+
+    A header may claim anything of a name's length or of a gap, which tarfile reads through.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.left = _LARGEST_HEADER
+
+    def read(self, size: int) -> bytes:
+        content = self._stream.read(size)
+        self.left -= len(content) or _BUFFER  # at the end tarfile would ask for ever
+        if self.left < 0:
+            raise EOFError("headers that claim more than is there")
+        return content
 
 
 def _tar(path: Path) -> Source:
@@ -276,7 +299,7 @@ def _refuse_strange(member: tarfile.TarInfo, where: str) -> None:
             f"{where}: expected members of at most {_LARGEST_MEMBER} bytes, "
             f"got {member.name!r} of {member.size}"
         )
-    if not (member.isfile() or member.isdir()):
+    if not (member.isfile() or member.isdir()) or member.issparse():
         raise ArchiveError(
             f"{where}: expected files, got {member.name!r}, of tar's type {member.type!r}"
         )

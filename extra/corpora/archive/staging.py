@@ -52,23 +52,6 @@ class Staged:
     notices: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Values:
-    """Staged values on disk: an array of `shape` (n,) of which only slices are ever in memory."""
-
-    path: Path
-    dtype: np.dtype
-    shape: tuple[int]
-    ndim: int = 1
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, part: slice) -> np.ndarray:
-        begin, end, _ = part.indices(len(self))
-        return np.fromfile(self.path, self.dtype, end - begin, offset=begin * self.dtype.itemsize)
-
-
 def recipe() -> str:
     """A sha256 of the code and the libraries' versions that decide what a recording becomes."""
     here = Path(__file__).parent
@@ -103,10 +86,14 @@ def stage(shard: Shard, folder: Path, recipe: str) -> list[Staged]:
     return pieces
 
 
-def values(path: Path, form: str) -> Values:
-    """The values "full", "low" or "rows" of the staged piece whose .json is at `path`."""
+def values(path: Path, form: str) -> np.ndarray:
+    """The values "full", "low" or "rows" of the staged piece whose .json is at `path`, left on disk:
+    only slices are ever in memory.
+    """
     count = json.loads(path.read_text())["values"][form]
-    return Values(path.with_suffix(f".{form}"), _DTYPES[form], (count,))
+    if not count:
+        return np.empty(0, _DTYPES[form])  # which cannot be mapped
+    return np.memmap(path.with_suffix(f".{form}"), _DTYPES[form], "r", shape=(count,))
 
 
 def check(source: str, pieces: Sequence[Staged]) -> None:

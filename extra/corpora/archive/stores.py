@@ -23,6 +23,7 @@ from .errors import ArchiveError, unreadable_named
 from .sources import Piece, Shard, Source, Tell, number_of, stamp, tell_all
 
 _BLOCK = 1 << 20  # samples in memory at once
+_LARGEST_PICKLE = 1 << 29  # bytes, in memory at once; MusicNet's longest recording has 0.2 GB
 _LONGEST = 24 * 3600 * SOURCE_HZ  # samples, a day: what states more is no recording
 
 
@@ -151,6 +152,9 @@ def _pickled(path: str, member: str, where: str) -> Iterator[BinaryIO]:
         zipfile.ZipFile(path) as archive,
         archive.open(member) as file,
     ):
+        size = archive.getinfo(member).file_size
+        if size > _LARGEST_PICKLE:
+            raise ArchiveError(f"{where}: expected at most {_LARGEST_PICKLE} bytes, got {size}")
         dtype = _npy_dtype(file)
         if dtype != np.dtype(object):
             raise ArchiveError(

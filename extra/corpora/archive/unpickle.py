@@ -106,17 +106,12 @@ def _latin1(text: Any, encoding: str) -> Any:
     return text.encode("latin1")
 
 
-def _ndarray(*_: Any) -> Any:
-    """What stands for the class numpy.ndarray, which is only ever an argument."""
-    raise pickle.UnpicklingError("numpy.ndarray called")
-
-
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("intervaltree.intervaltree", "IntervalTree"): _tree,
     ("intervaltree.interval", "Interval"): Interval,
     ("intervaltree", "IntervalTree"): _tree,
     ("intervaltree", "Interval"): Interval,
-    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "ndarray"): _Array,  # only ever an argument
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _latin1,
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from cplxnet.files import move
 from cplxnet.musicnet import recordings, resample
@@ -41,6 +41,7 @@ def build(
     force: bool = False,
     maker: Maker | None = None,
     timeout_s: float = 60.0,
+    n_workers: int = 2,
 ) -> Path:
     """Build the demo corpus under `data`/demo, unless it is there already; returns that folder.
 
@@ -54,6 +55,7 @@ def build(
         force: build again what is built.
         maker: makes a piece's recording, `make` if None; tests give their own.
         timeout_s: for one piece, in seconds.
+        n_workers: processes; 0: in this one.
 
     Raises:
         RuntimeError: no piece of a split could be made, or, with `force`, some piece could not that
@@ -70,7 +72,7 @@ def build(
     target.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".build-", dir=target))
     try:
-        ready, missing = _make_all(pieces, maker or make, folder, timeout_s)
+        ready, missing = _make_all(pieces, maker or make, folder, timeout_s, n_workers)
         empty = [split for split in SPLITS if not any(piece.split == split for piece in ready)]
         if empty:
             raise RuntimeError(
@@ -98,6 +100,7 @@ def build_reference(
     force: bool = False,
     maker: Maker | None = None,
     timeout_s: float = 600.0,
+    n_workers: int = 2,
 ) -> Path:
     """Build the reference corpus under `data`/reference, unless it is there already; returns that
     folder.
@@ -118,7 +121,9 @@ def build_reference(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", IncompleteCorpusWarning)
-            built = build(staging, pieces=pieces, maker=maker, timeout_s=timeout_s)
+            built = build(
+                staging, pieces=pieces, maker=maker, timeout_s=timeout_s, n_workers=n_workers
+            )
 
         target.mkdir(exist_ok=True)
         for name in names:
@@ -170,7 +175,7 @@ def make(piece: Piece, font: Path, result: Path) -> None:
 
 
 def _make_all(
-    pieces: Sequence[Piece], maker: Maker, folder: Path, timeout_s: float
+    pieces: Sequence[Piece], maker: Maker, folder: Path, timeout_s: float, n_workers: int
 ) -> tuple[list[Piece], list[str]]:
     """The pieces that were made, `folder`/<key>.npz each, and a line for each of the others that
     says why not.
@@ -181,7 +186,10 @@ def _make_all(
 
     reasons: dict[str, str] = {}  # by key
     with tqdm(total=len(pieces), desc="corpus", unit="piece") as bar:
-        for k, future in jobs.run(maker, arguments, timeout_s=timeout_s, preload=_PRELOAD):
+        made = jobs.run(
+            maker, arguments, n_workers=n_workers, timeout_s=timeout_s, preload=_PRELOAD
+        )
+        for k, future in made:
             reason = jobs.failure(future, timeout_s)
             if reason is None and not arguments[k][2].is_file():
                 reason = "left no result"

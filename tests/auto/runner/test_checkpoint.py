@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from small import (
+    SNAPSHOTS,
     Cut,
     Epochs,
     assert_same_results,
@@ -314,14 +315,24 @@ GENTLE = {
 }
 
 
+@pytest.fixture(scope="module")
+def gentle(tiny_corpus, tmp_path_factory):
+    """A finished run with every key of the gentler way down."""
+    folder = tmp_path_factory.mktemp("gentle")
+    quick(small(GENTLE), folder, tiny_corpus)
+    return folder
+
+
 @pytest.mark.parametrize("after", [1, 3, 5])
-def test_a_gentler_way_down_goes_on_to_the_same_bits(tiny_corpus, tmp_path, monkeypatch, after):
-    manifest = small(GENTLE)
-    quick(manifest, tmp_path / "straight", tiny_corpus)
-    cut_off(tmp_path / "cut", tiny_corpus, monkeypatch, after, manifest)
+def test_a_gentler_way_down_goes_on_to_the_same_bits(
+    gentle, done, tiny_corpus, tmp_path, monkeypatch, after
+):
+    cut_off(tmp_path, tiny_corpus, monkeypatch, after, small(GENTLE))
     torch.manual_seed(99)
-    quick(manifest, tmp_path / "cut", tiny_corpus)
-    assert_same_results(tmp_path / "straight", tmp_path / "cut")
+    quick(small(GENTLE), tmp_path, tiny_corpus)
+    assert_same_results(gentle, tmp_path)
+    for name in SNAPSHOTS:  # each stage had something of its own
+        assert not equal(snapshot(gentle, name)["model"], snapshot(done, name)["model"])
 
 
 # -- how often -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from cplxnet import files
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.lock import Owner
+from cplxnet.auto.runner.stop import Stop
 
 SHORT_S = 1.2  # a beat each 0.1 s
 
@@ -169,10 +170,12 @@ def test_a_timeout_is_a_finite_number_of_at_least_a_second(tmp_path, timeout_s):
 
 
 def test_an_owner_asked_to_stop_notices_at_its_next_batch_and_may_still_write(tmp_path):
-    stopped = []
-    with lock.hold(tmp_path / "claim", stopped=lambda: bool(stopped)) as held:
+    stop = Stop()
+    with lock.hold(tmp_path / "claim", stop=stop) as held:
         held.check()
-        stopped.append(True)
+        stop.ask(within_s=60.0)
+        held.check()  # there is time
+        stop.ask()
         with pytest.raises(lock.Interrupted, match="asked to stop"):
             held.check()
         held.verify()

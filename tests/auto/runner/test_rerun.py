@@ -4,6 +4,8 @@ trained.
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -237,6 +239,31 @@ def test_a_flipped_bit_in_a_snapshot_is_found_and_mended_by_the_commands(
     assert epochs.n == 2
     assert_same_results(done, folder)
     assert main(["status", str(tmp_path), "--verify"]) == 0
+
+
+def claimed_by_a_process_that_was_killed(place):
+    """A claim whose owner has ended, and the draft of another that was killed as it made its own."""
+    code = (
+        f"import os; from cplxnet.auto.runner import lock; lock.hold({str(place)!r}); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    (place.parent / f".{place.name}.2.77-0123.draft").write_text("{}")
+
+
+def test_claims_that_killed_processes_left_on_finished_work_are_removed(
+    done, tiny_corpus, tmp_path, epochs
+):
+    folder = shutil.copytree(done, tmp_path / "one")
+    claimed_by_a_process_that_was_killed(folder / "claim")
+    quick(small(), folder, tiny_corpus)
+    assert files_of(folder).keys() == files_of(done).keys()
+
+    # on a stage that another run has finished
+    other = small({C: 0.7, "name": "other"})
+    place = tmp_path / ".claims" / read(done)["stages"]["dense"]["key"][:32]
+    claimed_by_a_process_that_was_killed(place)
+    quick(other, tmp_path / "other", tiny_corpus, reuse=[folder])
+    assert epochs.n == 4 and files_of(tmp_path / ".claims") == {}
 
 
 def test_the_command_leaves_a_finished_run_alone_whatever_the_data_folder(done, tmp_path, capsys):

@@ -1,7 +1,11 @@
 """Whole experiments of three stages on the corpus of seconds: what they leave in their folder."""
 
+import collections
 import itertools
 import math
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,8 @@ import torch
 from sklearn.metrics import average_precision_score
 from small import SNAPSHOTS, STAGES, C, quick, read, small, snapshot
 
+import cplxnet
+from cplxnet.auto import load
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.runner.run import each_device
 from cplxnet.auto.train.state import Training
@@ -188,6 +194,31 @@ def test_the_optimiser_goes_on_while_sparsifying_and_restarts_for_fine_tuning(
     )
     assert [n for key, n in steps[1].items() if "log_sigma2" in key] == [6, 6]
     assert steps[2] == steps[0]
+
+
+def test_a_manifest_passes_few_modules_on_its_way_to_scores(tiny_corpus, tmp_path):
+    """Counted by a profiler: those in which a function is called, from `load` to scores.json."""
+    small().save(tmp_path / "one.json")
+    files = set()
+
+    def note_file(frame, event, argument):
+        files.add(frame.f_code.co_filename)
+
+    profiler = sys.getprofile()
+    threading.setprofile(note_file)  # of the thread that writes checkpoints
+    sys.setprofile(note_file)
+    try:
+        quick(load(tmp_path / "one.json"), tmp_path / "one", tiny_corpus)
+    finally:
+        sys.setprofile(profiler)
+        threading.setprofile(None)
+    assert (tmp_path / "one" / "scores.json").exists()
+
+    root = f"{Path(cplxnet.__file__).parent}/"
+    passed = {file.removeprefix(root) for file in files if file.startswith(root)}
+    rooms = collections.Counter(path.rpartition("/")[0] for path in passed)
+    assert rooms["auto/runner"] <= 8, passed
+    assert len(passed) <= 48, sorted(passed)
 
 
 # -- variants --------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 import torch
-from small import assert_same_results, cut_off, quick, read, small
+from small import Epochs, assert_same_results, cut_off, quick, read, small
 
 from cplxnet.auto import run_many
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.run import check_device
+from cplxnet.auto.runner.stop import Stop
 from cplxnet.auto.runner.trainer import Trainer
 from cplxnet.auto.train.loop import Diverged
 from cplxnet.musicnet import SAMPLERS
@@ -49,6 +50,17 @@ def test_a_missing_data_file_says_how_to_build_it(tmp_path):
     ):
         quick(small(), tmp_path / "one", tmp_path / "no data")
     assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("size", ["demo", "reference"])
+def test_missing_data_of_a_rendered_corpus_name_its_size(tmp_path, size):
+    changes = {
+        f"datasets.{split}.file": f"{size}/musicnet_11khz_{split}.h5"
+        for split in ("train", "valid", "test")
+    }
+    command = f"python -m extra.corpora.demo --size {size} --data {tmp_path}"
+    with pytest.raises(FileNotFoundError, match=f"build it by `{command}`"):
+        quick(small(changes), tmp_path / "one", tmp_path)
 
 
 @pytest.mark.parametrize("options", [{"data": "no data"}, {"device": "no such device"}])
@@ -110,11 +122,13 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bits(
 
 
 def test_a_run_asked_to_stop_ends_at_its_next_batch_and_goes_on_later(
-    done, tiny_corpus, tmp_path, epochs
+    done, tiny_corpus, tmp_path, monkeypatch
 ):
+    stop = Stop()
+    epochs = Epochs(lambda n: n == 2 and stop.ask()).watch(monkeypatch)
     with (
         pytest.raises(lock.Interrupted, match="asked to stop"),
-        lock.hold(tmp_path / "claim", stopped=lambda: epochs.n == 3) as claim,
+        lock.hold(tmp_path / "claim", stop=stop) as claim,
     ):
         quick(small(), tmp_path, tiny_corpus, claim=claim)
     status = read(tmp_path, "status")

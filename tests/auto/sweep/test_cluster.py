@@ -1,16 +1,21 @@
 """Runs on Dask workers: the same bits, and workers that die or hang."""
 
+import contextlib
 import http.server
 import os
 import re
 import signal
+import socket
+import ssl
 import threading
 import time
 import types
+from pathlib import Path
 
 import pytest
-from distributed import KilledWorker
-from processes import assert_undisturbed, under_way
+from distributed import Client, KilledWorker
+from distributed.security import Security
+from processes import WITHIN_S, assert_undisturbed, under_way, until
 from small import C, read, small
 
 from cplxnet.auto import report, run_many
@@ -147,3 +152,71 @@ def test_the_dashboard_is_told_unless_its_server_has_none(code, told):
             threading.Thread(target=server.handle_request, daemon=True).start()
         shown = cluster._dashboard(types.SimpleNamespace(dashboard_link=link))
     assert shown == (f"Dask dashboard: {link}" if told else "")
+
+
+def test_a_client_without_the_certificate_is_refused(tmp_path):
+    """Whoever is let in has the workers run code, as any user of the machine could before."""
+    with cluster._local_workers(1, Settings(tmp_path, tmp_path, progress=False)) as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        (worker,) = client.scheduler_info()["workers"]
+        assert worker.startswith("tls://127.0.0.1:")
+        assert client.submit(os.getpid).result(timeout=WITHIN_S) != os.getpid()
+
+        for place in (address, worker):
+            plain = place.replace("tls://", "tcp://")
+            for there, security in ((place, Security.temporary()), (plain, None)):
+                with pytest.raises(OSError):
+                    Client(there, security=security, timeout="5 s")
+
+            # TLS alone, with no certificate at all
+            host, port = place.removeprefix("tls://").split(":")
+            anybody = ssl.create_default_context()
+            anybody.check_hostname = False
+            anybody.verify_mode = ssl.CERT_NONE
+            with (
+                pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"),
+                socket.create_connection((host, int(port)), timeout=60) as connection,
+                anybody.wrap_socket(connection) as stream,
+            ):
+                stream.recv(1)
+
+
+@pytest.mark.parametrize("deaths", [1, cluster.STARTS])
+def test_a_worker_that_dies_as_the_cluster_starts(tmp_path, monkeypatch, capsys, deaths):
+    made = []
+
+    class Starting:
+        def __init__(self, **options):
+            made.append(options)
+            if len(made) <= deaths:
+                raise RuntimeError("Nanny failed to start worker process")
+
+    monkeypatch.setattr(cluster, "LocalCluster", Starting)
+    monkeypatch.setenv("CPLXNET_PROGRESS", "text")
+    if deaths < cluster.STARTS:
+        assert isinstance(cluster._started(2, Settings(tmp_path, tmp_path)), Starting)
+    else:
+        told = f"expected 2 workers on this machine, got one that died at each of {deaths} starts"
+        with pytest.raises(ConnectionError, match=told):
+            cluster._started(2, Settings(tmp_path, tmp_path))
+    assert "a worker died as it started (Nanny failed to start" in capsys.readouterr().err
+
+
+@pytest.mark.faults
+def test_a_real_worker_killed_as_the_cluster_starts(tiny_corpus, tmp_path, started):
+    grid.write(tmp_path / "grid", {f"r{seed}": tiny({"seed": seed}) for seed in (0, 1)})
+    command = started.command(tmp_path / "grid", tiny_corpus, "--per-device", 2)
+
+    def worker():
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == command.pid and b"spawn_main" in path.read_bytes():
+                    return int(path.parent.name)
+        return None
+
+    os.kill(until("a worker", worker, command=command), signal.SIGKILL)
+    assert command.wait(WITHIN_S) == 0, started.logs()
+    shown = command.log.read_text(errors="replace")
+    assert "Traceback" not in shown and "r0: done" in shown and "r1: done" in shown

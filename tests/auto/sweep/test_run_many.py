@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import time
 
 import pytest
+import torch
 from small import C, Epochs, quick, small, timeless
 
 from cplxnet.auto import run_many
@@ -120,8 +122,13 @@ def test_a_damaged_folder_costs_its_own_run_only(again, tiny_corpus, damaged):
     if damaged == "scores.json":  # of a finished run it would not be read
         (again / "c-good" / "status.json").unlink()
     outcomes = run_many(again, data=tiny_corpus, progress=False)
-    assert [outcome.state for outcome in outcomes[2:]] == ["failed", "skipped", "done"]
-    assert damaged in outcomes[2].reason and "delete the file to run again" in outcomes[2].reason
+    mended = damaged != "config.json"  # which says with what manifest the run was started
+    state = "done" if mended else "failed"
+    assert [outcome.state for outcome in outcomes[2:]] == [state, "skipped", "done"]
+    if mended:
+        assert (again / "c-good" / f"{damaged}.corrupt").exists()
+    else:
+        assert f"{damaged}: expected JSON" in outcomes[2].reason
 
 
 def test_without_reuse_every_run_trains_all(tiny_corpus, tmp_path, epochs):
@@ -157,7 +164,7 @@ def test_all_manifests_and_the_device_are_checked_before_the_first_run(tiny_corp
 @pytest.mark.parametrize("seconds", [0, -1, 0.5, float("nan"), float("inf")])
 def test_a_timeout_is_a_finite_number_of_at_least_a_second(tiny_corpus, tmp_path, seconds):
     grid.write(tmp_path, {"one": small()})
-    with pytest.raises(ValueError, match="expected timeout_s of at least 1 second, got"):
+    with pytest.raises(ValueError, match="expected a timeout of at least a second, got"):
         run_many(tmp_path, data=tiny_corpus, progress=False, timeout_s=seconds)
     assert not (tmp_path / "one").exists()
 
@@ -197,3 +204,53 @@ def test_bars_are_drawn_where_asked_for(tiny_corpus, tmp_path, monkeypatch, caps
         ValueError, match="expected CPLXNET_PROGRESS of auto, text, off or a path, got 'loud'"
     ):
         run_many(tmp_path, data=tiny_corpus)
+
+
+def raising(monkeypatch, error, times=1):
+    """Have the first runs end by this error, others as they do."""
+    train = Trainer.run
+    n_left = [times]
+
+    def failing(self, others):
+        n_left[0] -= 1
+        if n_left[0] >= 0:
+            raise error
+        return train(self, others)
+
+    monkeypatch.setattr(Trainer, "run", failing)
+
+
+def test_a_run_that_is_out_of_memory_is_named_and_the_next_goes_on(
+    tiny_corpus, tmp_path, monkeypatch
+):
+    grid.write(tmp_path, {"one": small(), "two": small({"seed": 1})})
+    raising(monkeypatch, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"))
+    outcomes = run_many(tmp_path, data=tiny_corpus, progress=False)
+    assert [outcome.state for outcome in outcomes] == ["failed", "done"]
+    assert "cpu has too little memory for this run: CUDA out of memory" in outcomes[0].reason
+    status = RunFolder(tmp_path / "one").status
+    assert status["state"] == "failed" and status["reason"] == outcomes[0].reason
+
+
+def test_a_device_that_is_lost_is_named_and_its_runs_are_tried_again(
+    tiny_corpus, tmp_path, monkeypatch
+):
+    grid.write(tmp_path, {"one": small(), "two": small({"seed": 1})})
+    with monkeypatch.context() as patch:
+        raising(patch, RuntimeError("CUDA error: unspecified launch failure\nmore"))
+        patch.setattr("cplxnet.auto.runner.run.answers", lambda device: False)
+        outcomes = run_many(tmp_path, data=tiny_corpus, progress=False)
+    assert [outcome.state for outcome in outcomes] == ["failed", "done"]
+    assert outcomes[0].reason.startswith(
+        "DeviceLost: cpu does not answer any more: CUDA error: unspecified launch failure; try "
+    )
+    assert RunFolder(tmp_path / "one").status["state"] == "interrupted"  # no fault of the run's
+    again = run_many(tmp_path, data=tiny_corpus, progress=False)
+    assert [outcome.state for outcome in again] == ["done", "skipped"]
+
+
+def test_what_failed_says_when(again, tiny_corpus):
+    outcomes = run_many(again, data=tiny_corpus, progress=False)
+    updated = RunFolder(again / "b-diverges").status["updated"]
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(updated))
+    assert outcomes[1].reason.endswith(f"try a lower learning rate, on {when}")

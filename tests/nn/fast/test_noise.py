@@ -94,17 +94,6 @@ def drawn(n: int, key: tuple[int, int]) -> np.ndarray:
     return out.double().numpy()
 
 
-@in_c
-@pytest.mark.parametrize("key", KEYS, ids=str)
-def test_philox_in_c(key: tuple[int, int]) -> None:
-    counters = np.random.default_rng(0).integers(0, 1 << 32, (1000, 4), np.uint32)
-    words = torch.from_numpy(counters.view(np.int32).copy())
-    native.call(
-        "philox_words", len(words), words, torch.from_numpy(np.array(key, np.uint32).view(np.int32))
-    )
-    assert np.array_equal(words.numpy().view(np.uint32), philox4x32(counters, key))
-
-
 def xoshiro128pp(state: np.ndarray, n: int) -> np.ndarray:
     """n words (n, ...) of xoshiro128++, states (4, ...) (Blackman and Vigna 2021, figure 4)."""
     s0, s1, s2, s3 = state.astype(np.uint32)
@@ -139,14 +128,6 @@ def test_xoshiro_of_this_test() -> None:
     assert (
         xoshiro128pp(np.arange(1, 5), 10).tolist() == wanted
     )  # the vector that rand_xoshiro is tested with
-
-
-@in_c
-def test_xoshiro_in_c() -> None:
-    states = np.random.default_rng(1).integers(0, 1 << 32, (4, 8), np.uint32)
-    words = torch.empty(50, 8, dtype=torch.int32)
-    native.call("xoshiro_words", 50, torch.from_numpy(states.view(np.int32)), words)
-    assert np.array_equal(words.numpy().view(np.uint32), xoshiro128pp(states, 50))
 
 
 @in_c

@@ -150,7 +150,7 @@ def kl_backward(
         return None
     from . import kl
 
-    codes = [kl.code_of(layer.term) for layer in layers]
+    codes = [kl.CODES.get(layer.term) for layer in layers]
     if None in codes:
         return None
 

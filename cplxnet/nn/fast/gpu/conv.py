@@ -10,6 +10,8 @@ Precision: "float32" makes each product of three in TF32, of the numbers' leadin
 convolution 1.6e-7). "tf32" rounds the numbers to 10 bits, "bfloat16" to 7; sums are float32 in all of them.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -145,7 +147,11 @@ def _launch_conv(
     size = width if padded else taps * width
     block_n = min(max(power_of_two(n), 16), 64)
     block_k = min(max(power_of_two(size), 16), 32)
-    options = {"PADDED": padded, "HAS_BIAS": bias is not None, "PRECISION": PRECISIONS[precision]}
+    options: dict[str, Any] = {
+        "PADDED": padded,
+        "HAS_BIAS": bias is not None,
+        "PRECISION": PRECISIONS[precision],
+    }
     options |= {"EVEN": size % block_k == 0, "num_warps": 8, "num_stages": 3}
     # tile sizes by measurement on an H200
     options |= {"BLOCK_M": 128, "BLOCK_N": block_n, "BLOCK_K": block_k}
@@ -176,69 +182,46 @@ def conv_rows_grad(
     return dx
 
 
-def _shares(m: int, tiles: int, block_m: int) -> int:
-    """Outputs that a program sums; about two programs for each multiprocessor of an H100."""
-    shares = max(1, min(264 // tiles, m // (4 * block_m)))
-    return ceil_div(ceil_div(m, shares), block_m) * block_m
+def _weight_grad(
+    grad: Tensor, x: Tensor, log_scale: Tensor | None, taps: int, step: int, precision: str
+) -> Tensor:
+    """Parts (shares, N, taps I) of dL/dw by _weight_grad_kernel; one, times e^log_scale, where that is given."""
+    b, length, width = x.shape
+    _, rows_out, n = grad.shape
+    m, size = b * rows_out, taps * width
+    block_n = min(max(power_of_two(n), 16), 128)
+    block_k = min(max(power_of_two(size), 16), 64)
+    block_m = 32
+    tiles = (ceil_div(n, block_n), ceil_div(size, block_k))
 
+    # about two programs for each multiprocessor of an H100
+    shares = max(1, min(264 // (tiles[0] * tiles[1]), m // (4 * block_m)))
+    shares = 1 if log_scale is not None else shares
+    rows_each = ceil_div(ceil_div(m, shares), block_m) * block_m
+    partial = x.new_empty(ceil_div(m, rows_each), n, size)
 
-def _weight_grad_blocks(n: int, size: int) -> tuple[int, int, int]:
-    return min(max(power_of_two(n), 16), 128), min(max(power_of_two(size), 16), 64), 32
-
-
-def _partial_shape(grad: Tensor, taps: int, width: int) -> tuple[int, int, int]:
-    b, rows_out, n = grad.shape
-    block_n, block_k, block_m = _weight_grad_blocks(n, taps * width)
-    tiles = ceil_div(n, block_n) * ceil_div(taps * width, block_k)
-    rows_each = _shares(b * rows_out, tiles, block_m)
-    return ceil_div(b * rows_out, rows_each), n, taps * width
+    # With operands that lie the wrong way round for them, TF32 instructions are slower than the three products.
+    options: dict[str, Any] = {
+        "PRECISION": PRECISIONS["float32" if precision == "tf32" else precision]
+    }
+    options |= {"BLOCK_N": block_n, "BLOCK_K": block_k, "BLOCK_M": block_m}
+    options |= {"SCALED": log_scale is not None, "num_warps": 4, "num_stages": 3}
+    launch(_weight_grad_kernel, (*tiles, len(partial)), **options)(
+        grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each
+    )
+    return partial
 
 
 @kernel_op
 def conv_weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
     """dL/dw in parts to be added in order: (shares, N, taps I) from dL/dy (B, L', N) and x (B, L, I)."""
-    partial = x.new_empty(_partial_shape(grad, taps, x.shape[2]))
-    _launch_weight_grad(grad, x, None, partial, taps, step, precision)
-    return partial
-
-
-def _launch_weight_grad(
-    grad: Tensor,
-    x: Tensor,
-    log_scale: Tensor | None,
-    partial: Tensor,
-    taps: int,
-    step: int,
-    precision: str,
-) -> None:
-    b, length, width = x.shape
-    _, rows_out, n = grad.shape
-    m, size, shares = b * rows_out, taps * width, len(partial)
-    block_n, block_k, block_m = _weight_grad_blocks(n, size)
-    rows_each = ceil_div(ceil_div(m, shares), block_m) * block_m
-    # With operands that lie the wrong way round for them, TF32 instructions are slower than the three products.
-    name = PRECISIONS["float32" if precision == "tf32" else precision]
-    launch(
-        _weight_grad_kernel,
-        (ceil_div(n, block_n), ceil_div(size, block_k), shares),
-        SCALED=log_scale is not None,
-        PRECISION=name,
-        BLOCK_N=block_n,
-        BLOCK_K=block_k,
-        BLOCK_M=block_m,
-        num_warps=4,
-        num_stages=3,
-    )(grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each)
+    return _weight_grad(grad, x, None, taps, step, precision)
 
 
 @kernel_op
 def log_weight_grad(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str) -> Tensor:
     """dL/ds (N, I) of y = x e^s^T, from dL/dy (B, N) and x (B, I): (grad^T x) e^s."""
-    by = x.new_empty(log_weight.shape)
-    _launch_weight_grad(
-        grad.unsqueeze(1), x.unsqueeze(1), log_weight, by.unsqueeze(0), 1, 1, precision
-    )
-    return by
+    return _weight_grad(grad.unsqueeze(1), x.unsqueeze(1), log_weight, 1, 1, precision).squeeze(0)
 
 
 @triton.jit
@@ -261,13 +244,9 @@ def _column_sums_kernel(
 def column_sums(x: Tensor) -> Tensor:
     """Sums over the rows of x (N, C) in parts to be added in order: (shares, C). A bias' gradient is their sum."""
     n, columns = x.shape
-    rows_each = _column_share(n)
+    rows_each = n if n <= 1024 else ceil_div(ceil_div(n, 128), 32) * 32
     partial = x.new_empty(ceil_div(n, rows_each), columns)
     launch(_column_sums_kernel, (len(partial), ceil_div(columns, 128)), BLOCK_N=32, BLOCK_C=128)(
         x, partial, n, columns, rows_each
     )
     return partial
-
-
-def _column_share(n: int) -> int:
-    return n if n <= 1024 else ceil_div(ceil_div(n, 128), 32) * 32

@@ -5,14 +5,16 @@ value(q), and slope(q) = g/q with dKL/dmu = 2 slope mu/sigma^2, dKL/dlog_sigma2 
 weights; sums are formed by program and added in order.
 """
 
+import itertools
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from cplxnet.nn.kl import CODES, Term
+from cplxnet.nn.kl import CODES
 
-from .launch import ceil_div, kernel_op, launch
+from .launch import ceil_div, kernel_op, launch, load_pairs, store_pairs
 
 _BLOCK = 1024
 
@@ -107,10 +109,7 @@ def _kl_kernel(
     precision = tl.exp(-_within(s, _LOW, 88.0))
 
     if CPLX:
-        pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-        re, im = tl.split(
-            tl.reshape(tl.load(weight + pairs, mask=pairs < 2 * n, other=0.0), (BLOCK, 2))
-        )
+        re, im = load_pairs(weight, n, BLOCK)
         q = precision * (re * re + im * im)
     else:
         w = tl.load(weight + i, mask=ok, other=0.0)
@@ -122,22 +121,18 @@ def _kl_kernel(
     tl.store(by_log_sigma2 + i, d_s, mask=ok)
     factor = 2.0 * slope * precision
     if CPLX:
-        old = tl.load(by_weight + pairs, mask=pairs < 2 * n, other=0.0)
-        old_re, old_im = tl.split(tl.reshape(old, (BLOCK, 2)))
+        old_re, old_im = load_pairs(by_weight, n, BLOCK)
         d_re = old_re + factor * re
         d_im = old_im + factor * im
-        tl.store(
-            by_weight + pairs, tl.reshape(tl.join(d_re, d_im), (2 * BLOCK,)), mask=pairs < 2 * n
-        )
+        store_pairs(by_weight, d_re, d_im, n, BLOCK)
         square_w = d_re * d_re + d_im * d_im
     else:
         d_w = tl.load(by_weight + i, mask=ok, other=0.0) + factor * w
         tl.store(by_weight + i, d_w, mask=ok)
         square_w = d_w * d_w
 
-    beyond = (
-        tl.where(s < _LOW, _LOW - s, 0.0) * FAR * _within(q, 0.0, 1.0)
-    )  # what the limit took off log q
+    # what the limit took off log q
+    beyond = tl.where(s < _LOW, _LOW - s, 0.0) * FAR * _within(q, 0.0, 1.0)
     value = _value(q, TERM) + beyond
     at = partial + 3 * (first + tl.program_id(0))
     tl.store(at, tl.sum(tl.where(ok, value, 0.0).to(tl.float64), 0))
@@ -167,19 +162,6 @@ def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOC
     tl.store(out + 3 * layer + 2, tl.sum(of_s, 0))
 
 
-def code_of(term: Term) -> int | None:
-    """The number of a KL term, as in kl.c; None for one that the kernel does not know."""
-    return CODES.get(term)
-
-
-def _blocks(log_sigma2: list[Tensor]) -> list[int]:
-    """Where each layer's blocks begin, and the number of all."""
-    firsts = [0]
-    for s in log_sigma2:
-        firsts.append(firsts[-1] + ceil_div(s.numel(), _BLOCK))
-    return firsts
-
-
 @kernel_op(mutates=("by_weights", "by_log_sigma2"))
 def kl_backward(
     weights: list[Tensor],
@@ -194,7 +176,7 @@ def kl_backward(
 
     Args:
         weights: stored means, (..., 2) of complex layers; log_sigma2: (...); float32, contiguous.
-        terms: their numbers, `code_of`.
+        terms: their numbers, `CODES`.
         scale: float32 (), what every KL is multiplied by before its gradient is added; shares: and each by its own.
         by_weights, by_log_sigma2: the gradients, added to in place.
     """
@@ -203,7 +185,8 @@ def kl_backward(
         raise ValueError(
             f"expected the number of a KL term, {sorted(CODES.values())}, got {unknown[0]}"
         )
-    firsts = _blocks(log_sigma2)
+    n_blocks = [ceil_div(s.numel(), _BLOCK) for s in log_sigma2]
+    firsts = [0, *itertools.accumulate(n_blocks)]  # where each layer's blocks begin
     partial = torch.empty(firsts[-1], 3, dtype=torch.float64, device=scale.device)
     layers = zip(
         weights, log_sigma2, terms, by_weights, by_log_sigma2, shares, firsts[:-1], strict=True

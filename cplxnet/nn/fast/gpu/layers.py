@@ -9,7 +9,7 @@ What is saved for the backward pass: inputs, and of a variational layer the vari
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from cplxnet.nn.kl import CODES
 
 from . import set_tf32, tf32
-from .batchnorm import batchnorm_apply, batchnorm_backward, batchnorm_forward
+from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import (
     column_sums,
     conv_rows,
@@ -224,18 +224,12 @@ def linear(
     return torch.view_as_complex(y)
 
 
-class _Operands(NamedTuple):
-    """The stored weight as products take it, hi first."""
-
-    high: Tensor
-    low: Tensor | None
-
-
-def _operands(weight: Tensor, mask: Tensor | None, split: bool) -> _Operands:
+def _operands(weight: Tensor, mask: Tensor | None, split: bool) -> tuple[Tensor, Tensor | None]:
+    """The stored weight as products take it: hi, and lo if it is split."""
     if not split and mask is None:
-        return _Operands(weight.flatten(1), None)
+        return weight.flatten(1), None
     forms = split_weight(weight, mask, split)
-    return _Operands(forms[0], forms[1] if split else None)
+    return forms[0], forms[1] if split else None
 
 
 def _stacked(several: Tensor, one: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
@@ -327,26 +321,12 @@ def _plain(products: str, a: Tensor, b: Tensor) -> Tensor:
 # ---- batch norm ------------------------------------------------------------------------------------------------------
 
 
-def batchnorm(
-    pairs: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running: tuple[Tensor, Tensor, Tensor] | None,
-    *,
-    momentum: float | None,
-    eps: float,
-    relu: bool,
-    pool: bool,
-) -> Tensor:
+class BatchNorm(torch.autograd.Function):
     """Batch normalisation of pairs (B, L, C, 2) by their own statistics, and its tail: see `batchnorm.py`.
 
-    Args:
-        running: mean (2, C), covariance (2, 2, C) and number of batches, updated in place.
+    `running` is mean (2, C), covariance (2, 2, C) and number of batches, updated in place.
     """
-    return _BatchNorm.apply(pairs, weight, bias, running, momentum, eps, relu, pool)
 
-
-class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -376,11 +356,6 @@ class _BatchNorm(torch.autograd.Function):
         return dx, by_weight, by_bias if ctx.has_bias else None, None, None, None, None, None
 
 
-def batchnorm_by(pairs: Tensor, affine: Tensor, *, relu: bool, pool: bool) -> Tensor:
-    """y = M x + s and its tail by a map (6, C): m00, m01, m10, m11, s0, s1; without a gradient."""
-    return batchnorm_apply(pairs, affine, relu, pool)
-
-
 def trial(device: torch.device) -> None:
     """Run every kernel on small arrays, forward and backward, so that one that does not compile is met before training."""
     products = precision()
@@ -394,7 +369,7 @@ def trial(device: torch.device) -> None:
         # tiles are as large as in a large network
         kernel, mask = ones(64, 16, 3, 2), torch.ones(64, 16, 3, dtype=torch.bool, device=device)
         y = _Conv.apply(ones(2, 9, 16, 2), kernel, ones(64, 2), ones(64, 16, 3), mask, 2, products)
-        y = _BatchNorm.apply(y, ones(2, 2, 64), ones(2, 64), None, 0.1, 1e-5, True, True)
+        y = BatchNorm.apply(y, ones(2, 2, 64), ones(2, 64), None, 0.1, 1e-5, True, True)
 
         weight, mask = ones(3, 128, 2), torch.ones(3, 128, dtype=torch.bool, device=device)
         y = _Linear.apply(y.reshape(2, 128, 2), weight, ones(3, 2), ones(3, 128), mask, products)

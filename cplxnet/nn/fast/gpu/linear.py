@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op, launch
+from .launch import ceil_div, kernel_op, launch, load_pairs, store_pairs
 
 _BLOCK = 1024
 
@@ -31,8 +31,7 @@ def _rows_kernel(x, rows, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     ok = pairs < 2 * n
     half = 2 * n
-    values = tl.load(x + pairs, mask=ok, other=0.0)
-    re, im = tl.split(tl.reshape(values, (BLOCK, 2)))
+    re, im = load_pairs(x, n, BLOCK)
     upper = tl.reshape(tl.join(re, -im), (2 * BLOCK,))
     lower = tl.reshape(tl.join(im, re), (2 * BLOCK,))
     if SPLIT:
@@ -61,7 +60,7 @@ def _rows_grad_kernel(by_rows, dx, n, STACK: tl.constexpr, BLOCK: tl.constexpr):
         lower += tl.load(by_rows + (2 * k + 1) * half + pairs, mask=ok, other=0.0)
     a, b = tl.split(tl.reshape(upper, (BLOCK, 2)))
     c, d = tl.split(tl.reshape(lower, (BLOCK, 2)))
-    tl.store(dx + pairs, tl.reshape(tl.join(a + d, c - b), (2 * BLOCK,)), mask=ok)
+    store_pairs(dx, a + d, c - b, n, BLOCK)
 
 
 @triton.jit
@@ -87,9 +86,7 @@ def _join_kernel(
 def _take_kernel(values, parts, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     """Pairs (B, out, 2) -> parts (stack, 2B, out), the real ones first."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-    loaded = tl.load(values + pairs, mask=pairs < 2 * n, other=0.0)
-    re, im = tl.split(tl.reshape(loaded, (BLOCK, 2)))
+    re, im = load_pairs(values, n, BLOCK)
     ok = i < n
     if SPLIT:
         high = _leading(re)

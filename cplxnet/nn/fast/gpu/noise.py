@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op, launch
+from .launch import ceil_div, kernel_op, launch, load_pairs, store_pairs
 
 _BLOCK = 1024  # complex numbers of a program
 
@@ -62,30 +62,24 @@ def _noise(key, block, BLOCK: tl.constexpr):
 @triton.jit
 def _noise_kernel(mean, variance, key, out, n, floor, BLOCK: tl.constexpr):
     block = tl.program_id(0)
-    pairs = block.to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     singles = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     e_re, e_im = _noise(key, block, BLOCK)
 
     v = tl.load(variance + singles, mask=singles < n, other=1.0)
     deviation = tl.sqrt(0.5 * tl.where(v < floor, floor, v))
-    m = tl.load(mean + pairs, mask=pairs < 2 * n, other=0.0)
-    m_re, m_im = tl.split(tl.reshape(m, (BLOCK, 2)))
-
-    y = tl.join(m_re + deviation * e_re, m_im + deviation * e_im)
-    tl.store(out + pairs, tl.reshape(y, (2 * BLOCK,)), mask=pairs < 2 * n)
+    m_re, m_im = load_pairs(mean, n, BLOCK)
+    store_pairs(out, m_re + deviation * e_re, m_im + deviation * e_im, n, BLOCK)
 
 
 @triton.jit
 def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.constexpr):
     """dL/dvariance = (g_re e_re + g_im e_im)/(4 deviation), 0 under the floor."""
     block = tl.program_id(0)
-    pairs = block.to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     singles = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     e_re, e_im = _noise(key, block, BLOCK)
 
     v = tl.load(variance + singles, mask=singles < n, other=1.0)
-    g = tl.load(grad + pairs, mask=pairs < 2 * n, other=0.0)
-    g_re, g_im = tl.split(tl.reshape(g, (BLOCK, 2)))
+    g_re, g_im = load_pairs(grad, n, BLOCK)
     slope = 0.25 / tl.sqrt(0.5 * tl.where(v < floor, floor, v))
     by = tl.where(v < floor, 0.0, slope * (g_re * e_re + g_im * e_im))
     tl.store(by_variance + singles, by, mask=singles < n)
@@ -93,22 +87,19 @@ def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.con
 
 @triton.jit
 def _square_kernel(x, square, n, BLOCK: tl.constexpr):
-    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    re, im = tl.split(tl.reshape(tl.load(x + pairs, mask=pairs < 2 * n, other=0.0), (BLOCK, 2)))
+    re, im = load_pairs(x, n, BLOCK)
     tl.store(square + singles, re * re + im * im, mask=singles < n)
 
 
 @triton.jit
 def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
     """dx = h + 2 g x: h the gradient by x itself (pairs), g that by |x|^2."""
-    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    re, im = tl.split(tl.reshape(tl.load(x + pairs, mask=pairs < 2 * n, other=0.0), (BLOCK, 2)))
-    h_re, h_im = tl.split(tl.reshape(tl.load(h + pairs, mask=pairs < 2 * n, other=0.0), (BLOCK, 2)))
+    re, im = load_pairs(x, n, BLOCK)
+    h_re, h_im = load_pairs(h, n, BLOCK)
     twice = 2.0 * tl.load(g + singles, mask=singles < n, other=0.0)
-    d = tl.join(h_re + twice * re, h_im + twice * im)
-    tl.store(dx + pairs, tl.reshape(d, (2 * BLOCK,)), mask=pairs < 2 * n)
+    store_pairs(dx, h_re + twice * re, h_im + twice * im, n, BLOCK)
 
 
 # ---- operators -------------------------------------------------------------------------------------------------------

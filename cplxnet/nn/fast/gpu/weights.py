@@ -109,16 +109,6 @@ def _form_grad_kernel(
         tl.store(by_log_sigma2 + i, s * by_s, mask=ok)
 
 
-def _shapes(weight: Tensor, noisy: bool, step: int) -> list[tuple[int, ...]]:
-    out, inputs, taps, _ = weight.shape
-    shapes: list[tuple[int, ...]] = [(2 * out, taps, 2 * inputs)]
-    shapes.append(transposed_shape(2 * out, taps, 2 * inputs, step))
-    shapes += (
-        [(out, taps, inputs), transposed_shape(out, taps, inputs, step)] if noisy else [(0,), (0,)]
-    )
-    return shapes
-
-
 @kernel_op
 def form_weight(
     weight: Tensor, mask: Tensor | None, log_sigma2: Tensor | None, step: int
@@ -129,9 +119,14 @@ def form_weight(
         weight: stored kernel (out, in, k, 2), float32, contiguous; mask: bool (out, in, k).
         log_sigma2: (out, in, k); step: the convolution's stride.
     """
-    noisy = log_sigma2 is not None
-    forms = [weight.new_empty(shape) for shape in _shapes(weight, noisy, step)]
     out, inputs, taps, _ = weight.shape
+    noisy = log_sigma2 is not None
+    forms = [
+        weight.new_empty(2 * out, taps, 2 * inputs),
+        weight.new_empty(transposed_shape(2 * out, taps, 2 * inputs, step)),
+        weight.new_empty((out, taps, inputs) if noisy else 0),
+        weight.new_empty(transposed_shape(out, taps, inputs, step) if noisy else 0),
+    ]
     padded = ceil_div(taps, step) * step
     n = out * inputs * padded
     launch(

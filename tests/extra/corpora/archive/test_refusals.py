@@ -2,6 +2,7 @@
 line and value.
 """
 
+import gzip
 import io
 import pickle
 import shutil
@@ -402,6 +403,29 @@ def test_a_tar_that_claims_more_than_a_wav_file_can_hold_ends_at_once(tmp_path):
         archive.build(tmp_path / "a.tar", tmp_path / "data", n_workers=0)
 
 
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K", b"S"])
+def test_a_header_that_claims_2_to_the_62_bytes_ends_at_once(tmp_path, kind):
+    """A long name, a pax header or a sparse file: tarfile alone reads on, some of them for ever."""
+    info = tarfile.TarInfo("musicnet/train_data/1727.wav")
+    info.type = kind
+    info.size = 2**62
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+    with pytest.raises(archive.ArchiveError, match=r"a\.tar: expected"):
+        archive.build(tmp_path / "a.tar", tmp_path / "data", n_workers=0)
+
+
+def test_a_name_of_gigabytes_is_not_unpacked(tmp_path):
+    info = tarfile.TarInfo("name")
+    info.type = tarfile.GNUTYPE_LONGNAME
+    info.size = 1 << 26
+    with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 26) + bytes(1024))
+
+    with pytest.raises(archive.ArchiveError, match="headers that claim more than is there"):
+        archive.build(tmp_path / "a.tar.gz", tmp_path / "data", n_workers=0)
+
+
 def test_errors_of_long_lines_are_short():
     lines = b",".join(tiny.HEADER[k].encode() for k in range(7)) + b"\n" + b"9," * 1_000_000
     with pytest.raises(archive.ArchiveError, match=r"line 2: expected 7 fields") as caught:
@@ -469,3 +493,10 @@ def test_metadata_with_giant_values_gets_a_short_error(tmp_path):
         with pytest.raises(archive.ArchiveError, match=r"m\.csv.*: expected") as caught:
             published.read_metadata(tmp_path / "m.csv")
         assert len(str(caught.value)) < 500
+
+
+def test_a_pickle_that_unpacks_to_gigabytes_is_not_read(tmp_path, monkeypatch):
+    path = tiny.npz(tmp_path / "old.npz", {1727: ""})
+    monkeypatch.setattr(stores, "_LARGEST_PICKLE", 100_000)
+    with pytest.raises(archive.ArchiveError, match=r"1727\.npy: expected at most 100000 bytes"):
+        archive.build(path, tmp_path / "data", n_workers=0)

@@ -21,13 +21,13 @@ THREE = (
 
 
 def test_the_corpus_is_built_twice_alike_and_then_found_built(tmp_path):
-    folders = [build(tmp_path / name, pieces=THREE) for name in ("a", "b")]
+    folders = [build(tmp_path / name, pieces=THREE, timeout_s=600.0) for name in ("a", "b")]
     names = sorted(p.name for p in folders[0].iterdir())
     assert names == ["musicnet.h5", *(f"musicnet_11khz_{split}.h5" for split in sorted(SPLITS))]
     for name in names:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
     stamp = (folders[0] / "musicnet.h5").stat().st_mtime_ns
-    build(tmp_path / "a", pieces=THREE, maker=fails)  # would fail, were it called
+    build(tmp_path / "a", pieces=THREE, maker=fails, n_workers=0)  # would fail, were it called
     assert (folders[0] / "musicnet.h5").stat().st_mtime_ns == stamp
     full = {r.key: r for r in recordings.recordings(folders[0] / "musicnet.h5")}
     for split, key in zip(SPLITS, ("id_1001", "id_2001", "id_3001"), strict=True):
@@ -86,14 +86,14 @@ def test_a_renderer_that_hangs_or_crashes_costs_that_piece_only(tmp_path, capsys
     with pytest.warns(
         IncompleteCorpusWarning, match="--force"
     ):  # still named when nothing is left to do
-        build(tmp_path, pieces=THREE[:1] + bad + THREE[1:], maker=fails)
+        build(tmp_path, pieces=THREE[:1] + bad + THREE[1:], maker=fails, n_workers=0)
 
 
 def test_a_split_without_any_piece_is_an_error(tmp_path):
     with pytest.raises(
         RuntimeError, match=r"got none in train, valid, test: id_1001 .*no such instrument"
     ):
-        build(tmp_path, pieces=THREE, maker=fails)
+        build(tmp_path, pieces=THREE, maker=fails, n_workers=0)
     assert list((tmp_path / "demo").iterdir()) == []
 
 
@@ -104,9 +104,9 @@ def silence(piece, font, result):
 
 def test_the_reference_corpus_is_whole_or_not_there(tmp_path, monkeypatch, capsys):
     with pytest.raises(IncompleteCorpusWarning, match=r"id_1003.*no such instrument"):
-        build_reference(tmp_path, pieces=(*THREE, piece("id_1003")), maker=misbehaves)
+        build_reference(tmp_path, pieces=(*THREE, piece("id_1003")), maker=misbehaves, n_workers=0)
     assert list(tmp_path.iterdir()) == []
-    folder = build_reference(tmp_path, pieces=THREE, maker=silence)
+    folder = build_reference(tmp_path, pieces=THREE, maker=silence, n_workers=0)
     names = [f"musicnet_11khz_{split}.h5" for split in SPLITS]
     assert folder == tmp_path / "reference" and sorted(p.name for p in folder.iterdir()) == sorted(
         names
@@ -114,9 +114,9 @@ def test_the_reference_corpus_is_whole_or_not_there(tmp_path, monkeypatch, capsy
     assert [path.name for path in tmp_path.iterdir()] == ["reference"]
     before = [(folder / name).read_bytes() for name in names]
     assert (
-        build_reference(tmp_path, pieces=THREE, maker=fails) == folder
+        build_reference(tmp_path, pieces=THREE, maker=fails, n_workers=0) == folder
     )  # found built: the maker is not asked
-    build_reference(tmp_path, pieces=THREE, maker=silence, force=True)
+    build_reference(tmp_path, pieces=THREE, maker=silence, force=True, n_workers=0)
     assert [(folder / name).read_bytes() for name in names] == before
     (recording,) = recordings.recordings(folder / names[0])
     assert recording.key == "id_1001" and recording.data[0] == 1.0
@@ -153,12 +153,12 @@ def makes_all_but_the_second(piece, font, result):
 def test_force_never_takes_a_piece_away(tmp_path):
     four = (*THREE, piece("id_1002"))
     with pytest.warns(IncompleteCorpusWarning, match="id_1002"):
-        folder = build(tmp_path, pieces=four, maker=makes_all_but_the_second)
+        folder = build(tmp_path, pieces=four, maker=makes_all_but_the_second, n_workers=0)
     with pytest.warns(IncompleteCorpusWarning, match="id_1002"):  # missing before: no loss
-        build(tmp_path, pieces=four, maker=makes_all_but_the_second, force=True)
+        build(tmp_path, pieces=four, maker=makes_all_but_the_second, force=True, n_workers=0)
 
-    build(tmp_path, pieces=four, maker=silence, force=True)
+    build(tmp_path, pieces=four, maker=silence, force=True, n_workers=0)
     before = (folder / "musicnet.h5").read_bytes()
     with pytest.raises(RuntimeError, match=r"left as it is, since it has pieces .*\n +id_1002"):
-        build(tmp_path, pieces=four, maker=makes_all_but_the_second, force=True)
+        build(tmp_path, pieces=four, maker=makes_all_but_the_second, force=True, n_workers=0)
     assert (folder / "musicnet.h5").read_bytes() == before

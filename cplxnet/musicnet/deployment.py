@@ -1,0 +1,103 @@
+"""Networks in files for use elsewhere: written in several kinds, and read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cplxnet import files
+from cplxnet import nn as cplx
+
+from .features import check_heard
+from .resample import TARGET_HZ
+
+EXPORTS = ("compact", "compact-float16", "onnx", "onnx-compact", "cplxmodule")
+HEARD = {"rate_hz": TARGET_HZ}  # by every network, beside what its manifest says
+_KEY = "cplxnet"  # in a compact file's metadata: what its network hears, as JSON
+
+
+def export_network(
+    model: torch.nn.Module,
+    path: str | Path,
+    *,
+    kind: str,
+    threshold: float,
+    heard: dict[str, Any],
+    raw_audio: bool = False,
+) -> Path:
+    """Write a network to the file `path`.
+
+    Args:
+        model: the network, in evaluation mode on the CPU.
+        path: of the file.
+        kind: "compact" (`nn.save_compact`), "compact-float16", "onnx", "onnx-compact", or
+            "cplxmodule": a state dict in that library's layout, which `torch.load(path,
+            weights_only=True)` reads.
+        threshold: of the compact kinds: weights with a greater log_alpha are left out.
+        heard: what the network hears: `rate_hz`, `window` (samples), and `kind`, `cplx` and `shift`
+            of its features.
+        raw_audio: of ONNX, the features inside.
+
+    Raises:
+        ValueError: another kind, or raw_audio of a kind that is not ONNX.
+    """
+    if kind not in EXPORTS or (raw_audio and not kind.startswith("onnx")):
+        raise ValueError(
+            f"expected a kind of {', '.join(EXPORTS)}, raw_audio with ONNX only, got {kind!r}"
+        )
+
+    if kind == "cplxmodule":
+        files.write_tensors(path, dict(cplx.cplxmodule_state(model)))
+        return Path(path)
+
+    if kind.startswith("onnx"):
+        from .export import export_onnx
+
+    if kind == "onnx":
+        export_onnx(model, path, raw_audio=raw_audio, **heard)
+        return Path(path)
+
+    # what runs a compact network fastest is not in the file, so nothing is measured
+    small = cplx.compact(model, threshold=threshold, measure=False)
+    if kind == "onnx-compact":
+        export_onnx(small, path, raw_audio=raw_audio, **heard)
+    else:
+        dtype: Literal["float16", "float32"] = "float16" if "float16" in kind else "float32"
+        cplx.save_compact(small, path, dtype=dtype, metadata={_KEY: json.dumps(heard)})
+    return Path(path)
+
+
+def load_network(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+    """The network in a compact or an ONNX file, and what it hears (see `export_network`).
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: unreadable, or a file that does not say what its network hears.
+    """
+    if path.suffix == ".onnx":
+        from .export import OnnxNetwork
+
+        network = OnnxNetwork(path)
+        if not network.raw_audio:
+            return network, network.heard
+
+        # the graph makes its own features: it is given the raw window
+        raw = {"kind": "raw", "cplx": False, "shift": False}
+        return lambda x: network(x[:, 0]), network.heard | raw
+
+    small = cplx.load_compact(path)
+    if _KEY not in small.metadata:
+        raise ValueError(
+            f"{path}: expected what the network hears in its metadata, got none; try "
+            "`python -m cplxnet.auto export`"
+        )
+    try:
+        heard = json.loads(small.metadata[_KEY])
+    except ValueError:
+        heard = small.metadata[_KEY]
+    return small, check_heard(heard, f"{path}")
