@@ -182,19 +182,19 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
     table = tables.collect(folder)
     rows = groups(table, scorer)
     numbered = [f"{k}. {text}" for k, text in enumerate(_page_readings(table, rows, scorer), 1)]
-    notes = left_out(table, scorer)
+    remarks = left_out(table, scorer)
 
     through = set(table.loc[table["stage"] == TUNED, "run"]) if len(table) else set()
     manifests = grid.read(folder)
     unfinished = [name for name in manifests if name not in through]
     if unfinished:
-        notes.append(
+        remarks.append(
             f"Not finished: {len(unfinished)} of {len(manifests)} runs ({', '.join(unfinished)})."
         )
 
     lines = [*_markdown_table(rows), "", *numbered]
-    for note in notes:
-        lines += ["", note]
+    for remark in remarks:
+        lines += ["", remark]
     return "\n".join(lines).strip() + "\n"
 
 
