@@ -161,6 +161,7 @@ def parameters(path: Path, **values: Any) -> None:
 
 def test_the_journey(lab: tuple[str, Tab], checkout: Path) -> None:
     folder = "runs/tiny"
+    parameters(checkout / "experiment_generator.ipynb", preset="demo", timed=False)
     run_all(lab, "experiment_generator.ipynb")
     assert list((checkout / "runs" / "demo").glob("*.json"))
 
