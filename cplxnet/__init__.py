@@ -7,3 +7,5 @@ import os
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
+
+DEFAULT_TASK = "musicnet"  # of manifests that name none; here, for `cplxnet.auto` names no task

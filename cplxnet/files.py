@@ -4,9 +4,9 @@ Every file that matters is written by one of these functions, so a process that 
 moment leaves the old file or the new one, and at most a hidden `.NAME.*.part` beside it.
 
 A snapshot also holds a CRC-32 of all that is in it. Zip's own checksums are not enough: with one bit
-of its directory flipped they still hold, and torch reads uninitialised memory for a tensor. Among
-the checksums that need no new library CRC-32 is the fastest, at two to five times the speed of
-blake2b and sha256, and what it guards against is failing disks and memory, not forgery.
+of its directory flipped they still hold, and torch reads uninitialised memory for a tensor. CRC-32
+is the cheapest in the standard library (0.1 s for 300 MB), and finds what failing disks and memory
+do; it is no guard against forgery.
 """
 
 from __future__ import annotations

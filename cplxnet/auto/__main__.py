@@ -123,66 +123,6 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 # ---------------------------------------------------------------------------------------------
-# generate
-
-GENERATE = """\
-examples:
-  generate demo --dry-run
-  generate demo --set stages.sparsify.objective.kl_div=0.01,0.05 --replicates 3 --into runs/finer
-  generate runs/demo/c2e-02-r0.json --set stages.fine-tune.n_epochs=5,10 --into runs/longer
-"""
-
-
-def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = GENERATE
-    add = parser.add_argument
-    add("source", help="a preset (demo, say), or a manifest that is the template")
-    add(
-        "--set",
-        dest="axes",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PATH=V1,V2",
-        help="values that a dotted path takes, each as JSON or a word",
-    )
-    add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
-    add("--into", type=Path, metavar="FOLDER", help="default: runs/ and the source's name")
-    add("--data", type=Path, default=Path("data"), help=DATA)
-    add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
-    add("--overwrite", action="store_true", help="also replace manifests that differ")
-    add("--remove", action="store_true", help="also remove manifests that are left over")
-
-
-def _generate(
-    source: str,
-    axes: list[str],
-    replicates: int | None,
-    into: Path | None,
-    data: Path,
-    dry_run: bool,
-    **options: bool,
-) -> int:
-    """Write a grid of manifests: a preset's, or a template with some values varied."""
-    from . import generate
-
-    varied = dict(generate.axis(text) for text in axes)
-    manifests = generate.manifests(source, varied, replicates=replicates)
-    preview = generate.Preview(into or Path("runs") / Path(source).stem, manifests, data=data)
-
-    cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
-    for table in (preview.files(), preview.varied(), cost):
-        print(table.to_string(float_format="{:.3g}".format), end="\n\n")
-    for sentence in preview.sentences():
-        print(sentence)
-    if dry_run:
-        return 0
-
-    written = preview.write(**options)
-    print(f"{len(written)} manifests written; next: python -m cplxnet.auto run {preview.folder}")
-    return 0
-
-
 # what a path leads to
 
 NOTHING, FILE = "nothing there", "a file"
@@ -223,6 +163,58 @@ def _expect(path: Path, *kinds: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------
+# generate
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", help="a preset (demo, say), or a manifest that is the template")
+    values = "PATH=V1,V2: what a dotted path takes, each value as JSON or a word"
+    add("--set", dest="axes", nargs="+", action="extend", default=[], metavar="P=V", help=values)
+    add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
+    add("--into", type=Path, metavar="FOLDER", help="default: runs/ and the source's name")
+    add("--data", type=Path, default=Path("data"), help=DATA)
+    add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
+    add("--overwrite", action="store_true", help="also replace manifests that differ")
+    add("--remove", action="store_true", help="also remove manifests that are left over")
+
+
+def _generate(
+    source: str,
+    axes: list[str],
+    replicates: int | None,
+    into: Path | None,
+    data: Path,
+    dry_run: bool,
+    **options: bool,
+) -> int:
+    """Write a grid of manifests: a preset's, or a template with some values varied.
+
+    examples:
+      %(prog)s demo --dry-run
+      %(prog)s demo --set stages.sparsify.objective.kl_div=0.01,0.05 --into runs/finer
+      %(prog)s runs/demo/c2e-02-r0.json --set stages.fine-tune.n_epochs=5,10 --into runs/longer
+    """
+    from . import generate
+
+    varied = dict(generate.axis(text) for text in axes)
+    manifests = generate.manifests(source, varied, replicates=replicates)
+    preview = generate.Preview(into or Path("runs") / Path(source).stem, manifests, data=data)
+
+    cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
+    for table in (preview.files(), preview.varied(), cost):
+        show(table.to_string(float_format="{:.3g}".format) + "\n")
+    for sentence in preview.sentences():
+        show(sentence)
+    if dry_run:
+        return 0
+
+    written = preview.write(**options)
+    show(f"{len(written)} manifests written; next: python -m cplxnet.auto run {preview.folder}")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------
 # run
 
 
@@ -236,13 +228,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cluster", dest="address", help="of a Dask scheduler: its workers do the runs")
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--retry-failed", action="store_true", help="also run what failed or diverged before")
-    add(
-        "--again",
-        nargs="*",
-        metavar="NAME",
-        help="also look at these runs of the folder if they are done (no name: at all), and train "
-        "what is missing or damaged",
-    )
+    again = "also what is missing or damaged in done runs: these of the folder, or all"
+    add("--again", nargs="*", metavar="NAME", help=again)
     add("--no-reuse", dest="reuse", action="store_false", help="train shared stages in each run")
     add("--accept-changes", action="store_true", help="run on with manifests that have changed")
 
@@ -378,9 +365,7 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
         "path", type=Path, nargs="?", default=Path("runs"), help="a folder of manifests, or of such"
     )
     add("--watch", action="store_true", help="refresh it until all is done, or Ctrl-C")
-    add(
-        "--verify", action="store_true", help="read every file of the runs and name what is damaged"
-    )
+    add("--verify", action="store_true", help="read every file of the runs, name what is damaged")
 
 
 def _status(path: Path, watch: bool, verify: bool) -> int:
@@ -408,11 +393,10 @@ def _status(path: Path, watch: bool, verify: bool) -> int:
 
 def _verify(folder: Path) -> int:
     """Name what is damaged or lost of the runs, and the command that makes it again."""
-    from .manifest import grid
     from .runner.folder import RunFolder
 
     damaged = []
-    for name in grid.read(folder):
+    for name in [path.stem for path in sorted(folder.glob("*.json"))]:
         run = RunFolder(folder / name)
         faults = run.verify()
         for fault in faults:
@@ -600,9 +584,11 @@ def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
 
 def _task_command(name: str) -> Command:
     """A command that a task brings; its action is given a network and what that hears."""
+    from cplxnet import DEFAULT_TASK
+
     from .tasks import TASKS
 
-    return Command(*TASKS["musicnet"].COMMANDS[name])
+    return Command(*TASKS[DEFAULT_TASK].COMMANDS[name])
 
 
 def _transcribe(model: Path, stage: str | None, **options: Any) -> int:

@@ -117,7 +117,7 @@ class Preview:
                 is_equal = before[name].read_bytes() == manifest.to_json().encode()
                 file = "unchanged" if is_equal else "changed"
             rows[name] = {"file": file, "run": _run(self.folder / name, manifest)}
-        for name in before.keys() - self.manifests.keys():
+        for name in sorted(before.keys() - self.manifests.keys()):
             rows[name] = {"file": "left over", "run": _run(self.folder / name)}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["file", "run"])
 
@@ -147,22 +147,30 @@ class Preview:
             in it), disk_mb (snapshots).
         """
         rows: dict[str, dict[str, float]] = {}
+        steps_ms: dict[Any, tuple[float, float]] = {}  # here and on a GPU, of steps of one kind
         for shared, (manifest, stage) in self._trained.items():
             options = "".join(f" {key}={value}" for key, value in stage.model.kwargs.items())
-            row = rows.setdefault(stage.model.name + options, defaultdict(float))
+            network = stage.model.name + options
             n_batches, batch = self._batches(manifest, stage)
-            steps = stage.n_epochs * n_batches
+            n_steps = stage.n_epochs * n_batches
 
-            if not row:
-                row["ms"] = _step_ms(manifest, stage, batch) if measure else math.nan
-                row["gpu_ms"] = _gpu_ms(manifest, stage, batch)
+            kind = (network, manifest.features, _window(manifest), batch)
+            if kind not in steps_ms:
+                ms = _step_ms(manifest, stage, batch) if measure else math.nan
+                steps_ms[kind] = ms, _gpu_ms(manifest, stage, batch)
+            ms, gpu_ms = steps_ms[kind]
+
+            row = rows.setdefault(network, defaultdict(float))
             row["stages"] += 1
             row["epochs"] += stage.n_epochs
-            row["steps"] += steps
-            row["hours"] += steps * row["ms"] / 3.6e6
-            row["gpu_hours"] += steps * row["gpu_ms"] / 3.6e6
+            row["steps"] += n_steps
+            row["hours"] += n_steps * ms / 3.6e6
+            row["gpu_hours"] += n_steps * gpu_ms / 3.6e6
             row["disk_mb"] += _snapshot_bytes(manifest, stage, shared.goes_on) / 1e6
 
+        for row in rows.values():
+            row["ms"] = 3.6e6 * row["hours"] / max(row["steps"], 1)
+            row["gpu_ms"] = 3.6e6 * row["gpu_hours"] / max(row["steps"], 1)
         order = ["stages", "epochs", "steps", "ms", "hours", "gpu_ms", "gpu_hours", "disk_mb"]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=order)
         counts = ["stages", "epochs", "steps"]
@@ -233,6 +241,11 @@ class Preview:
         return math.ceil(n_windows / feed.batch_size), feed.batch_size
 
 
+def _window(manifest: Manifest) -> int:
+    """Samples of a window, one length in all datasets."""
+    return next(iter(manifest.datasets.values())).window
+
+
 def _run(folder: Path, manifest: Manifest | None = None) -> str:
     """The state of a run's folder, and whether it is of an earlier version of the manifest."""
     if not folder.is_dir():
@@ -249,12 +262,11 @@ def _step_ms(manifest: Manifest, stage: Stage, batch: int) -> float:
     """Milliseconds of one training step on this CPU, of `batch` windows of noise."""
     task = tasks.TASKS[manifest.task]
     features = manifest.features
-    window = next(iter(manifest.datasets.values())).window
     spec = stage.optimizer
     sizes = MEASURED if batch > MEASURED[-1] else (batch,)
 
     def x(n: int) -> torch.Tensor:
-        signal = torch.randn(n, window)
+        signal = torch.randn(n, _window(manifest))
         return task.features(signal, features.kind, cplx=features.cplx, shift=features.shift)
 
     with torch.random.fork_rng(devices=[]):
@@ -292,8 +304,7 @@ def _gpu_ms(manifest: Manifest, stage: Stage, batch: int) -> float:
 
 def _snapshot_bytes(manifest: Manifest, stage: Stage, goes_on: bool) -> int:
     """A stage's snapshot: weights, and two moments of each if the next stage goes on with them."""
-    window = next(iter(manifest.datasets.values())).window
-    network = tasks.network(manifest.task, stage.model, manifest.features, window)
+    network = tasks.network(manifest.task, stage.model, manifest.features, _window(manifest))
     weights = sum(value.nbytes for value in network.state_dict().values())
     moments = 2 * sum(value.nbytes for value in network.parameters())
     return weights + moments if goes_on else weights

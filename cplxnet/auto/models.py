@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cplxnet import files
+from cplxnet import DEFAULT_TASK, files
 
 from . import tasks
 from .manifest.read import Manifest, Stage, parse
 from .runner.folder import RunFolder
 
-EXPORTS: tuple[str, ...] = tasks.TASKS[tasks.DEFAULT].EXPORTS
+EXPORTS: tuple[str, ...] = tasks.TASKS[DEFAULT_TASK].EXPORTS
 
 
 # -- from a run's folder ---------------------------------------------------------------------------
@@ -46,16 +46,21 @@ def load_model(folder: str | Path, stage: str | None = None) -> tuple[nn.Module,
     if name not in manifest.stage_order:
         raise ValueError(f"expected a stage of {', '.join(manifest.stage_order)}, got {name!r}")
 
+    again = (
+        f"try `python -m cplxnet.auto run {run.path}.json --again` (auto.run(..., again=True)), "
+        "which trains what is missing or damaged"
+    )
     path = run.snapshot(manifest.stage_order.index(name), name)
     if not path.is_file():
         snapshots = ", ".join(file.name for file in run.snapshots()) or "none"
         raise FileNotFoundError(
-            f"expected a snapshot at {path}, got nothing there (snapshots: {snapshots}); "
-            f"try `python -m cplxnet.auto run {run.path}.json --again`, which trains what is "
-            "missing (auto.run(..., again=True))"
+            f"expected a snapshot at {path}, got nothing there (snapshots: {snapshots}); {again}"
         )
+    try:
+        snapshot = files.read_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {again}") from error
 
-    snapshot = files.read_tensors(path)
     model = build(manifest, manifest.stage(name))
     try:
         model.load_state_dict(snapshot["model"])
@@ -131,7 +136,7 @@ def load_deployed(path: str | Path, *, stage: str | None = None) -> Deployed:
         raise FileNotFoundError(
             f"{path}: expected a run's folder, a snapshot or an exported network, got nothing"
         )
-    return Deployed(*tasks.TASKS[tasks.DEFAULT].load_network(path))
+    return Deployed(*tasks.TASKS[DEFAULT_TASK].load_network(path))
 
 
 def export(

@@ -16,7 +16,7 @@ from torch import Tensor
 from cplxnet import musicnet as default_task
 from cplxnet.nn.variational import FORMS
 
-from .manifest.schema import Features, ModelChange
+from .manifest.schema import DEFAULT_TASK, Features, ModelChange
 from .manifest.vocabulary import Vocabulary, keywords
 from .train.objective import LOSSES
 from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
@@ -53,7 +53,6 @@ class Task(Protocol):
         GPU_STEP_MS: (windows, milliseconds) of a network's training step on a GPU, measured.
     """
 
-    NAME: str
     MODELS: Mapping[str, Callable[..., torch.nn.Module]]
     SAMPLERS: Mapping[str, Callable[..., Any]]
     FEATURE_KINDS: Mapping[str, Any]
@@ -86,8 +85,7 @@ class Task(Protocol):
     def load_network(self, path: Any) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]: ...
 
 
-DEFAULT: str = default_task.NAME
-TASKS: dict[str, Any] = {DEFAULT: default_task}
+TASKS: dict[str, Any] = {DEFAULT_TASK: default_task}
 
 
 def register(name: str, task: Any) -> None:
@@ -95,7 +93,7 @@ def register(name: str, task: Any) -> None:
     TASKS[name] = task
 
 
-def vocabulary(task: str = DEFAULT) -> Vocabulary:
+def vocabulary(task: str = DEFAULT_TASK) -> Vocabulary:
     """The names a manifest of `task` may use."""
     if task not in TASKS:
         raise ValueError(f"expected a task of {', '.join(TASKS)}, got {task!r}; try tasks.register")
@@ -131,7 +129,7 @@ def vocabulary(task: str = DEFAULT) -> Vocabulary:
 
 def vocabulary_of(task: object) -> Vocabulary:
     """The vocabulary for a manifest's key "task"; the default's where that names no task."""
-    return vocabulary(task if isinstance(task, str) and task in TASKS else DEFAULT)
+    return vocabulary(task if isinstance(task, str) and task in TASKS else DEFAULT_TASK)
 
 
 # --- what a manifest asks for, built to see whether that can be done

@@ -16,7 +16,6 @@ from .scores import pooled_average_precision, score, score_dataset
 from .transcription.example import example
 from .transcription.windows import transcribe
 
-NAME = "musicnet"  # of the task, in manifests
 open_dataset = MusicNet
 
 # for reports: where scores by class are kept, what a class is called, the number of the first
@@ -32,7 +31,6 @@ __all__ = [
     "HEARD",
     "LOWEST_NOTE",
     "MODELS",
-    "NAME",
     "PRESETS",
     "SAMPLERS",
     "MusicNet",

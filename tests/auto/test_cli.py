@@ -401,6 +401,6 @@ def test_a_run_that_fails_is_told_without_a_traceback(tiny_corpus, tmp_path, mon
     assert main(["run", str(tmp_path / "one.json"), "--data", str(tiny_corpus)]) == 1
     assert capsys.readouterr().err == (
         "failed: cpu has too little memory for this run: CUDA out of memory. Tried to allocate "
-        "9 GiB; try --per-device 1, fewer recordings, or samples int16 in the manifest\n"
+        "9 GiB; try --per-device 1, less data, or samples int16 in the manifest\n"
         f"see {tmp_path / 'one' / 'traceback.txt'}\n"
     )

@@ -215,8 +215,9 @@ def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
         try:
             weights = vocabulary.weights(stage.model, manifest.features, window)
         except UNUSABLE as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             problem = "a network that cannot be built"
-            yield Fault(f"{path}.model", problem, network, f"one that can ({error})")
+            yield Fault(f"{path}.model", problem, network, f"one that can ({reason})")
             return  # the next stage's is probably the same
         if before is not None and not stage.reset and weights != before:
             both = {**before, **weights}

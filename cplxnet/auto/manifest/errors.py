@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from cplxnet.auto.progress import printable
@@ -170,12 +171,12 @@ def _fault(
     if kind == "unknown_name":
         return unknown(path, value, known=context["known"], what=context["what"])
 
-    if kind == "missing":
-        return Fault(path, "missing key", accepted=_description(root, where))
-
-    if kind == "extra_forbidden":
-        fields = _model(root, where[:-1]).model_fields.items()
-        known = [*also, *(field.alias or name for name, field in fields)]
+    if kind in ("missing", "extra_forbidden"):
+        fields = _fields(root, where[:-1])
+        if kind == "missing":
+            field = fields.get(str(where[-1]))
+            return Fault(path, "missing key", accepted=(field and field.description) or "")
+        known = [*also, *fields]
         return Fault(path, "unknown key", value, one_of(known), nearest(where[-1], known))
 
     # pydantic marks the key of a table, but not the keyword of a component
@@ -192,21 +193,13 @@ def _fault(
     return Fault(path, "unusable value", value, accepted)
 
 
-def _description(root: type[BaseModel], where: tuple[int | str, ...]) -> str:
-    """What the schema says of the key at `where`."""
-    for name, field in _model(root, where[:-1]).model_fields.items():
-        if where[-1] in (name, field.alias):
-            return field.description or ""
-    return ""
-
-
-def _model(root: type[BaseModel], where: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model of the part at `where`: any key of a table leads to its one kind of part."""
+def _fields(root: type[BaseModel], where: tuple[int | str, ...]) -> dict[str, FieldInfo]:
+    """The keys of the part at `where`: any key of a table leads to its one kind of part."""
     model = root
     for key in where:
         if key in model.model_fields:
             model = next(_models(model.model_fields[str(key)].annotation), model)
-    return model
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -24,11 +24,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from cplxnet import files
+from cplxnet import DEFAULT_TASK, files
 
 from . import strict_json
 from .errors import unknown
-from .vocabulary import of_task
 
 SCHEMA = 1  # the version of manifests that is read and written
 MAX_WHOLE = 2**53  # greater whole numbers are not exact in every reader of JSON
@@ -329,7 +328,7 @@ class Manifest(Part):
 
     schema_: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema", description="1")
     task: Annotated[str, Known("task")] = Field(
-        default_factory=lambda: of_task(None).task or "", description="the name of a task"
+        default=DEFAULT_TASK, description="the name of a task"
     )
     name: Line = Field(description="a name for people, on one line")
     parent: Parent | None = Field(

@@ -85,7 +85,7 @@ def _progress(files: RunFolder) -> dict[str, Any]:
 def _is_gone(files: RunFolder) -> bool:
     """Whether nobody has a claim on a run marked as running, or whoever has it is gone."""
     claim = lock.newest(files.path / "claim")
-    return claim is None or claim.released or (claim.owner is not None and claim.owner.gone())
+    return claim is None or claim.abandoned
 
 
 def _change(path: Path, files: RunFolder) -> dict[str, str]:

@@ -51,7 +51,8 @@ PACKAGES = ("cplxnet", "torch", "numpy", "scipy", "h5py")
 ADVICE = {  # on a damaged file
     "config.json": "delete it, and the next run takes the manifest as it is now",
     "status.json": "the next run sets it aside",
-    "scores.json": "the next run sets it aside, and scores the snapshots again",
+    "scores.json": "the next run sets it aside and scores the snapshots again (or trains, if they "
+    "are not here)",
     "history.jsonl": "`run --again` writes it anew from the snapshots",
 }
 

@@ -167,7 +167,7 @@ def _told(error: BaseException, device: str) -> BaseException:
     if isinstance(error, torch.OutOfMemoryError):
         return RuntimeError(
             f"{device} has too little memory for this run: {first}; "
-            "try --per-device 1, fewer recordings, or samples int16 in the manifest"
+            "try --per-device 1, less data, or samples int16 in the manifest"
         )
     if isinstance(error, RuntimeError) and not isinstance(error, Diverged) and not answers(device):
         return DeviceLost(

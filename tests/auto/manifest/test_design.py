@@ -138,6 +138,7 @@ def test_names_in_code_that_are_named_exist():
         ("KINDS", "auto/report/kinds.py"),
         ("LOSSES", "auto/train/objective.py"),
         ("OPTIMIZERS", "auto/train/optim.py"),
+        ("PRESETS", "musicnet/experiments.py"),
         ("SCHEDULES", "auto/train/optim.py"),
     ):
         assert f"`{name}`" in TEXT

@@ -217,8 +217,8 @@ def test_a_manifest_passes_few_modules_on_its_way_to_scores(tiny_corpus, tmp_pat
     root = f"{Path(cplxnet.__file__).parent}/"
     passed = {file.removeprefix(root) for file in files if file.startswith(root)}
     rooms = collections.Counter(path.rpartition("/")[0] for path in passed)
-    assert rooms["auto/runner"] <= 7, passed
-    assert len(passed) <= 46, sorted(passed)
+    assert rooms["auto/runner"] <= 8, passed
+    assert len(passed) <= 48, sorted(passed)
 
 
 # -- variants --------------------------------------------------------------------------------------

@@ -58,3 +58,5 @@ def test_the_best_weights_come_back_where_asked_for(
     scripted(monkeypatch, validation)
     early = {"scorer": "validation", "restore_best": True}
     assert equal(train(tmp_path / "one", n_epochs=4, early=early), straight)
+    if best < 4:  # the score of the last weights, not of those that came back
+        assert RunFolder(tmp_path / "one").history[-1]["validation_after"] == validation[-1]
