@@ -20,7 +20,6 @@ REMARKS = ("runner/folder.py", "runner/checkpoint.py", "runner/trainer.py")
 
 # these still name music; what is rid of it goes from this list
 OTHERS = {
-    "__main__.py",
     "train/loop.py",
     "train/state.py",
 }
