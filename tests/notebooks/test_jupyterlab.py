@@ -179,7 +179,8 @@ def test_the_journey(lab: tuple[str, Tab], checkout: Path) -> None:
     tab = lab[1]
     assert tab.ask("document.querySelectorAll('.widget-dropdown').length") == 2
 
-    parameters(checkout / "experiment_analysis.ipynb", folder=folder, again=None)
+    played = {"number": 0, "begin_s": 0.0, "seconds": 2.0}
+    parameters(checkout / "experiment_analysis.ipynb", folder=folder, again=None, example=played)
     run_all(lab, "experiment_analysis.ipynb")
     assert len(list((checkout / folder / "figures").glob("*.png"))) >= 5
 
