@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, MissingExtraError) as error:
-        show(f"error: {error}", sys.stderr)
+        show(f"error: {_in_words(error)}", sys.stderr)
         return 2
     except Interrupted:
         show("stopped as asked; the same command goes on from here", sys.stderr)
@@ -75,6 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         show("interrupted; the same command goes on from here", sys.stderr)
         return 130
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong; of a file that the system does not find, as of all that is missing."""
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        here = f"(working directory: {Path.cwd()})"
+        return f"{error.filename}: expected a file, got nothing there {here}"
+    return str(error)
 
 
 def console() -> None:

@@ -286,6 +286,8 @@ def grid_of_one(done, tmp_path, monkeypatch):
         *(([command, "gird"], "gird: expected a {}folder of manifests, got nothing there (working "
            "directory: {cwd})") for command in ("run", "status", "report", "page")),
         (["status"], "runs: expected a folder of manifests, got nothing there (working directory"),
+        (["transcribe", "a.wav"], "a.wav: expected a file, got nothing there (working directory: "
+         "{cwd})"),
     ],
 )  # fmt: skip
 def test_a_path_to_something_else_says_what_was_meant_in_one_line(
