@@ -23,6 +23,7 @@ from cplxnet.nn.gaussian import GaussianWeight
 
 from .read import WEIGHTED, UnknownLayer, leaves, reader_of
 
+NORMS = (CplxBatchNorm1d, nn.BatchNorm1d)
 State = Mapping[str, Mapping[str, Any]]  # an optimiser's, by parameter name
 Left = dict[str, tuple[Any, ...]]  # name in the state dict -> index: tensor[index] is left
 
@@ -90,19 +91,19 @@ class Shrunk:
         """Replace the tensors of one layer, still the full network's, by what is left of them."""
         for key, full in layer._parameters.items():
             if full is not None:
-                part = self._part(_joined(name, key), full)
+                part = self._part(f"{name}.{key}", full)
                 layer._parameters[key] = nn.Parameter(part, requires_grad=full.requires_grad)
         for key, full in layer._buffers.items():
             if full is not None:
-                layer._buffers[key] = self._part(_joined(name, key), full)
+                layer._buffers[key] = self._part(f"{name}.{key}", full)
 
         if isinstance(layer, WEIGHTED):
             n_out, n_in, *kernel = layer.weight.shape
             kind = "channels" if kernel else "features"
             setattr(layer, f"in_{kind}", n_in)
             setattr(layer, f"out_{kind}", n_out)
-        elif _joined(name, "running_mean") in self._left:
-            layer.num_features = layer.running_mean.shape[-1]
+        elif isinstance(layer, NORMS) and f"{name}.weight" in self._left:
+            layer.num_features = len(self._left[f"{name}.weight"][-1])
 
 
 class _FlattenAndRead(nn.Module):
@@ -113,11 +114,7 @@ class _FlattenAndRead(nn.Module):
         self.columns = columns
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1)[:, self.columns]
-
-
-def _joined(name: str, key: str) -> str:
-    return f"{name}.{key}" if name else key
+        return x.flatten(1).index_select(1, self.columns)
 
 
 def _changed(state: State, change: Callable[[str, Tensor], Tensor]) -> dict[str, dict[str, Any]]:
@@ -131,7 +128,7 @@ def _changed(state: State, change: Callable[[str, Tensor], Tensor]) -> dict[str,
     }
 
 
-def _known_layers(model: nn.Module) -> dict[str, nn.Module]:
+def _known_layers(model: nn.Module) -> dict[str, Any]:
     layers = dict(leaves("", model))
     for name, layer in layers.items():
         plain = not isinstance(layer, GaussianWeight) and getattr(layer, "groups", 1) == 1
@@ -145,7 +142,7 @@ def _known_layers(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def _what_is_left(layers: Mapping[str, Any]) -> tuple[Left, dict[str, Tensor]]:
+def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor]]:
     """What is left of each tensor, and by each flatten's name the columns that are read."""
     n_units, reads_all = _sizes(layers)
     left: Left = {}
@@ -167,14 +164,14 @@ def _what_is_left(layers: Mapping[str, Any]) -> tuple[Left, dict[str, Tensor]]:
             read[0] |= ~read.any()  # one unit stays, so that a constant network needs no rules
 
             for key in ("weight", "weight_ri", "mask"):
-                left[_joined(name, key)] = (rows.unsqueeze(1), _true(read))
+                left[f"{name}.{key}"] = (rows.unsqueeze(1), _true(read))
             for key in ("bias", "bias_ri"):
-                left[_joined(name, key)] = (rows,)
+                left[f"{name}.{key}"] = (rows,)
         elif read is None:
             continue
-        elif isinstance(layer, (CplxBatchNorm1d, nn.BatchNorm1d)):
+        elif isinstance(layer, NORMS):
             for key in ("weight", "bias", "running_mean", "running_var"):
-                left[_joined(name, key)] = (..., _true(read))
+                left[f"{name}.{key}"] = (..., _true(read))
         elif isinstance(layer, nn.Flatten):
             by_unit = read.view(n_units[name], -1)
             read = by_unit.any(1)
@@ -182,7 +179,7 @@ def _what_is_left(layers: Mapping[str, Any]) -> tuple[Left, dict[str, Tensor]]:
     return left, flattened
 
 
-def _sizes(layers: Mapping[str, Any]) -> tuple[dict[str, int], str | None]:
+def _sizes(layers: dict[str, Any]) -> tuple[dict[str, int], str | None]:
     """How many units each layer is given, and a layer that reads the input itself, thus all of it.
 
     There is none where a flatten comes before it, which can select.
