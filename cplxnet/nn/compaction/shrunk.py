@@ -144,7 +144,15 @@ def _known_layers(model: nn.Module) -> dict[str, Any]:
 
 def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor]]:
     """What is left of each tensor, and by each flatten's name the columns that are read."""
-    n_units, reads_all = _sizes(layers)
+    n_units: dict[str, int | None] = {}  # that each layer is given; None: the network's input
+    width: int | None = None
+    for name, layer in layers.items():
+        n_units[name] = width
+        if isinstance(layer, WEIGHTED):
+            width = len(layer.weight)
+    # a flatten can select of the input; without one the first layer with weights reads it whole
+    selects = any(isinstance(layers[name], nn.Flatten) for name in n_units if n_units[name] is None)
+
     left: Left = {}
     flattened: dict[str, Tensor] = {}
     read: Tensor | None = None  # bool, of the units that the next layer is given; None: all
@@ -159,7 +167,7 @@ def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor]]:
                 )
             rows = torch.arange(len(living), device=living.device) if read is None else _true(read)
             read = living[rows].any(0) if living.dim() == 2 else living[rows].any(2).any(0)
-            if name == reads_all:
+            if n_units[name] is None and not selects:
                 read = torch.ones_like(read)
             read[0] |= ~read.any()  # one unit stays, so that a constant network needs no rules
 
@@ -173,29 +181,11 @@ def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor]]:
             for key in ("weight", "bias", "running_mean", "running_var"):
                 left[f"{name}.{key}"] = (..., _true(read))
         elif isinstance(layer, nn.Flatten):
-            by_unit = read.view(n_units[name], -1)
-            read = by_unit.any(1)
-            flattened[name] = _true(by_unit[read].flatten())
+            by_unit = read.view(n_units[name] or 1, -1)
+            units = by_unit.any(1)
+            flattened[name] = _true(by_unit[units].flatten())
+            read = units if n_units[name] else None
     return left, flattened
-
-
-def _sizes(layers: dict[str, Any]) -> tuple[dict[str, int], str | None]:
-    """How many units each layer is given, and a layer that reads the input itself, thus all of it.
-
-    There is none where a flatten comes before it, which can select.
-    """
-    n_units: dict[str, int] = {}
-    reads_all: str | None = None
-    width: int | None = None  # of the last layer with weights; the flattened input is one unit
-
-    for name, layer in layers.items():
-        n_units[name] = width or 1
-        if isinstance(layer, WEIGHTED):
-            reads_all = name if width is None else reads_all
-            width = len(layer.weight)
-        elif isinstance(layer, nn.Flatten):
-            width = n_units[name]
-    return n_units, reads_all
 
 
 def _mask(layer: Any) -> Tensor:

@@ -54,7 +54,7 @@ def real_conv_net(dtype: torch.dtype, padding: int = 0) -> nn.Sequential:
 
 def cplx_dense_net(dtype: torch.dtype, padding: int = 0) -> nn.Sequential:
     return nn.Sequential(
-        nn.Flatten(), cplx.CplxLinearMasked(80, 12), cplx.Split(nn.ReLU()),
+        cplx.CplxBatchNorm1d(2), nn.Flatten(), cplx.CplxLinearMasked(80, 12), cplx.Split(nn.ReLU()),
         cplx.CplxLinearMasked(12, 4), cplx.CplxToReal(),
     ).to(dtype)  # fmt: skip
 
