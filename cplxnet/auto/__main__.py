@@ -149,9 +149,7 @@ def _expect(path: Path, *kinds: str) -> str:
         return kind
 
     beside = {GRID: path.parent, MANIFEST: Path(f"{path}.json"), RUN: path.with_suffix("")}
-    meant = [
-        beside[wanted] for wanted in kinds if wanted != FILE and _kind(beside[wanted]) == wanted
-    ]
+    meant = [beside[wanted] for wanted in kinds if _kind(beside[wanted]) == wanted]
     if meant and (kind != NOTHING or meant[0] != Path(".")):
         hint = f"; try {meant[0]}"
     elif RUN in kinds and _kind(path.with_suffix(".json")) == MANIFEST:
@@ -172,7 +170,12 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     values = "PATH=V1,V2: what a dotted path takes, each value as JSON or a word"
     add("--set", dest="axes", nargs="+", action="extend", default=[], metavar="P=V", help=values)
     add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
-    add("--into", type=Path, metavar="FOLDER", help="default: runs/ and the source's name")
+    add(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="default: runs/SOURCE, with --set runs/SOURCE-varied",
+    )
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
     add("--overwrite", action="store_true", help="also replace manifests that differ")
@@ -199,7 +202,8 @@ def _generate(
 
     varied = dict(generate.axis(text) for text in axes)
     manifests = generate.manifests(source, varied, replicates=replicates)
-    preview = generate.Preview(into or Path("runs") / Path(source).stem, manifests, data=data)
+    folder = into or generate.folder_of(source, varied)
+    preview = generate.Preview(folder, manifests, data=data)
 
     cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
     for table in (preview.files(), preview.varied(), cost):
@@ -557,7 +561,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = "default: by the suffix, .onnx onnx-compact, .pt cplxmodule, else compact"
     add("--as", dest="kind", choices=EXPORTS, help=kinds)
     add("--stage", help="of the manifest (default: the last)")
-    add("--raw-audio", action="store_true", help="ONNX that takes samples: the features are inside")
+    _task_command("export").add_arguments(parser)
 
 
 def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
@@ -565,7 +569,7 @@ def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
 
     examples:
       %(prog)s runs/demo/c2e-02-r0 net.safetensors
-      %(prog)s runs/demo/c2e-02-r0 net.onnx --raw-audio
+      %(prog)s runs/demo/c2e-02-r0 net.onnx
       %(prog)s runs/demo/c2e-02-r0 dense.onnx --as onnx --stage dense
     """
     from . import models
@@ -583,7 +587,7 @@ def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
 
 
 def _task_command(name: str) -> Command:
-    """A command that a task brings; its action is given a network and what that hears."""
+    """A command of the default task's, or the arguments that it adds to `export`."""
     from cplxnet import DEFAULT_TASK
 
     from .tasks import TASKS
@@ -600,8 +604,8 @@ def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
     """
     from . import models
 
-    if _kind(model) in (NOTHING, MANIFEST, GRID):
-        _expect(model, RUN, FILE)
+    if _kind(model) in (MANIFEST, GRID):
+        _expect(model, RUN)
     network, heard = models.load_deployed(model, stage=stage)
     return _task_command("transcribe").action(network, heard, **options)
 
@@ -626,7 +630,7 @@ def _translate(**options: Any) -> int:
     """Translate manifests of the older complex_paper system into those of this one.
 
     examples:
-      %(prog)s old/musicnet[003]-101.json runs/old/101.json
+      %(prog)s old/101.json runs/old/101.json
       %(prog)s old runs/old
     """
     return _legacy().translate(**options)

@@ -82,6 +82,14 @@ def preset(source: str | Path) -> dict[str, Any]:
         ) from error
 
 
+def folder_of(source: str | Path, axes: Mapping[str, Sequence[Any]] | None = None) -> Path:
+    """Where a grid goes if nobody says: runs/demo, and runs/demo-varied with further axes.
+
+    So a preset's folder holds the preset.
+    """
+    return Path("runs") / (Path(source).stem + ("-varied" if axes else ""))
+
+
 class Preview:
     """What writing manifests into a folder would change, and what training them takes.
 
@@ -143,7 +151,7 @@ class Preview:
 
         Returns:
             Columns stages, epochs, steps (of the optimiser), ms and hours (a step, and all of them,
-            on this CPU), gpu_ms and gpu_hours (by the task's table, NaN for a network that is not
+            on this CPU; only if measured), gpu_ms and gpu_hours (by the task's table, NaN for a network that is not
             in it), disk_mb (snapshots).
         """
         rows: dict[str, dict[str, float]] = {}
@@ -175,7 +183,8 @@ class Preview:
         table = pd.DataFrame.from_dict(rows, orient="index", columns=order)
         counts = ["stages", "epochs", "steps"]
         table.loc["all"] = table.sum(skipna=False).drop(["ms", "gpu_ms"])
-        return table.astype(dict.fromkeys(counts, int))
+        table = table.astype(dict.fromkeys(counts, int))
+        return table if measure else table.drop(columns=["ms", "hours"])
 
     def sentences(self) -> list[str]:
         """What the tables do not say: what is shared, lost, assumed."""

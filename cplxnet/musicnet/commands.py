@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from . import trained
+from .deployment import export_network
 
 
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,4 +54,12 @@ def _transcribe(
     return 0
 
 
-COMMANDS = {"transcribe": (_transcribe_arguments, _transcribe)}
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    raw_audio = "ONNX that takes samples: the features are inside"
+    parser.add_argument("--raw-audio", action="store_true", help=raw_audio)
+
+
+COMMANDS = {
+    "transcribe": (_transcribe_arguments, _transcribe),
+    "export": (_export_arguments, export_network),
+}

@@ -31,6 +31,7 @@ from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.optim import make_optimizer, set_rate
 from cplxnet.musicnet import SAMPLERS, MusicNet, features
 from cplxnet.musicnet import recordings as layout
+from cplxnet.nn.fast import gpu
 from extra.benchmarks.launches import DEVICE, placed
 
 WINDOW = 4096
@@ -119,13 +120,17 @@ def trained(
     wrap: Callable[[Any], Any] = lambda inputs: inputs,
     factors: Sequence[float] = (1.0,),
     frozen: bool = False,
+    kernels: bool = False,
 ) -> dict[str, Any]:
     """Epochs of `n_steps` of the trainer's step.
 
     wrap: changes what turns a signal into the network's input.
     factors: of the learning rate and of the KL's weight, an epoch each.
     frozen: a fault on purpose: both are numbers on the host.
+    kernels: our GPU kernels run there, in place of the plain formulas.
     """
+    gpu.DEVICES -= {DEVICE}
+    gpu.DEVICES |= {DEVICE} if kernels else set()
     dataset = MusicNet(path, window=WINDOW)  # opening may read values; a step may not
     with FakeTensorMode() as mode:
         move(dataset, mode)
@@ -189,6 +194,7 @@ def main(models: list[str]) -> dict[str, Any]:
         small = "complex.TwoLayerDense"
         epochs: dict[str, Any] = {"n_steps": 2, "factors": (1.0, 0.1)}
         results["two epochs"] = {"few": trained(few, small + "VD", **epochs)}
+        results["kernels"] = {"few": trained(few, small + "VD", **epochs, kernels=True)}
         results["frozen"] = {"few": trained(few, small + "VD", **epochs, frozen=True)}
         results |= {kind: {"few": trained(few, small, kind)} for kind in ("raw", "stft")}
         results |= {

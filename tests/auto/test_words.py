@@ -20,10 +20,6 @@ REMARKS = ("runner/folder.py", "runner/checkpoint.py", "runner/trainer.py")
 
 # these still name music; what is rid of it goes from this list
 OTHERS = {
-    "__main__.py",
-    "report/curves.py",
-    "report/tables.py",
-    "report/text.py",
     "train/loop.py",
     "train/state.py",
 }

@@ -119,9 +119,9 @@ def lab(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
 
 APP = "window.jupyterapp"
 BOOK = f"[...{APP}.shell.widgets('main')][0]"  # the only thing open
-# An output that is an error, and widgets without their kernel.
-BROKEN = """[...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"]')]
-    .map(part => part.innerText)
+# Tracebacks of outputs that are errors, and widgets without their kernel.
+BROKEN = f"""{BOOK}.content.model.toJSON().cells.flatMap(cell => cell.outputs || [])
+    .filter(output => output.output_type == 'error').map(output => output.traceback.join('\\n'))
     .concat(document.body.innerText.match(/Error (displaying|creating) widget.*/g) || [])"""
 
 
@@ -161,6 +161,7 @@ def parameters(path: Path, **values: Any) -> None:
 
 def test_the_journey(lab: tuple[str, Tab], checkout: Path) -> None:
     folder = "runs/tiny"
+    parameters(checkout / "experiment_generator.ipynb", preset="demo", timed=False)
     run_all(lab, "experiment_generator.ipynb")
     assert list((checkout / "runs" / "demo").glob("*.json"))
 
@@ -178,7 +179,8 @@ def test_the_journey(lab: tuple[str, Tab], checkout: Path) -> None:
     tab = lab[1]
     assert tab.ask("document.querySelectorAll('.widget-dropdown').length") == 2
 
-    parameters(checkout / "experiment_analysis.ipynb", folder=folder, again=None)
+    played = {"number": 0, "begin_s": 0.0, "seconds": 2.0}
+    parameters(checkout / "experiment_analysis.ipynb", folder=folder, again=None, example=played)
     run_all(lab, "experiment_analysis.ipynb")
     assert len(list((checkout / folder / "figures").glob("*.png"))) >= 5
 
@@ -191,3 +193,4 @@ def test_a_mistake_is_one_line_on_the_page(lab: tuple[str, Tab], checkout: Path)
     (shown,) = wait_for(lambda: tab.ask(BROKEN), "the error")
     assert shown.startswith("FileNotFoundError: runs/nothing: expected a folder of manifests")
     assert len(shown.splitlines()) == 1
+    assert shown in tab.ask("document.body.innerText")

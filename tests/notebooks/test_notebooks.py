@@ -101,8 +101,8 @@ def test_generator_in_another_folder_finds_the_root(tmp_path: Path) -> None:
     printed = texts(
         execute("runs/demo/experiment_generator.ipynb", tmp_path, root=tmp_path, **options)
     )
-    assert "runs/demo: 1 manifests, 1 of them new" in printed
-    assert list(grid.read(folder)) == ["c5e-01-r0"]
+    assert "runs/demo-varied: 1 manifests, 1 of them new" in printed
+    assert list(grid.read(tmp_path / "runs" / "demo-varied")) == ["c5e-01-r0"]
 
 
 def test_experiment_and_analysis(tmp_path: Path, tiny_corpus: Path) -> None:

@@ -64,7 +64,7 @@ def _sentences(layers: pd.DataFrame) -> Iterator[str]:
         c = group[C].max()
         percent = 100 * group[group[C] == c].groupby("layer", sort=False)["sparsity"].mean()
         yield (
-            f"{f'{method} '.lstrip()}at C = {c:g}: the most irrelevant weights are in "
+            f"{f'{method} at' if method else 'At'} C = {c:g}: the most irrelevant weights are in "
             f"{percent.idxmax()} ({percent.max():.3g} percent of its real numbers), the fewest in "
             f"{percent.idxmin()} ({percent.min():.3g} percent)."
         )

@@ -93,15 +93,18 @@ def trade_off_page(
         Lacking: no run has a score by `scorer`.
     """
     runs = trade_off.rows(tables.gather(folder), scorer=scorer).dropna(subset=["compression"])
-    cards = _cards(folder, scorer, Path(data), options)
+    cards: dict[str, str] = {}
+    none = "No run here has both its last snapshot and its data: run one to hear it."
+    try:
+        cards = _cards(folder, scorer, Path(data), options)
+    except ValueError as error:  # no such example, or a damaged snapshot: the figure is there
+        none = html.escape(str(error))
     truth = cards.pop("", "")
-    hint = f"Click a point to hear what its network writes down.{truth}"
-    if not cards:
-        hint = "No run here has both its last snapshot and its data: run one to hear it."
-    text = Div(text=hint, width=420)
+    hint = f"Click a point to hear what its network writes down.{truth}" if cards else none
+    text = Div(text=hint, width=380)
 
     drawn = figure(
-        width=620,
+        width=560,
         height=420,
         x_axis_type="log",
         x_axis_label=style.TIMES,

@@ -19,7 +19,10 @@ def report(request: Request) -> Report:
     early = runs[runs["stopped_early"].astype(bool)]
     sentence = f"{len(early)} of {len(runs)} runs stopped fine-tuning early"
     if len(early):
-        sentence += f", after {early['epochs'].min()} to {early['epochs'].max()} epochs"
+        least, most = early["epochs"].min(), early["epochs"].max()
+        sentence += (
+            f", after {least} epochs" if least == most else f", after {least} to {most} epochs"
+        )
     return Report(figure(runs), runs, [f"{sentence}."])
 
 

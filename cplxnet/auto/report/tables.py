@@ -443,7 +443,7 @@ def of_scorer(
 
     Args:
         stages: none: all.
-        on_one_set: refuse runs whose scores are of different recordings or windows.
+        on_one_set: refuse runs whose scores are of different files or windows.
 
     Raises:
         Lacking: there are none, and the text says what there is instead; or `on_one_set`.
@@ -476,7 +476,7 @@ def of_scorer(
 
 
 def refuse_other_windows(runs: Iterable[Run], scorer: str) -> None:
-    """Raise Lacking if runs are scored on different recordings or windows: they do not compare."""
+    """Raise Lacking if runs are scored on different files or windows: they do not compare."""
     _refuse_several(((run.folder, run.scored_on(scorer)) for run in runs), scorer)
 
 

@@ -182,19 +182,19 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
     table = tables.collect(folder)
     rows = groups(table, scorer)
     numbered = [f"{k}. {text}" for k, text in enumerate(_page_readings(table, rows, scorer), 1)]
-    notes = left_out(table, scorer)
+    remarks = left_out(table, scorer)
 
     through = set(table.loc[table["stage"] == TUNED, "run"]) if len(table) else set()
     manifests = grid.read(folder)
     unfinished = [name for name in manifests if name not in through]
     if unfinished:
-        notes.append(
+        remarks.append(
             f"Not finished: {len(unfinished)} of {len(manifests)} runs ({', '.join(unfinished)})."
         )
 
     lines = [*_markdown_table(rows), "", *numbered]
-    for note in notes:
-        lines += ["", note]
+    for remark in remarks:
+        lines += ["", remark]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -227,7 +227,7 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
         listed = sorted(round(score, 4) for score in scores)
         differ = "one replicate"
         if len(listed) > 1:
-            differ = f"so {len(listed)} replicates differ by {listed[-1] - listed[0]:.4f}"
+            differ = f"so {len(listed)} replicates differ by {np.ptp(listed):.4f}"
         yield (
             f"{name}: {run['n_par']:,.0f} real numbers, average precision "
             f"{' and '.join(f'{score:.4f}' for score in listed)} on {scorer} "
@@ -263,7 +263,7 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
     if dense is None or len(dense) < 2 or round(loss, 4) <= 0:
         return f"{text}."
 
-    spread = dense.max() - dense.min()
+    spread = np.ptp(dense.round(4))
     beyond = "beyond" if loss > spread else "not beyond"
     return f"{text}, {beyond} the {spread:.4f} by which dense replicates differ."
 

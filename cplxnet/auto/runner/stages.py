@@ -197,7 +197,9 @@ def read_snapshot(
         return None
 
     if "history" not in snapshot:  # of before 2026-11-23
-        lines = [line for line in folder.history if line["stage"] == name]
+        lines = []
+        with contextlib.suppress(ValueError):  # a damaged history is no fault of the snapshot
+            lines = [line for line in folder.history if line["stage"] == name]
         snapshot["history"] = json.dumps(lines)
     return snapshot
 

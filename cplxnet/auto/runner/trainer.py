@@ -5,6 +5,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,8 +81,10 @@ class Trainer:
             others: folders of runs that finished stages are taken from.
         """
         before = (self.folder.scores or {}).get("stages", {})  # read before this run writes any
-        plan = stages.planned(
-            self.manifest, data=self.components.fingerprints, device=self.components.device
+        plan = list(
+            stages.planned(
+                self.manifest, data=self.components.fingerprints, device=self.components.device
+            )
         )
         taught_by = {one.distill.teacher for one in self.manifest.all_stages() if one.distill}
         previous: nn.Module | None = None
@@ -124,7 +127,16 @@ class Trainer:
                 self._save()  # before another run may have the claim on the stage
             self.checkpoints.clear()
 
-        return self._save()
+        scores = self._save()
+        # what processes left that died between a stage's snapshot and this
+        self.checkpoints.clear()
+        for _, shared in plan:
+            lock.clear(self._claim_on(shared))
+        return scores
+
+    def _claim_on(self, shared: stages.Shared) -> Path:
+        """Where a claim on a stage that runs share is, in their grid's folder."""
+        return self.folder.path.parent / ".claims" / shared.key[:32]
 
     # -- stages that are finished ------------------------------------------------------------------
 
@@ -198,7 +210,7 @@ class Trainer:
             finished = stages.from_others(others, self.folder, number, stage.name, shared)
             return self._take(stage, finished)
 
-        place = self.folder.path.parent / ".claims" / shared.key[:32]
+        place = self._claim_on(shared)
         while not take_from_others():
             try:
                 claim = lock.hold(place, self.timeout_s)

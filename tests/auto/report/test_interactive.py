@@ -42,6 +42,8 @@ def test_pointing_names_a_run_and_a_click_plays_it(folder, tiny_corpus):
     assert "No run here has both" in shown and not players(html.unescape(shown))
 
     quick(grid.read(folder)["run"], folder / "run", tiny_corpus)
+    shown = interactive.trade_off_page(folder, data=tiny_corpus, begin_s=1e6).data
+    assert "try begin_s=0" in html.unescape(shown)
     part = {"number": 0, "begin_s": 0.0, "seconds": 0.5}
     shown = html.unescape(interactive.trade_off_page(folder, data=tiny_corpus, **part).data)
     (model,) = json.loads(

@@ -2,6 +2,7 @@
 trained.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -264,6 +265,28 @@ def test_claims_that_killed_processes_left_on_finished_work_are_removed(
     claimed_by_a_process_that_was_killed(place)
     quick(other, tmp_path / "other", tiny_corpus, reuse=[folder])
     assert epochs.n == 4 and files_of(tmp_path / ".claims") == {}
+
+
+def test_snapshots_of_earlier_versions_are_taken_as_they_are(done, tiny_corpus, tmp_path, epochs):
+    """Without a checksum, the history and epochs of their stage; without sizes in status.json."""
+    folder = shutil.copytree(done, tmp_path / "two")
+    for name in SNAPSHOTS:
+        saved = snapshot(folder, name)
+        for key in ("crc32", "history", "n_epochs"):
+            del saved[key]
+        torch.save(saved, folder / name)
+    status = read(folder, "status")
+    del status["files"]
+    (folder / "status.json").write_text(json.dumps(status))
+    history = (folder / "history.jsonl").read_bytes()
+
+    assert quick(small(), folder, tmp_path / "no data") == read(done)
+    assert quick(small(), folder, tiny_corpus, again=True) == read(done)
+    assert epochs.n == 0 and (folder / "history.jsonl").read_bytes() == history
+
+    (folder / "history.jsonl").write_text("{")
+    quick(small(), folder, tiny_corpus, again=True)
+    assert epochs.n == 0 and not list(folder.glob("*.corrupt"))
 
 
 def test_the_command_leaves_a_finished_run_alone_whatever_the_data_folder(done, tmp_path, capsys):
