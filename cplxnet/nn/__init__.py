@@ -13,6 +13,7 @@ from .batchnorm import CplxBatchNorm1d
 from .compaction.file import CompactFileError, load_compact, save_compact
 from .compaction.network import Compact, compact
 from .compaction.read import UnknownLayer
+from .compaction.shrunk import Shrunk
 from .conv import CplxConv1d, CplxConv2d
 from .cplxmodule import cplxmodule_state, load_cplxmodule, names_in_order
 from .expint import ein, ein_exp

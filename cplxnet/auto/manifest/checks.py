@@ -137,6 +137,9 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
         if model and model not in vocabulary.variational_models:
             yield from _kl(path, stage, raw.get("objective_terms") or {}, model, vocabulary)
         yield from _distill(path, stage, order[: order.index(name)], raw)
+        if stage.get("shrink") is True and model and not vocabulary.is_masked(model):
+            accepted = f"false, or as {path}.model.name a masked network"
+            yield Fault(f"{path}.shrink", f"{model} has no masks", True, accepted)
 
         if vocabulary.is_masked(model) and not variational:
             problem = "a masked model with no variational stage before"

@@ -35,7 +35,7 @@ MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 # keys that came later: at their default, fingerprints and resolved manifests lack them
 LATER = {"products": "float32", "compile": False, "cuda_graph": None}
-LATER_IN_STAGES = ("kl_scheduler", "distill", "log_sigma2")  # null by default
+LATER_IN_STAGES = {"kl_scheduler": None, "distill": None, "log_sigma2": None, "shrink": False}
 
 # a stage without one of these has the first stage's
 INHERITED = ("feed", "grad_clip", "optimizer", "lr_scheduler", "early")
@@ -299,6 +299,7 @@ class StageSpec(Part):
     log_sigma2: Annotated[float, Field(ge=-60, le=20)] | None = Field(
         default=None, description="its value at the start; null: -10"
     )
+    shrink: bool = Field(default=False, description="train on the shape that the masks leave")
 
 
 class Stage(StageSpec):
@@ -315,7 +316,7 @@ class Stage(StageSpec):
     def to_dict(self) -> dict[str, Any]:
         """The stage as JSON values without its name: every key, in the schema's order."""
         values = self.model_dump(mode="json", exclude={"name"})
-        absent = {key for key in LATER_IN_STAGES if values[key] is None}
+        absent = {key for key, default in LATER_IN_STAGES.items() if values[key] == default}
         return {key: value for key, value in values.items() if key not in absent}
 
 

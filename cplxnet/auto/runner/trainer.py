@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet import files
+from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.progress import bar, say
 from cplxnet.auto.train.graph import Cuda
@@ -43,6 +44,7 @@ class Trainer:
     """
 
     model: nn.Module  # of the stage at hand
+    shrunk: cplx.Shrunk | None = None  # what is trained and scored in its place
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class Trainer:
             if previous is not None and not stage.reset:
                 masked = stages.inherit(self.model, previous, threshold=self.manifest.threshold)
             previous = self.model
+            self.shrunk = cplx.Shrunk(self.model) if stage.shrink else None
             if stage.name in taught_by:
                 self.networks[stage.name] = self.model
 
@@ -246,6 +249,7 @@ class Trainer:
                 (one.early.scorer for one in self.manifest.all_stages() if one.early), None
             ),
             cuda_graph=self.manifest.cuda_graph,
+            shrunk=self.shrunk,
         )
 
     def _go_on(self, training: Training, masked: bool) -> None:
@@ -370,6 +374,11 @@ class Trainer:
         return scores
 
     def _predict(self, feed: Feed, label: str | None = None) -> tuple[Tensor, Tensor]:
+        network = self.model
+        if self.shrunk is not None:
+            self.shrunk.refresh()
+            network = self.shrunk.network
+
         silent = label is None or not self.progress
         with bar(total=len(feed), desc=label, leave=False, disable=silent) as shown:
 
@@ -379,7 +388,7 @@ class Trainer:
                     yield batch
                     shown.update()
 
-            target, logit = predict(self.model, batches())
+            target, logit = predict(network, batches())
 
         if not torch.isfinite(logit).all():
             raise Diverged("the network's output is NaN or infinite; try a lower learning rate")

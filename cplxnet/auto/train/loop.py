@@ -89,8 +89,8 @@ def train_stage(
     """
     stage = training.stage
     early = training.early
-    model = training.model
-    step = make_step(model, objective, training.optimizer, stage.grad_clip)
+    network = training.network
+    step = make_step(network, objective, training.optimizer, stage.grad_clip)
     step, batches = captured(step, feed, training)
 
     n_batches = len(feed)
@@ -109,7 +109,7 @@ def train_stage(
             # ---- one epoch; the sums stay on the device until its end
             lr = training.set_rate()
             objective.scale_kl(training.kl_factor())
-            model.train()
+            network.train()
             sums = torch.zeros(3, device=training.device)
             for batch in batches:
                 check()
@@ -122,9 +122,10 @@ def train_stage(
                     f"loss {loss}, KL {kl}, gradient norm {grad_norm}; try a lower learning rate"
                 )
             training.n_epochs = epoch + 1
+            training.write_back()
 
             # ---- the log: a line of history.jsonl
-            compression = cplx.compression(model, training.threshold)
+            compression = cplx.compression(training.model, training.threshold)
             line = {"stage": stage.name, "epoch": epoch, "loss": loss}
             line |= {"kl": kl if objective.has_kl else None, "grad_norm": grad_norm, "lr": lr}
             line |= {"validation": score, "compression": compression}

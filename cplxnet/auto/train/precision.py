@@ -6,6 +6,7 @@ stay float32.
 """
 
 import contextlib
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,13 +27,14 @@ def prepare(model: nn.Module, *, device: str, products: str, compiled: bool) -> 
         compiled: by torch.compile. A forward pass that cannot be compiled runs as it is, with a
             warning.
     """
-    forward: Callable[..., Any] = model.forward
+    forward: Callable[..., Any] = type(model).forward
     if compiled:
         forward = _compiled(forward)
     if products == "bfloat16":  # around the forward pass alone, as torch asks
         forward = torch.autocast(torch.device(device).type, torch.bfloat16)(forward)
     if compiled or products == "bfloat16":
-        object.__setattr__(model, "forward", forward)
+        # bound, so that a copy of the network runs itself
+        object.__setattr__(model, "forward", types.MethodType(forward, model))
 
 
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:

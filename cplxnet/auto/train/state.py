@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Stage
 
 from .early_stopping import EarlyStopping
@@ -50,8 +51,10 @@ class Training:
         threshold: log_alpha above which a weight is irrelevant, for the compression by epoch.
         watched: the scorer whose scores are logged where early stopping is off; None: none are.
         cuda_graph: the manifest's key.
+        shrunk: of `model`: the small network, which is trained in its place; None: `model` itself.
 
     Attributes:
+        network: what is trained, `model` or the small one.
         windows: the random numbers that windows are drawn with.
         n_epochs: epochs done.
         history: a line (dict) an epoch.
@@ -72,9 +75,12 @@ class Training:
         threshold: float = -0.5,
         watched: str | None = None,
         cuda_graph: bool | None = None,
+        shrunk: cplx.Shrunk | None = None,
     ) -> None:
         self.stage = stage
         self.model = model
+        self.shrunk = shrunk
+        self.network = model if shrunk is None else shrunk.network
         self.device = torch.device(device)
         self.key = key
         self.goes_on = goes_on
@@ -86,7 +92,7 @@ class Training:
         self._score = score
         spec = stage.optimizer
         self.optimizer = make_optimizer(
-            model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
+            self.network, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
         )
         self.windows = torch.Generator(self.device).manual_seed(seeds["windows"])
         torch.manual_seed(seeds["noise"])
@@ -127,12 +133,19 @@ class Training:
         return ", ".join(parts)
 
     def optimizer_state(self) -> dict[str, Any]:
-        """The optimiser's state by parameter name."""
-        return named_state(self.model, self.optimizer)
+        """The optimiser's state by parameter name, in the full network's shape."""
+        state = named_state(self.network, self.optimizer)
+        return state if self.shrunk is None else self.shrunk.whole_of(state)
 
     def inherit(self, state: dict[str, Any]) -> None:
         """Go on from the optimiser state of the stage before."""
-        load_named_state(self.model, self.optimizer, state)
+        part = state if self.shrunk is None else self.shrunk.part_of(state)
+        load_named_state(self.network, self.optimizer, part)
+
+    def write_back(self) -> None:
+        """Bring the network up to date with the small one that is trained in its place."""
+        if self.shrunk is not None:
+            self.shrunk.write_back()
 
     def state(self, *, ended: bool) -> dict[str, Any]:
         """All of it as tensors and plain values; the tensors are the live ones, not copies.
@@ -162,6 +175,8 @@ class Training:
     def load(self, state: dict[str, Any]) -> None:
         """Restore `state()`."""
         self.model.load_state_dict(state["model"])
+        if self.shrunk is not None:
+            self.shrunk.refresh()
         self.inherit(state["optimizer"] or {})
         self.early.load(state["watch"])
 

@@ -26,7 +26,7 @@ from cplxnet.nn.whitening import matrix_of
 from .block import Pool, Stage, mixed
 
 Masks = Mapping[str, Tensor]
-_WEIGHTED = (CplxConv1d, nn.Conv1d, CplxLinear, nn.Linear)
+WEIGHTED = (CplxConv1d, nn.Conv1d, CplxLinear, nn.Linear)
 _PASSED = (nn.Identity, nn.Dropout, CplxDropout)  # nothing in evaluation
 
 
@@ -75,14 +75,14 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
         ValueError: masks that do not fit, or weights that are not finite.
     """
     reader = _Reader(threshold, masks)
-    leaves = dict(_leaves("", model))
-    strangers = [name for name in masks or () if name not in leaves]
+    layers = dict(leaves("", model))
+    strangers = [name for name in masks or () if name not in layers]
     if strangers:
         raise ValueError(
             f"masks do not fit the network; no layers of the names {', '.join(strangers)}"
         )
-    for name, layer in leaves.items():
-        read = _reader_of(layer)
+    for name, layer in layers.items():
+        read = reader_of(layer)
         if read is None:
             raise _refused(name, layer, "compact does not know it")
         read(reader, name, layer)
@@ -94,14 +94,14 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
     return reader.stages
 
 
-def _reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
+def reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
     """By exact type: a user's subclass may have another forward; ours are by base."""
     if isinstance(layer, (Masked, GaussianWeight)):
-        return next((READERS[kind] for kind in _WEIGHTED if isinstance(layer, kind)), None)
+        return next((READERS[kind] for kind in WEIGHTED if isinstance(layer, kind)), None)
     return READERS.get(type(layer))
 
 
-def _leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if not isinstance(module, nn.Sequential):
         yield prefix, module
         return
@@ -113,7 +113,7 @@ def _leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         )
     for name, child in module._modules.items():  # named_children leaves out a layer used twice
         if child is not None:
-            yield from _leaves(f"{prefix}.{name}" if prefix else name, child)
+            yield from leaves(f"{prefix}.{name}" if prefix else name, child)
 
 
 def _refused(name: str, layer: nn.Module, why: str) -> UnknownLayer:
