@@ -139,7 +139,7 @@ def test_missing_file_says_how_to_build_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.h5.*get_datasets.*make demo.*--data"):
         list(recordings.recordings(tmp_path / "gone.h5"))
     with pytest.raises(
-        FileNotFoundError, match=rf"extra\.corpora\.demo --size reference --data {tmp_path}$"
+        FileNotFoundError, match=rf"extra\.corpora\.demo --size reference --data {tmp_path}`$"
     ):
         list(recordings.recordings(tmp_path / "reference" / "gone.h5"))
 
