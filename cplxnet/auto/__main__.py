@@ -215,7 +215,8 @@ def _generate(
 
     cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
     for table in (preview.files(), preview.varied(), cost):
-        show(table.to_string(float_format="{:.3g}".format) + "\n")
+        if not table.empty:
+            show(table.to_string(float_format="{:.3g}".format) + "\n")
     for sentence in preview.sentences():
         show(sentence)
     if dry_run:

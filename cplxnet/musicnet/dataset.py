@@ -90,18 +90,12 @@ class MusicNet:
         self, samples: str
     ) -> tuple[np.ndarray, list[int], list[float], list[tuple[np.ndarray, np.ndarray]]]:
         """The samples end to end; length, scale and flat change instants of each recording."""
-        flat = np.empty(sum(recordings.lengths(self.path)), FORMS[samples])
+        flat = np.empty(sum(_lengths(self.path, self.window)), FORMS[samples])
         offset = 0
         keys, lengths, scales, changes = [], [], [], []
 
         for recording in recordings.recordings(self.path):
             length = len(recording.data)
-            if length < self.window:
-                raise recordings.RecordingError(
-                    f"{self.path}, recording {recording.key}: expected at least window = "
-                    f"{self.window} samples, got {length}; try a smaller window or leave the "
-                    "recording out"
-                )
             try:
                 flat[offset : offset + length], scale = store(recording.data, samples)
             except ValueError as error:
@@ -288,10 +282,22 @@ def check_datasets(datasets: Mapping[str, MusicNet]) -> None:
 def sizes(path: str | os.PathLike[str], *, window: int, stride: int) -> tuple[int, int]:
     """How many windows `draw` gives and how many there are in order, without reading the samples.
 
-    Raises as `recordings.lengths`.
+    Raises as `recordings.lengths`, and RecordingError for a recording shorter than a window.
     """
-    lengths = recordings.lengths(path)
+    lengths = _lengths(path, window)
     return len(lengths), sum((length - window) // stride + 1 for length in lengths)
+
+
+def _lengths(path: str | os.PathLike[str], window: int) -> list[int]:
+    """Samples of each recording. Raises RecordingError for one shorter than a window."""
+    lengths = recordings.lengths(path)
+    for key, length in lengths.items():
+        if length < window:
+            raise recordings.RecordingError(
+                f"{path}, recording {key}: expected at least window = {window} samples, got "
+                f"{length}; try a smaller window or leave the recording out"
+            )
+    return list(lengths.values())
 
 
 # ---- how samples are held in memory -------------------------------------------------------------

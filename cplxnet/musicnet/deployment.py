@@ -98,6 +98,6 @@ def load_network(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]
         )
     try:
         heard = json.loads(small.metadata[_KEY])
-    except ValueError:
+    except (ValueError, RecursionError):
         heard = small.metadata[_KEY]
     return small, check_heard(heard, f"{path}")

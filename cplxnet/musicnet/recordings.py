@@ -276,13 +276,13 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
             yield _read(file[key], f"{path}, recording {key}")
 
 
-def lengths(path: str | os.PathLike[str]) -> list[int]:
-    """Samples of each recording, from the shapes alone. Raises as `recordings`."""
+def lengths(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Samples of each recording by its key, from the shapes alone. Raises as `recordings`."""
     with _open(path) as file:
-        return [
-            stored(file[key], "data", f"{path}, recording {key}").size
+        return {
+            key: stored(file[key], "data", f"{path}, recording {key}").size
             for key in keys_of(file, f"{path}")
-        ]
+        }
 
 
 def rate_hz(path: str | os.PathLike[str], *, default: int = 11000) -> int:

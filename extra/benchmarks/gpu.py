@@ -389,9 +389,14 @@ def supervised(command: list[str], target: Path, limit_s: float) -> tuple[Any, s
 
 
 def main(out: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        _measure(out, Path(folder))
+
+
+def _measure(out: Path, folder: Path) -> None:
+    """Every part in turn, its rows by way of `folder`."""
     began = time.monotonic()
     results: dict[str, Any] = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
-    folder = Path(tempfile.mkdtemp())
     command = [sys.executable, "-m", "extra.benchmarks.gpu", str(folder), "--part"]
     for name, part in PARTS.items():
         started = time.monotonic()

@@ -199,6 +199,7 @@ def test_the_command_shows_and_writes(tmp_path, capsys, monkeypatch):
 
     assert main(["generate", "one.json", "--into", "runs/one-varied", "--remove"]) == 0
     assert list(grid.read("runs/one-varied")) == ["only"]
+    assert "Empty" not in capsys.readouterr().out  # nothing varies
     assert main(["generate", "nothing"]) == 2
     assert main(["generate", "one.json", "--set", "seed"]) == 2
     assert "expected PATH=V1,V2" in capsys.readouterr().err

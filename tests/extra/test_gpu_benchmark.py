@@ -58,3 +58,13 @@ def test_what_nobody_has_seen_comes_first_and_all_fits() -> None:
     assert names[:3] == ["resumed", "tests", "steps"] and names[-1] == "peers"
     assert gpu.TOTAL_S <= 7 * 60
     assert sum(part.limit_s for name, part in gpu.PARTS.items() if name != "peers") <= 480
+
+
+def test_nothing_is_left_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_name", lambda: "none")
+    monkeypatch.setattr(gpu, "PARTS", {})
+    gpu.main(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Windows and draws against slices of the arrays that were written."""
 
+import functools
 import pickle
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy import stats
 
 from cplxnet.musicnet import dataset as datasets
 from cplxnet.musicnet import recordings as layout
-from cplxnet.musicnet.dataset import MusicNet
+from cplxnet.musicnet.dataset import MusicNet, sizes
 
 
 def recording(
@@ -182,8 +183,10 @@ def test_fingerprint_is_of_samples_notes_and_windows(tmp_path):
 
 def test_a_recording_shorter_than_the_window(three):
     text = r"three\.h5, recording id_0003: expected at least window = 13 samples, got 12"
-    with pytest.raises(layout.RecordingError, match=text):
-        MusicNet(three, window=13)
+    for read in (MusicNet, functools.partial(sizes, stride=1)):
+        with pytest.raises(layout.RecordingError, match=text):
+            read(three, window=13)
+    assert sizes(three, window=12, stride=1)[0] == 3
 
 
 @pytest.mark.parametrize("argument", [{"window": 0}, {"stride": 0}, {"stride": -1}])

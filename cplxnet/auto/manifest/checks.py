@@ -80,6 +80,14 @@ def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) 
     for key in ("lr_scheduler", "kl_scheduler"):
         yield from _keywords(f"{path}.{key}", stage.get(key) or {}, vocabulary)
 
+    if stage.get("kl_scheduler") and stage.get("objective") is not ABSENT:
+        terms = raw.get("objective_terms") or {}
+        names = [(terms.get(term) or {}).get("name") for term in stage.get("objective") or {}]
+        if all(names) and KL not in names:
+            problem = "a schedule of the KL terms' weights in a stage that has none"
+            accepted = f"null, or a {shown(KL)} term in {path}.objective"
+            yield Fault(f"{path}.kl_scheduler", problem, stage["kl_scheduler"], accepted)
+
     # training multiplies a term by weight times coefficient, in float32
     for term, weight in (stage.get("objective") or {}).items():
         coef = ((raw.get("objective_terms") or {}).get(term) or {}).get("coef")
@@ -147,16 +155,26 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
             yield Fault(f"{path}.model.name", problem, model, accepted)
 
         optimizer = _optimizer(stage if "optimizer" in stage else first)
-        if stage.get("restart") is False and optimizer and previous and optimizer != previous:
-            problem = f"the state of {shown(previous)} cannot go on in {shown(optimizer)}"
-            yield Fault(f"{path}.restart", problem, False, "true")
+        if stage.get("restart") is False:
+            yield from _state(f"{path}.restart", previous, optimizer)
         previous = optimizer
 
 
-def _optimizer(stage: Row) -> Any:
-    """The name of a stage's optimiser; ABSENT: it is a fault by itself."""
+def _optimizer(stage: Row) -> Row:
+    """A stage's optimiser with its name, which is ABSENT where either is a fault by itself."""
     optimizer = stage.get("optimizer", {})
-    return ABSENT if optimizer is ABSENT else optimizer.get("name", Optimizer().name)
+    return {"name": ABSENT} if optimizer is ABSENT else {"name": Optimizer().name, **optimizer}
+
+
+def _state(path: str, before: Row, after: Row) -> Iterator[Fault]:
+    """The state of the optimiser `before` that the one `after` cannot go on with."""
+    old, new = before["name"], after["name"]
+    if old and new and old != new:
+        problem = f"the state of {shown(old)} cannot go on in {shown(new)}"
+        yield Fault(path, problem, False, "true")
+    elif before.get("amsgrad", False) is False and after.get("amsgrad") is True:
+        problem = "the state of an optimizer without amsgrad cannot go on in one with it"
+        yield Fault(path, problem, False, "true")
 
 
 def _kl(path: str, stage: Row, terms: Row, model: str, vocabulary: Vocabulary) -> Iterator[Fault]:

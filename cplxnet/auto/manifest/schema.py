@@ -247,7 +247,7 @@ class Optimizer(Open):
 
 
 class Schedule(Component):
-    """A schedule of the learning rate and its keyword arguments."""
+    """A schedule of the learning rate or of the KL's weight, and its keyword arguments."""
 
     name: Annotated[str, Known("lr_scheduler")] = Field(description="the name of an lr_scheduler")
 

@@ -147,5 +147,6 @@ def _cards(
         if example and snapshot.is_file() and file.is_file():
             model, manifest = load_model(run.files.path)
             cards[run.name] = example(model, file, **heard(manifest), **options)
-            cards.setdefault("", example(None, file, **options))
+            if "" not in cards:
+                cards[""] = example(None, file, **options)
     return cards

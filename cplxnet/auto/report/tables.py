@@ -95,7 +95,7 @@ def _change(path: Path, files: RunFolder) -> dict[str, str]:
     task = {key: value for key, value in meant.items() if key == "task"}
     try:
         manifest = Manifest.model_validate(task | dict(json.loads(path.read_bytes())))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         try:
             load(path)  # says what is wrong, in the words of a manifest; needs torch
         except ValueError as error:

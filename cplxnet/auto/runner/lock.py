@@ -297,7 +297,7 @@ def _read(path: Path, generation: int) -> Found:
             raise ValueError(owner.pid)
         timeout_s = check_timeout(content.get("timeout_s", TIMEOUT_S))
         return Found(path, generation, owner, timeout_s, bool(content["released"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # not written by us, or damaged: only silence tells
         return Found(path, generation)
 

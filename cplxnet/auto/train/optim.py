@@ -40,8 +40,8 @@ def cosine(epoch: int, n_epochs: int, final: float = 0.01) -> float:
 def linear(epoch: int, n_epochs: int, begin: float = 0.0, end: float = 1.0) -> float:
     """The share p of the way from `begin` to `end`, parts of the stage: 0 before, 1 after.
 
-    An epoch has the value of its end, so the last one before `end` has 1, and only epochs that lie
-    before `begin` have 0.
+    An epoch has the value of its end, so an epoch that ends at `end` or later has 1, and only
+    epochs that lie before `begin` have 0.
 
         p = ((epoch + 1)/n_epochs - begin)/(end - begin), within [0, 1]
 

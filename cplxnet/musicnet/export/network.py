@@ -57,7 +57,7 @@ class OnnxNetwork:
         self.path = path
         try:
             heard = json.loads(metadata["cplxnet"])
-        except ValueError:
+        except (ValueError, RecursionError):
             heard = None
         self.raw_audio = isinstance(heard, dict) and heard.pop("raw_audio", False) is True
         self.heard = check_heard(heard, f"{path}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ LONGEST_S = 4 * 3600  # of a recording: 0.6 GB at 11 kHz
 # What programs write for a size that they do not know yet, give or take the header's bytes.
 _STREAMED = (0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _HEADER_BYTES = 4096
+_MOST_UNSIZED = 1 << 28  # bytes of a file whose header says 0, which is held in memory
 _MOST_CHUNKS = 10_000
 _CONTAINERS = {b"RIFF": ("<", b"data"), b"RF64": ("<", b"data"), b"FORM": (">", b"SSND")}
 _UNCOMPRESSED = (1, 3, 0xFFFE)  # WAV's formats: whole numbers, floats, either by its long name
@@ -123,10 +125,18 @@ def _checked_header(file: BinaryIO, n_bytes: int, where: str) -> tuple[BinaryIO,
             f"{where}: a stream's header without its size; read to the file's end",
         ]
     if not size and left and not _is_chunk(file, order, begin, n_bytes):
-        content = bytearray((file.seek(0), file.read())[1])
-        content[begin - 4 : begin] = struct.pack(f"{order}I", left)
+        if n_bytes > _MOST_UNSIZED:
+            raise RecordingError(
+                f"{where}: expected a header with its size, got one of 0 in {n_bytes} bytes; "
+                "try ffmpeg -i FILE out.wav"
+            )
+        content = io.BytesIO()
+        file.seek(0)
+        shutil.copyfileobj(file, content)
+        content.seek(begin - 4)
+        content.write(struct.pack(f"{order}I", left))
         notices.append(f"{where}: a stream's header of size 0; read to the file's end")
-        return io.BytesIO(content), notices
+        return content, notices
     if size > left:
         raise RecordingError(
             f"{where}: expected {size} bytes of samples, got {left}: it was cut short; "

@@ -3,6 +3,8 @@
 import base64
 import html
 import io
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from cplxnet.musicnet.resample import resample
 from .windows import Network, transcribe, true_roll
 
 RATE_HZ = 16_000  # of what is played; a rate that MP3 has
+BEGIN_S = 20.0  # where a piece has begun in earnest
 
 
 def example(
@@ -22,7 +25,7 @@ def example(
     path: str | Path,
     *,
     number: int = 0,
-    begin_s: float = 20.0,
+    begin_s: float | None = None,
     seconds: float = 10.0,
     hop: int = 512,
     least: float = 0.5,
@@ -35,7 +38,7 @@ def example(
         model: features -> logits; None: the truth alone, and the recording.
         path: an HDF5 file of recordings.
         number: of the recording in the file.
-        begin_s: where the part begins.
+        begin_s: where the part begins; None: 20 s, in a recording that is too short for it 0.
         seconds: its length.
         hop: samples from one frame to the next.
         least: probability from which on a note is written down.
@@ -43,17 +46,25 @@ def example(
         heard: `kind`, `cplx` and `shift` of `transcribe`.
 
     Raises:
-        ValueError: no such recording, or a part beyond its end.
+        ValueError: no such recording, a part beyond its end, or one that is no stretch of time.
     """
-    items = list(recordings.recordings(path))
-    if not 0 <= number < len(items):
-        raise ValueError(f"{path}: expected a recording of 0 to {len(items) - 1}, got {number}")
+    if not (0 <= (begin_s or 0) < math.inf and 0 < seconds < math.inf):
+        raise ValueError(
+            f"expected begin_s >= 0 and seconds > 0, got {begin_s} and {seconds}; "
+            "try begin_s=0, seconds=10"
+        )
+    one = itertools.islice(recordings.recordings(path), max(number, 0), None)
+    recording = next(one, None)
+    if number < 0 or recording is None:
+        n = len(recordings.lengths(path))
+        raise ValueError(f"{path}: expected a recording of 0 to {n - 1}, got {number}")
 
-    recording = items[number]
     rate_hz = recordings.rate_hz(path)
     truth = true_roll(recording, hop)
+    if begin_s is None:
+        begin_s = BEGIN_S if (BEGIN_S + seconds) * rate_hz <= len(recording) else 0.0
     first = int(begin_s * rate_hz) // hop
-    last = min(first + int(seconds * rate_hz) // hop, len(truth))
+    last = min(first + max(1, int(seconds * rate_hz) // hop), len(truth))
     if first >= last:
         raise ValueError(
             f"expected a part of {recording.key}, {len(truth) * hop / rate_hz:.0f} s long, got one "

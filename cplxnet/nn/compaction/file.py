@@ -158,7 +158,6 @@ def _read(path: str | os.PathLike[str]) -> Compact:
 
 def _check(network: Any) -> None:
     """Raise unless a description has the types that it should, and a size that can be allocated."""
-    n_weights = 0
     counts = [network["in_channels"]]
     for i, stage in enumerate(network["stages"]):
         for key, kind in _PLAIN.items():
@@ -173,10 +172,10 @@ def _check(network: Any) -> None:
                 raise ValueError(f"stage {i}: expected average or maximum pooling, got {kind!r}")
             counts += pool
         counts += [*stage["shape"], *(value for value in stage.values() if type(value) is int)]
-        n_weights += math.prod(stage["shape"])
 
     if not all(type(count) is int and 0 <= count <= MOST_WEIGHTS for count in counts):
         raise ValueError(f"expected whole numbers, {MOST_WEIGHTS} at most, got {counts}")
+    n_weights = sum(math.prod(stage["shape"]) for stage in network["stages"])
     if n_weights > MOST_WEIGHTS:
         raise ValueError(f"expected {MOST_WEIGHTS} weights at most, got {n_weights}")
 

@@ -7,8 +7,9 @@ with their batch norm and the columns that only they read:
     small weight = weight[rows that are read, columns that are read];  mask, bias, batch norm alike
 
 What is left computes the same. In the masked network the gradient of everything left out is 0, so
-the same step is made, but for rounding. A unit without a living weight that is read stays: it is a
-constant, which its bias and the shift of its batch norm go on to train.
+without weight decay the same step is made, but for rounding; with it what is left out does not
+decay, which no output shows. A unit without a living weight that is read stays: it is a constant,
+which its bias and the shift of its batch norm go on to train.
 """
 
 import copy

@@ -83,7 +83,7 @@ def from_csv(content: bytes, where: str) -> tuple[np.ndarray, list[str]]:
     """The labels of a CSV file with a header line; raises as `table`, naming the line, or for a
     missing column.
     """
-    check_count(content.count(b"\n"), where)
+    check_count(max(content.count(b"\n"), content.count(b"\r")), where)
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         header = [name.strip() for name in next(lines, [])]

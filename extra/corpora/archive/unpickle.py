@@ -10,6 +10,7 @@ Reference: Python's documentation of pickle, "Restricting Globals".
 """
 
 import pickle
+import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
@@ -140,6 +141,15 @@ class _Callable:
 
 
 class _Restricted(pickle._Unpickler):  # Python's own in C allocates what a pickle claims
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def load_bytearray8(self) -> None:
+        """As Python's, which makes room for what the pickle claims before it reads."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _Callable(_ALLOWED[module, name])

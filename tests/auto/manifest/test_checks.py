@@ -294,3 +294,34 @@ def test_what_old_manifests_do_not_have_is_not_in_their_fingerprints():
         assert (
             parse(put(raw, f"stages.{stage}.{key}", value)).fingerprint() != manifest.fingerprint()
         )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fails"),
+    [({}, True, True), ({"amsgrad": True}, True, False), ({"amsgrad": True}, False, False)],
+)
+def test_amsgrad_cannot_begin_with_a_state_that_lacks_it(before, after, fails):
+    raw = put(valid(), "stages.dense.optimizer", adam(**before))
+    raw = put(raw, "stages.sparsify.optimizer", adam(amsgrad=after))
+    parse(put(raw, "stages.sparsify.restart", True))
+    put(raw, "stages.sparsify.restart", False)
+    if fails:
+        assert list(faults_of(raw)) == ["stages.sparsify.restart"]
+    else:
+        parse(raw)
+
+
+def test_an_unusable_amsgrad_is_one_fault():
+    raw = put(valid(), "stages.dense.optimizer", adam(amsgrad=1))
+    raw = put(raw, "stages.sparsify.optimizer", adam(amsgrad=True))
+    raw["stages"]["sparsify"]["restart"] = False
+    assert list(faults_of(raw)) == ["stages.dense.optimizer.amsgrad"]
+
+
+def test_a_schedule_of_the_kl_needs_a_kl():
+    raw = put(valid(), "stages.dense.kl_scheduler", {"name": "cubic"})
+    text = faults_of(raw)["stages.dense.kl_scheduler"]
+    assert "a stage that has none" in text and "expected null, or a" in text
+    parse(put(raw, "stages.dense.kl_scheduler", None))
+    raw = put(valid(), "stages.sparsify.kl_scheduler", {"name": "cubic"})
+    parse(put(raw, "stages.sparsify.objective.kl_div", 0.0))  # the dense end of a grid

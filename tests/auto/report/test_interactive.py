@@ -1,11 +1,13 @@
 """The trade-off to click on: what it points at is in the table, what it plays is the network's."""
 
 import base64
+import dataclasses
 import html
 import io
 import json
 import re
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
@@ -13,8 +15,9 @@ import torch
 from small import C, quick, small
 from test_tables import fill, stage
 
+from cplxnet.auto import tasks
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.report import interactive
+from cplxnet.auto.report import interactive, tables
 from cplxnet.musicnet import example, recordings
 
 
@@ -80,6 +83,51 @@ def test_an_example_plays_the_notes_that_the_network_writes_down(tiny_corpus):
         example(None, file, number=99)
     with pytest.raises(ValueError, match=r"s long, got one from 1000000.0 s on"):
         example(None, file, begin_s=1e6)
+    with pytest.raises(ValueError, match=r"expected a recording of 0 to \d+, got -1"):
+        example(None, file, number=-1)
+
+
+@pytest.mark.parametrize(
+    "part", [{"begin_s": -1.0}, {"seconds": 0}, {"seconds": -1}, {"begin_s": float("nan")}]
+)
+def test_a_part_that_is_no_stretch_of_time_is_refused(tiny_corpus, part):
+    with pytest.raises(ValueError, match=r"expected begin_s >= 0 and seconds > 0, got .* try"):
+        example(None, tiny_corpus / "musicnet_11khz_test.h5", **part)
+
+
+def test_a_short_recording_is_shown_from_its_beginning(tiny_corpus):
+    file = tiny_corpus / "musicnet_11khz_test.h5"
+    first = next(iter(recordings.recordings(file)))
+    duration_s = len(first) / recordings.rate_hz(file)
+    assert duration_s < 20
+    shown = example(None, file)
+    assert "from 0 s on" in shown
+    samples, rate_hz = players(shown)["recording"]
+    assert len(samples) / rate_hz == pytest.approx(min(duration_s, 10), abs=0.2)
+
+
+def test_only_the_recording_that_is_shown_is_read_on(tiny_corpus, tmp_path):
+    first = next(iter(recordings.recordings(tiny_corpus / "musicnet_11khz_test.h5")))
+    file = tmp_path / "two.h5"
+    two = [dataclasses.replace(first, key=key) for key in ("id_1", "id_2")]
+    recordings.write(file, two, rate_hz=11_000)
+    with h5py.File(file, "r+") as damaged:
+        damaged["id_2/data"][0] = np.nan
+    assert "id_1" in example(None, file)
+    with pytest.raises(recordings.RecordingError, match="id_2: expected finite samples"):
+        example(None, file, number=1)
+
+
+def test_the_truth_is_made_once(folder, tiny_corpus, monkeypatch):
+    quick(grid.read(folder)["run"], folder / "run", tiny_corpus)
+    (run,) = (run for run in tables.every_run([folder]) if run.name == "run")
+    monkeypatch.setattr(tables, "every_run", lambda folders: [run, run])
+    made = []
+    task = tasks.TASKS[run.manifest.task]
+    monkeypatch.setattr(task, "example", lambda model, file, **_: made.append(model) or "shown")
+    cards = interactive._cards(folder, "test", tiny_corpus, {})
+    assert cards == {"run": "shown", "": "shown"}
+    assert len(made) == 3 and made.count(None) == 1
 
 
 def test_menus_offer_what_a_folder_has(folder):

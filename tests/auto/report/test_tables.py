@@ -153,6 +153,9 @@ def test_a_changed_or_broken_manifest_is_said_everywhere(folder, capsys):
     row = report.status(folder).loc["c0.1-r1"]
     assert row["state"] == "broken" and "c0.1-r1.json" in row["reason"]
     assert "datasets" in row["reason"]
+    (folder / "c0.1-r1.json").write_text("[" * 100_000)
+    row = report.status(folder).loc["c0.1-r1"]
+    assert row["state"] == "broken" and "nested too deeply" in row["reason"]
 
 
 def test_aggregate_is_mean_and_spread_over_replicates(folder):

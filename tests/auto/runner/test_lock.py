@@ -187,7 +187,9 @@ def test_a_finished_claim_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"released": 0, "owner": {"pid": "x"}}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "[" * 100_000, '{"released": 0, "owner": {"pid": "x"}}', "null"]
+)
 def test_a_damaged_claim_counts_as_held_until_it_was_silent(tmp_path, text):
     (tmp_path / "claim.1").write_text(text)
     with pytest.raises(lock.Held):

@@ -298,6 +298,7 @@ def test_the_transform_inside_is_numpys(tmp_path: Path) -> None:
     [
         "no JSON",
         "[]",
+        "[" * 100_000,
         "null",
         "{}",
         {"window": 10**18},

@@ -259,3 +259,11 @@ def test_blocks_give_the_whole_recording(
     want = load_audio(tmp_path / "a").samples
     monkeypatch.setattr(audio, "_BLOCK", 1000)
     assert np.array_equal(load_audio(tmp_path / "a").samples, want)
+
+
+def test_a_header_of_size_0_is_not_held_in_memory_whatever_follows(tmp_path: Path) -> None:
+    path = header_of(tmp_path, data=0)
+    with path.open("r+b") as file:
+        file.truncate((1 << 28) + 1000)
+    with pytest.raises(ValueError, match=r"a\.wav: expected a header with its size, got one of 0"):
+        load_audio(path)

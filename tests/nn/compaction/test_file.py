@@ -1,6 +1,7 @@
 """Compact networks as files: the same values back, small, and nothing else taken for one."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,13 @@ def test_a_window_beyond_memory_is_refused(saved: Path) -> None:
     crafted(saved, lambda network, _: network["stages"][0].update(stride=10**8))
     with pytest.raises(CompactFileError, match="activations in a layer at most"):
         load_compact(saved)
+
+
+def test_sizes_that_are_no_numbers_are_refused_before_they_are_multiplied(saved: Path) -> None:
+    """2^25 times a list is a list of 2^25 repetitions."""
+    crafted(saved, lambda network, _: network["stages"][1].update(shape=[2**25, [0, 0, 0]]))
+    tracemalloc.start()
+    with pytest.raises(CompactFileError, match="expected whole numbers"):
+        load_compact(saved)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()

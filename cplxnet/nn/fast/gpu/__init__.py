@@ -39,18 +39,18 @@ def usable(*tensors: Tensor | None) -> bool:
         type(t) in plain and t.dtype in _DTYPES and t.device == device and t.numel() > 0
         for t in given
     )
-    return fit and (device.type != "cuda" or _ready(device.index or 0))
+    return fit and (device.type != "cuda" or _ready(device.index or 0, precision()))
 
 
 @functools.cache
-def _ready(index: int) -> bool:
-    """Whether the kernels compile and run on this GPU: tried once, with a warning if they do not."""
+def _ready(index: int, products: str) -> bool:
+    """Whether the kernels compile and run on this GPU: tried once a precision, with a warning if they do not."""
     if torch.cuda.get_device_capability(index) < LEAST_CAPABILITY:
         return False
     try:
         from .layers import trial
 
-        trial(torch.device("cuda", index))
+        trial(torch.device("cuda", index), products)
     except Exception as error:  # whatever the compiler raises, training can go on without
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
         where = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
@@ -81,6 +81,13 @@ def set_tf32(on: bool) -> None:
         matmul.allow_tf32 = on
     except RuntimeError:
         matmul.fp32_precision = "tf32" if on else "ieee"
+
+
+def precision() -> str:
+    """Of the products, as the process has it set: bfloat16 under autocast, tf32 where torch allows it, or float32."""
+    if torch.is_autocast_enabled("cuda"):
+        return "bfloat16"
+    return "tf32" if tf32() else "float32"
 
 
 def in_order(*tensors: Tensor | None) -> bool:

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from cplxnet.nn.kl import CODES
 
-from . import set_tf32, tf32
+from . import precision, set_tf32, tf32
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import (
     column_sums,
@@ -32,13 +32,6 @@ from .noise import noise_pairs, noise_pairs_grad, square_pairs, square_pairs_gra
 from .weights import form_weight, form_weight_grad
 
 VARIANCE_FLOOR = 1e-8
-
-
-def precision() -> str:
-    """Of the products, as the process has it set: bfloat16 under autocast, tf32 where torch allows it, or float32."""
-    if torch.is_autocast_enabled("cuda"):
-        return "bfloat16"
-    return "tf32" if tf32() else "float32"
 
 
 @contextlib.contextmanager
@@ -356,9 +349,11 @@ class BatchNorm(torch.autograd.Function):
         return dx, by_weight, by_bias if ctx.has_bias else None, None, None, None, None, None
 
 
-def trial(device: torch.device) -> None:
-    """Run every kernel on small arrays, forward and backward, so that one that does not compile is met before training."""
-    products = precision()
+def trial(device: torch.device, products: str) -> None:
+    """Run every kernel on small arrays, forward and backward, so that one that does not compile is met before training.
+
+    `products` is their precision, as `precision` gives it: kernels are compiled for each.
+    """
     devices = [device] if device.type == "cuda" else []
 
     def ones(*shape: int) -> Tensor:

@@ -2,12 +2,14 @@
 line and value.
 """
 
+import contextlib
 import gzip
 import io
 import pickle
 import shutil
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 
 import h5py
@@ -297,6 +299,21 @@ def test_a_pickle_that_runs_code_is_refused(protocol, tmp_path):
     assert not flag.exists()
 
 
+@pytest.mark.parametrize("opcode", [pickle.BINBYTES8, pickle.BYTEARRAY8, pickle.BINUNICODE8])
+def test_no_room_is_made_for_what_a_pickle_claims(opcode):
+    evil = pickle.PROTO + b"\5" + opcode + struct.pack("<Q", 1 << 28) + b"x" + pickle.STOP
+    tracemalloc.start()
+    with contextlib.suppress(archive.ArchiveError):
+        unpickle.load(io.BytesIO(evil), "1.npy")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_bytearrays_are_read():
+    for content in (bytearray(), bytearray(range(256)) * 1000):
+        assert unpickle.load(io.BytesIO(pickle.dumps(content, 5)), "1.npy") == content
+
+
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_arrays_and_trees_of_every_protocol(protocol):
     from intervaltree import Interval, IntervalTree
@@ -484,6 +501,13 @@ def test_a_sample_that_float32_cannot_hold_is_named(tmp_path):
 def test_a_table_of_more_notes_than_a_recording_has_is_not_read():
     lines = tiny.csv_bytes([]) + b"100,200,1,60,0,1,\n" * 500_000
     with pytest.raises(archive.ArchiveError, match=r"1\.csv: expected at most 100000 notes, got 5"):
+        labels.from_csv(lines, "1.csv")
+
+
+def test_lines_that_end_with_a_carriage_return_count(monkeypatch):
+    lines = tiny.csv_bytes([]).strip() + b"\r100,200,1,60,0,1," * 50
+    monkeypatch.setattr(labels, "_MOST_NOTES", 40)
+    with pytest.raises(archive.ArchiveError, match=r"1\.csv: expected at most 40 notes, got 50"):
         labels.from_csv(lines, "1.csv")
 
 

@@ -24,7 +24,7 @@ def capability(monkeypatch):
 
     def set_to(*numbers):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: numbers)
-        monkeypatch.setattr(layers, "trial", lambda _: trial(device))
+        monkeypatch.setattr(layers, "trial", lambda _, products: trial(device, products))
         gpu._ready.cache_clear()
 
     yield set_to
@@ -35,7 +35,7 @@ def asked_twice():
     """Whether the kernels are ready, and the warnings of two questions."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=RuntimeWarning, message="the GPU kernels")
-        answers = {gpu._ready(0), gpu._ready(0)}
+        answers = {gpu._ready(0, "float32"), gpu._ready(0, "float32")}
     (answer,) = answers
     return answer, [str(w.message) for w in caught if "GPU kernels" in str(w.message)]
 
@@ -76,6 +76,21 @@ def test_a_kernel_that_does_not_compile_names_itself_once(capability, monkeypatc
     assert f"at 3:5: out of registers in the GPU kernel {name}; try" in message
 
 
+def test_each_precision_is_tried(capability, monkeypatch):
+    """Kernels are compiled for each: what runs in float32 may fail in bfloat16."""
+    capability(9, 0)
+
+    def trial(device, products):
+        if products == "bfloat16":
+            raise RuntimeError("no bfloat16 here")
+
+    monkeypatch.setattr(layers, "trial", trial)
+    assert asked_twice() == (True, [])
+    with pytest.warns(RuntimeWarning, match="no bfloat16 here"):
+        assert not gpu._ready(0, "bfloat16")
+    assert asked_twice() == (True, [])
+
+
 WITHOUT_TRITON = """
 import sys, warnings
 sys.modules["triton"] = None
@@ -85,7 +100,7 @@ from cplxnet import nn
 from cplxnet.nn.fast import gpu
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    assert not gpu._ready(0) and not gpu._ready(0)
+    assert not gpu._ready(0, "float32") and not gpu._ready(0, "float32")
 (warning,) = caught
 assert "triton" in str(warning.message) and "try a Triton that fits" in str(warning.message)
 nn.kl_sum(torch.nn.Sequential(nn.CplxLinearVD(3, 2))).backward()

@@ -144,7 +144,7 @@ def test_leading_bits_are_those_of_tf32():
 def test_the_first_try_may_come_while_a_network_is_scored():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.inference_mode():
-        layers.trial(device)
+        layers.trial(device, layers.precision())
 
 
 @pytest.mark.cuda
