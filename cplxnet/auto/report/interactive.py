@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from cplxnet.auto import tasks
-from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.models import heard, load_model
 from cplxnet.extras import extra
@@ -72,7 +71,9 @@ def menus(folder: str, scorer: str, *, runs: str | Path = "runs") -> tuple[Dropd
 
 
 def _scorers(folder: str) -> list[str]:
-    return sorted({name for manifest in grid.read(folder).values() for name in manifest.scorers})
+    return sorted(
+        {name for manifest in tables.readable(folder).values() for name in manifest.scorers}
+    )
 
 
 def trade_off_page(
