@@ -41,6 +41,7 @@ def edit(path: str | Path, changes: Mapping[str, Any], *, task: Vocabulary | Non
     Raises:
         ManifestError: a path leads nowhere (the nearest is named), or the result is wrong.
         ManifestNotFoundError: no such file, or the original is gone.
+        FileExistsError: the file holds another manifest, and its run is there.
     """
     path = Path(path)
     folder = path.parent if path.parent.name.strip(".") else path.parent.resolve()
@@ -63,8 +64,14 @@ def edit(path: str | Path, changes: Mapping[str, Any], *, task: Vocabulary | Non
     edited = grid.edit(edited, about, task=task)
 
     file = folder.with_name(f"{folder.name}-edited") / f"{path.stem}-{_label(changed)}.json"
-    if not file.exists() or differences(load(file, task=task), edited):
-        edited.save(file)
+    if file.exists() and not differences(load(file, task=task), edited):
+        return file
+    if file.exists() and file.with_suffix("").is_dir():
+        raise FileExistsError(
+            f"{file}: expected the manifest of this edit, got another one that has been run; "
+            "try to move it and its folder away"
+        )
+    edited.save(file)
     return file
 
 
@@ -72,7 +79,8 @@ def differences(original: Manifest, edited: Manifest) -> dict[str, Any]:
     """What `edited` has otherwise: a short name of each path that differs -> its value there.
 
     The name is the last key, or as much of the path as tells it apart, led by the entry of its
-    table ("dense.n_epochs"); without that where all entries that have the key change alike ("lr").
+    table ("dense.n_epochs"); without that where all entries that have the key change alike ("lr"),
+    and no other entry gets it.
     The manifest's name and parent are no difference.
     """
     before = original.flatten()
@@ -92,8 +100,10 @@ def differences(original: Manifest, edited: Manifest) -> dict[str, Any]:
         inner = _without_entry(path)
         last = inner.rpartition(".")[2]
         name = last if n_keys[last] == 1 else inner
-        if any(new.get(other, ...) != value for other in kin[inner]):
-            name = f"{path.split('.')[1]}.{name}" if inner != path else path
+        if inner != path and any(
+            other not in before or new.get(other, ...) != value for other in kin[inner]
+        ):
+            name = f"{path.split('.')[1]}.{name}"
         changed[name] = value
     return {name: changed[name] for name in sorted(changed) if name not in ("name", "parent")}
 

@@ -314,7 +314,10 @@ class Stage(StageSpec):
     name: str = Field(description="its key in the manifest")
 
     def to_dict(self) -> dict[str, Any]:
-        """The stage as JSON values without its name: every key, in the schema's order."""
+        """The stage as JSON values without its name, in the schema's order.
+
+        Every key but `LATER_IN_STAGES` at their defaults: what stages share goes by this.
+        """
         values = self.model_dump(mode="json", exclude={"name"})
         absent = {key for key, default in LATER_IN_STAGES.items() if values[key] == default}
         return {key: value for key, value in values.items() if key not in absent}
@@ -405,16 +408,23 @@ class Manifest(Part):
 
     def whole(self) -> dict[str, Any]:
         """The manifest as JSON values, with every default and every inherited key written out."""
-        whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
-        return whole | {"stages": {stage.name: stage.to_dict() for stage in self.all_stages()}}
+        stages = {
+            stage.name: stage.model_dump(mode="json", exclude={"name"})
+            for stage in self.all_stages()
+        }
+        return self.model_dump(mode="json", by_alias=True, exclude={"stages"}) | {"stages": stages}
 
     def resolved(self) -> Manifest:
-        """The same experiment with every default and every inherited key written out."""
-        whole = self.whole()
+        """The same experiment with every default and every inherited key written out.
+
+        Outside of stages null is not; nor are `LATER` and `LATER_IN_STAGES` at their defaults.
+        """
+        whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
         for key, default in LATER.items():
             if whole.get(key) == default:
                 whole.pop(key, None)
-        return Manifest.model_validate(whole)
+        stages = {stage.name: stage.to_dict() for stage in self.all_stages()}
+        return Manifest.model_validate(whole | {"stages": stages})
 
     def fingerprint(self) -> str:
         """sha256 (hexadecimal) of the resolved manifest as JSON with sorted keys."""

@@ -30,7 +30,7 @@ def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
         Columns folder, run, method, C, seed, layer, n_par and n_zero (real numbers), sparsity.
 
     Raises:
-        Lacking: no run is through with the stage.
+        Lacking: no run is through with the stage, or none that is has a C.
     """
     runs = [run for run in tables.every_run(folders) if stage in run.stages]
     if not runs:
@@ -49,7 +49,8 @@ def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
             run.columns | {"layer": layer} | run.stages[stage]["layers"][layer]
             for layer in networks[network]
         ]
-    return pd.DataFrame(counts).assign(sparsity=lambda rows: rows["n_zero"] / rows["n_par"])
+    layers = tables.with_c(pd.DataFrame(counts))
+    return layers.assign(sparsity=layers["n_zero"] / layers["n_par"])
 
 
 def _variational(manifest: Manifest, stage: str) -> list[str]:

@@ -101,8 +101,8 @@ def _losses(classes: pd.DataFrame, name: str) -> Iterator[str]:
             for key in loss.index
         ]
         yield (
-            f"{f'{method} at' if method else 'At'} C = {loss.index[0][1]:g} loses most average precision at "
-            f"{', '.join(costs)}."
+            f"{f'{method} at' if method else 'At'} C = {loss.index[0][1]:g} loses most average "
+            f"precision at {', '.join(costs)}."
         )
 
 

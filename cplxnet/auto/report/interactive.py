@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from cplxnet.auto import tasks
-from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.models import heard, load_model
 from cplxnet.extras import extra
@@ -41,7 +40,8 @@ CLICKED = "div.text = truth + (cards[source.selected.indices[0]] ?? '')"
 
 def scorers(folder: str) -> list[str]:
     """The names of the scorers of a folder's manifests."""
-    return sorted({name for manifest in grid.read(folder).values() for name in manifest.scorers})
+    manifests = tables.readable(folder).values()
+    return sorted({name for manifest in manifests for name in manifest.scorers})
 
 
 def trade_off_page(

@@ -14,7 +14,7 @@ from cplxnet.auto.manifest.experiments import C
 
 from . import style, trade_off
 from .style import Report, Request
-from .tables import by_method, of_scorer
+from .tables import by_method, of_scorer, with_c
 
 LEVEL = 0.95
 
@@ -59,8 +59,11 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     Returns:
         Columns method, C, n (replicates); mean, _low and _high of before and after (average
         precision), sparsity (percent) and compression (a ratio: its mean is of logarithms).
+
+    Raises:
+        Lacking: no such run, or none with a C.
     """
-    tuned = of_scorer(table, scorer, "fine-tune")
+    tuned = with_c(of_scorer(table, scorer, "fine-tune"))
     numbers = {
         "before": tuned["average_precision_start"].astype(float),
         "after": tuned["average_precision"].astype(float),

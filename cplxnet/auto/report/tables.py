@@ -15,7 +15,8 @@ import pandas as pd
 
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
-from cplxnet.auto.manifest.read import Manifest, load
+from cplxnet.auto.manifest.read import Manifest, ManifestError, load
+from cplxnet.auto.manifest.schema import INHERITED
 from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
@@ -56,7 +57,7 @@ def _status_row(manifest: Path) -> dict[str, Any]:
     try:
         row = _progress(files)
         return row if row["state"] == "running" else row | _change(manifest, files)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         return {"state": "damaged", "reason": f"{type(error).__name__}: {error}"}
 
 
@@ -160,12 +161,12 @@ def every_run(folders: Iterable[str | Path]) -> list[Run]:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ManifestError: its manifests cannot be read.
+        ManifestError: none of its manifests can be read.
     """
     manifests = {
         (folder, name): manifest
         for folder in dict.fromkeys(map(str, folders))
-        for name, manifest in grid.read(_existing(folder)).items()
+        for name, manifest in readable(folder).items()
     }
     parameters = _varied(manifests)
     named = methods(parameters, [folder for folder, _ in manifests])
@@ -177,18 +178,56 @@ def every_run(folders: Iterable[str | Path]) -> list[Run]:
     ]
 
 
+def readable(folder: str | Path) -> dict[str, Manifest]:
+    """The manifests of a folder by name; one that cannot be read is named on stderr and left out.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ManifestError: none of them can be read, or there is none.
+    """
+    manifests: dict[str, Manifest] = {}
+    faults = {}
+    for path in sorted(_existing(folder).glob("*.json")):
+        try:
+            manifests[path.stem] = load(path)
+        except ManifestError as error:
+            faults[path.stem] = " ".join(str(error).split())
+
+    if not manifests:
+        return grid.read(folder)  # says why
+    for name, fault in faults.items():
+        show(f"{name} is left out: {fault}", sys.stderr)
+    return manifests
+
+
 def _varied(manifests: Mapping[tuple[str, str], Manifest]) -> pd.DataFrame:
     """`grid.varied`, without paths that differ only in whether a default is written out.
 
-    C is always there: readers look for it.
+    What a stage inherits is "inherited": None is what switches it off. C is always there: readers
+    look for it.
     """
     numbered = {str(number): manifest for number, manifest in enumerate(manifests.values())}
     written = grid.varied(numbered)
     effective = grid.varied({key: manifest.resolved() for key, manifest in numbered.items()})
     varied = written[[path for path in written if path in effective]].copy()
+    for path in varied:
+        inherited = [_inherits(manifest, path) for manifest in manifests.values()]
+        if any(inherited):
+            varied[path] = varied[path].astype(object).mask(inherited, "inherited")
     if C not in varied:
         varied[C] = [grid.value(manifest, C) for manifest in manifests.values()]
     return varied
+
+
+def _inherits(manifest: Manifest, path: str) -> bool:
+    """Whether what is at a path under "stages" is the first stage's."""
+    table, stage, key, *_ = [*path.split("."), "", ""]
+    return (
+        table == "stages"
+        and key in INHERITED
+        and stage in manifest.stage_order[1:]
+        and key not in manifest.stages[stage].model_fields_set
+    )
 
 
 def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> list[str]:
@@ -258,7 +297,10 @@ def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
         return scores["stages"] if scores else {}
     except (OSError, ValueError) as error:
         show(f"{run.name} is left out: {error}", sys.stderr)
-        return {}
+    except (KeyError, TypeError, AttributeError) as error:
+        file = run / "scores.json"
+        show(f"{run.name} is left out: {file}: expected scores, got {error!r}", sys.stderr)
+    return {}
 
 
 def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
@@ -279,10 +321,24 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
         if stage not in manifest.stages or not expected <= result.keys():
             lacking = ", ".join(sorted(expected - result.keys())) or "no such stage in its manifest"
             raise ValueError(f"{path}: expected a whole stage {stage}, got one without: {lacking}")
+
+        numbers = [
+            counts[name]
+            for counts in (result, *result["layers"].values())
+            for name in ("n_par", "n_zero")
+        ]
+        numbers += [result[name] for name in ("compression", "epochs", "seconds")]
         for scorer, scored in result["scores"].items():
             is_whole = set(SCORES) <= (scored.get("end") or {}).keys()
             if scorer not in manifest.scorers or not is_whole:
                 raise ValueError(f"{path}: expected scores of {stage} by {scorer}, got {scored}")
+            numbers += [scored["end"][name] for name in SCORES]
+            if scored["start"]:
+                numbers.append(scored["start"]["average_precision"])
+
+        others = [number for number in numbers if not isinstance(number, (int, float, type(None)))]
+        if others:
+            raise ValueError(f"{path}: expected numbers in stage {stage}, got {others[0]!r}")
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
@@ -297,7 +353,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ManifestError: its manifests cannot be read.
+        ManifestError: none of its manifests can be read.
     """
     return pd.DataFrame([row for _, row in _score_rows([folder])])
 
@@ -491,6 +547,20 @@ def _refuse_several(sets: Iterable[tuple[str, Any]], scorer: str) -> None:
             f"expected scores by {scorer!r} of the same windows, got others "
             f"({'; '.join(others)}), which do not compare; try one folder at a time"
         )
+
+
+def with_c(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs that write C, which is what a report is drawn over.
+
+    Raises:
+        Lacking: none does.
+    """
+    written = rows[rows[C].notna()]
+    if written.empty:
+        raise Lacking(
+            f"expected runs with a weight at {C}, got none; try a grid whose KL term has this name"
+        )
+    return written
 
 
 def by_method(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

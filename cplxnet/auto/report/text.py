@@ -3,6 +3,8 @@
 Every number is worked out from the runs' files when it is asked for.
 """
 
+import html
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from cplxnet import files
-from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 
 from . import tables
@@ -36,9 +37,9 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
 
     Returns:
         Columns form (all that runs differ in beside C and seed; "sparse" if nothing), C, n
-        (replicates); means of n_par and kept (real numbers), compression, before and after (average precision
-        around fine-tuning), and loss (dense - after, each replicate beside its own dense network;
-        negative: a gain); loss_low and loss_high, the least and the greatest.
+        (replicates); means of n_par and kept (real numbers), compression, before and after
+        (average precision around fine-tuning), and loss (dense - after, each replicate beside its
+        own dense network; negative: a gain); loss_low and loss_high, the least and the greatest.
     """
     numbers = ["n_par", "compression", "kept", "before", "after", "loss"]
     runs = _runs(table, scorer)
@@ -67,6 +68,7 @@ def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
     dense = rows[rows["stage"] == DENSE].set_index(key)
     tuned = rows[rows["stage"] == TUNED].set_index(key)
     runs = rows.drop_duplicates(key).set_index(key)[["method", C, "seed"]]
+    runs[C] = runs[C].astype(float)  # of None alone: NaN
     runs = runs.join(tuned[list(names)].rename(columns=names).astype(float))
     runs["kept"] = (tuned["n_par"] - tuned["n_zero"]).astype(float)
     runs["dense"] = dense["average_precision"].astype(float)
@@ -94,11 +96,12 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
         for name, scores, run in _dense(_runs(table, scorer))
     ]
     for _, row in groups(table, scorer).iterrows():
-        form = "" if row["form"] == "sparse" else f"{row['form']}, "
+        form = "" if row["form"] == "sparse" else row["form"]
+        weight = "" if np.isnan(row["C"]) else f"C = {row['C']:g}"
         sentences.append(
-            f"{form}C = {row['C']:g}: {row['compression']:.3g} times fewer real numbers, "
-            f"average precision {row['before']:.3f} before and {row['after']:.3f} after "
-            f"fine-tuning{_than_dense(row['loss'], 3)}."
+            f"{', '.join(filter(None, (form, weight))) or 'sparse'}: {row['compression']:.3g} "
+            f"times fewer real numbers, average precision {row['before']:.3f} before and "
+            f"{row['after']:.3f} after fine-tuning{_than_dense(row['loss'], 3)}."
         )
     return sentences + left_out(table, scorer)
 
@@ -185,17 +188,22 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
     remarks = left_out(table, scorer)
 
     through = set(table.loc[table["stage"] == TUNED, "run"]) if len(table) else set()
-    manifests = grid.read(folder)
-    unfinished = [name for name in manifests if name not in through]
+    names = [path.stem for path in sorted(Path(folder).glob("*.json"))]
+    unfinished = [name for name in names if name not in through]
     if unfinished:
         remarks.append(
-            f"Not finished: {len(unfinished)} of {len(manifests)} runs ({', '.join(unfinished)})."
+            f"Not finished: {len(unfinished)} of {len(names)} runs ({', '.join(unfinished)})."
         )
 
-    lines = [*_markdown_table(rows), "", *numbered]
+    lines = [*_markdown_table(rows), "", *map(_escaped, numbered)]
     for remark in remarks:
-        lines += ["", remark]
+        lines += ["", _escaped(remark)]
     return "\n".join(lines).strip() + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Text whose names Markdown neither splits into cells nor takes for HTML."""
+    return re.sub(r"([|`\\])", r"\\\1", html.escape(text, quote=False))
 
 
 def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
@@ -208,8 +216,8 @@ def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
         # z: 0.0000, never -0.0000
         spread = f"{row['loss_low']:z.4f} to {row['loss_high']:z.4f}"
         cells = (
-            row["form"],
-            f"{row['C']:g}",
+            _escaped(row["form"]),
+            "none" if np.isnan(row["C"]) else f"{row['C']:g}",
             f"{row['n']:d}",
             f"{row['compression']:.3g}",
             f"{row['kept']:,.0f}",
@@ -235,8 +243,9 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
         )
 
     for _, row in rows.iterrows():
+        weight = "" if np.isnan(row["C"]) else f" at C = {row['C']:g}"
         yield (
-            f"{row['form']} at C = {row['C']:g} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
+            f"{row['form']}{weight} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
             f"real numbers, {row['compression']:.3g} times fewer: average precision "
             f"{row['after']:.4f}{_than_dense(row['loss'])}."
         )

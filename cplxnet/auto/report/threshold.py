@@ -80,10 +80,10 @@ def scan(
         network's score), threshold, compression, average_precision and tuned (False).
 
     Raises:
-        Lacking: no run has a snapshot, or their scores do not compare.
+        Lacking: no run has a snapshot or this scorer, or their scores do not compare.
         FileNotFoundError: the data is not there.
     """
-    chosen = snapshots(folders, runs)
+    chosen = _scored(snapshots(folders, runs), scorer)
     tables.refuse_other_windows(chosen, scorer)
     rows = []
     with bar(total=len(chosen) * len(at), desc="thresholds", unit="score") as shown:
@@ -124,7 +124,7 @@ def tune(
     """
     manifests: dict[str, Manifest] = {}
     columns: dict[str, dict[str, Any]] = {}
-    for run in snapshots(folders, runs):
+    for run in _scored(snapshots(folders, runs), scorer):
         for threshold in at:
             name = f"{Path(run.folder).name}-{run.name}-t{threshold:g}"
             title = f"{run.manifest.name} threshold {threshold:g}"
@@ -145,6 +145,15 @@ def tune(
     return pd.DataFrame(
         [columns[name] | results[name] | {"tuned": True} for name in manifests if name in results]
     )
+
+
+def _scored(runs: Sequence[Run], scorer: str) -> list[Run]:
+    """The runs with this scorer; Lacking: there is none."""
+    scored = [run for run in runs if scorer in run.manifest.scorers]
+    if not scored:
+        there = ", ".join(sorted({name for run in runs for name in run.manifest.scorers}))
+        raise Lacking(f"expected runs with a scorer {scorer!r}, got none; try one of {there}")
+    return scored
 
 
 def _about(run: Run, scorer: str) -> dict[str, Any]:

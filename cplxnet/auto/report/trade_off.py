@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from cplxnet.auto import tasks
-from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.experiments import C
 
-from . import style
+from . import style, tables
 from .style import Report, Request
 from .tables import by_method, of_scorer
 
@@ -35,7 +34,7 @@ def report(request: Request) -> Report:
 
 def _published(table: pd.DataFrame, request: Request) -> Mapping[str, float]:
     """Published scores, if the runs were scored on what they were published for."""
-    task = tasks.TASKS[next(iter(grid.read(request.folders[0]).values())).task]
+    task = tasks.TASKS[next(iter(tables.readable(request.folders[0]).values())).task]
     if not hasattr(task, "published"):
         return {}
 

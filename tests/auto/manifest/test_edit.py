@@ -10,6 +10,7 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import ManifestError, ManifestNotFoundError
 
 BETAS = "stages.dense.optimizer.betas"
+C2 = C.replace("sparsify", "dense")
 METHOD = auto.experiments.METHOD
 LR = "stages.dense.optimizer.lr"
 
@@ -102,3 +103,29 @@ def test_flatten_has_every_path_that_can_be_changed(original):
     for path, value in flat.items():
         same = grid.edit(manifest, {path: value})
         assert same.fingerprint() == manifest.fingerprint(), path
+
+
+def test_two_stages_that_get_the_same_teacher_are_two_files(original):
+    teacher = {"teacher": "dense"}
+    paths = {
+        auto.edit(original, {f"stages.{stage}.distill": teacher})
+        for stage in ("sparsify", "fine-tune")
+    }
+    assert {path.stem.partition("dense-")[0] for path in paths} == {
+        *("r0-sparsify.teacher", "r0-fine-tune.teacher")
+    }
+    weights = {auto.edit(original, {C: 0.0}), auto.edit(original, {C: 0.0, C2: 0.0})}
+    assert len(weights) == 2
+
+
+def test_another_manifest_that_has_been_run_is_not_written_over(original):
+    path = auto.edit(original, {"seed": 7})
+    other = grid.edit(auto.load(path), {"seed": 8})
+    path.write_text(other.to_json())
+    path.with_suffix("").mkdir()
+    with pytest.raises(FileExistsError, match="another one that has been run; try to move it"):
+        auto.edit(original, {"seed": 7})
+    assert auto.load(path) == other
+
+    path.with_suffix("").rmdir()
+    assert auto.load(auto.edit(original, {"seed": 7})).seed == 7

@@ -52,6 +52,29 @@ def test_subtrees_can_vary():
     assert table["stages.dense.early.scorer"].tolist() == [None, "test"]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("cuda_graph", "stages.fine-tune.shrink", "stages.sparsify.kl_scheduler"),
+        *("stages.sparsify.log_sigma2", "stages.fine-tune.distill"),
+    ],
+)
+def test_keys_that_came_later_vary_like_others(path):
+    manifest = parse(valid(), task=VOCABULARY)
+    default = manifest.flatten()[path]
+    (again,) = expand({path: [default]}, label=lambda _: "again").values()
+    assert (
+        again.fingerprint()
+        == grid.edit(manifest, {"name": again.name}, task=VOCABULARY).fingerprint()
+    )
+
+
+def test_batches_of_a_feed_can_vary():
+    paths = {"feeds.valid.batch_size": [None], "feeds.valid.n_batches": [3, 4]}
+    n_batches = [m.feeds["valid"].n_batches for m in expand(paths).values()]
+    assert n_batches == [3, 4]
+
+
 def test_a_path_that_is_not_there_names_the_nearest():
     with pytest.raises(
         ManifestError,

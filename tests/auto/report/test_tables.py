@@ -13,6 +13,7 @@ from cplxnet.auto import report
 from cplxnet.auto.__main__ import main
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest, ManifestError
+from cplxnet.auto.report import tables
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder
 
@@ -241,9 +242,10 @@ def test_faults_are_named(tmp_path, folder):
         report.collect(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="none: expected a folder"):
         report.status(tmp_path / "none")
-    (folder / "extra.json").write_text("{}")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "extra.json").write_text("{}")
     with pytest.raises(ManifestError, match=r"extra\.json"):
-        report.collect(folder)
+        report.collect(tmp_path / "broken")
 
 
 def spoil(path, change):
@@ -258,6 +260,14 @@ INCOMPLETE = {
     "no counts": lambda scores: scores["stages"]["sparsify"].pop("n_par"),
     "no layers": lambda scores: scores["stages"]["dense"].pop("layers"),
     "no end": lambda scores: scores["stages"]["dense"]["scores"]["test"].pop("end"),
+    "no start": lambda scores: scores["stages"]["dense"]["scores"]["test"].pop("start"),
+    "words": lambda scores: scores["stages"]["dense"].update(n_par="many"),
+    "a score in words": lambda scores: scores["stages"]["fine-tune"]["scores"]["test"][
+        "start"
+    ].update(average_precision="high"),
+    "a list of layers": lambda scores: scores["stages"]["dense"].update(layers=[1]),
+    "a list of scores": lambda scores: scores["stages"]["dense"].update(scores=[1]),
+    "a number for an end": lambda scores: scores["stages"]["dense"]["scores"]["test"].update(end=1),
     "half an end": lambda scores: scores["stages"]["dense"]["scores"]["test"]["end"].pop(
         "n_windows"
     ),
@@ -272,6 +282,30 @@ def test_a_run_with_incomplete_scores_is_named_and_the_others_are_there(folder, 
     assert report.collect(folder).equals(whole[whole["run"] != "c0.1-r0"].reset_index(drop=True))
     said = capsys.readouterr().err
     assert said.startswith("c0.1-r0 is left out: ") and "scores.json: expected" in said
+
+
+def test_a_broken_manifest_is_named_and_the_others_are_there(folder, capsys):
+    whole = report.collect(folder)
+    (folder / "c0.1-r0.json").write_text("{}")
+    assert report.collect(folder).equals(whole[whole["run"] != "c0.1-r0"].reset_index(drop=True))
+    assert capsys.readouterr().err.startswith("c0.1-r0 is left out: ")
+    assert "| sparse | 0.1 | 1 | 4 |" in report.page.markdown(folder)
+    assert "Not finished: 4 of 6 runs (c0.1-r0, " in report.page.markdown(folder)
+
+
+def test_what_is_switched_off_is_not_averaged_with_what_is_inherited(tmp_path):
+    early = {"scorer": "validation", "patience": 3}
+    base = grid.edit(small({C: 0.1}), {"stages.dense.early": early})
+    inherits = base.to_dict()
+    inherits["stages"]["fine-tune"].pop("early", None)
+    off = grid.edit(base, {"stages.fine-tune.early": None})
+    manifests = {"inherits": Manifest.model_validate(inherits), "off": off}
+    grid.write(tmp_path, manifests)
+    methods = {run.name: run.method for run in tables.every_run([tmp_path])}
+    assert methods == {
+        "inherits": "fine-tune.early=inherited",
+        "off": "fine-tune.early default",
+    }
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])
@@ -320,3 +354,22 @@ def test_status_of_a_damaged_run_is_a_row_that_says_so(folder, text):
     table = report.status(folder)
     assert table["state"]["c0.1-r0"] == "damaged" and table["reason"]["c0.1-r0"]
     assert table["state"]["c0.1-r1"] == "done"
+
+
+def test_a_grid_whose_kl_term_has_another_name_lacks_what_is_drawn_over_c(folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    for name, manifest in grid.read(folder).items():
+        if name.startswith("c0.1"):
+            renamed = json.loads(manifest.to_json().replace("kl_div", "divergence"))
+            grid.write(other, {name: Manifest.model_validate(renamed)})
+            scores = json.loads((folder / name / "scores.json").read_text())
+            fill(other, name, Manifest.model_validate(renamed), scores["stages"])
+
+    assert main(["report", str(other)]) == 0
+    assert "sparse: 3 times fewer" in capsys.readouterr().out
+    page = report.page.markdown(other)
+    assert "| sparse | none | 2 |" in page and "sparse keeps " in page and "nan" not in page
+    for kind in report.KINDS:
+        made = report.make(kind, other, out=tmp_path / "figures", strict=False)
+        lacks = "expected runs with a weight at stages.sparsify.objective.kl_div, got none"
+        assert (kind in ("c-profile", "layers")) == (lacks in " ".join(made.sentences)), kind

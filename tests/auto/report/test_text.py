@@ -208,3 +208,11 @@ def test_runs_with_other_names_are_named_and_the_others_reported(
     assert __main__.main(["report", str(folder)]) == 0
     assert __main__.main(["page", str(folder)]) == 0
     assert capsys.readouterr().out.count(last) == 2
+
+
+def test_names_are_text_on_the_page(folder):
+    table = report.collect(folder)
+    rows = page.groups(table).assign(form="a|b <i>")
+    assert [line.partition(" | 0")[0] for line in page._markdown_table(rows)][2:] == [
+        r"| a\|b &lt;i&gt;"
+    ] * len(rows)

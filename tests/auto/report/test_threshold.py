@@ -8,7 +8,7 @@ from small import C, read, small, snapshot
 
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import ManifestError
-from cplxnet.auto.report import threshold
+from cplxnet.auto.report import tables, threshold
 from cplxnet.auto.report.kinds import KINDS, make
 from cplxnet.auto.runner.components import Components
 from cplxnet.auto.sweep.run_many import run_many
@@ -155,3 +155,8 @@ def test_a_faulty_manifest_is_no_lack(tmp_path) -> None:
     for kind in KINDS:
         with pytest.raises(ManifestError):
             make(kind, tmp_path, strict=False)
+
+
+def test_a_scorer_that_no_run_has_is_lacking(grid_of_two, tiny_corpus):
+    with pytest.raises(tables.Lacking, match="a scorer 'tst', got none; try one of test, valid"):
+        threshold.scan([grid_of_two[0]], scorer="tst", data=tiny_corpus)
