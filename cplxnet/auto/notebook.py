@@ -6,6 +6,7 @@ Every notebook begins with `notebook.start()`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -100,35 +101,46 @@ def _is_ours(trace: TracebackType) -> bool:
 
 
 class Picker:
-    """Two lists to pick from: a folder of manifests, and one of its manifests.
+    """Two lists to pick from: a folder of manifests, and one of the names that it offers.
 
     Where a command runs the notebook (CPLXNET_PROGRESS is set) they are a line of text.
 
     Args:
         folder: picked at first.
-        name: of the manifest that is picked at first; None: the first.
+        name: that is picked at first; None: the first.
+        label: what the names are.
+        names: of a folder, those that it offers.
+        holding: what a folder beside `folder` must hold to be offered.
         runs: the folder whose folders are offered.
 
     Raises:
-        FileNotFoundError: no such folder or manifest; the text says which there are.
+        FileNotFoundError: no such folder, or no name in it; the text says which there are.
+        ValueError: a name that it does not offer.
     """
 
-    def __init__(self, folder: str, name: str | None = None, *, runs: str = "runs") -> None:
+    def __init__(
+        self,
+        folder: str,
+        name: str | None = None,
+        *,
+        label: str = "manifest",
+        names: Callable[[str], list[str]] | None = None,
+        holding: str = "*.json",
+        runs: str | Path = "runs",
+    ) -> None:
         with extra("notebooks"):
             import ipywidgets
 
-        names = _names(folder, runs)
-        if name is not None and name not in names:
-            raise FileNotFoundError(
-                f"{folder}/{name}.json: expected one of {', '.join(names)}, got nothing there"
-            )
+        self._names = names or functools.partial(_manifests, runs=runs)
+        offered = self._names(folder)
+        if name is not None and name not in offered:
+            raise ValueError(f"{folder}: expected a {label} of {', '.join(offered)}, got {name!r}")
 
-        folders = sorted({folder, *_folders(runs)})
-        self._folder = ipywidgets.Dropdown(options=folders, value=folder, description="folder")
-        self._name = ipywidgets.Dropdown(
-            options=names, value=name or names[0], description="manifest"
-        )
-        self._folder.observe(lambda _: self._offer(_names(self.folder, runs)), names="value")
+        dropdown = ipywidgets.Dropdown
+        folders = sorted({folder, *_folders(runs, holding)})
+        self._folder = dropdown(options=folders, value=folder, description="folder")
+        self._name = dropdown(options=offered, value=name or offered[0], description=label)
+        self._folder.observe(self._offer, names="value")
 
     @property
     def folder(self) -> str:
@@ -138,8 +150,12 @@ class Picker:
     def name(self) -> str:
         return str(self._name.value)
 
-    def _offer(self, names: list[str]) -> None:
-        self._name.options = names
+    def _offer(self, _: Any) -> None:
+        """Offer the new folder's names; that picked before stays where the folder has it."""
+        before = self.name
+        self._name.options = self._names(self.folder)
+        if before in self._name.options:
+            self._name.value = before
 
     def _ipython_display_(self) -> None:
         import ipywidgets
@@ -151,12 +167,13 @@ class Picker:
             print(f"{self.folder}: {self.name}, of {', '.join(self._name.options)}")
 
 
-def _folders(runs: str) -> list[str]:
-    """The folders of manifests in `runs`."""
-    return sorted({str(path.parent) for path in Path(runs).glob("*/*.json")})
+def _folders(runs: str | Path, holding: str = "*.json") -> list[str]:
+    """The folders in `runs` that hold files of this pattern."""
+    depth = holding.count("/")
+    return sorted({str(path.parents[depth]) for path in Path(runs).glob(f"*/{holding}")})
 
 
-def _names(folder: str, runs: str) -> list[str]:
+def _manifests(folder: str, runs: str | Path) -> list[str]:
     """The manifests of a folder, by name."""
     names = sorted(path.stem for path in Path(folder).glob("*.json"))
     if not names:

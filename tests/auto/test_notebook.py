@@ -109,7 +109,7 @@ def test_a_mistake_is_one_message_and_its_traceback_is_kept(shown):
     assert "runs/one, runs/two" in error(shown["folder"])
     for name in ("mistake", "folder"):
         assert "Traceback" not in error(shown[name]) and error(shown[name]).count("\n") <= 2
-    assert "_names(folder, runs)" in error(shown["whole"])  # where `Picker` asks for them
+    assert "_names(folder)" in error(shown["whole"])  # where `Picker` asks for them
 
 
 def test_a_fault_elsewhere_keeps_its_traceback(shown):

@@ -136,10 +136,12 @@ def test_a_fault_names_file_recording_and_value(tmp_path, edit, text):
 
 
 def test_missing_file_says_how_to_build_it(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"gone\.h5.*make demo.*extra\.corpora\.demo.*get_datasets"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"gone\.h5.*get_datasets.*make demo.*--data"):
         list(recordings.recordings(tmp_path / "gone.h5"))
+    with pytest.raises(
+        FileNotFoundError, match=rf"extra\.corpora\.demo --size reference --data {tmp_path}`$"
+    ):
+        list(recordings.recordings(tmp_path / "reference" / "gone.h5"))
 
 
 def test_not_hdf5_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""For notebooks: menus of folders and scorers, and the trade-off to point at and click."""
+"""For notebooks: the trade-off to point at and click."""
 
 import html
 from collections.abc import Mapping
@@ -22,7 +22,6 @@ with extra("notebooks"):
     from bokeh.plotting import figure
     from bokeh.resources import Resources
     from IPython.display import HTML
-    from ipywidgets import Dropdown
 
 SHOWN = {
     "run": "@run",
@@ -40,38 +39,8 @@ UNLOADED = """<script>
 CLICKED = "div.text = truth + (cards[source.selected.indices[0]] ?? '')"
 
 
-def menus(folder: str, scorer: str, *, runs: str | Path = "runs") -> tuple[Dropdown, Dropdown]:
-    """A menu of the folders in `runs` that hold results, and one of the scorers of that chosen.
-
-    Args:
-        folder: chosen at first.
-        scorer: the same.
-        runs: the folder of the folders.
-
-    Raises:
-        ManifestError: not a folder of manifests.
-        ValueError: no such scorer.
-    """
-    if scorer not in _scorers(folder):
-        raise ValueError(f"expected a scorer of {', '.join(_scorers(folder))}, got {scorer!r}")
-
-    folders = sorted(
-        {folder, *(str(path.parents[1]) for path in Path(runs).glob("*/*/scores.json"))}
-    )
-    of_folders = Dropdown(options=folders, value=folder, description="folder")
-    of_scorers = Dropdown(options=_scorers(folder), value=scorer, description="scorer")
-
-    def offer(change: Any) -> None:
-        before = of_scorers.value
-        of_scorers.options = _scorers(change.new)
-        if before in of_scorers.options:
-            of_scorers.value = before
-
-    of_folders.observe(offer, names="value")
-    return of_folders, of_scorers
-
-
-def _scorers(folder: str) -> list[str]:
+def scorers(folder: str) -> list[str]:
+    """The names of the scorers of a folder's manifests."""
     return sorted({name for manifest in grid.read(folder).values() for name in manifest.scorers})
 
 

@@ -14,6 +14,7 @@ from small import C, quick, small
 from test_tables import fill, stage
 
 from cplxnet.auto.manifest import grid
+from cplxnet.auto.notebook import Picker
 from cplxnet.auto.report import interactive
 from cplxnet.musicnet import example, recordings
 
@@ -82,15 +83,18 @@ def test_an_example_plays_the_notes_that_the_network_writes_down(tiny_corpus):
         example(None, file, begin_s=1e6)
 
 
-def test_menus_offer_what_a_folder_has(folder):
+def test_a_picker_offers_the_scorers_of_folders_with_results(folder):
     other = folder.parent / "other"
-    scorers = {"scorers.validation.curves": True}
-    grid.write(other, {"one": grid.edit(small(), scorers)})
+    grid.write(other, {"one": grid.edit(small(), {"scorers.validation.curves": True})})
     fill(other, "one", grid.read(other)["one"], {"dense": stage(0.4)})
-    folders, scorers = interactive.menus(str(folder), "test", runs=folder.parent)
-    assert set(folders.options) == {str(folder), str(other)}
-    assert set(scorers.options) == {"test", "validation"}
-    folders.value = str(other)
-    assert scorers.value == "test"
+    grid.write(folder.parent / "without", {"one": small()})
+
+    options = {"label": "scorer", "names": interactive.scorers, "holding": "*/scores.json"}
+    picked = Picker(str(folder), "test", runs=folder.parent, **options)
+    assert set(picked._folder.options) == {str(folder), str(other)}
+    assert set(picked._name.options) == {"test", "validation"}
+
+    picked._folder.value = str(other)
+    assert (picked.folder, picked.name) == (str(other), "test")
     with pytest.raises(ValueError, match="expected a scorer of test, validation, got 'unseen'"):
-        interactive.menus(str(folder), "unseen")
+        Picker(str(folder), "unseen", runs=folder.parent, **options)
