@@ -151,7 +151,7 @@ def _crc32(value: Any, crc: int = 0) -> int:
 
     if isinstance(value, torch.Tensor):
         crc = zlib.crc32(f"{value.dtype} {tuple(value.shape)}".encode(), crc)
-        numbers = value.detach().cpu().contiguous().reshape(-1)
+        numbers = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
         return zlib.crc32(numbers.view(torch.uint8).numpy().data, crc)
     if not isinstance(value, dict | list | tuple):
         return zlib.crc32(repr(value).encode(), crc)
@@ -179,7 +179,11 @@ def create(path: Path, text: str) -> None:
         except FileExistsError:
             # NFS may have made the link and lost its answer: then the draft has two names (link(2),
             # open(2) on O_EXCL)
-            if not draft.exists() or draft.stat().st_nlink < 2:
+            try:
+                n_names = draft.stat().st_nlink
+            except FileNotFoundError:  # swept
+                n_names = 0
+            if n_names < 2:
                 raise
         except FileNotFoundError as error:
             raise FileExistsError(f"{path}: made by another process") from error
@@ -228,7 +232,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     """Read what `write_tensors` or `write_snapshot` wrote, on the CPU, executing nothing.
 
     Raises:
-        FileNotFoundError: no such file.
+        OSError, MemoryError: the system cannot read it now, or there is no such file; it may well be
+            sound.
         ValueError: the file, which the text names, is truncated, altered or holds anything but
             tensors and plain values.
     """
@@ -248,9 +253,16 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         if CRC32 in value and value.pop(CRC32) != _crc32(value):
             raise ValueError("other values than were written")
         return value
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch and zipfile raise half a dozen types; each makes it useless
+    except Exception as error:  # torch and zipfile raise half a dozen types; most say it is useless
+        if _of_system(error):
+            raise
         raise ValueError(
             f"{path}: expected a snapshot of tensors and plain values, got {error}"
         ) from error
+
+
+def _of_system(error: Exception) -> bool:
+    """Whether an error of reading says nothing of the file, as one of the disk or of memory."""
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.EINVAL)  # as bz2 and zipfile raise of damaged files
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch's

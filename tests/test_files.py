@@ -264,6 +264,28 @@ def test_values_other_than_those_written_are_named_though_the_zip_is_sound(tmp_p
         files.read_tensors(path)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ESTALE, "Stale"), OSError(errno.EMFILE, "Too many"), MemoryError()]
+)
+def test_an_error_of_the_system_is_no_damage(tmp_path, monkeypatch, error):
+    def fail(*args, **options):
+        raise error
+
+    path = tmp_path / "0-dense.pt"
+    files.write_snapshot(path, SNAPSHOT)
+    monkeypatch.setattr("zipfile.ZipFile", fail)
+    with pytest.raises(type(error)) as raised:
+        files.read_tensors(path)
+    assert raised.value is error
+
+
+def test_conjugate_and_negative_views_are_written_as_what_they_show(tmp_path):
+    z = torch.tensor([1 + 2j, 3 - 4j])
+    files.write_snapshot(tmp_path / "z.pt", {"conj": z.conj(), "imag": z.clone().conj().imag})
+    read = files.read_tensors(tmp_path / "z.pt")
+    assert read["conj"].tolist() == [1 - 2j, 3 + 4j] and read["imag"].tolist() == [-2, 4]
+
+
 # -- left-overs ------------------------------------------------------------------------------------
 
 

@@ -28,15 +28,16 @@ from .runner.stop import GRACE_S, Interrupted, on_signals
 EPILOG = """\
 exit codes:
   0   done
-  1   a run failed, diverged or is another process's
-  2   what was asked for cannot be done; nothing was
+  1   a run failed, diverged, is damaged or is another process's
+  2   refused, or ended by an error of the system, which is said
   75  ended by SIGTERM or SIGUSR1; the same command goes on from there
   130 ended by Ctrl-C; the same command goes on from there
 """
 
 DATA = "folder of the data files (default: data)"
 WATCH_EVERY_S = 2.0
-SETTLED = {"done", "failed", "diverged"}  # states that stay until somebody asks for more
+# states that stay until somebody does something
+SETTLED = {"done", "failed", "diverged", "changed", "broken", "damaged"}
 
 
 class Command(NamedTuple):
@@ -141,7 +142,7 @@ def _kind(path: Path) -> str:
     """What there is at `path`, in words."""
     if not path.is_dir():
         return (MANIFEST if path.suffix == ".json" else FILE) if path.exists() else NOTHING
-    results = [path / name for name in ("status.json", "scores.json")]
+    results = [path / "status.json", path / "scores.json", *path.glob("[0-9]*-*.pt")]
     is_run = (path / "config.json").exists() and any(file.exists() for file in results)
     return RUN if is_run else GRID
 
@@ -156,12 +157,15 @@ def _expect(path: Path, *kinds: str) -> str:
     if kind in kinds:
         return kind
 
-    beside = {GRID: path.parent, MANIFEST: Path(f"{path}.json"), RUN: path.with_suffix("")}
+    is_json = path.suffix == ".json"  # a run's name may have other dots
+    manifest = path if is_json else Path(f"{path}.json")
+    run = path.with_suffix("") if is_json else path
+    beside = {GRID: path.parent, MANIFEST: manifest, RUN: run}
     meant = [beside[wanted] for wanted in kinds if _kind(beside[wanted]) == wanted]
     if meant and (kind != NOTHING or meant[0] != Path(".")):
         hint = f"; try {meant[0]}"
-    elif RUN in kinds and _kind(path.with_suffix(".json")) == MANIFEST:
-        hint = f"; try run {path.with_suffix('.json')} first"
+    elif RUN in kinds and _kind(manifest) == MANIFEST:
+        hint = f"; try run {manifest} first"
     else:
         hint = f" (working directory: {Path.cwd()})"
     got = FILE if kind == MANIFEST else kind
@@ -241,7 +245,10 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cluster", dest="address", help="of a Dask scheduler: its workers do the runs")
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--retry-failed", action="store_true", help="also run what failed or diverged before")
-    again = "also what is missing or damaged in done runs: these of the folder, or all"
+    again = (
+        "also what is missing or damaged in done runs: these of the folder, or all; with "
+        "--retry-failed, failed ones too"
+    )
     add("--again", nargs="*", metavar="NAME", help=again)
     add("--no-reuse", dest="reuse", action="store_false", help="train shared stages in each run")
     add("--accept-changes", action="store_true", help="run on with manifests that have changed")
@@ -296,11 +303,11 @@ def _run(path: Path, grace_s: float, **options: Any) -> int:
         return _run_folder(path, stop=stop, **options)
 
 
-def _run_folder(path: Path, **options: Any) -> int:
+def _run_folder(path: Path, *, again: list[str] | None, **options: Any) -> int:
     from .sweep.queue import failed
     from .sweep.run_many import run_many
 
-    outcomes = run_many(path, **options)
+    outcomes = run_many(path, again=True if again == [] else again or False, **options)
     for outcome in outcomes:
         reason = f" ({outcome.reason})" if outcome.reason else ""
         show(f"{outcome.name}: {outcome.state}{reason}")
@@ -401,28 +408,40 @@ def _status(path: Path, watch: bool, verify: bool) -> int:
             if is_settled or not watch:
                 break
             time.sleep(WATCH_EVERY_S)
-    return _verify(path) if verify else 0
+    return max(map(_verify, _grids(path))) if verify else 0
 
 
 def _verify(folder: Path) -> int:
-    """Name what is damaged or lost of the runs, and the command that makes it again."""
+    """Name what is damaged or lost of a grid's runs, and the command that makes it again."""
     from .runner.folder import RunFolder
 
     damaged = []
+    mended = []  # by that command
     for name in [path.stem for path in sorted(folder.glob("*.json"))]:
         run = RunFolder(folder / name)
         faults = run.verify()
         for fault in faults:
-            show(f"{name}: {fault}")
+            show(f"{run.path}: {fault}")
         if faults:
             damaged.append(name)
+            with contextlib.suppress(ValueError):  # a damaged config.json stops the command
+                _ = run.config
+                mended.append(name)
         elif run.status["state"] == "done" and not run.snapshots():
-            show(f"{name}: its snapshots are not here")
+            show(f"{run.path}: its snapshots are not here")
 
-    if damaged:
-        again = f"run {folder} --again {' '.join(damaged)}"
+    if mended:
+        again = f"run {folder} --again {' '.join(mended)}"
         show(f"`{again}` makes again what is damaged", sys.stderr)
     return 1 if damaged else 0
+
+
+def _grids(path: Path) -> list[Path]:
+    """The folders of manifests in a folder; itself if it has manifests, or there are none."""
+    _expect(path, GRID)
+    folders = dict.fromkeys(file.parent for file in sorted(path.glob("*/*.json")))
+    grids = [folder for folder in folders if _kind(folder) == GRID]
+    return [path] if any(path.glob("*.json")) or not grids else grids
 
 
 def _state_of(path: Path) -> tuple[str, bool]:
@@ -431,10 +450,8 @@ def _state_of(path: Path) -> tuple[str, bool]:
 
     from .report import tables
 
-    _expect(path, GRID)
-    folders = dict.fromkeys(file.parent for file in sorted(path.glob("*/*.json")))
-    grids = [folder for folder in folders if _kind(folder) == GRID]
-    if any(path.glob("*.json")) or not grids:
+    grids = _grids(path)
+    if grids == [path]:
         table = tables.status(path)
         return table.to_string(), set(table["state"]) <= SETTLED
 
@@ -570,7 +587,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = "default: by the suffix, .onnx onnx-compact, .pt cplxmodule, else compact"
     add("--as", dest="kind", choices=EXPORTS, help=kinds)
     add("--stage", help="of the manifest (default: the last)")
-    _task_command("export").add_arguments(parser)
+    _task().export_arguments(parser)
 
 
 def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
@@ -595,13 +612,17 @@ def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
     return 0
 
 
-def _task_command(name: str) -> Command:
-    """A command of the default task's, or the arguments that it adds to `export`."""
+def _task() -> Any:
+    """The default task, which brings commands and arguments of its own."""
     from cplxnet import DEFAULT_TASK
 
     from .tasks import TASKS
 
-    return Command(*TASKS[DEFAULT_TASK].COMMANDS[name])
+    return TASKS[DEFAULT_TASK]
+
+
+def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
+    _task().COMMANDS["transcribe"][0](parser)
 
 
 def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
@@ -616,7 +637,7 @@ def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
     if _kind(model) in (MANIFEST, GRID):
         _expect(model, RUN)
     network, heard = models.load_deployed(model, stage=stage)
-    return _task_command("transcribe").action(network, heard, **options)
+    return _task().COMMANDS["transcribe"][1](network, heard, **options)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -661,9 +682,7 @@ COMMANDS = {
     "report": Command(_report_arguments, _report),
     "page": Command(_page_arguments, _page),
     "export": Command(_export_arguments, _export),
-    "transcribe": Command(
-        lambda parser: _task_command("transcribe").add_arguments(parser), _transcribe
-    ),
+    "transcribe": Command(_transcribe_arguments, _transcribe),
     "translate": Command(lambda parser: _legacy().translate_arguments(parser), _translate),
     "equalise": Command(lambda parser: _legacy().equalise_arguments(parser), _equalise),
 }

@@ -80,7 +80,7 @@ def bar(*args: Any, **options: Any) -> tqdm:
 def finish(shown: tqdm, text: str) -> None:
     """Fill a bar that ends before its total, and say why.
 
-    `reset` also tells a widget, which would stay where it is; it begins the time anew, though.
+    `reset` takes the new total, and begins the time anew, which is put back.
     """
     n = shown.n
     if shown.disable:

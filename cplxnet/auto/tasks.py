@@ -49,6 +49,7 @@ class Task(Protocol):
 
     Attributes:
         PRESETS: functions that return the arguments of `grid.expand`.
+        COMMANDS: for each command of its own, what adds its arguments to a parser, and what does it.
         BATCH: windows of a training step, where there are no data to say.
         GPU_STEP_MS: (windows, milliseconds) of a network's training step on a GPU, measured.
     """
@@ -59,6 +60,7 @@ class Task(Protocol):
     PRESETS: Mapping[str, Callable[..., dict[str, Any]]]
     EXPORTS: Sequence[str]
     HEARD: Mapping[str, Any]
+    COMMANDS: Mapping[str, tuple[Callable[..., None], Callable[..., int]]]
     BATCH: int
     GPU_STEP_MS: Mapping[str, tuple[tuple[float, float], ...]]
 
@@ -81,6 +83,8 @@ class Task(Protocol):
     def export_network(
         self, model: Any, path: Any, *, kind: str, threshold: float, heard: dict[str, Any]
     ) -> Any: ...
+
+    def export_arguments(self, parser: Any) -> None: ...
 
     def load_network(self, path: Any) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]: ...
 

@@ -4,7 +4,7 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .baselines import published
-from .commands import COMMANDS
+from .commands import COMMANDS, export_arguments
 from .dataset import MusicNet, check_datasets, sizes
 from .deployment import EXPORTS, HEARD, export_network, load_network
 from .experiments import BATCH, GPU_STEP_MS, PRESETS

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from . import trained
-from .deployment import export_network
 
 
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,12 +53,10 @@ def _transcribe(
     return 0
 
 
-def _export_arguments(parser: argparse.ArgumentParser) -> None:
+def export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `export_network` takes beside what every task's does to the command `export`."""
     raw_audio = "ONNX that takes samples: the features are inside"
     parser.add_argument("--raw-audio", action="store_true", help=raw_audio)
 
 
-COMMANDS = {
-    "transcribe": (_transcribe_arguments, _transcribe),
-    "export": (_export_arguments, export_network),
-}
+COMMANDS = {"transcribe": (_transcribe_arguments, _transcribe)}

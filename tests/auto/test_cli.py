@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -253,6 +254,49 @@ def test_a_wrong_command_shows_the_usage(arguments, capsys):
     assert exit.value.code == 2 and "usage: python -m cplxnet.auto" in capsys.readouterr().err
 
 
+def test_a_run_folder_of_config_and_snapshots_alone_is_exported(done, tmp_path):
+    for name in ("config.json", "2-fine-tune.pt"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        shutil.copy(done / name, tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "net.safetensors")]) == 0
+
+
+def test_verify_reads_every_grid_of_a_folder(done, tmp_path, capsys):
+    for name in ("whole", "spoilt"):
+        grid.write(tmp_path / name, {"one": small()})
+        shutil.copytree(done, tmp_path / name / "one")
+    assert main(["status", str(tmp_path), "--verify"]) == 0
+    (tmp_path / "spoilt" / "one" / "history.jsonl").unlink()
+    assert main(["status", str(tmp_path), "--verify"]) == 1
+    shown = capsys.readouterr()
+    assert f"{tmp_path / 'spoilt' / 'one'}: history.jsonl is lost" in shown.out
+    assert f"run {tmp_path / 'spoilt'} --again one" in shown.err and "whole" not in shown.err
+
+
+def test_verify_advises_again_only_where_that_helps(done, tmp_path, capsys):
+    grid.write(tmp_path, {"one": small()})
+    shutil.copytree(done, tmp_path / "one")
+    (tmp_path / "one" / "config.json").write_text("{")
+    assert main(["status", str(tmp_path), "--verify"]) == 1
+    shown = capsys.readouterr()
+    assert "config.json: expected JSON" in shown.out and "delete it" in shown.out
+    assert "--again" not in shown.err
+
+
+def test_watch_ends_where_only_somebody_can_go_on(done, tmp_path, monkeypatch):
+    def too_long(seconds):
+        raise AssertionError("it goes on watching")
+
+    monkeypatch.setattr("time.sleep", too_long)
+    grid.write(tmp_path, {name: small() for name in ("changed", "broken", "damaged")})
+    for path in tmp_path.glob("*.json"):
+        shutil.copytree(done, path.with_suffix(""))
+    small({"seed": 7}).save(tmp_path / "changed.json")
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "damaged" / "status.json").write_text("{")
+    assert main(["status", str(tmp_path), "--watch"]) == 0
+
+
 # -- what was meant --------------------------------------------------------------------------------
 
 
@@ -281,6 +325,9 @@ def grid_of_one(done, tmp_path, monkeypatch):
          "file; try grid/one"),
         (["export", "grid/two", "net.onnx"], "got nothing there; try run grid/two.json first"),
         (["export", "grid/two.json", "net.onnx"], "got a file; try run grid/two.json first"),
+        (["export", "grid/c2.5e-03-r0", "net.onnx"],
+         "got nothing there; try run grid/c2.5e-03-r0.json first"),
+        (["run", "grid/c2.5e-03-r0"], "got nothing there; try grid/c2.5e-03-r0.json"),
         (["export", "grid", "net.onnx"], "expected a run's folder, got a folder of manifests"),
         (["transcribe", "a.wav", "--model", "grid/one.json"], "got a file; try grid/one"),
         *(([command, "gird"], "gird: expected a {}folder of manifests, got nothing there (working "
@@ -293,6 +340,7 @@ def grid_of_one(done, tmp_path, monkeypatch):
 def test_a_path_to_something_else_says_what_was_meant_in_one_line(
     grid_of_one, capsys, arguments, said
 ):
+    small().save(grid_of_one / "grid" / "c2.5e-03-r0.json")
     if arguments[0] == "report" and arguments[1] == "gird":
         arguments = ["report", "./gird"]  # else it may be a kind
     assert main(arguments) == 2

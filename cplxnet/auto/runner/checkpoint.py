@@ -65,7 +65,8 @@ class Checkpoints:
         Args:
             epoch: epochs that the state holds, over all stages.
             state: tensors and plain values.
-            last: of the stage: it is written however short ago the one before was.
+            last: of the stage, or before a stop that was asked for: it is written however short ago
+                the one before was.
         """
         self.wait()
         if not last and time.monotonic() - self._saved_at < self.every_s:

@@ -177,6 +177,7 @@ class RunFolder:
             return ""
 
         if "files" not in status:  # of before 2026-12
+            _ = self.config  # or a damaged one would count as damage to scores.json
             with contextlib.suppress(ValueError):
                 return "" if self._has_scores() else "scores.json is lost"
             return "scores.json is damaged"
@@ -211,7 +212,13 @@ class RunFolder:
             except ValueError as error:
                 faults.append(str(error))
 
-        if not faults and (lost := self._lost({"state": "", **self.written_status()})):
+        if faults:
+            return faults
+        status = {"state": "", "files": {}, **self.written_status()}
+        if status["state"] == "done":
+            texts = ["config.json", *(name for name in status["files"] if name == "history.jsonl")]
+            faults += [f"{name} is lost" for name in texts if not (self.path / name).exists()]
+        if lost := self._lost(status):
             faults.append(lost)
         return faults
 

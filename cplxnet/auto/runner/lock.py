@@ -27,7 +27,6 @@ from typing import Any, NamedTuple, Self
 
 from cplxnet import files
 
-from .stop import Interrupted as Interrupted  # what `Claim.check` raises
 from .stop import Stop
 
 TIMEOUT_S = 60.0

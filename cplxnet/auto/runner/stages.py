@@ -209,22 +209,23 @@ def from_others(
 ) -> Finished | None:
     """The stage from the first of other runs' folders that has finished it; None if none has.
 
-    Its snapshot is copied to `into`. A folder with damage is passed over: its own run says so.
+    Its snapshot is copied to `into`. One that cannot be read is passed over: its own run says so.
     """
     for folder in folders:
-        with contextlib.suppress(ValueError, AttributeError):  # a status that is no status of ours
+        try:
             if folder.written_status().get("stages", {}).get(name, {}).get("key") != shared.key:
                 continue
             result = (folder.scores or {}).get("stages", {}).get(name, {})
             snapshot = read_snapshot(folder, number, name, shared)
             if result.get("key") != shared.key or snapshot is None:
                 continue
-
-            files.share(
-                folder.snapshot(number, name), into.snapshot(number, name), check=into.check
-            )
             origin = result["reused_from"] or folder.path.name
-            return Finished(snapshot, result | {"reused_from": origin})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+
+        # a full disk, or the claim lost to another process, is this run's own end
+        files.share(folder.snapshot(number, name), into.snapshot(number, name), check=into.check)
+        return Finished(snapshot, result | {"reused_from": origin})
     return None
 
 

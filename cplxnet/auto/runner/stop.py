@@ -59,7 +59,12 @@ def on_signals(grace_s: float) -> Iterator[Stop]:
 
     Near the end of that time, and at a second signal, the main thread is interrupted wherever it
     is. Where Python is not in its main thread, which alone gets signals, nothing asks.
+
+    Raises:
+        ValueError: `grace_s` is no time of 0 or more seconds.
     """
+    if not 0 <= grace_s < 1e8:
+        raise ValueError(f"expected a grace of 0 or more seconds, got {grace_s:g}; try 30")
     stop = Stop()
 
     def ask(number: int, _: FrameType | None) -> None:

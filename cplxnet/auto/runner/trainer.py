@@ -285,12 +285,14 @@ class Trainer:
 
     def _checkpoint(self, training: Training) -> None:
         ended = training.n_epochs == training.stage.n_epochs
+        asked = self.stop.asked  # once: an end asked for while it saves comes after the next epoch
         self.checkpoints.save(
             self._n_epochs(training),
             training.state(ended=ended),
-            last=ended or self.stop.asked,
+            last=ended or asked,
         )
-        self.stop.heed()
+        if asked:
+            self.stop.heed()
 
     def _log(self, training: Training, line: dict[str, Any]) -> None:
         """Take an epoch into history.jsonl and status.json."""

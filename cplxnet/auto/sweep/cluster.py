@@ -6,6 +6,7 @@ tls://HOST:PORT, who has its certificate is let in: Dask is told where that is b
 configuration (`distributed.comm.tls`), as `run --help` says.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import logging
@@ -21,6 +22,7 @@ import dask
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.client import ClosedClientError
+from distributed.deploy.spec import close_clusters
 from distributed.security import Security
 
 from cplxnet.auto.progress import say
@@ -31,7 +33,7 @@ from cplxnet.auto.runner.stop import Stop
 from .progress import Board
 from .queue import Queue
 from .run_one import Outcome, Settings
-from .worker import Job, forget, stop, work
+from .worker import Job, forget, forget_here, stop, work
 
 RETRIES = 3  # of a run whose worker died; a scheduler of one's own has its allowed-failures
 STARTS = 3  # of the workers of this machine, should one die before all are there
@@ -73,17 +75,20 @@ def run(
         if address is not None:
             _on_scheduler(address, queue, job, board, asked)
             return
-        with _local_workers(min(n_slots, len(queue.names)), settings) as client:
-            _drive(client, queue, job, board, asked)
+        try:
+            with _local_workers(min(n_slots, len(queue.names)), settings, asked) as client:
+                _drive(client, queue, job, board, asked)
+        finally:
+            forget_here(job.id)  # however the workers have ended
 
 
 @contextlib.contextmanager
-def _local_workers(n_workers: int, settings: Settings) -> Iterator[Client]:
+def _local_workers(n_workers: int, settings: Settings, asked: Stop) -> Iterator[Client]:
     """Workers that are processes of this machine, restarted when they die or hang."""
     # by default Dask gives up a worker whose process takes 15 s to start again
     patience = dask.config.set({"distributed.deploy.lost-worker-timeout": f"{AWAY_S} s"})
     with patience:
-        cluster = _started(n_workers, settings)
+        cluster = _started(n_workers, settings, asked)
         try:
             with Client(cluster) as client:
                 if settings.progress:
@@ -95,13 +100,14 @@ def _local_workers(n_workers: int, settings: Settings) -> Iterator[Client]:
                 cluster.close(timeout=CLOSE_WITHIN_S)
 
 
-def _started(n_workers: int, settings: Settings) -> LocalCluster:
+def _started(n_workers: int, settings: Settings, asked: Stop) -> LocalCluster:
     # Python's process that tracks semaphores ignores SIGINT and SIGTERM, but would end by SIGUSR1
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     for _ in range(STARTS):
+        asked.heed()
         try:
             return LocalCluster(
                 n_workers=n_workers,
@@ -119,6 +125,10 @@ def _started(n_workers: int, settings: Settings) -> LocalCluster:
                     "allowed_failures": RETRIES,
                 },
             )
+        except KeyboardInterrupt:
+            # half a cluster cannot be closed; its workers end with this process
+            atexit.unregister(close_clusters)
+            raise
         except RuntimeError as error:
             reason = error.__cause__ or error
             say(f"a worker died as it started ({reason}); starting again")
@@ -274,3 +284,5 @@ def _stop(client: Client, job: Job, running: list[Future]) -> None:
         end = time.monotonic() + STOP_WITHIN_S
         while time.monotonic() < end and any(future.status == "pending" for future in running):
             time.sleep(LOOK_EVERY_S)
+        if not any(future.status == "pending" for future in running):
+            client.run(forget, job.id)

@@ -26,7 +26,7 @@ def run_many(
     data: str | Path = "data",
     progress: bool = True,
     retry_failed: bool = False,
-    again: Iterable[str] | None = None,
+    again: bool | Iterable[str] = False,
     reuse: bool = True,
     accept_changes: bool = False,
     timeout_s: float = lock.TIMEOUT_S,
@@ -51,7 +51,7 @@ def run_many(
         progress: show bars.
         retry_failed: also run those that failed or diverged before.
         again: names of runs to look at although they are done, and to train what is missing or
-            damaged of them; an empty list: all.
+            damaged of them; True: all.
         reuse: take stages that runs share from each other.
         accept_changes: run on with manifests that have changed since their run was started.
         timeout_s: silence, in seconds and at least one, after which a run's process counts as gone
@@ -79,7 +79,8 @@ def run_many(
     stop = stop or Stop()
 
     manifests = grid.read(folder)
-    unknown = [name for name in again or () if name not in manifests]
+    looked_at = frozenset((manifests if again else ()) if isinstance(again, bool) else again)
+    unknown = sorted(looked_at - manifests.keys())
     if unknown:
         raise ValueError(
             f"expected names of runs in {folder} to run again, got {', '.join(unknown)}; "
@@ -96,7 +97,7 @@ def run_many(
         accept_changes=accept_changes,
         timeout_s=timeout_s,
         retry=failed(folder, manifests) if retry_failed else {},
-        again=frozenset(() if again is None else again or manifests),
+        again=looked_at,
     )
     queue = Queue(manifests, settings)
     if progress and reuse:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cplxnet.auto.manifest.read import Manifest, load
 from cplxnet.auto.runner import lock
-from cplxnet.auto.runner.folder import RunFolder, refuse_changes
+from cplxnet.auto.runner.folder import RunFolder, refuse_changes, unchanged
 from cplxnet.auto.runner.run import check_device, run
 from cplxnet.auto.runner.stages import neighbours
 from cplxnet.auto.runner.stop import Stop
@@ -125,7 +125,7 @@ def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None
         status = {"state": "interrupted"}
     if not settings.accept_changes:
         refuse_changes(files, manifest)
-    elif files.config.get("fingerprint") != manifest.fingerprint():
+    elif not unchanged(files, manifest):
         return None
 
     if status["state"] == "done" and name not in settings.again:

@@ -120,10 +120,8 @@ def _slot(job: Job, stop: Stop) -> Iterator[str]:
 
 
 def _slots_folder() -> Path:
-    """Where all processes of this user on this host look for slots."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    shared = runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir()
-    return Path(shared) / f"cplxnet-slots-{os.getuid()}"
+    """Where all processes of this user on this host look for slots, unless their TMPDIR differ."""
+    return Path(tempfile.gettempdir()) / f"cplxnet-slots-{os.getuid()}"
 
 
 def _private(folder: Path) -> Path:
@@ -139,7 +137,7 @@ def _private(folder: Path) -> Path:
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
         raise PermissionError(
             f"{folder}: expected a folder that this user alone can write into, got "
-            f"{stat.filemode(about.st_mode)} of user {about.st_uid}; try another XDG_RUNTIME_DIR"
+            f"{stat.filemode(about.st_mode)} of user {about.st_uid}; try another TMPDIR"
         )
     return folder
 
@@ -157,7 +155,12 @@ async def stop(job_id: str, within_s: float = 0.0) -> None:
 
 
 async def forget(job_id: str) -> None:
-    """Remove what a job that has ended leaves on this host."""
+    """Remove what a job that has ended leaves on a worker's host."""
+    forget_here(job_id)
+
+
+def forget_here(job_id: str) -> None:
+    """The same on the host of this process."""
     shutil.rmtree(_slots_folder() / job_id, ignore_errors=True)
 
 

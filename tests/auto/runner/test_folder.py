@@ -198,6 +198,13 @@ def test_history_with_another_digit_is_damaged(finished):
         _ = RunFolder(finished.path).history
 
 
+@pytest.mark.parametrize("name", ["config.json", "history.jsonl"])
+def test_a_lost_file_that_leaves_the_run_done_is_named_all_the_same(finished, name):
+    (finished.path / name).unlink()
+    folder = RunFolder(finished.path)
+    assert (folder.status["state"], folder.verify()) == ("done", [f"{name} is lost"])
+
+
 def test_a_run_whose_snapshots_are_kept_elsewhere_is_done(finished):
     for name in SNAPSHOTS:
         (finished.path / name).unlink()
@@ -217,6 +224,9 @@ def test_a_run_of_an_earlier_version_is_done_if_all_its_stages_have_scores(tmp_p
     assert folder.status["reason"] == "scores.json is damaged; the next run makes it again"
     (tmp_path / "scores.json").unlink()
     assert folder.status["reason"] == "scores.json is lost; the next run makes it again"
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json: expected JSON"):
+        _ = RunFolder(tmp_path).status
 
 
 def test_a_run_that_starts_sets_damaged_files_aside(finished):

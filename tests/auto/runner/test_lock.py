@@ -14,7 +14,7 @@ import pytest
 from cplxnet import files
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.lock import Owner
-from cplxnet.auto.runner.stop import Stop
+from cplxnet.auto.runner.stop import Interrupted, Stop
 
 SHORT_S = 1.2  # a beat each 0.1 s
 
@@ -176,7 +176,7 @@ def test_an_owner_asked_to_stop_notices_at_its_next_batch_and_may_still_write(tm
         stop.ask(within_s=60.0)
         held.check()  # there is time
         stop.ask()
-        with pytest.raises(lock.Interrupted, match="asked to stop"):
+        with pytest.raises(Interrupted, match="asked to stop"):
             held.check()
         held.verify()
 

@@ -2,6 +2,7 @@
 trained.
 """
 
+import errno
 import json
 import re
 import shutil
@@ -24,6 +25,7 @@ from small import (
     timeless,
 )
 
+from cplxnet import files
 from cplxnet.auto import edit, load, run
 from cplxnet.auto.__main__ import main
 from cplxnet.auto.runner.folder import RunFolder
@@ -155,6 +157,27 @@ def test_a_damaged_folder_to_reuse_from_is_passed_over(
     )
     assert epochs.n == n_epochs and read(tmp_path / "two", "status")["state"] == "done"
     assert len(RunFolder(tmp_path / "two").history) == 4
+
+
+def test_a_folder_to_reuse_from_that_cannot_be_read_is_passed_over(
+    done, tiny_corpus, tmp_path, epochs
+):
+    bad = shutil.copytree(done, tmp_path / "bad")
+    (bad / "scores.json").unlink()
+    (bad / "scores.json").mkdir()
+    quick(small(), tmp_path / "two", tiny_corpus, reuse=[bad])
+    assert epochs.n == 6 and read(tmp_path / "two", "status")["state"] == "done"
+
+
+def test_a_full_disk_while_a_stage_is_taken_over_ends_the_run(
+    done, tiny_corpus, tmp_path, monkeypatch
+):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "share", full)
+    with pytest.raises(OSError, match="No space left"):
+        quick(small(), tmp_path / "two", tiny_corpus, reuse=[done])
 
 
 @pytest.mark.parametrize("damage", [lambda whole: b"PK", lambda whole: whole[: len(whole) // 2]])

@@ -10,7 +10,7 @@ from cplxnet.auto import run_many
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.run import check_device
-from cplxnet.auto.runner.stop import Stop
+from cplxnet.auto.runner.stop import Interrupted, Stop
 from cplxnet.auto.runner.trainer import Trainer
 from cplxnet.auto.train.loop import Diverged
 from cplxnet.musicnet import SAMPLERS
@@ -101,13 +101,13 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bits(
 ):
     drawing, passes = SAMPLERS["one-per-recording"], itertools.count()
 
-    class Interrupted(drawing):
+    class Stopped(drawing):
         def __iter__(self):
             if next(passes) == 3:  # in the second epoch of sparsify
                 raise KeyboardInterrupt
             return super().__iter__()
 
-    monkeypatch.setitem(SAMPLERS, "one-per-recording", Interrupted)
+    monkeypatch.setitem(SAMPLERS, "one-per-recording", Stopped)
     with pytest.raises(KeyboardInterrupt):
         quick(small(), tmp_path, tiny_corpus)
     status = read(tmp_path, "status")
@@ -127,7 +127,7 @@ def test_a_run_asked_to_stop_ends_at_its_next_batch_and_goes_on_later(
     stop = Stop()
     epochs = Epochs(lambda n: n == 2 and stop.ask()).watch(monkeypatch)
     with (
-        pytest.raises(lock.Interrupted, match="asked to stop"),
+        pytest.raises(Interrupted, match="asked to stop"),
         lock.hold(tmp_path / "claim", stop=stop) as claim,
     ):
         quick(small(), tmp_path, tiny_corpus, claim=claim)

@@ -1,5 +1,6 @@
 """Signals of a batch system: the run ends after its epoch or in time, and goes on to the same bits."""
 
+import math
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from processes import WITHIN_S, kill, long, under_way
 from small import Epochs, assert_same_results, quick, read, small
 
 from cplxnet.auto.manifest import grid
+from cplxnet.auto.runner.checkpoint import Checkpoints
 from cplxnet.auto.runner.stop import Interrupted, Stop, on_signals
 
 
@@ -44,6 +46,35 @@ def test_of_several_deadlines_the_earliest_counts():
     stop.ask(0.0)
     with pytest.raises(Interrupted, match="asked to stop"):
         stop.check()
+
+
+@pytest.mark.parametrize("grace_s", [math.nan, math.inf, -5.0])
+def test_a_grace_is_a_number_of_seconds(grace_s):
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(ValueError, match=r"expected a grace of 0 or more seconds, got .*; try 30"),
+        on_signals(grace_s),
+    ):
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_asked_while_an_epoch_is_saved_loses_none(done, tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("cplxnet.auto.runner.trainer.checkpoint_every_s", lambda device: 3600.0)
+    stop, save = Stop(), Checkpoints.save
+    epochs = Epochs().watch(monkeypatch)
+
+    def asking(self, epoch, state, *, last=False):
+        save(self, epoch, state, last=last)
+        if epoch == 3:  # of sparsify's two, after which no checkpoint is due
+            stop.ask(within_s=600.0)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Checkpoints, "save", asking)
+        quick(small(), tmp_path, tiny_corpus, stop=stop)
+    quick(small(), tmp_path, tiny_corpus)
+    assert epochs.n == 6  # none is trained twice
+    assert_same_results(done, tmp_path)
 
 
 @pytest.mark.parametrize("every_s", [0.0, 3600.0], ids=["each epoch", "seldom, as on a GPU"])

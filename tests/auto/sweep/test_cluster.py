@@ -21,6 +21,7 @@ from small import C, read, small
 from cplxnet.auto import report, run_many
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.runner.stop import Interrupted, Stop
 from cplxnet.auto.sweep import cluster
 from cplxnet.auto.sweep.queue import Queue
 from cplxnet.auto.sweep.run_one import Settings
@@ -156,7 +157,7 @@ def test_the_dashboard_is_told_unless_its_server_has_none(code, told):
 
 def test_a_client_without_the_certificate_is_refused(tmp_path):
     """Whoever is let in has the workers run code, as any user of the machine could before."""
-    with cluster._local_workers(1, Settings(tmp_path, tmp_path, progress=False)) as client:
+    with cluster._local_workers(1, Settings(tmp_path, tmp_path, progress=False), Stop()) as client:
         address = client.scheduler.address
         assert address.startswith("tls://127.0.0.1:")
         (worker,) = client.scheduler_info()["workers"]
@@ -195,12 +196,38 @@ def test_a_worker_that_dies_as_the_cluster_starts(tmp_path, monkeypatch, capsys,
     monkeypatch.setattr(cluster, "LocalCluster", Starting)
     monkeypatch.setenv("CPLXNET_PROGRESS", "text")
     if deaths < cluster.STARTS:
-        assert isinstance(cluster._started(2, Settings(tmp_path, tmp_path)), Starting)
+        assert isinstance(cluster._started(2, Settings(tmp_path, tmp_path), Stop()), Starting)
     else:
         told = f"expected 2 workers on this machine, got one that died at each of {deaths} starts"
         with pytest.raises(ConnectionError, match=told):
-            cluster._started(2, Settings(tmp_path, tmp_path))
+            cluster._started(2, Settings(tmp_path, tmp_path), Stop())
     assert "a worker died as it started (Nanny failed to start" in capsys.readouterr().err
+
+
+def test_a_worker_that_a_stop_ends_as_the_cluster_starts_is_not_started_again(
+    tmp_path, monkeypatch
+):
+    asked = Stop()
+
+    def stopped(**options):
+        asked.ask(60.0)
+        raise RuntimeError("Nanny failed to start worker process")
+
+    monkeypatch.setattr(cluster, "LocalCluster", stopped)
+    with pytest.raises(Interrupted):
+        cluster._started(2, Settings(tmp_path, tmp_path), asked)
+
+
+def test_half_a_cluster_is_not_closed_at_the_end_of_the_process(tmp_path, monkeypatch):
+    def interrupted(**options):
+        raise KeyboardInterrupt
+
+    left_out = []
+    monkeypatch.setattr(cluster, "LocalCluster", interrupted)
+    monkeypatch.setattr("atexit.unregister", left_out.append)
+    with pytest.raises(KeyboardInterrupt):
+        cluster._started(2, Settings(tmp_path, tmp_path), Stop())
+    assert left_out == [cluster.close_clusters]
 
 
 @pytest.mark.faults

@@ -25,11 +25,15 @@ def ended(process):
 
 
 @pytest.mark.parametrize("at_a_time", [1, 2], ids=["in this process", "on workers"])
-def test_ctrl_c_once_and_twice_and_then_to_the_end(tiny_corpus, tmp_path, started, at_a_time):
+def test_ctrl_c_once_and_twice_and_then_to_the_end(
+    tiny_corpus, tmp_path, started, monkeypatch, at_a_time
+):
     folder, manifests = tmp_path / "grid", {f"r{seed}": long(seed) for seed in range(at_a_time)}
     grid.write(folder, manifests)
     options = ["--per-device", at_a_time]
 
+    slots = tmp_path / f"cplxnet-slots-{os.getuid()}"
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     command = started.command(folder, tiny_corpus, *options)
     for name in manifests:
         under_way(folder / name, command=command)
@@ -37,6 +41,7 @@ def test_ctrl_c_once_and_twice_and_then_to_the_end(tiny_corpus, tmp_path, starte
     assert command.wait(WITHIN_S) == 130, started.logs()
     shown = command.log.read_text(errors="replace")
     assert "interrupted; the same command goes on from here" in shown and "Traceback" not in shown
+    assert not slots.exists() or not list(slots.iterdir())
     reached = {}
     for name in manifests:
         status = RunFolder(folder / name).status

@@ -254,3 +254,28 @@ def test_what_failed_says_when(again, tiny_corpus):
     updated = RunFolder(again / "b-diverges").status["updated"]
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(updated))
     assert outcomes[1].reason.endswith(f"try a lower learning rate, on {when}")
+
+
+def test_done_runs_are_looked_at_again_by_name_from_anywhere_or_all(again, tiny_corpus, epochs):
+    def states(which):
+        outcomes = run_many(again, data=tiny_corpus, progress=False, again=which)
+        return {outcome.name: outcome.state for outcome in outcomes}
+
+    done = [name for name, state in states(False).items() if state == "skipped"]
+    assert states([])[done[0]] == "skipped"
+    assert states(name for name in done[:1])[done[0]] == "done"
+    everything = states(True)
+    assert all(everything[name] == "done" for name in done)
+    with pytest.raises(ValueError, match=r"expected names of runs .*, got nobody"):
+        states(["nobody"])
+    assert epochs.n == 0
+
+
+def test_accepted_changes_leave_no_claim_on_runs_of_an_older_fingerprint(done, tmp_path):
+    grid.write(tmp_path, {"one": small()})
+    folder = shutil.copytree(done, tmp_path / "one")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"fingerprint": "older"}))
+    outcomes = run_many(tmp_path, data=tmp_path, progress=False, accept_changes=True)
+    assert [outcome.state for outcome in outcomes] == ["skipped"]
+    assert not list(folder.glob("claim*"))

@@ -15,7 +15,7 @@ from cplxnet.auto.sweep.worker import Job
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     """A job of two devices, whose slots are in tmp_path."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(worker, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(worker, "each_device", lambda devices: tuple(devices))
     monkeypatch.setattr(worker, "answers", lambda device: True)
