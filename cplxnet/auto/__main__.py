@@ -210,7 +210,7 @@ def _generate(
 
     varied = dict(generate.axis(text) for text in axes)
     manifests = generate.manifests(source, varied, replicates=replicates)
-    folder = into or generate.folder_of(source, varied)
+    folder = into or generate.folder_of(source, varied, replicates)
     preview = generate.Preview(folder, manifests, data=data)
 
     cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")

@@ -49,7 +49,9 @@ class Task(Protocol):
 
     Attributes:
         PRESETS: functions that return the arguments of `grid.expand`.
-        BATCH: windows of a training step, where there are no data to say.
+        EXPORTS: the kinds of file that `export_network` writes.
+        HEARD: what every network of the task hears (its rate in Hz, say), kept with an export.
+        COMMANDS: name -> what the command line's command of this name is made of.
         GPU_STEP_MS: (windows, milliseconds) of a network's training step on a GPU, measured.
     """
 
@@ -59,7 +61,7 @@ class Task(Protocol):
     PRESETS: Mapping[str, Callable[..., dict[str, Any]]]
     EXPORTS: Sequence[str]
     HEARD: Mapping[str, Any]
-    BATCH: int
+    COMMANDS: Mapping[str, Any]
     GPU_STEP_MS: Mapping[str, tuple[tuple[float, float], ...]]
 
     def open_dataset(
