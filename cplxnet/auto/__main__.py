@@ -182,7 +182,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--into",
         type=Path,
         metavar="FOLDER",
-        help="default: runs/SOURCE, with --set runs/SOURCE-varied",
+        help="default: runs/SOURCE, with --set or --replicates -varied",
     )
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
