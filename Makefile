@@ -75,4 +75,4 @@ bench-growth bench-compact: bench-%: .venv/benchmarks
 	touch $@
 
 clean-demo:
-	rm -rf $(DEMO) data/demo
+	rm -rf $(DEMO) $(DEMO)-edited $(DEMO)-varied data/demo

@@ -186,7 +186,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--into",
         type=Path,
         metavar="FOLDER",
-        help="default: runs/SOURCE, with --set runs/SOURCE-varied",
+        help="default: runs/SOURCE, with --set or --replicates -varied",
     )
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
@@ -214,7 +214,7 @@ def _generate(
 
     varied = dict(generate.axis(text) for text in axes)
     manifests = generate.manifests(source, varied, replicates=replicates)
-    folder = into or generate.folder_of(source, varied)
+    folder = into or generate.folder_of(source, varied, replicates)
     preview = generate.Preview(folder, manifests, data=data)
 
     cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")

@@ -82,12 +82,17 @@ def preset(source: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def folder_of(source: str | Path, axes: Mapping[str, Sequence[Any]] | None = None) -> Path:
-    """Where a grid goes if nobody says: runs/demo, and runs/demo-varied with further axes.
+def folder_of(
+    source: str | Path,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    replicates: int | None = None,
+) -> Path:
+    """Where a grid goes if nobody says: runs/demo, and runs/demo-varied with axes or replicates.
 
     So a preset's folder holds the preset.
     """
-    return Path("runs") / (Path(source).stem + ("-varied" if axes else ""))
+    is_varied = bool(axes) or replicates is not None
+    return Path("runs") / (Path(source).stem + ("-varied" if is_varied else ""))
 
 
 class Preview:
@@ -144,15 +149,17 @@ class Preview:
     def cost(self, *, measure: bool = True) -> pd.DataFrame:
         """What it takes to train the grid at most: a row a network, and their sum.
 
-        A stage that runs share is counted once. Neither early stopping nor scoring is counted.
+        A stage that runs share is counted once. Early stopping and scoring are not counted, nor are
+        a teacher's forward passes (`distill`) and the time that `shrink` saves.
 
         Args:
             measure: time some steps on this machine's CPU, seconds for each network.
 
         Returns:
             Columns stages, epochs, steps (of the optimiser), ms and hours (a step, and all of them,
-            on this CPU; only if measured), gpu_ms and gpu_hours (by the task's table, NaN for a network that is not
-            in it), disk_mb (snapshots).
+            on this CPU; only if measured), gpu_ms and gpu_hours (by the task's table, NaN for a
+            network that is not in it), disk_mb (snapshots; two moments of each weight, of which SGD
+            has one). Where the data file is absent, steps or hours are NaN.
         """
         rows: dict[str, dict[str, float]] = {}
         steps_ms: dict[Any, tuple[float, float]] = {}  # here and on a GPU, of steps of one kind
@@ -164,8 +171,11 @@ class Preview:
 
             kind = (network, manifest.features, _window(manifest), batch)
             if kind not in steps_ms:
-                ms = _step_ms(manifest, stage, batch) if measure else math.nan
-                steps_ms[kind] = ms, _gpu_ms(manifest, stage, batch)
+                ms = gpu_ms = math.nan
+                if batch is not None:
+                    ms = _step_ms(manifest, stage, batch) if measure else math.nan
+                    gpu_ms = _gpu_ms(manifest, stage, batch)
+                steps_ms[kind] = ms, gpu_ms
             ms, gpu_ms = steps_ms[kind]
 
             row = rows.setdefault(network, defaultdict(float))
@@ -181,13 +191,13 @@ class Preview:
             row["gpu_ms"] = 3.6e6 * row["gpu_hours"] / max(row["steps"], 1)
         order = ["stages", "epochs", "steps", "ms", "hours", "gpu_ms", "gpu_hours", "disk_mb"]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=order)
-        counts = ["stages", "epochs", "steps"]
         table.loc["all"] = table.sum(skipna=False).drop(["ms", "gpu_ms"])
-        table = table.astype(dict.fromkeys(counts, int))
+        whole = [name for name in ("stages", "epochs", "steps") if table[name].notna().all()]
+        table = table.astype(dict.fromkeys(whole, int))
         return table if measure else table.drop(columns=["ms", "hours"])
 
     def sentences(self) -> list[str]:
-        """What the tables do not say: what is shared, lost, assumed."""
+        """What the tables do not say: what is shared, lost, not known."""
         files = self.files()
         counts = files["file"].value_counts()
         said = [f"{self.folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
@@ -211,7 +221,7 @@ class Preview:
 
         absent = sorted({file for one in self.manifests.values() for file in self._absent(one)})
         if absent:
-            said.append(f"not here: {', '.join(absent)}; the number of windows is assumed")
+            said.append(f"not here: {', '.join(absent)}; without them steps or hours are not known")
         return said
 
     def write(self, *, overwrite: bool = False, remove: bool = False) -> list[Path]:
@@ -235,16 +245,16 @@ class Preview:
         files = [self.data / dataset.file for dataset in manifest.datasets.values()]
         return [str(file) for file in files if not file.is_file()]
 
-    def _batches(self, manifest: Manifest, stage: Stage) -> tuple[int, int]:
-        """Batches an epoch, and windows a batch."""
-        task = tasks.TASKS[manifest.task]
+    def _batches(self, manifest: Manifest, stage: Stage) -> tuple[float, int | None]:
+        """Batches an epoch, and windows a batch; NaN and None where the data would say."""
         feed = manifest.feeds[stage.feed]
         dataset = manifest.datasets[feed.dataset]
         file = self.data / dataset.file
+        if not file.is_file():
+            return feed.n_batches or math.nan, feed.batch_size
 
-        n_drawn, n_windows = task.BATCH, 0
-        if file.is_file():
-            n_drawn, n_windows = task.sizes(file, window=dataset.window, stride=dataset.stride)
+        task = tasks.TASKS[manifest.task]
+        n_drawn, n_windows = task.sizes(file, window=dataset.window, stride=dataset.stride)
         if feed.batch_size is None:
             return feed.n_batches or 0, n_drawn
         return math.ceil(n_windows / feed.batch_size), feed.batch_size

@@ -197,7 +197,8 @@ def refreshing(show: Callable[[], Any], *, every_s: float = 2.0) -> Iterator[Non
             auto.run_many("runs/demo")
 
     A thread calls `show`, so it may read files and draw but not compute with torch. A call that
-    finds nothing yet (an OSError or ValueError) is passed over.
+    finds nothing yet (an OSError or ValueError) is passed over. Any other error of `show` is said
+    at the end, once, and neither ends the block nor replaces its own error.
 
     Args:
         show: a table, a figure, or anything else that a notebook displays.
@@ -208,14 +209,19 @@ def refreshing(show: Callable[[], Any], *, every_s: float = 2.0) -> Iterator[Non
 
     handle = display({"text/plain": "..."}, raw=True, display_id=True)
     ended = threading.Event()
+    faults: list[Exception] = []
 
     def refresh() -> float:
         """Draw once; the seconds to wait before the next time."""
         began = time.monotonic()
-        with contextlib.suppress(OSError, ValueError):
+        try:
             shown = _picture(show())
             if handle is not None:  # None outside of a notebook
                 handle.update(shown)
+        except (OSError, ValueError):
+            pass  # nothing yet
+        except Exception as error:  # the edge: what is drawn never decides how a run ends
+            faults.append(error)
         return max(every_s, (time.monotonic() - began) / _MOST_SHARE)
 
     def keep_refreshing() -> None:
@@ -231,6 +237,8 @@ def refreshing(show: Callable[[], Any], *, every_s: float = 2.0) -> Iterator[Non
         ended.set()
         thread.join()
         refresh()
+        if faults:
+            print(f"not drawn: {type(faults[-1]).__name__}: {faults[-1]}", file=sys.stderr)
 
 
 def _picture(shown: Any) -> Any:

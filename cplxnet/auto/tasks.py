@@ -49,8 +49,9 @@ class Task(Protocol):
 
     Attributes:
         PRESETS: functions that return the arguments of `grid.expand`.
+        EXPORTS: the kinds of file that `export_network` writes.
+        HEARD: what every network of the task hears (its rate in Hz, say), kept with an export.
         COMMANDS: for each command of its own, what adds its arguments to a parser, and what does it.
-        BATCH: windows of a training step, where there are no data to say.
         GPU_STEP_MS: (windows, milliseconds) of a network's training step on a GPU, measured.
     """
 
@@ -61,7 +62,6 @@ class Task(Protocol):
     EXPORTS: Sequence[str]
     HEARD: Mapping[str, Any]
     COMMANDS: Mapping[str, tuple[Callable[..., None], Callable[..., int]]]
-    BATCH: int
     GPU_STEP_MS: Mapping[str, tuple[tuple[float, float], ...]]
 
     def open_dataset(

@@ -7,7 +7,7 @@ from .baselines import published
 from .commands import COMMANDS, export_arguments
 from .dataset import MusicNet, check_datasets, sizes
 from .deployment import EXPORTS, HEARD, export_network, load_network
-from .experiments import BATCH, GPU_STEP_MS, PRESETS
+from .experiments import GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
@@ -22,7 +22,6 @@ open_dataset = MusicNet
 CLASSES = {"key": "notes", "name": "note", "axis": "note, MIDI number", "first": LOWEST_NOTE}
 
 __all__ = [
-    "BATCH",
     "CLASSES",
     "COMMANDS",
     "EXPORTS",

@@ -172,8 +172,6 @@ PRESETS: dict[str, Callable[..., Preset]] = {
 
 # --- what they take
 
-BATCH = 321  # windows of a training step: recordings that train in MusicNet itself
-
 # network -> (windows, milliseconds) of a training step on an H200 in float32, as one CUDA graph: by
 # `python -m extra.benchmarks.gpu`, see extra/benchmarks/gpu.md
 GPU_STEP_MS = {

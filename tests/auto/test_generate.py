@@ -171,20 +171,34 @@ def test_a_feed_in_order_has_as_many_batches_as_the_data_give(tmp_path, tiny_cor
     assert preview.cost(measure=False)["steps"]["all"] == 6 * math.ceil(n_windows / 16)
 
 
-def test_data_that_are_not_here_are_named(tmp_path):
-    preview = generate.Preview(tmp_path, {"one": small()}, data=tmp_path / "nodata")
-    assert "musicnet_11khz_train.h5" in preview.sentences()[-1]
-    assert preview.cost(measure=False)["steps"]["all"] == 18
+def test_of_data_that_are_not_here_nothing_is_assumed(tmp_path):
+    drawn, in_order = small(), small({"stages.dense.feed": "valid"})
+    preview = generate.Preview(tmp_path, {"one": drawn}, data=tmp_path / "nodata")
+    said = preview.sentences()[-1]
+    assert "musicnet_11khz_train.h5" in said and "steps or hours are not known" in said
+    cost = preview.cost()
+    assert cost["steps"]["all"] == 18  # of three batches an epoch, of nobody knows how many windows
+    assert cost[["ms", "hours", "gpu_hours"]].isna().all(axis=None)
+
+    cost = generate.Preview(tmp_path, {"one": in_order}, data=tmp_path / "nodata").cost()
+    assert cost["epochs"]["all"] == 6 and cost["steps"].isna().all()
+    assert (cost["ms"].drop("all").isna()).all() and cost["hours"].isna().all()
+
+
+def test_a_presets_folder_holds_the_preset():
+    assert str(generate.folder_of("demo")) == "runs/demo"
+    assert str(generate.folder_of("demo", {C: [0.5]})) == "runs/demo-varied"
+    assert str(generate.folder_of("demo", replicates=1)) == "runs/demo-varied"
 
 
 # --- the command
 
 
-def test_the_command_shows_and_writes(tmp_path, capsys, monkeypatch):
+def test_the_command_shows_and_writes(tmp_path, tiny_corpus, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small().save("one.json")
     words = ["generate", "one.json", "--set", f"{C}=0.5,0.25", f"{EPOCHS}=4", "--replicates", "2"]
-    assert main([*words, "--dry-run"]) == 0
+    assert main([*words, "--dry-run", "--data", str(tiny_corpus)]) == 0
     shown = capsys.readouterr().out
     assert "kl_div5e-01-n_epochs4-seed1" in shown and "0.5, 0.25" in shown and "ms" in shown
     assert not (tmp_path / "runs").exists()

@@ -61,6 +61,10 @@ CELLS = {
         "import matplotlib.pyplot as plt\n"
         "with notebook.refreshing(lambda: plt.subplots()[0]):\n    pass"
     ),
+    "drawing": (
+        "with notebook.refreshing(lambda: {}['none'], every_s=0.05):\n"
+        "    time.sleep(0.2)\n    raise RuntimeError('of the run')"
+    ),
     "nothing yet": "with notebook.refreshing(lambda: open('nothing')):\n    pass",
 }
 
@@ -139,3 +143,10 @@ def test_output_is_refreshed_until_the_end(shown):
     (figure,) = shown["figure"]
     assert "image/png" in figure["data"]
     assert [output["data"]["text/plain"] for output in shown["nothing yet"]] == ["..."]
+
+
+def test_an_error_in_drawing_is_said_once_and_the_runs_own_stays(shown):
+    assert "RuntimeError: of the run" in error(shown["drawing"])
+    assert "during handling" not in error(shown["drawing"]).lower()
+    (said,) = [output["text"] for output in shown["drawing"] if output["output_type"] == "stream"]
+    assert said == "not drawn: KeyError: 'none'\n"
