@@ -27,7 +27,7 @@ from cplxnet.auto.manifest import grid
 websocket = pytest.importorskip("websocket", reason="websocket-client comes with JupyterLab")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.faults,  # minutes, and another program: `make faults`
     pytest.mark.filterwarnings("ignore"),  # what the Jupyter libraries warn of is not ours
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here"),
 ]
