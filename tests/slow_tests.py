@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SLOW_S = 2.0  # seconds of a test function, all its cases together
+SLOW_S = 0.5  # seconds of a test function, all its cases together
 LIST = Path(__file__).with_name("slow.txt")
 
 

@@ -38,7 +38,8 @@ def training_of(model, *, n_epochs=1, lr=0.1, score=lambda name: 0.0, **keys):
     """The training of a stage by gradient descent; `keys` are the stage's own."""
     off = {"grad_clip": None, "early": None, "lr_scheduler": None}
     changes = {"n_epochs": n_epochs, **off, **keys}
-    stage = small({f"stages.dense.{key}": value for key, value in changes.items()}).stage("dense")
+    name = "sparsify" if keys.get("kl_scheduler") else "dense"  # the one that has a KL term
+    stage = small({f"stages.{name}.{key}": value for key, value in changes.items()}).stage(name)
     training = Training(stage, model, score, device="cpu", seeds={"windows": 0, "noise": 0})
     training.optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     return training
