@@ -3,10 +3,10 @@
 Every file that matters is written by one of these functions, so a process that is killed at any
 moment leaves the old file or the new one, and at most a hidden `.NAME.*.part` beside it.
 
-A snapshot also holds a CRC-32 of all that is in it. Zip's own checksums are not enough: with one bit
-of its directory flipped they still hold, and torch reads uninitialised memory for a tensor. CRC-32
-is the cheapest in the standard library (0.1 s for 300 MB), and finds what failing disks and memory
-do; it is no guard against forgery.
+A snapshot also holds a CRC-32 of all that is in it. Zip's own checksums are not enough: with one
+bit of its directory flipped they still hold, and torch reads uninitialised memory for a tensor.
+CRC-32 is the cheapest in the standard library (0.1 s for 300 MB), and finds what failing disks and
+memory do; it is no guard against forgery.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ Check = Callable[[], None]
 """Asked "may I go on?"; raises if not, since another process has the work by now."""
 
 CRC32 = "crc32"  # the key in a snapshot, of everything else in it; older ones have none
-FOLDER = (
-    0x10  # the bit of a zip entry's attributes that marks a folder, which torch reads nothing of
-)
+FOLDER = 0x10  # of a zip entry's attributes: it is a folder, of which torch reads nothing
 
 
 @contextlib.contextmanager
@@ -55,14 +53,23 @@ def written(path: str | os.PathLike[str], *, check: Check | None = None) -> Iter
     try:
         yield temporary
 
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        if check is not None:
-            check()
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        move(temporary, path, check=check)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move(source: Path, target: Path, *, check: Check | None = None) -> None:
+    """Give the finished file `source` the name `target`, on the same file system and for good.
+
+    Args:
+        check: asked just before the renaming.
+    """
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    if check is not None:
+        check()
+    os.replace(source, target)
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -146,7 +153,7 @@ def write_snapshot(path: str | Path, value: dict[str, Any], *, check: Check | No
 
 
 def _crc32(value: Any, crc: int = 0) -> int:
-    """CRC-32 of tensors (dtype, shape, bytes) and plain values in nested dicts, lists and tuples."""
+    """CRC-32 of tensors (dtype, shape, bytes) and plain values, nested in dicts and lists."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -196,7 +203,7 @@ def create(path: Path, text: str) -> None:
 
 
 def _create_by_name(path: Path, text: str) -> None:
-    """Make a new file where there are no hard links (FAT, some FUSE): empty at once, filled next."""
+    """`create` where there are no hard links (FAT, some FUSE): empty at once, filled next."""
     with path.open("x") as file:
         try:
             file.write(text)
@@ -218,13 +225,6 @@ def share(source: Path, target: Path, *, check: Check | None = None) -> None:
             shutil.copyfile(source, temporary)
 
 
-def move(source: Path, target: Path) -> None:
-    """Give the finished file `source` the name `target`, on the same file system."""
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(source, target)
-
-
 # -- reading ---------------------------------------------------------------------------------------
 
 
@@ -232,8 +232,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     """Read what `write_tensors` or `write_snapshot` wrote, on the CPU, executing nothing.
 
     Raises:
-        OSError, MemoryError: the system cannot read it now, or there is no such file; it may well be
-            sound.
+        OSError, MemoryError: the system cannot read it now, or there is no such file; it may well
+            be sound.
         ValueError: the file, which the text names, is truncated, altered or holds anything but
             tensors and plain values.
     """

@@ -91,11 +91,8 @@ def _is_gone(files: RunFolder) -> bool:
 
 def _change(path: Path, files: RunFolder) -> dict[str, str]:
     """State and reason of a run whose manifest is not the one it was started with."""
-    # the task that is meant where none is named; to ask for it would load torch
-    meant = files.config.get("manifest", {"task": ""})
-    task = {key: value for key, value in meant.items() if key == "task"}
     try:
-        manifest = Manifest.model_validate(task | dict(json.loads(path.read_bytes())))
+        manifest = Manifest.model_validate(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError):
         try:
             load(path)  # says what is wrong, in the words of a manifest; needs torch

@@ -197,7 +197,10 @@ class RunFolder:
         return bool(asked) and list((self.scores or {}).get("stages", {})) == asked
 
     def verify(self) -> list[str]:
-        """Read every file of the run: a sentence on each that is damaged, or on one that is lost."""
+        """Read every file of the run: a sentence on each that is damaged, or on one that is lost.
+
+        What is lost is looked for only where nothing is damaged.
+        """
         reads: list[Callable[[], object]] = [
             lambda: self.config,
             lambda: self.status,
@@ -307,9 +310,11 @@ class RunFolder:
         with contextlib.suppress(ValueError):  # damaged: it does not say
             status = self.written_status()
         recorded = status.get("files", {}).get(path.name)
-        if status.get("state") == "done" and recorded not in (None, _size(path)):
-            raise _damaged(path, f"{recorded}, as when the run was done", _size(path))
-        return path.read_bytes()
+        content = path.read_bytes()
+        size = _text_size(content)
+        if status.get("state") == "done" and recorded not in (None, size):
+            raise _damaged(path, f"{recorded}, as when the run was done", size)
+        return content
 
     def write_history(self, lines: list[dict[str, Any]]) -> None:
         """Write history.jsonl; NaN and infinity become null."""
@@ -438,9 +443,10 @@ def _put_aside(path: Path, error: Exception) -> str:
 
 def _size(path: Path) -> dict[str, int]:
     """A file's size in bytes; of text the CRC-32 too: snapshots have their own inside."""
-    if path.suffix == ".pt":
-        return {"bytes": path.stat().st_size}
-    content = path.read_bytes()
+    return {"bytes": path.stat().st_size} if path.suffix == ".pt" else _text_size(path.read_bytes())
+
+
+def _text_size(content: bytes) -> dict[str, int]:
     return {"bytes": len(content), "crc32": zlib.crc32(content)}
 
 

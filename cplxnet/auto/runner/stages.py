@@ -1,5 +1,5 @@
-"""What identifies a stage, and what it takes over: weights and masks of the one before, or all of it
-from a run that has finished it.
+"""What identifies a stage, and what it takes over: weights and masks of the one before, or all of
+it from a run that has finished it.
 """
 
 import contextlib
@@ -158,7 +158,7 @@ def counts(model: nn.Module, threshold: float) -> dict[str, Any]:
     }
 
 
-# -- stages that other runs have finished -----------------------------------------------------------
+# -- stages that other runs have finished ----------------------------------------------------------
 
 
 class Finished(NamedTuple):

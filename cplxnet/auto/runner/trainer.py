@@ -226,7 +226,6 @@ class Trainer:
                 yield not take_from_others()
                 claim.finish()
             return
-        lock.clear(place)
         yield False
 
     # -- a stage that is trained -------------------------------------------------------------------
