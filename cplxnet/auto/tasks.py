@@ -44,8 +44,8 @@ class Task(Protocol):
 
     It may also have `check_datasets(datasets)`, given the opened datasets by their names: raise
     ValueError unless they can be of one experiment. Of use to reports, it may have `CLASSES` (how
-    scores by class are kept: "key", "name", "axis", number of the "first"), `published(file, ...)`
-    (scores to draw beside) and `example(model, file, ...)` (HTML of what a network makes of one).
+    scores by class are kept: "key", "name", "axis", number of the "first") and
+    `published(file, ...)` (scores to draw beside).
 
     Attributes:
         PRESETS: functions that return the arguments of `grid.expand`.

@@ -5,7 +5,9 @@ manifests. `extra/design.md` says what they are for.
 """
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 Preset = dict[str, Any]
@@ -13,63 +15,7 @@ Preset = dict[str, Any]
 C = "stages.sparsify.objective.kl_div"  # the grids' variable: the weight of the KL term
 FORM = "stages.sparsify.model.name"
 
-TEMPLATE: dict[str, Any] = {
-    "schema": 1,
-    "name": "template",
-    "seed": 0,
-    "threshold": -0.5,
-    "datasets": {
-        "train": {"file": "musicnet_11khz_train.h5", "window": 4096, "stride": 1},
-        "valid": {"file": "musicnet_11khz_valid.h5", "window": 4096, "stride": 128},
-        "test": {"file": "musicnet_11khz_test.h5", "window": 4096, "stride": 128},
-    },
-    "features": {"kind": "fft", "cplx": True, "shift": True},
-    "feeds": {
-        "train": {"dataset": "train", "sampler": "one-per-recording", "n_batches": 1000},
-        "valid": {"dataset": "valid", "sampler": "in-order", "batch_size": 768},
-        "test": {"dataset": "test", "sampler": "in-order", "batch_size": 256},
-    },
-    "scorers": {"validation": {"feed": "valid"}, "test": {"feed": "test", "curves": True}},
-    "objective_terms": {
-        "loss": {"name": "bce_with_logits"},
-        "kl_div": {"name": "kl", "reduction": "sum", "coef": 1e-5},
-    },
-    "model": {"name": "complex.DeepConvNet"},
-    "stages": {
-        "dense": {
-            "feed": "train",
-            "n_epochs": 50,
-            "model": {},
-            "restart": True,
-            "reset": False,
-            "grad_clip": 0.05,
-            "objective": {"loss": 1.0},
-            "optimizer": {"name": "adam", "lr": 1e-3},
-            "lr_scheduler": {"name": "trabelsi2017"},
-            "early": {
-                "scorer": "validation",
-                "patience": 20,
-                "cooldown": 0,
-                "rtol": 0.0,
-                "atol": 0.02,
-            },
-        },
-        "sparsify": {
-            "model": {"name": "complex.DeepConvNetVD"},
-            "n_epochs": 75,
-            "restart": False,
-            "objective": {"loss": 1.0, "kl_div": 2.5e-3},
-            "early": None,
-        },
-        "fine-tune": {
-            "model": {"name": "complex.DeepConvNetMasked"},
-            "n_epochs": 50,
-            "restart": True,
-            "objective": {"loss": 1.0},
-        },
-    },
-    "stage_order": ["dense", "sparsify", "fine-tune"],
-}
+TEMPLATE: dict[str, Any] = json.loads(Path(__file__).with_name("template.json").read_bytes())
 
 
 def _values(mantissas: Sequence[float], exponents: Sequence[int]) -> list[float]:

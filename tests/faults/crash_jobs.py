@@ -12,6 +12,7 @@ from cplxnet import files
 from cplxnet.auto import run_many
 from cplxnet.auto.__main__ import main
 from cplxnet.musicnet import recordings
+from extra.corpora import hdf5
 
 
 def _prepare(say: Callable[..., None]) -> None:
@@ -70,7 +71,7 @@ def outputs(root: Path, data: Path, say: Callable[..., None]) -> None:
         if main(words) != 0:
             raise RuntimeError(f"expected {words[0]} to end with 0")
     train_file = data / "musicnet_11khz_valid.h5"
-    recordings.write(root / "corpus.h5", recordings.recordings(train_file), rate_hz=11000)
+    hdf5.write(root / "corpus.h5", recordings.recordings(train_file), rate_hz=11000)
 
 
 if __name__ == "__main__":

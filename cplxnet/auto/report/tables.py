@@ -457,17 +457,6 @@ def of_run(scores: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).round(3)
 
 
-def aggregate(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean and standard deviation of scores and compression, and n, a row a combination of `by`."""
-    values = ["average_precision", "average_precision_start", "compression"]
-    numbers = table.astype(dict.fromkeys(values, float))  # a column of None alone has no mean
-    grouped = numbers.groupby(by, dropna=False, sort=True)[values]
-
-    result = grouped.agg(["mean", "std"])
-    result.columns = [name if how == "mean" else f"{name}_std" for name, how in result.columns]
-    return result.assign(n=grouped.size()).reset_index()
-
-
 def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     """The short table for a terminal: a row per run and stage, with the scores after and before."""
     if table.empty:
@@ -526,6 +515,37 @@ def of_scorer(
     if on_one_set:
         _refuse_several(zip(rows["folder"], rows["scored_on"], strict=True), scorer)
     return rows.reset_index(drop=True)
+
+
+def by_run(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each run reached, a row a run.
+
+    Args:
+        rows: of `of_scorer`.
+
+    Returns:
+        Columns folder, run, method, C, seed; compression, before and after (average precision
+        around fine-tuning) and kept (real numbers), NaN while it is not fine-tuned; dense (the
+        dense network's score), n_par and chance.
+    """
+    key = ["folder", "run"]
+    dense = rows[rows["stage"] == "dense"].set_index(key)
+    tuned = rows[rows["stage"] == "fine-tune"].set_index(key)
+
+    runs = rows.drop_duplicates(key).set_index(key)[["method", C, "seed"]]
+    runs[C] = runs[C].astype(float)  # of None alone: NaN
+    reached = {
+        "compression": tuned["compression"],
+        "before": tuned["average_precision_start"],
+        "after": tuned["average_precision"],
+        "kept": tuned["n_par"] - tuned["n_zero"],
+        "dense": dense["average_precision"],
+        "n_par": dense["n_par"],
+        "chance": dense["positive_share"],
+    }
+    for name, values in reached.items():
+        runs[name] = values.astype(float)
+    return runs.reset_index()
 
 
 def refuse_other_windows(runs: Iterable[Run], scorer: str) -> None:

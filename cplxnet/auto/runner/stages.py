@@ -102,6 +102,19 @@ def planned(
         yield stage, Shared(key, goes_on=after is not None and not after.restart)
 
 
+def savings(manifests: Iterable[Manifest]) -> str:
+    """A sentence on the epochs that sharing stages saves, early stopping aside; empty if none."""
+    every = [stage for manifest in manifests for stage in planned(manifest)]
+    asked = sum(stage.n_epochs for stage, _ in every)
+    to_train = sum({shared: stage.n_epochs for stage, shared in every}.values())
+    if to_train == asked:
+        return ""
+    return (
+        f"stages that runs share are trained once: {to_train} epochs in place of {asked}, "
+        f"{1 - to_train / asked:.0%} fewer"
+    )
+
+
 # -- inheritance -----------------------------------------------------------------------------------
 
 

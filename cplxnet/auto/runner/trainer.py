@@ -18,11 +18,11 @@ from cplxnet.auto.progress import bar, say
 from cplxnet.auto.train.graph import Cuda
 from cplxnet.auto.train.loop import Diverged, predict, train_stage
 from cplxnet.auto.train.objective import Distillation, Objective
-from cplxnet.auto.train.state import Training
+from cplxnet.auto.train.state import Feed, Training
 
 from . import lock, stages
 from .checkpoint import Checkpoints, checkpoint_every_s
-from .components import Components, Feed
+from .components import Components
 from .folder import RunFolder
 from .stop import Stop
 

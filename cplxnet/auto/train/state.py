@@ -1,10 +1,10 @@
-"""The training of one stage: saved after an epoch, gone on with to the same bits."""
+"""The training of one stage and its feed: saved after an epoch, gone on with to the same bits."""
 
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +19,41 @@ Batch = tuple[Tensor, Tensor]  # x and notes: the network's input, and the targe
 N_LOOKS = 10  # validation scores of a stage that is never stopped early, where some are wanted
 
 
-class Feed(Protocol):
-    """The batches of an epoch."""
+class Feed:
+    """The batches `(x, target)` of a feed: the network's input and the targets, on the device.
 
-    def __len__(self) -> int: ...
+    Args:
+        sampler: of the task: batches of (signal, target), and their number.
+        features: of the task: signals (B, T) -> the network's input.
+        generator: the sampler's random numbers, where it draws.
+        draws: its windows are random; False: every window once, in order.
+    """
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __init__(
+        self,
+        sampler: Any,
+        features: Callable[[Tensor], Tensor],
+        generator: torch.Generator | None = None,
+        *,
+        draws: bool = True,
+    ) -> None:
+        self.dataset = sampler.dataset
+        self.generator = generator
+        self.draws = draws
+        self._sampler = sampler
+        self._features = features
 
-    @property
-    def draws(self) -> bool:
-        """Whether windows are random, so that a batch may be drawn out of an epoch."""
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for signal, target in self._sampler:
+            yield self._features(signal), target
 
     def draw(self) -> Batch:
-        """One batch."""
+        """One batch, of windows at random: for a step that is captured once and repeated."""
+        signal, target = self.dataset.draw(self.generator)
+        return self._features(signal), target
 
 
 class Training:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import pytest
-from manifest_cases import VOCABULARY, drop, put, valid
+from manifest_cases import VOCABULARY, drop, only, put, valid
 
 from cplxnet.auto.manifest.read import ManifestError, parse
 
@@ -97,9 +97,10 @@ def test_no_optimiser_is_built_where_all_is_at_its_default():
 
     vocabulary = dataclasses.replace(VOCABULARY, trials={"adam": trial, "cosine": trial})
     raw = put(valid(), "stages.dense.lr_scheduler", {"name": "cosine"})
-    parse(raw, task=vocabulary)
-    with pytest.raises(AssertionError, match="called"):
-        parse(put(raw, "stages.dense.optimizer", adam(eps=1e-6)), task=vocabulary)
+    with only(vocabulary):
+        parse(raw)
+        with pytest.raises(AssertionError, match="called"):
+            parse(put(raw, "stages.dense.optimizer", adam(eps=1e-6)))
 
 
 def test_a_fault_of_the_manifests_model_is_named_once():
