@@ -38,6 +38,8 @@ NOT_COUNTED = (
 # Keys that were added when there were finished runs already: left out at this value, so that those
 # keep their keys.
 AT_FIRST = {"samples": "float32"}
+# A stage's random numbers come from its name. Names counted later than these, in their places.
+NAMES_AT_FIRST = ("dense", "sparsify", "fine-tune")
 
 
 def seed_of(manifest: Manifest, stage: str, purpose: str) -> int:
@@ -75,6 +77,9 @@ def key_of(
         "device": torch.device(device).type,
         "torch": torch.__version__,
     }
+    place = manifest.stage_order.index(stage)
+    if (stage,) != NAMES_AT_FIRST[place : place + 1]:
+        counted["name"] = stage
     if settings["optimizer"].get("weight_decay"):
         counted["weight_decay_of"] = "weights"  # in versions before 2026-12 of log_sigma2 too
 

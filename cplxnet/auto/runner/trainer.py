@@ -131,12 +131,8 @@ class Trainer:
         # what processes left that died between a stage's snapshot and this
         self.checkpoints.clear()
         for _, shared in plan:
-            lock.clear(self._claim_on(shared))
+            lock.clear(_claim_on(shared, self.folder))
         return scores
-
-    def _claim_on(self, shared: stages.Shared) -> Path:
-        """Where a claim on a stage that runs share is, in their grid's folder."""
-        return self.folder.path.parent / ".claims" / shared.key[:32]
 
     # -- stages that are finished ------------------------------------------------------------------
 
@@ -200,7 +196,9 @@ class Trainer:
         """Wait until the stage is finished in another run's folder, or nobody else is training it.
 
         The block is given whether it has to train the stage. It does so under a claim, so that no
-        other run trains the same stage meanwhile; there is none where stages are not shared.
+        other run of its grid trains the same stage meanwhile; there is none where stages are not
+        shared. Runs of another grid, as that of an edited run's original, take nothing from here:
+        their claims are waited for, and nothing is claimed there.
         """
         if not others:
             yield True
@@ -210,9 +208,12 @@ class Trainer:
             finished = stages.from_others(others, self.folder, number, stage.name, shared)
             return self._take(stage, finished)
 
-        place = self._claim_on(shared)
+        place = _claim_on(shared, self.folder)
+        elsewhere = {_claim_on(shared, other) for other in others} - {place}
         while not take_from_others():
             try:
+                for claimed in elsewhere:
+                    lock.refuse_held(claimed)
                 claim = lock.hold(place, self.timeout_s)
             except lock.Held:
                 self.check()
@@ -425,3 +426,8 @@ class Trainer:
         known = {"validation": scored[-1]} if scored else {}
         where = {"stage": last["stage"], "epoch": last["epoch"] + 1, "n_epochs": n_epochs}
         return where | {"left_s": None} | known
+
+
+def _claim_on(shared: stages.Shared, folder: RunFolder) -> Path:
+    """Where a claim on a stage that runs share is, in the folder of a run's grid."""
+    return folder.path.parent.resolve() / ".claims" / shared.key[:32]

@@ -6,7 +6,7 @@ from small import C, small
 from torch import nn
 
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.manifest.read import Manifest, parse
 from cplxnet.auto.runner.stages import NOT_COUNTED, counts, inherit, key_of, planned, seed_of
 from cplxnet.musicnet import MODELS
 
@@ -173,6 +173,19 @@ def test_keys_of_finished_runs_stay_what_they_were(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.13.0")
     keys = [shared.key[:16] for _, shared in planned(small({"seed": 3}))]
     assert keys == ["ca1f6e42b4d5e15c", "ba792ac745d3c119", "421d837ad7c45202"]
+
+
+def test_names_of_stages_count_since_random_numbers_come_from_them():
+    def keys(*names):
+        raw = small().to_dict()
+        raw["stages"] = dict(zip(names, raw["stages"].values(), strict=True))
+        return [shared.key for _, shared in planned(parse(raw | {"stage_order": list(names)}))]
+
+    ours = keys("dense", "sparsify", "fine-tune")
+    others = keys("warm-up", "sparsify", "fine-tune")
+    assert not set(ours) & set(others)
+    assert keys("dense", "prune", "fine-tune")[0] == ours[0]
+    assert keys("dense", "prune", "fine-tune")[1] != ours[1]
 
 
 def test_a_stage_whose_log_sigma2_decayed_in_older_versions_is_another(monkeypatch):
