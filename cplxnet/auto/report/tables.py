@@ -74,19 +74,14 @@ def _progress(files: RunFolder) -> dict[str, Any]:
 
     owner = status.get("owner")
     row["owner"] = f"{owner['host']}:{owner['pid']}" if owner else None
-    if _is_gone(files):
+    claim = lock.newest(files.path / "claim")
+    if claim is None or claim.abandoned:
         reason = "its process is gone; the same command goes on with it"
         return row | {"state": "interrupted", "reason": reason}
 
     left_s = status.get("left_s")
     row["left"] = None if left_s is None else duration(left_s)
     return row
-
-
-def _is_gone(files: RunFolder) -> bool:
-    """Whether nobody has a claim on a run marked as running, or whoever has it is gone."""
-    claim = lock.newest(files.path / "claim")
-    return claim is None or claim.abandoned
 
 
 def _change(path: Path, files: RunFolder) -> dict[str, str]:
@@ -123,18 +118,14 @@ def _existing(folder: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """A run among those of some folders.
-
-    parameters: what their manifests vary, by dotted path. method: the same in words, beside C and
-    seed. stages: of its scores.json; empty as long as there are none.
-    """
+    """A run among those of some folders."""
 
     folder: str
     name: str
     manifest: Manifest
-    parameters: Mapping[str, Any]
-    method: str
-    stages: Mapping[str, Any]
+    parameters: Mapping[str, Any]  # what the runs' manifests vary, by dotted path
+    method: str  # the same in words, beside C and seed
+    stages: Mapping[str, Any]  # of its scores.json; empty as long as there are none
 
     @property
     def files(self) -> RunFolder:
@@ -301,7 +292,7 @@ def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
-    """Raise ValueError if scores are incomplete, or of the manifest as it was."""
+    """Raise if scores are incomplete (a KeyError says what is lacking), or of an older manifest."""
     if not isinstance(scores.get("manifest"), dict):
         raise ValueError(f"{path}: expected the run's manifest, got none")
 
@@ -314,21 +305,13 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
         )
 
     for stage, result in scores["stages"].items():
-        expected = {*COUNTS, "layers", "scores"}
-        if stage not in manifest.stages or not expected <= result.keys():
-            lacking = ", ".join(sorted(expected - result.keys())) or "no such stage in its manifest"
-            raise ValueError(f"{path}: expected a whole stage {stage}, got one without: {lacking}")
+        if stage not in manifest.stages or not result["scores"].keys() <= manifest.scorers.keys():
+            raise ValueError(f"{path}: expected stages and scorers of its manifest, got {stage}")
 
-        numbers = [
-            counts[name]
-            for counts in (result, *result["layers"].values())
-            for name in ("n_par", "n_zero")
-        ]
-        numbers += [result[name] for name in ("compression", "epochs", "seconds")]
-        for scorer, scored in result["scores"].items():
-            is_whole = set(SCORES) <= (scored.get("end") or {}).keys()
-            if scorer not in manifest.scorers or not is_whole:
-                raise ValueError(f"{path}: expected scores of {stage} by {scorer}, got {scored}")
+        numbers = [result[name] for name in COUNTS if name != "reused_from"]
+        for counts in result["layers"].values():
+            numbers += [counts["n_par"], counts["n_zero"]]
+        for scored in result["scores"].values():
             numbers += [scored["end"][name] for name in SCORES]
             if scored["start"]:
                 numbers.append(scored["start"]["average_precision"])

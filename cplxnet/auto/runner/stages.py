@@ -180,15 +180,10 @@ def counts(model: nn.Module, threshold: float) -> dict[str, Any]:
 
 
 class Finished(NamedTuple):
-    """A finished stage.
+    """A finished stage."""
 
-    Attributes:
-        snapshot: what its file holds: weights, the optimiser's state or None, its history.
-        result: its entry in scores.json.
-    """
-
-    snapshot: dict[str, Any]
-    result: dict[str, Any]
+    snapshot: dict[str, Any]  # weights, the optimiser's state or None, its history
+    result: dict[str, Any]  # its entry in scores.json
 
 
 def read_snapshot(

@@ -5,6 +5,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,45 +30,26 @@ from .stop import Stop
 LOOK_EVERY_S = 0.5  # at a stage that another run is training
 
 
+@dataclass(eq=False)
 class Trainer:
-    """What passes from stage to stage in one run: network, optimiser state, history, scores.
+    """What passes from stage to stage in one run: network, optimiser state, history, scores."""
 
-    Args:
-        manifest: with every default written out.
-        folder: of the run, which this process may write.
-        components: the manifest's datasets, feeds and networks.
-        check: asked before every batch; what it raises ends the run.
-        stop: a request to stop, heeded once an epoch is done and saved.
-        progress: show bars.
-        timeout_s: silence after which another run's claim on a shared stage is taken over, in
-            seconds.
-    """
+    manifest: Manifest  # with every default written out
+    folder: RunFolder  # of the run, which this process may write
+    components: Components  # the manifest's datasets, feeds and networks
+    _: KW_ONLY
+    check: Callable[[], None]  # asked before every batch; what it raises ends the run
+    stop: Stop  # a request to stop, heeded once an epoch is done and saved
+    progress: bool  # show bars
+    timeout_s: float  # silence after which another run's claim on a shared stage is taken over
 
-    model: nn.Module  # of the stage at hand
-    shrunk: cplx.Shrunk | None = None  # what is trained and scored in its place
+    model: nn.Module = field(init=False)  # of the stage at hand
+    shrunk: cplx.Shrunk | None = field(init=False, default=None)  # what is trained in its place
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        folder: RunFolder,
-        components: Components,
-        *,
-        check: Callable[[], None],
-        stop: Stop,
-        progress: bool,
-        timeout_s: float,
-    ) -> None:
-        self.manifest = manifest
-        self.folder = folder
-        self.components = components
-        self.check = check
-        self.stop = stop
-        self.progress = progress
-        self.timeout_s = timeout_s
-
-        device = components.device
+    def __post_init__(self) -> None:
+        device = self.components.device
         self.checkpoints = Checkpoints(
-            folder, every_s=checkpoint_every_s(device), cuda=Cuda.of(device)
+            self.folder, every_s=checkpoint_every_s(device), cuda=Cuda.of(device)
         )
         self.networks: dict[str, nn.Module] = {}  # of the stages that teach later ones
         self.optimizer_state: dict[str, Any] = {}
@@ -237,7 +219,7 @@ class Trainer:
             stage,
             self.model,
             self.average_precision,
-            device=self.components.device,
+            device=torch.device(self.components.device),
             seeds={
                 purpose: stages.seed_of(self.manifest, stage.name, purpose)
                 for purpose in ("windows", "noise")
