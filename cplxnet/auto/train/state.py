@@ -14,6 +14,7 @@ from cplxnet.auto.manifest.read import Stage
 
 from .early_stopping import EarlyStopping
 from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
+from .pruning import Pruning
 
 Batch = tuple[Tensor, Tensor]  # x and notes: the network's input, and the targets
 N_LOOKS = 10  # validation scores of a stage that is never stopped early, where some are wanted
@@ -52,6 +53,7 @@ class Training:
         watched: the scorer whose scores are logged where early stopping is off; None: none are.
         cuda_graph: the manifest's key.
         shrunk: of `model`: the small network, which is trained in its place; None: `model` itself.
+        pruning: of `model`; None: its masks stay.
 
     Attributes:
         network: what is trained, `model` or the small one.
@@ -76,6 +78,7 @@ class Training:
         watched: str | None = None,
         cuda_graph: bool | None = None,
         shrunk: cplx.Shrunk | None = None,
+        pruning: Pruning | None = None,
     ) -> None:
         self.stage = stage
         self.model = model
@@ -87,6 +90,7 @@ class Training:
         self.threshold = threshold
         self.watched = watched if stage.early is None else stage.early.scorer
         self.cuda_graph = cuda_graph
+        self._pruning = pruning
 
         self.early = EarlyStopping(stage.early, model, score)
         self._score = score
@@ -111,6 +115,11 @@ class Training:
     def kl_factor(self) -> float:
         """What the KL terms' weights are multiplied by in the epoch at hand."""
         return self._kl_factor(self.n_epochs)
+
+    def prune(self, step: int, n_steps: int) -> None:
+        """Mask what the stage's pruner masks after `step` of the stage's `n_steps` steps."""
+        if self._pruning is not None:
+            self._pruning.after(step, n_steps)
 
     def validation(self) -> float | None:
         """The score before the epoch at hand, if one is due: early stopping decides on it.
