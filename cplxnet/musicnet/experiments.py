@@ -13,6 +13,10 @@ Preset = dict[str, Any]
 C = "stages.sparsify.objective.kl_div"  # the grids' variable: the weight of the KL term
 FORM = "stages.sparsify.model.name"
 
+# `width` of the real DeepConvNet: as many real numbers as the complex one has; on real and
+# imaginary parts as many real multiply-adds, four in a complex one
+SAME_SIZE, SAME_COST = 1.257, 1.38
+
 TEMPLATE: dict[str, Any] = {
     "schema": 1,
     "name": "template",

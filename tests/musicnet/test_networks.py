@@ -10,7 +10,9 @@ import torch
 from scipy import linalg
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from cplxnet.musicnet.experiments import SAME_COST, SAME_SIZE
 from cplxnet.musicnet.features import as_channels, features
 from cplxnet.musicnet.networks import MODELS, build
 from cplxnet.nn import deploy_masks, relevance_masks
@@ -100,6 +102,26 @@ def test_the_deep_network_flattens_to_3712() -> None:
         length = after(after(length, kernel, stride), pool, pool)
     with torch.device("meta"):
         assert MODELS["complex.DeepConvNet"]().fc1.in_features == 128 * length == 3712
+
+
+def cost(name: str, channels: int, **options: float) -> tuple[int, int]:
+    """Real numbers of a network, and real multiply-adds of a window by torch's own counter."""
+    dtype = torch.complex64 if name.startswith("complex") else torch.float32
+    network = MODELS[name](in_channels=channels, **options).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, channels, 4096, dtype=dtype))
+    return size(network), counter.get_total_flops() // 2
+
+
+def test_real_networks_of_the_complex_ones_size_and_cost() -> None:
+    n_par, n_products = cost("complex.DeepConvNet", 1)
+    for channels in (1, 2):  # magnitudes; real and imaginary parts
+        found, _ = cost("real.DeepConvNet", channels, width=SAME_SIZE)
+        assert found == pytest.approx(n_par, rel=0.01)
+    _, found = cost("real.DeepConvNet", 2, width=SAME_COST)
+    assert found == pytest.approx(n_products, rel=0.01)
+    with pytest.raises(ValueError, match="a width above 0, got -1"):
+        MODELS["real.DeepConvNet"](width=-1)
 
 
 @pytest.mark.parametrize("name", NAMES)
