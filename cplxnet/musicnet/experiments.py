@@ -17,6 +17,10 @@ FORM = "stages.sparsify.model.name"
 
 TEMPLATE: dict[str, Any] = json.loads(Path(__file__).with_name("template.json").read_bytes())
 
+# `width` of the real DeepConvNet: as many real numbers as the complex one has; on real and
+# imaginary parts as many real multiply-adds, four in a complex one
+SAME_SIZE, SAME_COST = 1.257, 1.38
+
 
 def _values(mantissas: Sequence[float], exponents: Sequence[int]) -> list[float]:
     # parsed, not multiplied: 7.5 * 1e-5 is 7.500000000000001e-05

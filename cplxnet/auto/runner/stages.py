@@ -17,6 +17,7 @@ from cplxnet import files
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.tasks import OWN
+from cplxnet.nn.l0 import Gated
 
 from .folder import RunFolder
 
@@ -127,7 +128,8 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     """Copy weights from `previous`; where `model` has masks, irrelevant weights are masked.
 
     A variational network hands over its posterior means, and masks of the weights with log_alpha <=
-    threshold; a masked one its masks. Returns whether masks were inherited.
+    threshold; one with gates its weights times their gates, and masks of those that are not shut; a
+    masked one its masks. Returns whether masks were inherited.
 
     Raises:
         ValueError: the two networks differ in more than the kind of their layers.
@@ -146,14 +148,20 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     ]
     if strange:
         raise ValueError(
-            f"expected networks that differ in {' and '.join(OWN)} only, got a difference in "
+            f"expected networks that differ in {', '.join(OWN)} only, got a difference in "
             f"{', '.join(strange)}"
         )
 
     kinds = {key.rsplit(".", 1)[-1] for key in previous.state_dict()}
     has_masks = any(key.endswith("mask") for key in model.state_dict())
-    if has_masks and "log_sigma2" in kinds:
+    if has_masks and not kinds.isdisjoint(("log_sigma2", "gate_logit")):
         cplx.deploy_masks(model, cplx.relevance_masks(previous, threshold))
+    for name, layer in previous.named_modules():
+        if isinstance(layer, Gated):
+            receiver: Any = model.get_submodule(name)
+            if not isinstance(receiver, Gated):
+                with torch.no_grad():
+                    receiver.weight.mul_(layer.gate)
     return has_masks and not kinds.isdisjoint(OWN)
 
 
