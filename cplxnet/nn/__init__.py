@@ -20,6 +20,20 @@ from .expint import ein, ein_exp
 from .fast.clipping import clip_grad_norm_
 from .fast.memory import keep_freed
 from .gaussian import GaussianWeight
+from .group import (
+    Conv1dGroupARD,
+    Conv1dGroupVD,
+    Conv2dGroupARD,
+    Conv2dGroupVD,
+    CplxConv1dGroupARD,
+    CplxConv1dGroupVD,
+    CplxConv2dGroupARD,
+    CplxConv2dGroupVD,
+    CplxLinearGroupARD,
+    CplxLinearGroupVD,
+    LinearGroupARD,
+    LinearGroupVD,
+)
 from .init import trabelsi_independent_, trabelsi_standard_
 from .l0 import Conv1dL0, Conv2dL0, CplxConv1dL0, CplxConv2dL0, CplxLinearL0, LinearL0
 from .linear import CplxLinear
