@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does: no fault of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, MissingExtraError) as error:
+    except (ValueError, OSError, MemoryError, MissingExtraError) as error:
         show(f"error: {_in_words(error)}", sys.stderr)
         return 2
     except Interrupted:
@@ -73,14 +73,13 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         here = f"(working directory: {Path.cwd()})"
         return f"{error.filename}: expected a file, got nothing there {here}"
-    return str(error)
+    return str(error) or type(error).__name__
 
 
 def console() -> None:
     """The script `cplxnet`: `main`, with signals handled and the process ended by its exit code."""
     signal.signal(signal.SIGINT, _on_signal)
     signal.signal(signal.SIGTERM, _on_signal)
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())
 
 
@@ -623,7 +622,7 @@ def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
     if _kind(model) in (MANIFEST, GRID):
         _expect(model, RUN)
     network, heard = models.load_deployed(model, stage=stage)
-    return _task().COMMANDS["transcribe"][1](network, heard, **options)
+    return _task().COMMANDS["transcribe"][1](network, heard, show=show, **options)
 
 
 # ---------------------------------------------------------------------------------------------

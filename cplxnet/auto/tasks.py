@@ -21,7 +21,11 @@ from .manifest.vocabulary import Vocabulary, keywords
 from .train.objective import LOSSES
 from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 
-OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
+OWN = (
+    "log_sigma2",
+    "gate_logit",
+    "mask",
+)  # what one kind of layer has and another of the same shape has not
 
 
 class Dataset(Protocol):

@@ -131,6 +131,7 @@ def _transcribe(
     network: Callable[[Tensor], Tensor],
     heard: dict[str, Any],
     *,
+    show: Callable[..., object],
     audio: Path,
     out: Path | None,
     overwrite: bool,
@@ -138,18 +139,19 @@ def _transcribe(
 ) -> int:
     """Write the recording's piano roll (CSV) and notes (MIDI), and name them.
 
-    network, heard: of `auto.models.load_deployed`. options: as of `transcribe_audio`.
+    network, heard: of `auto.models.load_deployed`. show: prints a text that may hold any name.
+    options: as of `transcribe_audio`.
     """
     from .transcription.audio import default_stem, transcribe_audio, write_transcription
 
     transcription = transcribe_audio(network, audio, **options, **heard)
     for notice in transcription.notices:
-        print(notice, file=sys.stderr)
+        show(notice, sys.stderr)
 
     stem = out or default_stem(audio)
     roll, midi = write_transcription(transcription, stem, overwrite=overwrite)
-    print(f"piano roll: {roll}, {len(transcription.times)} frames")
-    print(f"MIDI: {midi}, {len(transcription.notes)} notes")
+    show(f"piano roll: {roll}, {len(transcription.times)} frames")
+    show(f"MIDI: {midi}, {len(transcription.notes)} notes")
     return 0
 
 

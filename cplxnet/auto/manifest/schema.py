@@ -36,7 +36,13 @@ MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 # keys that came later: at their default, fingerprints and resolved manifests lack them
 LATER = {"products": "float32", "compile": False, "cuda_graph": None}
-LATER_IN_STAGES = {"kl_scheduler": None, "distill": None, "log_sigma2": None, "shrink": False}
+LATER_IN_STAGES = {
+    "kl_scheduler": None,
+    "distill": None,
+    "log_sigma2": None,
+    "shrink": False,
+    "pruner": None,
+}
 
 # a stage without one of these has the first stage's
 INHERITED = ("feed", "grad_clip", "optimizer", "lr_scheduler", "early")
@@ -134,6 +140,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=MAX_FLOAT32, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Table = Annotated[dict[Name, V], AfterValidator(FrozenDict)]
@@ -256,6 +263,33 @@ class Distill(Part):
     temperature: Positive = 1.0  # divides both networks' logits
 
 
+class Pruner(Part):
+    """What masks the weights of a masked network."""
+
+    name: Literal["gradual", "one-shot", "random"] = Field(
+        description="least modulus first, step by step or at once; or weights at random, at once"
+    )
+    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="share of the weights that is masked in the end"
+    )
+    like: Annotated[str, Known("stage")] | None = Field(
+        default=None, description="an earlier stage, which has the sparsity of each layer"
+    )
+    by_layer: bool = Field(default=False, description="each layer has the same sparsity")
+    initial: Share = Field(default=0.0, description="sparsity at which gradual pruning begins")
+    begin: Share = Field(default=0.0, description="part of the stage before gradual pruning")
+    end: Share = Field(default=0.8, description="part of the stage at which it is over")
+    every: Count = Field(default=10, description="steps from one pruning to the next")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Pruner:
+        if (self.sparsity is None) == (self.like is None):
+            raise ValueError("either sparsity or like, not both")
+        if self.begin >= self.end:
+            raise ValueError("begin before end")
+        return self
+
+
 class Early(Part):
     """Stop at a score below ``best - max(rtol*|best|, atol)`` or after `patience` without best."""
 
@@ -287,6 +321,7 @@ class StageSpec(Part):
         default=None, description="its value at the start; null: -10"
     )
     shrink: bool = False  # train on the shape that the masks leave
+    pruner: Pruner | None = None  # null: masks of the stage before
 
 
 class Stage(StageSpec):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import build
-from cplxnet.nn.gaussian import GaussianWeight
+from cplxnet.nn.gaussian import Penalised
 
 from . import style, tables
 from .style import Report, Request
@@ -58,7 +58,7 @@ def rows(*folders: str | Path) -> pd.DataFrame:
 def _variational(manifest: Manifest) -> list[str]:
     """The layers with a posterior: others, as batch norm, have no weights to lose."""
     model = build(manifest, manifest.stage(STAGE))
-    return [name for name, layer in model.named_modules() if isinstance(layer, GaussianWeight)]
+    return [name for name, layer in model.named_modules() if isinstance(layer, Penalised)]
 
 
 def _sentences(layers: pd.DataFrame) -> Iterator[str]:

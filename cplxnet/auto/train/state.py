@@ -15,6 +15,7 @@ from cplxnet.auto.manifest.read import Stage
 
 from .early_stopping import EarlyStopping
 from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
+from .pruning import Pruning
 
 Batch = tuple[Tensor, Tensor]  # x and notes: the network's input, and the targets
 N_LOOKS = 10  # validation scores of a stage that is never stopped early, where some are wanted
@@ -66,6 +67,7 @@ class Training:
     watched: str | None = None  # the scorer that is logged where early stopping is off
     cuda_graph: bool | None = None  # the manifest's key
     shrunk: cplx.Shrunk | None = None  # the small network, which is trained in place of `model`
+    pruning: Pruning | None = None  # of `model`; None: its masks stay
 
     def __post_init__(self) -> None:
         stage = self.stage
@@ -98,6 +100,11 @@ class Training:
     def kl_factor(self) -> float:
         """What the KL terms' weights are multiplied by in the epoch at hand."""
         return self._kl_factor(self.n_epochs)
+
+    def prune(self, step: int, n_steps: int) -> None:
+        """Mask what the stage's pruner masks after `step` of the stage's `n_steps` steps."""
+        if self.pruning is not None:
+            self.pruning.after(step, n_steps)
 
     def validation(self) -> float | None:
         """The score before the epoch at hand, if one is due: early stopping decides on it.

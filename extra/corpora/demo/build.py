@@ -2,11 +2,11 @@
 HDF5 files.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from cplxnet.auto.progress import show
 from cplxnet.files import move
 from cplxnet.musicnet import recordings, resample
 from cplxnet.musicnet.recordings import Recording
@@ -70,9 +71,7 @@ def build(
         _warn(missing_there, "--force tries them again")
         return target
 
-    target.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".build-", dir=target))
-    try:
+    with _emptied(target / ".build") as folder:
         ready, missing = _make_all(pieces, maker or make, folder, timeout_s, n_workers)
         empty = [split for split in SPLITS if not any(piece.split == split for piece in ready)]
         if empty:
@@ -85,11 +84,9 @@ def build(
 
         notices = list(_out_of_range(ready, folder))
         _write_all(ready, folder, target, {"recipe": recipe, "missing": json.dumps(missing)})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
     for notice in notices:
-        tqdm.write(notice)
+        show(notice)
     _warn(missing, "the other pieces are built")
     return target
 
@@ -117,9 +114,7 @@ def build_reference(
     if not force and _attributes(target, names, fingerprint(pieces)) is not None:
         return target
 
-    Path(data).mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".reference-", dir=data))
-    try:
+    with _emptied(Path(data) / ".reference") as staging:
         with warnings.catch_warnings():
             warnings.simplefilter("error", IncompleteCorpusWarning)
             built = build(
@@ -129,9 +124,19 @@ def build_reference(
         target.mkdir(exist_ok=True)
         for name in names:
             move(built / name, target / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """The folder for this build alone, without what a killed one has left; removed at the end."""
+    with jobs.locked(folder):
+        for left in folder.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprint(pieces: Sequence[Piece]) -> str:
@@ -251,17 +256,15 @@ def _write_all(
 
 def _attributes(folder: Path, names: Sequence[str], recipe: str) -> dict[str, object] | None:
     """The attributes of the corpus in `folder`; None unless every file is there and was made by
-    this recipe.
+    this recipe, in one build.
     """
-    attributes: dict[str, object] | None = None
-    for name in names:
-        try:
-            attributes = recordings.attributes(folder / name)
-        except (FileNotFoundError, recordings.RecordingError):
-            return None
-        if attributes.get("recipe") != recipe:
-            return None
-    return attributes
+    try:
+        attributes = [recordings.attributes(folder / name) for name in names]
+    except (FileNotFoundError, recordings.RecordingError):
+        return None
+
+    made = {(own.get("recipe"), own.get("missing")) for own in attributes}
+    return attributes[0] if len(made) == 1 and attributes[0].get("recipe") == recipe else None
 
 
 def _warn(missing: Sequence[str], advice: str) -> None:
