@@ -57,6 +57,13 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `export_network` takes beside what every task's does to the command `export`."""
     raw_audio = "ONNX that takes samples: the features are inside"
     parser.add_argument("--raw-audio", action="store_true", help=raw_audio)
+    bits = "compact: about N for each number kept, or auto, as the posterior asks (default: 32)"
+    parser.add_argument("--bits", type=number_or_auto, metavar="N", help=bits)
+
+
+def number_or_auto(text: str) -> float | str:
+    """What `--bits` takes; argparse names this function where it is something else."""
+    return text if text == "auto" else float(text)
 
 
 COMMANDS = {"transcribe": (_transcribe_arguments, _transcribe)}

@@ -83,7 +83,7 @@ def scan(
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
         FileNotFoundError: the data is not there.
     """
-    chosen = _scored(snapshots(folders, runs), scorer)
+    chosen = scored(snapshots(folders, runs), scorer)
     tables.refuse_other_windows(chosen, scorer)
     rows = []
     with bar(total=len(chosen) * len(at), desc="thresholds", unit="score") as shown:
@@ -99,7 +99,7 @@ def scan(
                     ),
                     "tuned": False,
                 }
-                rows.append(_about(run, scorer) | result)
+                rows.append(about(run, scorer) | result)
                 shown.update()
     return pd.DataFrame(rows)
 
@@ -124,13 +124,13 @@ def tune(
     """
     manifests: dict[str, Manifest] = {}
     columns: dict[str, dict[str, Any]] = {}
-    for run in _scored(snapshots(folders, runs), scorer):
+    for run in scored(snapshots(folders, runs), scorer):
         for threshold in at:
             name = f"{Path(run.folder).name}-{run.name}-t{threshold:g}"
             title = f"{run.manifest.name} threshold {threshold:g}"
             changes = {"name": title, "threshold": float(threshold)}
             manifests[name] = grid.edit(run.manifest, changes)
-            columns[name] = _about(run, scorer) | {"threshold": float(threshold)}
+            columns[name] = about(run, scorer) | {"threshold": float(threshold)}
 
             target = Path(into) / name
             if RunFolder(target).scores is None:
@@ -147,7 +147,7 @@ def tune(
     )
 
 
-def _scored(runs: Sequence[Run], scorer: str) -> list[Run]:
+def scored(runs: Sequence[Run], scorer: str) -> list[Run]:
     """The runs with this scorer; Lacking: there is none."""
     scored = [run for run in runs if scorer in run.manifest.scorers]
     if not scored:
@@ -156,7 +156,7 @@ def _scored(runs: Sequence[Run], scorer: str) -> list[Run]:
     return scored
 
 
-def _about(run: Run, scorer: str) -> dict[str, Any]:
+def about(run: Run, scorer: str) -> dict[str, Any]:
     dense = run.stages.get("dense", {"scores": {}})["scores"].get(scorer)
     return run.columns | {
         "own": run.manifest.threshold,
