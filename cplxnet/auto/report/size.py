@@ -60,10 +60,8 @@ def rows(
     """
     runs = threshold.scored(threshold.snapshots(folders), scorer)
     files = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        bar(total=len(runs) * len(bits), desc="sizes", unit="file") as shown,
-    ):
+    shown = bar(total=len(runs) * len(bits), desc="sizes", unit="file")
+    with tempfile.TemporaryDirectory() as folder, shown:
         for run in runs:
             components = Components(run.manifest, device="cpu", data=Path(data))
             feed = components.feed(run.manifest.scorers[scorer].feed)
@@ -71,21 +69,18 @@ def rows(
             about = threshold.about(run, scorer)
             about["masked"] = last["scores"][scorer]["end"]["average_precision"]
             for n in bits:
-                path = export(
-                    run.files.path,
-                    Path(folder) / "network",
-                    kind="compact",
-                    bits=None if n == 32 else n,
-                )
+                how = {} if n == 32 else {"bits": n}
+                path = export(run.files.path, Path(folder) / "net", kind="compact", **how)
                 target, logit = predict(load_deployed(path).network, feed)
-                score = components.task.pooled_average_precision(target, logit)
                 size = path.stat().st_size
                 result = {
                     "bits": str(n),
                     "bytes": size,
                     "times": 4 * last["n_par"] / size,
                     "bits_kept": 8 * size / (last["n_par"] - last["n_zero"]),
-                    "average_precision": float(score),
+                    "average_precision": float(
+                        components.task.pooled_average_precision(target, logit)
+                    ),
                 }
                 files.append(about | result)
                 shown.update()

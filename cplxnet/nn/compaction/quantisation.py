@@ -32,7 +32,7 @@ from .block import Stage
 from .network import Compact, compact
 from .read import WEIGHTED
 
-SIGNIFICANT = 20  # bits of a weight's larger part, at most
+SIGNIFICANT = 17  # bits of a weight's larger part, at most
 FIXED = 10  # bits of the largest bias of a stage, and of the largest number of its mix
 MOST_KEPT = 2**23  # weights of a network that is read: a file may claim more than memory holds
 STREAMS = ("gaps", "classes", "values", "others")
@@ -134,7 +134,7 @@ def quantise(weight: Tensor, sigma: Tensor) -> tuple[float, np.ndarray, np.ndarr
     tell, with a coarse one numbers are small.
 
     Returns:
-        s, of three significant bits, so that products with it are exact. Of each weight that does
+        s, of six significant bits, so that products with it are exact. Of each weight that does
         not come to 0 the dropped ones before it, in the order (in, k, out), and its class. The
         numbers of steps of the first class, then of the next, ..., without signs.
     """
@@ -157,10 +157,11 @@ def quantise(weight: Tensor, sigma: Tensor) -> tuple[float, np.ndarray, np.ndarr
 
     if not len(position):
         return in_steps_of(1.0)
-    finest = max(allowed.min(), size.max() * 2.0**-SIGNIFICANT)
-    exponents = np.arange(*np.floor(np.log2([finest, 2 * allowed.max()])))
-    steps = np.ldexp([[1.0], [1.25], [1.5], [1.75]], exponents.astype(int)).flatten().tolist()
-    return min(map(in_steps_of, steps), key=lambda each: len(pack(each[2:3])) + len(pack(each[3:])))
+    quantiles = np.quantile(allowed, np.linspace(0, 1, 9) ** 3)  # most of them low: a few halved
+    fraction, exponent = np.frexp(quantiles.clip(size.max() * 2.0**-SIGNIFICANT))
+    steps = set(np.ldexp(np.floor(64 * fraction), exponent - 6).tolist())
+    candidates = map(in_steps_of, sorted(steps))
+    return min(candidates, key=lambda each: len(pack(each[2:3])) + len(pack(each[3:])))
 
 
 def _fixed_point(x: Tensor) -> tuple[float, np.ndarray]:
@@ -180,11 +181,7 @@ def _real(z: Tensor) -> Tensor:
 def to_whole_numbers(
     stages: Sequence[Stage], sigmas: Sequence[Tensor]
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """What a file has to say of each stage, and its tensors (see `file`).
-
-    Raises:
-        ValueError: sigmas of another network, or more weights than are read again.
-    """
+    """What a file has to say of each stage, and its tensors (see `file`)."""
     about: list[dict[str, Any]] = []
     streams: dict[str, list[np.ndarray]] = {key: [] for key in STREAMS}
     for stage, sigma in zip(stages, sigmas, strict=True):
@@ -208,26 +205,20 @@ def to_whole_numbers(
 def from_whole_numbers(
     about: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]
 ) -> list[dict[str, Tensor | None]]:
-    """Of each stage `positions` (int64), `values`, `bias`, `mix` (float32; None: it has none).
+    """The way back: of each stage positions (int64), values, bias, and mix or None (float32).
 
-    Args:
-        about: of each stage what `to_whole_numbers` says, `shape` and `complex`.
-        tensors: the file's.
-
-    Raises:
-        ValueError: they hold something else.
+    ValueError: the tensors do not hold what is said of the stages.
     """
-    sizes: dict[str, list[int]] = {key: [] for key in STREAMS}
+    kept = [stage["kept"] for stage in about]
+    sizes = {"gaps": kept, "classes": kept, "values": [], "others": []}
     for stage in about:
         n_parts = 2 if stage["complex"] else 1
         n_units = stage["shape"][0]
-        sizes["gaps"].append(stage["kept"])
-        sizes["classes"].append(stage["kept"])
         sizes["values"].append(n_parts * stage["kept"])
         sizes["others"] += [n_parts * n_units, 0 if stage["mix"] is None else 4 * n_units]
 
-    if not 0 <= sum(sizes["gaps"]) <= MOST_KEPT:
-        raise ValueError(f"expected {MOST_KEPT} kept weights at most, got {sizes['gaps']}")
+    if not 0 <= sum(kept) <= MOST_KEPT:
+        raise ValueError(f"expected {MOST_KEPT} kept weights at most, got {kept}")
     streams = {key: iter(unpack(tensors[key], sizes[key])) for key in STREAMS}
     return [_stage_numbers(stage, streams) for stage in about]
 
@@ -280,8 +271,7 @@ def pack(numbers: Sequence[np.ndarray]) -> Tensor:
 def unpack(stored: Tensor, sizes: Sequence[int]) -> list[np.ndarray]:
     """The numbers that were packed, int64, in parts of these sizes; no more are decoded.
 
-    Raises:
-        ValueError: it holds more, or fewer, or something else.
+    ValueError: there are more, or fewer, or it is something else.
     """
     n = sum(sizes)
     width, *coded = stored.tolist()

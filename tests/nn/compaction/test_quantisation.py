@@ -130,7 +130,7 @@ def test_no_weight_is_off_by_more_than_its_sigma(
     save_compact(model, tmp_path / "net", sigma=sigma)
     gaps = off_by(model, tmp_path / "net")
     for gap, most, stage in zip(gaps, sigma, model.stages, strict=True):
-        assert bool((gap <= torch.maximum(most, 2**-20 * stage.weight.abs())).all())
+        assert bool((gap <= torch.maximum(most, 2**-17 * stage.weight.abs())).all())
         assert (gap / most).max() > 0.2
 
 
@@ -142,7 +142,7 @@ def test_many_bits_are_float32(tmp_path: Path, is_complex: bool) -> None:
     save_compact(model, tmp_path / "net", sigma=sigma)
     back = load_compact(tmp_path / "net", measure=False)
     for stage, other in zip(model.stages, back.stages, strict=True):
-        torch.testing.assert_close(other.weight, stage.weight, rtol=2**-19, atol=0)
+        torch.testing.assert_close(other.weight, stage.weight, rtol=2**-16, atol=0)
         for mine, theirs in ((stage.bias, other.bias), (stage.mix, other.mix)):
             if mine is not None:
                 assert theirs.shape == mine.shape and theirs.dtype == mine.dtype
@@ -228,7 +228,7 @@ def test_bits_are_about_what_was_asked_for(tmp_path: Path, bits: int) -> None:
     n_kept = int(net[0].mask.sum())
     binary = -(0.05 * math.log2(0.05) + 0.95 * math.log2(0.95))
     least = (2 * bits * n_kept + binary * 200 * 1000) / 8
-    assert 0.97 < (tmp_path / "net").stat().st_size / (least + 1600) < 1.06
+    assert 0.94 < (tmp_path / "net").stat().st_size / (least + 1600) < 1.06
     with pytest.raises(ValueError, match="expected 2 to 16 bits for a number, got 1"):
         sigma_for_bits(model, 1)
 
