@@ -83,7 +83,14 @@ class Task(Protocol):
     ) -> dict[str, Any]: ...
 
     def export_network(
-        self, model: Any, path: Any, *, kind: str, threshold: float, heard: dict[str, Any]
+        self,
+        model: Any,
+        path: Any,
+        *,
+        kind: str,
+        threshold: float,
+        heard: dict[str, Any],
+        posterior: Callable[[], torch.nn.Module | None],
     ) -> Any: ...
 
     def export_arguments(self, parser: Any) -> None: ...

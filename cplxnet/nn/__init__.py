@@ -12,6 +12,7 @@ from .activation import (
 from .batchnorm import CplxBatchNorm1d
 from .compaction.file import CompactFileError, load_compact, save_compact
 from .compaction.network import Compact, compact
+from .compaction.quantisation import posterior_sigma, sigma_for_bits
 from .compaction.read import UnknownLayer
 from .compaction.shrunk import Shrunk
 from .conv import CplxConv1d, CplxConv2d
