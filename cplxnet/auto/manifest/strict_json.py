@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cplxnet.files import check_regular
+
 from .errors import Fault, ManifestError, ManifestNotFoundError
 
 MAX_BYTES = 2**24  # of a file; a manifest has 2 thousand
@@ -32,6 +34,7 @@ def read(path: str | Path) -> bytes:
     """
     path = Path(path)
     try:
+        check_regular(path)
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -41,7 +44,8 @@ def read(path: str | Path) -> bytes:
             accepted = "one of " + ", ".join(others)
         raise ManifestNotFoundError(path, [Fault("", "no such file", accepted=accepted)]) from None
     except OSError as error:
-        fault = Fault("", f"cannot be read ({error.strerror})", accepted="a readable .json file")
+        reason = error.strerror or "no regular file"
+        fault = Fault("", f"cannot be read ({reason})", accepted="a readable .json file")
         raise ManifestError(path, [fault]) from None
 
     if len(content) > MAX_BYTES:
