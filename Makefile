@@ -28,8 +28,9 @@ env: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name cplxnet
-	mkdir -p .venv/share/jupyter/lab/settings  # pickers are still seen when a notebook is opened again
-	echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > .venv/share/jupyter/lab/settings/overrides.json
+	mkdir -p .venv/share/jupyter/lab/settings  # pickers are still seen when a notebook is opened again; no news
+	echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}, "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
+		> .venv/share/jupyter/lab/settings/overrides.json
 	-git config filter.notebook.clean ".venv/bin/nbstripout --keep-output --keep-count --keep-id --extra-keys metadata.language_info"
 	mkdir -p .venv/etc/ipython  # the kernel warns that its local socket is not encrypted, at every start
 	echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py

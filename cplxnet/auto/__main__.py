@@ -123,7 +123,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 # ---------------------------------------------------------------------------------------------
 # what a path leads to
 
-NOTHING, FILE = "nothing there", "a file"
+NOTHING, FILE, EMPTY = "nothing there", "a file", "no manifests in this folder"
 MANIFEST, GRID, RUN = "a manifest", "a folder of manifests", "a run's folder"
 
 
@@ -132,8 +132,15 @@ def _kind(path: Path) -> str:
     if not path.is_dir():
         return (MANIFEST if path.suffix == ".json" else FILE) if path.exists() else NOTHING
     results = [path / "status.json", path / "scores.json", *path.glob("[0-9]*-*.pt")]
-    is_run = (path / "config.json").exists() and any(file.exists() for file in results)
-    return RUN if is_run else GRID
+    if (path / "config.json").exists() and any(file.exists() for file in results):
+        return RUN
+    return GRID if any(path.glob("*.json")) else EMPTY
+
+
+def _grids_in(path: Path) -> list[Path]:
+    """The folders of manifests in a folder."""
+    folders = dict.fromkeys(file.parent for file in sorted(path.glob("*/*.json")))
+    return [folder for folder in folders if _kind(folder) == GRID]
 
 
 def _expect(path: Path, *kinds: str) -> str:
@@ -150,13 +157,16 @@ def _expect(path: Path, *kinds: str) -> str:
     manifest = path if is_json else Path(f"{path}.json")
     run = path.with_suffix("") if is_json else path
     beside = {GRID: path.parent, MANIFEST: manifest, RUN: run}
-    meant = [beside[wanted] for wanted in kinds if _kind(beside[wanted]) == wanted]
+    meant = [beside[wanted] for wanted in kinds if wanted in beside]
+    meant = [place for place in meant if _kind(place) in kinds]
     if meant and (kind != NOTHING or meant[0] != Path(".")):
         hint = f"; try {meant[0]}"
     elif RUN in kinds and _kind(manifest) == MANIFEST:
         hint = f"; try run {manifest} first"
     else:
-        hint = f" (working directory: {Path.cwd()})"
+        grids = ", ".join(map(str, _grids_in(Path("runs"))))
+        there = f"; folders of manifests: {grids}" if grids and GRID in kinds else ""
+        hint = f" (working directory: {Path.cwd()}{there})"
     got = FILE if kind == MANIFEST else kind
     raise FileNotFoundError(f"{path}: expected {' or '.join(kinds)}, got {got}{hint}")
 
@@ -427,10 +437,10 @@ def _verify(folder: Path) -> int:
 
 def _grids(path: Path) -> list[Path]:
     """The folders of manifests in a folder; itself if it has manifests, or there are none."""
+    if _kind(path) == EMPTY:
+        return _grids_in(path) or [path]
     _expect(path, GRID)
-    folders = dict.fromkeys(file.parent for file in sorted(path.glob("*/*.json")))
-    grids = [folder for folder in folders if _kind(folder) == GRID]
-    return [path] if any(path.glob("*.json")) or not grids else grids
+    return [path]
 
 
 def _state_of(path: Path) -> tuple[str, bool]:
@@ -529,9 +539,12 @@ def _report_table(words: list[str], csv: Path | None, scorer: str, kinds: str) -
 
     _expect(Path(folder), GRID)
     table = tables.collect(folder)
-    show(tables.summary(table, scorer).to_string(index=False))
+    if len(table):
+        show(tables.summary(table, scorer).to_string(index=False))
     for sentence in text.readings(table, scorer):
         show(sentence)
+    for sentence in text.missing([folder]):
+        show(sentence, sys.stderr)
     if csv:
         table.to_csv(csv, index=False)
     return 0

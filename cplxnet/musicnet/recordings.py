@@ -45,7 +45,7 @@ def _how_to_build(path: str | os.PathLike[str]) -> str:
         )
     return (
         "build MusicNet by extra/get_datasets.ipynb, the demo corpus by `make demo`; "
-        "if it is elsewhere, try --data"
+        "if it is elsewhere, try another data folder (--data)"
     )
 
 

@@ -100,6 +100,17 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("shown", ["2>&1 | true", "2> /dev/full | true"])
+def test_a_run_goes_on_without_a_reader_of_what_it_shows(tiny_corpus, tmp_path, shown):
+    """A `tee` that ended, the full disk of a log: before, the grid ended with them."""
+    grid.write(tmp_path, {f"r{seed}": small({"seed": seed}, window=16) for seed in (0, 1)})
+    run = f"{sys.executable} -m cplxnet.auto run {tmp_path} --data {tiny_corpus}"
+    command = f"{run} {shown}; exit ${{PIPESTATUS[0]}}"
+    environment = os.environ | {"CPLXNET_PROGRESS": "text"}
+    assert subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment).returncode == 0
+    assert {read(tmp_path / f"r{seed}", "status")["state"] for seed in (0, 1)} == {"done"}
+
+
 def test_a_folder_as_people_run_it(tiny_corpus, tmp_path):
     grid.write(tmp_path, {"one": small({C: 0.1})})
     command = [
@@ -188,6 +199,13 @@ def test_report_prints_a_row_a_stage_and_writes_the_whole_table(folder, tmp_path
     assert table.query("stage == 'dense' and scorer == 'test'")[
         "average_precision"
     ].item() == pytest.approx(end)
+
+
+def test_report_of_a_grid_that_is_not_run_names_what_is_missing(tmp_path, capsys):
+    grid.write(tmp_path, {"one": small()})
+    assert main(["report", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and "1 of 1 runs are not done: one (queued)." in captured.err
 
 
 @pytest.mark.parametrize("command", ["run", "status", "report"])
@@ -333,6 +351,10 @@ def grid_of_one(done, tmp_path, monkeypatch):
         (["transcribe", "a.wav", "--model", "grid/one.json"], "got a file; try grid/one"),
         *(([command, "gird"], "gird: expected a {}folder of manifests, got nothing there (working "
            "directory: {cwd})") for command in ("run", "status", "report", "page")),
+        *(([command, path], f"{path}: expected a {{}}folder of manifests, got {got} (working "
+           "directory: {cwd}; folders of manifests: runs/demo)")
+          for command in ("run", "report", "page")
+          for path, got in (("runs", "no manifests in this folder"), ("runs/x", "nothing there"))),
         (["status"], "runs: expected a folder of manifests, got nothing there (working directory"),
         (["transcribe", "a.wav"], "a.wav: expected a file, got nothing there (working directory: "
          "{cwd})"),
@@ -342,6 +364,9 @@ def test_a_path_to_something_else_says_what_was_meant_in_one_line(
     grid_of_one, capsys, arguments, said
 ):
     small().save(grid_of_one / "grid" / "c2.5e-03-r0.json")
+    if arguments[1:] in (["runs"], ["runs/x"]):
+        (grid_of_one / "runs").mkdir()
+        (grid_of_one / "runs" / "demo").symlink_to(grid_of_one / "grid")
     if arguments[0] == "report" and arguments[1] == "gird":
         arguments = ["report", "./gird"]  # else it may be a kind
     assert main(arguments) == 2

@@ -52,6 +52,7 @@ CELLS = {
     "own": "import json\njson.loads('{')",
     "interrupt": "raise KeyboardInterrupt",
     "bar": "for _ in progress.bar(range(3), desc='dense'):\n    pass",
+    "line": "progress.say('dense: AP 0.5')",
     "bar that leaves": "for _ in progress.bar(range(3), leave=False):\n    pass",
     "pick": "picked = widgets.Picker('runs/one', 'b')\npicked",
     "another": "picked._folder.value = 'runs/two'\nprint(picked.folder, picked.name)",
@@ -133,6 +134,11 @@ def test_a_bar_leaves_a_line_of_text(shown):
     assert bar["data"]["text/plain"].startswith("dense: 100%") and "3/3" in str(bar)
     (gone,) = shown["bar that leaves"]
     assert gone["data"]["text/plain"] == ""
+
+
+def test_a_line_beside_the_bars_is_no_error(shown):
+    (line,) = shown["line"]
+    assert (line["name"], line["text"]) == ("stdout", "dense: AP 0.5\n")  # stderr is shown in red
 
 
 def test_a_picker_offers_what_there_is(shown):

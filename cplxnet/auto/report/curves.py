@@ -210,6 +210,8 @@ def learning_curves(history: pd.DataFrame) -> Figure:
             values = values.where(values > 0) if column == "kl" else values.dropna()
             axes.plot(values.index, values, ".-", label=stage)
         axes.set_ylabel(title)
+        if column == "kl" and not (pd.to_numeric(history["kl"]) > 0).any():
+            axes.set_yticks([])  # nothing yet: matplotlib would count from -0.05 to 0.05
         if column == "compression":
             axes.set_yscale("log")
             style.plain_log(axes, axis="y")

@@ -20,10 +20,10 @@ from cplxnet.auto.manifest.schema import INHERITED
 from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
+from cplxnet.nn.variational import FORMS
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
-FORMS = ("VD", "ARD", "L0")
 NOT_A_METHOD = ("name", "parent", "seed", C)
 SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
 
@@ -243,7 +243,8 @@ def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> l
     named = sorted(names, key=lambda path: not parameters[path].str.endswith(FORMS, na=False).any())
     words = pd.DataFrame(index=parameters.index)
     if named:
-        parts = parameters[named[0]].str.extract(r"^(?:([^.]+)\.)?(.*?)(VD|ARD|L0)?$").fillna("")
+        forms = "|".join(FORMS)
+        parts = parameters[named[0]].str.extract(rf"^(?:([^.]+)\.)?(.*?)({forms})?$").fillna("")
         words = parts[[part for part in parts if parts[part].nunique() > 1]]
 
     where = pd.Series(

@@ -244,3 +244,17 @@ def test_read_of_nothing_is_an_error(tmp_path):
         ManifestError, match=r"no manifests in this folder; expected files named \*\.json"
     ):
         grid.read(tmp_path)
+
+
+def test_paths_that_vary_together():
+    lr, n_epochs = "stages.dense.optimizer.lr", "stages.dense.n_epochs"
+    axes = {(lr, n_epochs): [(1e-3, 20), (3e-3, 10)], C: [0.5, 0.25]}
+    made = expand(axes)
+    assert list(made) == [
+        f"lr{rate}-n_epochs{n}-kl_div{c}"
+        for rate, n in (("1e-03", 20), ("3e-03", 10))
+        for c in ("5e-01", "2.5e-01")
+    ]
+    assert [manifest.stage("dense").n_epochs for manifest in made.values()] == [20, 20, 10, 10]
+    with pytest.raises(ManifestError, match="n_epoch: no such path"):
+        expand({(lr, "stages.dense.n_epoch"): [(1e-3, 20)]})
