@@ -179,14 +179,12 @@ class Claim:
             self.verify()
             if self._finished:
                 self.path.unlink()
-            else:
-                self._give_up()
+                return
 
-    def _give_up(self) -> None:
-        """Say in the file that it is given up, in place: a full disk has no room for another."""
-        content = self.path.read_bytes()
-        with self.path.open("r+b") as file:
-            file.write(content.replace(b'"released": false', b'"released": true '))
+            # given up, said in place: a full disk has no room for another file
+            content = self.path.read_bytes()
+            with self.path.open("r+b") as file:
+                file.write(content.replace(b'"released": false', b'"released": true '))
 
 
 def hold(place: str | Path, timeout_s: float = TIMEOUT_S, *, stop: Stop | None = None) -> Claim:
