@@ -265,4 +265,9 @@ def _of_system(error: Exception) -> bool:
     """Whether an error of reading says nothing of the file, as one of the disk or of memory."""
     if isinstance(error, OSError):
         return error.errno not in (None, errno.EINVAL)  # as bz2 and zipfile raise of damaged files
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch's
+    return no_memory(error)
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that this machine has no memory left, in Python or in torch."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)

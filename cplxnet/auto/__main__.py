@@ -1,7 +1,7 @@
 """Experiments from the command line: run them, see how far they are, report what they reached.
 
-Each command is a pair of functions, one that adds its arguments to a parser and one that does it,
-and `COMMANDS` names them. A command imports what it uses: `--help` and `status` never load torch.
+Each command is a pair of functions in `COMMANDS`: one adds its arguments to a parser; the other does
+it, takes them by name and returns the exit code, and its docstring is the help. A command imports what it uses: `--help` and `status` never load torch.
 
 The parser is argparse. Click and typer have no option that takes several values, as `--devices`,
 `--at` and `--runs` do, so with them every command line written so far would have to change.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import cplxnet
 from cplxnet.extras import MissingExtraError
@@ -40,16 +40,6 @@ WATCH_EVERY_S = 2.0
 SETTLED = {"done", "failed", "diverged", "changed", "broken", "damaged"}
 
 
-class Command(NamedTuple):
-    """A command: what adds its arguments to a parser, and what does it.
-
-    `action` takes the arguments by name and returns the exit code; its docstring is the help.
-    """
-
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    action: Callable[..., int]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one command.
 
@@ -62,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = vars(_parser(words).parse_args(words))
-        command = COMMANDS[options.pop("command")]
-        return command.action(**options)
+        _, action = COMMANDS[options.pop("command")]
+        return action(**options)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does: no fault of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, MissingExtraError) as error:
+    except (ValueError, OSError, MemoryError, MissingExtraError) as error:
         show(f"error: {_in_words(error)}", sys.stderr)
         return 2
     except Interrupted:
@@ -83,14 +73,13 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         here = f"(working directory: {Path.cwd()})"
         return f"{error.filename}: expected a file, got nothing there {here}"
-    return str(error)
+    return str(error) or type(error).__name__
 
 
 def console() -> None:
     """The script `cplxnet`: `main`, with signals handled and the process ended by its exit code."""
     signal.signal(signal.SIGINT, _on_signal)
     signal.signal(signal.SIGTERM, _on_signal)
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())
 
 
@@ -119,14 +108,14 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     asked = next((word for word in words if word in COMMANDS), None)
-    for name, command in COMMANDS.items():
-        about = inspect.getdoc(command.action) or ""
+    for name, (add_arguments, action) in COMMANDS.items():
+        about = inspect.getdoc(action) or ""
         own = commands.add_parser(
             name, help=about.partition("\n")[0], description=about, formatter_class=formatted
         )
         if name == asked:
             own.epilog = EPILOG
-            command.add_arguments(own)
+            add_arguments(own)
 
     return parser
 
@@ -621,10 +610,6 @@ def _task() -> Any:
     return TASKS[DEFAULT_TASK]
 
 
-def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    _task().COMMANDS["transcribe"][0](parser)
-
-
 def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
     """Write down what is played in a WAV, FLAC, OGG, MP3 or AIFF file: a roll (CSV) and a score.
 
@@ -637,7 +622,7 @@ def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
     if _kind(model) in (MANIFEST, GRID):
         _expect(model, RUN)
     network, heard = models.load_deployed(model, stage=stage)
-    return _task().COMMANDS["transcribe"][1](network, heard, **options)
+    return _task().COMMANDS["transcribe"][1](network, heard, show=show, **options)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -675,16 +660,16 @@ def _equalise(**options: Any) -> int:
     return _legacy().equalise(**options)
 
 
-COMMANDS = {
-    "generate": Command(_generate_arguments, _generate),
-    "run": Command(_run_arguments, _run),
-    "status": Command(_status_arguments, _status),
-    "report": Command(_report_arguments, _report),
-    "page": Command(_page_arguments, _page),
-    "export": Command(_export_arguments, _export),
-    "transcribe": Command(_transcribe_arguments, _transcribe),
-    "translate": Command(lambda parser: _legacy().translate_arguments(parser), _translate),
-    "equalise": Command(lambda parser: _legacy().equalise_arguments(parser), _equalise),
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[..., int]]] = {
+    "generate": (_generate_arguments, _generate),
+    "run": (_run_arguments, _run),
+    "status": (_status_arguments, _status),
+    "report": (_report_arguments, _report),
+    "page": (_page_arguments, _page),
+    "export": (_export_arguments, _export),
+    "transcribe": (lambda parser: _task().COMMANDS["transcribe"][0](parser), _transcribe),
+    "translate": (lambda parser: _legacy().translate_arguments(parser), _translate),
+    "equalise": (lambda parser: _legacy().equalise_arguments(parser), _equalise),
 }
 
 

@@ -24,7 +24,7 @@ from . import tasks
 from .manifest import grid
 from .manifest.read import Manifest, ManifestNotFoundError, Stage, load
 from .runner.folder import RunFolder, unchanged
-from .runner.stages import planned
+from .runner.stages import planned, savings
 from .train.loop import make_step
 from .train.objective import Objective
 from .train.optim import make_optimizer
@@ -202,12 +202,7 @@ class Preview:
         counts = files["file"].value_counts()
         said = [f"{self.folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
 
-        asked = sum(stage.n_epochs for one in self.manifests.values() for stage in one.all_stages())
-        to_train = sum(stage.n_epochs for _, stage in self._trained.values())
-        if to_train < asked:
-            said.append(
-                f"stages that runs share are trained once: {to_train} epochs in place of {asked}"
-            )
+        said += filter(None, [savings(self.manifests.values())])
 
         run_before = files.index[(files["file"] == "changed") & (files["run"] != "")]
         if len(run_before):

@@ -100,8 +100,12 @@ def say(text: str) -> None:
 
 
 def show(text: str, file: TextIO | None = None, *, clear: bool = False) -> None:
-    """Print text that may hold names and words of others. clear: on an empty terminal."""
-    print(("\x1b[H\x1b[2J" if clear else "") + _lines(text), file=file, flush=clear)
+    """Print text that may hold names and words of others; characters that the terminal does not
+    have are escaped. clear: on an empty terminal.
+    """
+    encoding = getattr(file or sys.stdout, "encoding", None) or "utf-8"
+    lines = _lines(text).encode(encoding, "backslashreplace").decode(encoding)
+    print(("\x1b[H\x1b[2J" if clear else "") + lines, file=file, flush=clear)
 
 
 def printable(text: str) -> str:

@@ -21,7 +21,11 @@ from .manifest.vocabulary import Vocabulary, keywords
 from .train.objective import LOSSES
 from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 
-OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
+OWN = (
+    "log_sigma2",
+    "gate_logit",
+    "mask",
+)  # what one kind of layer has and another of the same shape has not
 
 
 class Dataset(Protocol):
@@ -44,8 +48,8 @@ class Task(Protocol):
 
     It may also have `check_datasets(datasets)`, given the opened datasets by their names: raise
     ValueError unless they can be of one experiment. Of use to reports, it may have `CLASSES` (how
-    scores by class are kept: "key", "name", "axis", number of the "first"), `published(file, ...)`
-    (scores to draw beside) and `example(model, file, ...)` (HTML of what a network makes of one).
+    scores by class are kept: "key", "name", "axis", number of the "first") and
+    `published(file, ...)` (scores to draw beside).
 
     Attributes:
         PRESETS: functions that return the arguments of `grid.expand`.

@@ -22,6 +22,7 @@ from .fast.clipping import clip_grad_norm_
 from .fast.memory import keep_freed
 from .gaussian import GaussianWeight
 from .init import trabelsi_independent_, trabelsi_standard_
+from .l0 import Conv1dL0, Conv2dL0, CplxConv1dL0, CplxConv2dL0, CplxLinearL0, LinearL0
 from .linear import CplxLinear
 from .masked import (
     Conv1dMasked,
@@ -31,6 +32,7 @@ from .masked import (
     CplxLinearMasked,
     LinearMasked,
 )
+from .pruning import magnitude_masks, random_masks
 from .sequential import through
 from .sparsity import (
     compression,

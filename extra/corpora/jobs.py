@@ -1,12 +1,15 @@
 """Jobs of the builders, each in a process of its own: a job that hangs or dies costs its own result
-and nothing else.
+and nothing else. And the folder that one build works in.
 """
 
+import contextlib
+import fcntl
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -87,3 +90,30 @@ def failure(future: Future[Any], timeout_s: float | None = None) -> str | None:
     if isinstance(error, ProcessExpired):
         return f"its process ended with code {error.exitcode}"
     return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder, made if need be, for this build alone; free when the process ends, however.
+
+    What a killed build has left in it is there.
+
+    Raises:
+        RuntimeError: another build is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # its owner may have removed the folder in between
+            is_ours = folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())
+        except BlockingIOError:
+            is_ours = False
+        if not is_ours:
+            raise RuntimeError(
+                f"{folder}: expected no other build here, got one at work; wait for its end"
+            )
+        yield
+    finally:
+        os.close(handle)

@@ -1,5 +1,6 @@
 """The command line: what it prints and what it exits with."""
 
+import io
 import json
 import os
 import shutil
@@ -440,6 +441,17 @@ def test_no_escape_sequence_of_others_reaches_the_terminal(done, tmp_path, capsy
         shown = "".join(capsys.readouterr())
         assert "\x1b" not in shown and "\x07" not in shown, arguments
         assert "\\u001b" in shown, arguments
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_that_lacks_a_character_shows_it_escaped(tmp_path, monkeypatch, encoding):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr("sys.stdout", terminal)
+    grid.write(tmp_path / "Dvo\u0159\u00e1k", {"one": small()})
+    assert main(["status", str(tmp_path)]) == 0
+    terminal.flush()
+    shown = terminal.buffer.getvalue().decode(encoding)
+    assert "Dvo\\u0159" in shown and ("\u00e1k" in shown) == (encoding != "ascii")
 
 
 def test_a_run_that_fails_is_told_without_a_traceback(tiny_corpus, tmp_path, monkeypatch, capsys):

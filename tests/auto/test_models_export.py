@@ -145,6 +145,15 @@ def test_files_of_others_are_not_replaced(
     assert (tmp_path / "take.mid").read_bytes()[:4] == b"MThd"
 
 
+def test_names_of_others_reach_no_terminal(
+    run: Path, wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = shutil.copy(wav, tmp_path / "a\x1b]0;title\x07.wav")
+    assert command.main(["transcribe", str(recording), "--model", str(run)]) == 0
+    shown = "".join(capsys.readouterr())
+    assert "\x1b" not in shown and shown.count("a\\u001b]0;title\\u0007") == 3  # a notice too
+
+
 FAULTS = {
     "no wav": (["none.wav"], "none.wav"),
     "no model": (

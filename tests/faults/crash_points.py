@@ -1,11 +1,13 @@
 """Every point at which a process can die while it changes files, numbered: a disk that forgets.
 
-A `Lab` is a process that has imported everything and forks a child for each job. The child numbers
-each of its changes below a folder (open for writing, fsync, rename, link, unlink, mkdir) and can be
-killed just before number k; that is also just after number k - 1. What it did is in a log, so that
-the state of the folder can be had in which a crash of the whole machine may leave it:
+A `Lab` is a process that has imported everything and forks a child for each job. The child and the
+processes that it forks number their changes below a folder (open for writing, fsync, rename, link,
+unlink, mkdir), and can be killed just before number k; that is also just after number k - 1. Either
+all of them are, or the one that is about to make the change, while the others go on. What they did
+is in a log, so that the state of the folder can be had in which a crash of the whole machine may
+leave it:
 
-kept        all that the process had done is there: it was killed, the machine lives
+kept        all that the processes had done is there: they were killed, the machine lives
 rolled back each folder is as it was when it was last synced, files not synced are empty
 reordered   the same, but files that were removed stay removed
 
@@ -15,8 +17,11 @@ reordered   the same, but files that were removed stay removed
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import itertools
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -24,10 +29,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 STATES = ("kept", "rolled back", "reordered")
 HERE = Path(__file__).parent
 
@@ -39,17 +46,49 @@ Job = Callable[[Path, Path, Callable[..., None]], None]
 
 
 class Recorder:
-    """Numbers the changes below `root` and writes them to a log; dies before number `crash_at`."""
+    """Numbers the changes below `root` and writes them to a log; kills before number `crash_at`.
 
-    def __init__(self, root: Path, notes: Path, crash_at: int | None) -> None:
+    Args:
+        root: the folder.
+        notes: a folder for the log.
+        crash_at: a change's number; None: nothing is killed.
+        alone: the process that is about to make that change is killed; else all of the group.
+    """
+
+    def __init__(self, root: Path, notes: Path, crash_at: int | None, *, alone: bool) -> None:
         self.root = f"{root.resolve()}{os.sep}"
         self.notes = notes
         self.crash_at = crash_at
-        self.n_changes = 0
+        self.alone = alone
+        self._count = mmap.mmap(-1, 8)  # of the changes; a forked process shares it
         self._busy = threading.local()
         self._lock = threading.Lock()
         self._log = os.open(notes / "log.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._fsync = os.fsync
+
+    @property
+    def n_changes(self) -> int:
+        """Changes so far, by all processes."""
+        return int.from_bytes(self._count[:], "little")
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[int]:
+        """The number of the next change, while no other thread or process makes one."""
+        with self._lock:
+            fcntl.lockf(self._log, fcntl.LOCK_EX)  # of this process, whatever it was forked from
+            try:
+                number = self.n_changes + 1
+                self._count[:] = number.to_bytes(8, "little")
+                yield number
+            finally:
+                fcntl.lockf(self._log, fcntl.LOCK_UN)
+
+    def _crash(self) -> None:
+        if self.alone:
+            self.say(crashed=os.getpid())
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)  # changes of others that are in the log are on their way
+        os.killpg(0, signal.SIGKILL)
 
     def start(self) -> None:
         """Watch this process until it ends: an audit hook cannot be taken back."""
@@ -98,23 +137,22 @@ class Recorder:
         ):
             return  # changes nothing
 
-        with self._lock:
-            self._busy.now = True
-            try:
-                self.n_changes += 1
-                if self.n_changes == self.crash_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
+        self._busy.now = True
+        try:
+            with self._turn() as number:
+                if number == self.crash_at:
+                    self._crash()
                 then()
 
                 line: dict[str, Any] = {"change": kind, "path": path, "there": os.path.exists(path)}
                 if source is not None:
                     line["source"] = os.path.abspath(os.fsdecode(source))
                 if kind in ("rename", "remove") and os.path.isfile(path):
-                    line["before"] = str(self.notes / f"before-{self.n_changes}")
+                    line["before"] = str(self.notes / f"before-{number}")
                     os.link(path, line["before"])
                 self.say(**line)
-            finally:
-                self._busy.now = False
+        finally:
+            self._busy.now = False
 
 
 # -- in the laboratory: forks -----------------------------------------------------------------------
@@ -128,21 +166,28 @@ def serve(jobs: dict[str, Job], data: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         next(iter(jobs.values()))(Path(folder), data, lambda **line: None)
 
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a dead child has forked is ours then
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()
         if child == 0:
             _work(jobs[order["job"]], order)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.killpg(child, signal.SIGKILL)
+            while True:
+                os.waitpid(-child, 0)
         print(json.dumps(code), flush=True)
 
 
 def _work(job: Job, order: dict[str, Any]) -> None:
+    os.setpgid(0, 0)
     notes = Path(order["notes"])
     output = os.open(notes / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    recorder = Recorder(Path(order["root"]), notes, order["crash_at"])
+    recorder = Recorder(Path(order["root"]), notes, order["crash_at"], alone=order["alone"])
     code = 1
     try:
         recorder.start()
@@ -169,9 +214,13 @@ class Lab:
     """
 
     def __init__(self, script: Path, data: Path, bench: Path) -> None:
+        temporary = bench / "tmp"
+        temporary.mkdir()
+        folders = ("tests", "tests/auto", "tests/extra/corpora/demo")
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([os.getcwd(), "tests", "tests/auto", str(HERE)]),
+            "PYTHONPATH": os.pathsep.join([os.getcwd(), *folders, str(HERE)]),
             "OMP_NUM_THREADS": "1",  # a forked child has no threads of OpenMP
+            "TMPDIR": str(temporary),
         }
         self.data = data
         self.bench = bench
@@ -188,8 +237,10 @@ class Lab:
         assert self._process.stdin is not None
         self._process.communicate()
 
-    def trial(self, job: str, root: Path, *, crash_at: int | None = None) -> Trial:
-        """Run a job on `root` to its end, or to just before a change."""
+    def trial(
+        self, job: str, root: Path, *, crash_at: int | None = None, alone: bool = False
+    ) -> Trial:
+        """Run a job on `root` to its end, or to just before a change: see `Recorder`."""
         assert self._process.stdin is not None and self._process.stdout is not None
         notes = self.bench / f"notes-{next(self._trials)}"
         notes.mkdir(parents=True)
@@ -200,6 +251,7 @@ class Lab:
             "notes": str(notes),
             "data": str(self.data),
             "crash_at": crash_at,
+            "alone": alone,
         }
         self._process.stdin.write(f"{json.dumps(order)}\n")
         self._process.stdin.flush()

@@ -1,8 +1,9 @@
 """Average precision against bytes: each run's network in compact files, at several bits a number."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -14,7 +15,7 @@ from cplxnet.auto.progress import bar
 from cplxnet.auto.runner.components import Components
 from cplxnet.auto.train.loop import predict
 
-from . import style, threshold
+from . import style, tables, threshold
 from .style import Report, Request
 
 BITS = (32, 8, 6, 5, 4, 3)
@@ -23,55 +24,54 @@ AUTO = "auto"
 
 def report(request: Request) -> Report:
     """average precision against bytes: networks as files of several bits a number"""
-    files = rows(request.folders, scorer=request.scorer, data=request.data)
+    files = rows(request)
     sentences = [
         f"{file.run}: {file.bytes:,} bytes with bits auto, {file.times:.3g} times fewer than dense "
         f"in float32, average precision {file.average_precision:.4f} (masked: {file.masked:.4f}, "
         f"dense: {file.dense:.4f}), {file.bits_kept:.2f} bits a number kept, positions included."
         for file in files[files["bits"] == AUTO].itertuples()
     ]
-    drawn = figure(files, scorer=request.scorer)
-    return Report(drawn, files, sentences + threshold.without_snapshot(request.folders))
+    return Report(figure(files, scorer=request.scorer), files, sentences)
 
 
-def rows(
-    folders: Iterable[str | Path],
-    *,
-    bits: Sequence[int | str] = (*BITS, AUTO),
-    scorer: str = "test",
-    data: str | Path = "data",
-) -> pd.DataFrame:
-    """Write every run with snapshots to compact files, read them back, and score them on the CPU.
+def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.DataFrame:
+    """Write the runs that have snapshots to compact files, read them back, and score them.
 
     Args:
-        folders: of manifests and runs.
+        request: of its folders' runs; those without a snapshot are left out.
         bits: of `export --bits`; 32: float32.
-        scorer: whose scores.
-        data: the folder of the data files.
 
     Returns:
-        Columns folder, run, method, C, seed, dense and masked (the scores of these networks), bits,
-        bytes, times (fewer than the dense network's numbers in float32), bits_kept (of the whole
-        file, a real number that is left) and average_precision.
+        Columns folder, run, method, C, seed, own (the threshold), dense and masked (the scores of
+        these networks), bits, bytes, times (fewer than the dense network's numbers in float32),
+        bits_kept (of the whole file, for each real number left) and average_precision.
 
     Raises:
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
         FileNotFoundError: the data or a snapshot is not there.
     """
-    runs = threshold.scored(threshold.snapshots(folders), scorer)
+    scorer = request.scorer
+    runs = threshold.with_snapshots(request)
+    tables.refuse_other_windows(runs, scorer)
     files = []
     shown = bar(total=len(runs) * len(bits), desc="sizes", unit="file")
     with tempfile.TemporaryDirectory() as folder, shown:
         for run in runs:
-            components = Components(run.manifest, device="cpu", data=Path(data))
+            components = Components(run.manifest, device="cpu", data=request.data)
             feed = components.feed(run.manifest.scorers[scorer].feed)
             last = run.stages[run.manifest.stage_order[-1]]
-            about = threshold.about(run, scorer)
-            about["masked"] = last["scores"][scorer]["end"]["average_precision"]
+            masked = last["scores"][scorer]["end"]["average_precision"]
+            about = threshold.about(run, scorer) | {"masked": masked}
             for n in bits:
-                how = {} if n == 32 else {"bits": n}
-                path = export(run.files.path, Path(folder) / "net", kind="compact", **how)
-                target, logit = predict(load_deployed(path).network, feed)
+                own = None if n == 32 else n
+                try:
+                    path = export(run.files.path, Path(folder) / "net", kind="compact", bits=own)
+                except ValueError:  # a network without a posterior (L0) has no bits auto
+                    if n != AUTO:
+                        raise
+                    continue
+                network: Any = load_deployed(path).network
+                target, logit = predict(network, feed)
                 size = path.stat().st_size
                 result = {
                     "bits": str(n),
@@ -84,7 +84,7 @@ def rows(
                 }
                 files.append(about | result)
                 shown.update()
-    return pd.DataFrame(files)
+    return pd.DataFrame(files).astype({"dense": float})
 
 
 @style.styled
@@ -105,10 +105,8 @@ def figure(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
         marker = looks[method][1]
         is_auto = group["bits"] == AUTO
         rest = group[~is_auto].sort_values("bytes")
-        axes.plot(
-            rest["bytes"], rest["average_precision"], f"{marker}-", color=colour, mfc="white",
-            label=run,
-        )  # fmt: skip
+        look = {"color": colour, "mfc": "white", "label": run}
+        axes.plot(rest["bytes"], rest["average_precision"], f"{marker}-", **look)
         for file in rest.itertuples():
             place = (file.bytes, file.average_precision)
             axes.annotate(file.bits, place, (0, 4), textcoords="offset points", size=6, ha="center")

@@ -53,20 +53,12 @@ def check_timeout(timeout_s: float) -> float:
 
 
 class Owner(NamedTuple):
-    """A process, told apart from all others.
-
-    Attributes:
-        pid: its number.
-        host: its machine's name, for people.
-        machine: the kernel's boot and process namespace, the scope of `pid`; empty where that
-            cannot be told.
-        began: when it started, in clock ticks; None where that cannot be told.
-    """
+    """A process, told apart from all others."""
 
     pid: int
-    host: str
-    machine: str
-    began: int | None
+    host: str  # its machine's name, for people
+    machine: str  # the kernel's boot and process namespace, the scope of `pid`; empty: unknown
+    began: int | None  # when it started, in clock ticks; None: unknown
 
     @classmethod
     def me(cls) -> Owner:

@@ -13,6 +13,8 @@ from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.progress import say
 from cplxnet.auto.train import precision
 from cplxnet.auto.train.loop import Diverged
+from cplxnet.files import no_memory
+from cplxnet.nn.fast import gpu, native
 
 from . import lock
 from .components import Components
@@ -24,6 +26,10 @@ from .trainer import Trainer
 
 class DeviceLost(RuntimeError):
     """The device does not answer any more, which is no fault of the run's."""
+
+
+class OutOfMemory(RuntimeError):
+    """The device or this machine has too little memory left, which may be others' doing."""
 
 
 def run(
@@ -49,8 +55,8 @@ def run(
 
     Nothing in the folder is written before device and data are open. Whatever ends the run early
     from then on is written into the folder (status.json, traceback.txt) before the exception goes
-    on: NaN or infinity as `diverged`, Ctrl-C, errors of the system (a full disk) and a device that
-    is lost as `interrupted`, anything else as `failed`.
+    on: NaN or infinity as `diverged`, Ctrl-C, errors of the system (a full disk), too little memory
+    and a device that is lost as `interrupted`, anything else as `failed`.
 
     Args:
         manifest: the experiment.
@@ -75,6 +81,7 @@ def run(
         FileNotFoundError: a data file is missing.
         Diverged: NaN or infinity in training.
         DeviceLost: the device does not answer any more.
+        OutOfMemory: too little memory.
         Held: another process is running it.
         Interrupted: it was asked to stop.
     """
@@ -115,17 +122,28 @@ def run(
             run_folder.start(manifest, device)
             if device.startswith("cuda:"):
                 torch.cuda.set_device(device)  # where streams and graphs are, by default
-            trainer = Trainer(
-                manifest,
-                run_folder,
-                components,
-                check=held.check,
-                stop=held.stop,
-                progress=progress,
-                timeout_s=held.timeout_s,
-            )
-            with precision.tf32(manifest.products == "tf32"):
-                scores = trainer.run([RunFolder(path) for path in others])
+
+            def train() -> dict[str, Any]:
+                trainer = Trainer(
+                    manifest,
+                    run_folder,
+                    components,
+                    check=held.check,
+                    stop=held.stop,
+                    progress=progress,
+                    timeout_s=held.timeout_s,
+                )
+                with precision.tf32(manifest.products == "tf32"):
+                    return trainer.run([RunFolder(path) for path in others])
+
+            try:
+                scores = train()
+            except gpu.KernelError as error:  # at a size that nobody has tried
+                if not answers(device):
+                    raise
+                native.use(False)
+                run_folder.note(f"{error}; goes on from its checkpoint with the plain formulas")
+                scores = train()
             run_folder.finish()
         except lock.ClaimLost:
             raise  # the folder is another's
@@ -163,9 +181,9 @@ def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, An
 
 def _told(error: BaseException, device: str) -> BaseException:
     """The error that ended a run, in words of ours where it is the device's."""
-    first = str(error).partition("\n")[0]
-    if isinstance(error, torch.OutOfMemoryError):
-        return RuntimeError(
+    first = (str(error) or type(error).__name__).partition("\n")[0]
+    if isinstance(error, torch.OutOfMemoryError) or no_memory(error):
+        return OutOfMemory(
             f"{device} has too little memory for this run: {first}; "
             "try --per-device 1, less data, or samples int16 in the manifest"
         )
@@ -184,7 +202,8 @@ def _state(error: BaseException) -> str:
     """
     if isinstance(error, Diverged):
         return "diverged"
-    if isinstance(error, (KeyboardInterrupt, OSError, DeviceLost)):  # OSError: a full disk, say
+    # OSError: a full disk, say
+    if isinstance(error, (KeyboardInterrupt, OSError, DeviceLost, OutOfMemory)):
         return "interrupted"
     return "failed"
 

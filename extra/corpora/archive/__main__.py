@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cplxnet.auto.progress import show
 from extra.corpora import parser
 
 from .build import build
@@ -42,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             force=options.force,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        show(f"{type(error).__name__}: {error}", sys.stderr)
         return 1
 
     for row in built.rows():
-        print(
+        show(
             f"{row['file']}: {row['recordings']} recordings "
             f"(MusicNet has {row['expected for MusicNet']}), {row['hours']:.2f} hours, "
             f"{row['notes']} notes, md5 {row['md5']}"

@@ -3,12 +3,10 @@ their names.
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,11 @@ import numpy as np
 from pebble import ProcessExpired
 from tqdm import tqdm
 
+from cplxnet.auto.progress import show
 from cplxnet.files import move, write_json
-from cplxnet.musicnet import recordings
 from cplxnet.musicnet.recordings import Recording
-from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, rescale
-from extra.corpora import FULL, SPLITS, file_11khz, jobs
+from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ
+from extra.corpora import FULL, SPLITS, file_11khz, hdf5, jobs, rescale
 
 from . import staging
 from .download import md5_of
@@ -147,11 +145,13 @@ def build(
     earlier = None if force else _earlier(data, key)
     if earlier is not None:
         if folder.exists():  # killed at its very end
-            with _locked(folder):
+            with jobs.locked(folder):
                 shutil.rmtree(folder, ignore_errors=True)
         return _told(earlier)
 
-    with _locked(folder):
+    with jobs.locked(folder):
+        for part in folder.glob("*.part"):  # of processes that were killed; hidden ones too
+            part.unlink()
         pieces = _stage(opened, folder, key["recipe"], n_workers)
         entries = _entries(pieces, texts)
         _refuse_stale(entries, data)
@@ -169,30 +169,6 @@ def build(
         # a dying process of a killed build may still write there
         shutil.rmtree(folder, ignore_errors=True)
     return _told(built)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The folder for this build alone; free again when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # its owner may have removed the folder in between
-            is_ours = folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())
-        except BlockingIOError:
-            is_ours = False
-        if not is_ours:
-            raise RuntimeError(
-                f"{folder}: expected no other build here, got one at work; wait for its end"
-            )
-
-        for part in folder.glob("*.part"):  # of processes that were killed; hidden ones too
-            part.unlink()
-        yield
-    finally:
-        os.close(handle)
 
 
 def _all(
@@ -307,7 +283,7 @@ def assemble(name: str, entries: Sequence[Entry], folder: Path, form: str) -> Wr
 
     path = folder / name
     with full_disk_named(folder):
-        recordings.write(path, counted(), rate_hz=RATE_HZ[form])
+        hdf5.write(path, counted(), rate_hz=RATE_HZ[form])
     return Written(
         name=name,
         recordings=len(entries),
@@ -402,5 +378,5 @@ def _publish(built: Built, folder: Path, key: Mapping[str, Any]) -> None:
 
 def _told(built: Built) -> Built:
     for notice in built.notices:
-        tqdm.write(f"notice: {notice}")
+        show(f"notice: {notice}")
     return built

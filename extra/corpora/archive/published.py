@@ -11,7 +11,7 @@ import os
 import reprlib
 from pathlib import Path
 
-from tqdm import tqdm
+from cplxnet.auto.progress import show
 
 from .download import DownloadError, fault_of, fetch
 from .errors import ArchiveError, unreadable_named
@@ -128,9 +128,7 @@ def obtain_metadata(
     try:
         return _fetch(remote, remote.address, Path(data), retries=1)
     except DownloadError as error:
-        tqdm.write(
-            f"notice: composers and movements stay empty, since {remote.name} is missing: {error}"
-        )
+        show(f"notice: composers and movements stay empty, since {remote.name} is missing: {error}")
         return None
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from cplxnet.auto.progress import show
 from cplxnet.musicnet import recordings
 from extra.corpora import FULL, SPLITS, file_11khz, parser
 
@@ -42,13 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             folder = SIZES[given.size](given.data, force=given.force)
         except (OSError, RuntimeError, IncompleteCorpusWarning) as error:
-            print(f"error: {error}", file=sys.stderr)
+            show(f"error: {error}", sys.stderr)
             return 1
 
-    print(_summary(folder))
-    print(f"ready after {time.monotonic() - start:.0f} s")
+    show(_summary(folder))
+    show(f"ready after {time.monotonic() - start:.0f} s")
     for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        show(f"warning: {warning.message}", sys.stderr)
     return 0
 
 

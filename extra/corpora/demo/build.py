@@ -2,11 +2,11 @@
 HDF5 files.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from cplxnet.auto.progress import show
 from cplxnet.files import move
 from cplxnet.musicnet import recordings, resample
 from cplxnet.musicnet.recordings import Recording
-from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, downsample
-from extra.corpora import FULL, SPLITS, file_11khz, jobs
+from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ
+from extra import corpora
+from extra.corpora import FULL, SPLITS, downsample, file_11khz, hdf5, jobs
 
 from . import soundfont
 from .pieces import DEMO, REFERENCE, Piece
@@ -69,9 +71,7 @@ def build(
         _warn(missing_there, "--force tries them again")
         return target
 
-    target.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".build-", dir=target))
-    try:
+    with _emptied(target / ".build") as folder:
         ready, missing = _make_all(pieces, maker or make, folder, timeout_s, n_workers)
         empty = [split for split in SPLITS if not any(piece.split == split for piece in ready)]
         if empty:
@@ -84,11 +84,9 @@ def build(
 
         notices = list(_out_of_range(ready, folder))
         _write_all(ready, folder, target, {"recipe": recipe, "missing": json.dumps(missing)})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
     for notice in notices:
-        tqdm.write(notice)
+        show(notice)
     _warn(missing, "the other pieces are built")
     return target
 
@@ -116,9 +114,7 @@ def build_reference(
     if not force and _attributes(target, names, fingerprint(pieces)) is not None:
         return target
 
-    Path(data).mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".reference-", dir=data))
-    try:
+    with _emptied(Path(data) / ".reference") as staging:
         with warnings.catch_warnings():
             warnings.simplefilter("error", IncompleteCorpusWarning)
             built = build(
@@ -128,9 +124,19 @@ def build_reference(
         target.mkdir(exist_ok=True)
         for name in names:
             move(built / name, target / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """The folder for this build alone, without what a killed one has left; removed at the end."""
+    with jobs.locked(folder):
+        for left in folder.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprint(pieces: Sequence[Piece]) -> str:
@@ -138,7 +144,8 @@ def fingerprint(pieces: Sequence[Piece]) -> str:
     libraries' versions.
     """
     here = Path(__file__).parent
-    code = [here / name for name in _CODE] + [Path(recordings.__file__), Path(resample.__file__)]
+    code = [here / name for name in _CODE]
+    code += [Path(module.__file__ or "") for module in (corpora, hdf5, recordings, resample)]
     libraries = ("music21", "symusic", "soxr", "numpy", "h5py")
 
     digest = hashlib.sha256(repr((SEED, tuple(pieces))).encode())
@@ -241,25 +248,23 @@ def _write_all(
     """Write the four files; `musicnet.h5` last, since a corpus counts as built once it is there."""
     for split in SPLITS:
         low = (_recording(piece, folder, "low") for piece in pieces if piece.split == split)
-        recordings.write(target / file_11khz(split), low, rate_hz=TARGET_HZ, attributes=attributes)
+        hdf5.write(target / file_11khz(split), low, rate_hz=TARGET_HZ, attributes=attributes)
 
     full = (_recording(piece, folder, "full") for piece in pieces)
-    recordings.write(target / FULL, full, rate_hz=SOURCE_HZ, attributes=attributes)
+    hdf5.write(target / FULL, full, rate_hz=SOURCE_HZ, attributes=attributes)
 
 
 def _attributes(folder: Path, names: Sequence[str], recipe: str) -> dict[str, object] | None:
     """The attributes of the corpus in `folder`; None unless every file is there and was made by
-    this recipe.
+    this recipe, in one build.
     """
-    attributes: dict[str, object] | None = None
-    for name in names:
-        try:
-            attributes = recordings.attributes(folder / name)
-        except (FileNotFoundError, recordings.RecordingError):
-            return None
-        if attributes.get("recipe") != recipe:
-            return None
-    return attributes
+    try:
+        attributes = [recordings.attributes(folder / name) for name in names]
+    except (FileNotFoundError, recordings.RecordingError):
+        return None
+
+    made = {(own.get("recipe"), own.get("missing")) for own in attributes}
+    return attributes[0] if len(made) == 1 and attributes[0].get("recipe") == recipe else None
 
 
 def _warn(missing: Sequence[str], advice: str) -> None:

@@ -12,6 +12,7 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.models import load_model
 from cplxnet.auto.report import size
 from cplxnet.auto.report.kinds import make
+from cplxnet.auto.report.style import Request
 from cplxnet.auto.runner.components import Components
 from cplxnet.auto.sweep.run_many import run_many
 
@@ -26,7 +27,8 @@ def folder(tiny_corpus, tmp_path_factory):
 
 @pytest.mark.parametrize("bits", [32, 4, "auto"])
 def test_rows_against_files_written_and_scored_by_hand(folder, tiny_corpus, tmp_path, bits):
-    (row,) = size.rows([folder], bits=[bits], data=tiny_corpus).to_dict("records")
+    request = Request(folders=[folder], out=tmp_path, data=tiny_corpus)
+    (row,) = size.rows(request, bits=[bits]).to_dict("records")
 
     model, manifest = load_model(folder / "r0")
     posterior, _ = load_model(folder / "r0", "sparsify")

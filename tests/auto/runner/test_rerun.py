@@ -2,6 +2,7 @@
 trained.
 """
 
+import contextlib
 import errno
 import json
 import re
@@ -28,6 +29,9 @@ from small import (
 from cplxnet import files
 from cplxnet.auto import edit, load, run
 from cplxnet.auto.__main__ import main
+from cplxnet.auto.manifest.read import parse
+from cplxnet.auto.runner import lock, stages
+from cplxnet.auto.runner.components import Components
 from cplxnet.auto.runner.folder import RunFolder
 
 
@@ -119,6 +123,17 @@ def test_reuse_trains_a_shared_stage_once_and_changes_no_bit(done, tiny_corpus, 
     }
     assert reused == {"dense": "one", "sparsify": None, "fine-tune": None}
     assert len(RunFolder(tmp_path / "reusing").history) == 6
+
+
+def test_a_stage_after_one_of_another_name_is_another(done, tiny_corpus, tmp_path, epochs):
+    """Equal settings under another name draw other random numbers."""
+    raw = small().to_dict()
+    raw["stages"] = {"warm-up": raw["stages"].pop("dense"), **raw["stages"]}
+    other = parse(raw | {"stage_order": ["warm-up", "sparsify", "fine-tune"]})
+    quick(other, tmp_path / "alone", tiny_corpus)
+    quick(other, tmp_path / "reusing", tiny_corpus, reuse=[done])
+    assert epochs.n == 6 + 6
+    assert timeless(read(tmp_path / "alone")) == timeless(read(tmp_path / "reusing"))
 
 
 def test_a_snapshot_without_the_state_that_a_stage_goes_on_with_is_not_taken(
@@ -352,3 +367,24 @@ def test_an_edited_manifests_run_takes_stages_from_its_originals_grid(
     assert epochs.n == 6
     quick(edited, tmp_path / "demo-edited" / "c", tiny_corpus, reuse=None)
     assert epochs.n == 13
+
+
+def test_an_edited_manifests_run_waits_for_what_its_originals_grid_trains(
+    done, tiny_corpus, tmp_path, epochs, monkeypatch
+):
+    small().save(tmp_path / "demo" / "r0.json")
+    longer = edit(tmp_path / "demo" / "r0.json", {"stages.fine-tune.n_epochs": 3})
+    components = Components(small(), device="cpu", data=tiny_corpus)
+    _, shared = next(stages.planned(small(), data=components.fingerprints))
+
+    with contextlib.ExitStack() as training:
+        place = tmp_path / "demo" / ".claims" / shared.key[:32]
+        training.enter_context(lock.hold(place))
+
+        def finished_meanwhile(seconds):
+            training.close()
+            shutil.copytree(done, tmp_path / "demo" / "r0", dirs_exist_ok=True)
+
+        monkeypatch.setattr("cplxnet.auto.runner.trainer.time.sleep", finished_meanwhile)
+        quick(load(longer), longer.with_suffix(""), tiny_corpus)
+    assert epochs.n == 3  # of fine-tune

@@ -9,11 +9,12 @@ from small import Epochs, assert_same_results, cut_off, quick, read, small
 from cplxnet.auto import run_many
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner import lock
-from cplxnet.auto.runner.run import check_device
+from cplxnet.auto.runner.run import DeviceLost, check_device
 from cplxnet.auto.runner.stop import Interrupted, Stop
 from cplxnet.auto.runner.trainer import Trainer
 from cplxnet.auto.train.loop import Diverged
 from cplxnet.musicnet import SAMPLERS
+from cplxnet.nn.fast import gpu, native
 
 
 def test_nan_is_diverged_never_done(tiny_corpus, tmp_path):
@@ -165,7 +166,10 @@ def test_a_feed_that_cannot_be_made_or_scored_is_named_before_training(
 
 @pytest.mark.parametrize(
     ("error", "state"),
-    [(OSError(28, "No space left on device"), "interrupted"), (RuntimeError("odd"), "failed")],
+    [
+        (OSError(28, "No space left on device"), "interrupted"),
+        (RuntimeError("odd"), "failed"),
+    ],
 )
 def test_a_full_disk_is_tried_again_and_any_other_exception_is_a_failed_run(
     tiny_corpus, tmp_path, monkeypatch, error, state
@@ -186,3 +190,64 @@ def run_alone(folder, data):
     """The outcome of a folder's only run."""
     grid.write(folder, {"one": small()}, overwrite=True)
     return run_many(folder, data=data, progress=False)[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 9 GiB for an array"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"
+        ),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}"[:40],
+)
+def test_a_run_without_memory_is_tried_again(tiny_corpus, tmp_path, monkeypatch, error):
+    """Others may have had it: another time may do."""
+
+    def broken(self, others):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run", broken)
+        outcome = run_alone(tmp_path, tiny_corpus)
+    assert (
+        outcome.state == "failed" and "cpu has too little memory for this run: " in outcome.reason
+    )
+    assert read(tmp_path / "one", "status")["state"] == "interrupted"
+    assert run_alone(tmp_path, tiny_corpus).state == "done"
+
+
+def test_a_gpu_kernel_that_fails_on_the_way_is_left_for_the_plain_formulas(
+    tiny_corpus, tmp_path, monkeypatch, done
+):
+    """At a size that nobody has tried: the run goes on from its checkpoint."""
+    epochs = Epochs(lambda n: n == 3 and native.enabled() and fail())
+    epochs.watch(monkeypatch)
+
+    def fail():
+        raise gpu.KernelError("out of resource: shared memory in the GPU kernel _conv_kernel")
+
+    try:
+        quick(small(), tmp_path / "one", tiny_corpus)
+        assert not native.enabled()
+    finally:
+        native.use(True)
+    assert epochs.n == 6 and read(tmp_path / "one", "status")["state"] == "done"
+    (note,) = read(tmp_path / "one", "status")["notes"]
+    assert note.startswith("out of resource: shared memory in the GPU kernel _conv_kernel; goes on")
+
+
+def test_a_gpu_kernel_that_fails_as_its_device_is_lost_ends_the_run(
+    tiny_corpus, tmp_path, monkeypatch
+):
+    def broken(self, others):
+        raise gpu.KernelError("an illegal memory access was encountered in the GPU kernel _a")
+
+    monkeypatch.setattr(Trainer, "run", broken)
+    monkeypatch.setattr("cplxnet.auto.runner.run.answers", lambda device: False)
+    with pytest.raises(DeviceLost):
+        quick(small(), tmp_path / "one", tiny_corpus)
+    assert native.enabled()

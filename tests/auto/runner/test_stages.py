@@ -6,7 +6,7 @@ from small import C, small
 from torch import nn
 
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.manifest.read import Manifest, parse
 from cplxnet.auto.runner.stages import NOT_COUNTED, counts, inherit, key_of, planned, seed_of
 from cplxnet.musicnet import MODELS
 
@@ -175,6 +175,19 @@ def test_keys_of_finished_runs_stay_what_they_were(monkeypatch):
     assert keys == ["ca1f6e42b4d5e15c", "ba792ac745d3c119", "421d837ad7c45202"]
 
 
+def test_names_of_stages_count_since_random_numbers_come_from_them():
+    def keys(*names):
+        raw = small().to_dict()
+        raw["stages"] = dict(zip(names, raw["stages"].values(), strict=True))
+        return [shared.key for _, shared in planned(parse(raw | {"stage_order": list(names)}))]
+
+    ours = keys("dense", "sparsify", "fine-tune")
+    others = keys("warm-up", "sparsify", "fine-tune")
+    assert not set(ours) & set(others)
+    assert keys("dense", "prune", "fine-tune")[0] == ours[0]
+    assert keys("dense", "prune", "fine-tune")[1] != ours[1]
+
+
 def test_a_stage_whose_log_sigma2_decayed_in_older_versions_is_another(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.13.0")
     keys = []
@@ -248,7 +261,8 @@ def test_networks_of_other_layers_are_an_error():
     other = net("VD")
     other.append(cplx.CplxLinearVD(2, 2))
     with pytest.raises(
-        ValueError, match=r"differ in log_sigma2 and mask only, got .*5\.weight_ri, 5\.bias_ri"
+        ValueError,
+        match=r"differ in log_sigma2, gate_logit, mask only, got .*5\.weight_ri, 5\.bias_ri",
     ):
         inherit(other, net(""), threshold=-0.5)
 

@@ -229,7 +229,7 @@ def test_a_run_that_is_out_of_memory_is_named_and_the_next_goes_on(
     assert [outcome.state for outcome in outcomes] == ["failed", "done"]
     assert "cpu has too little memory for this run: CUDA out of memory" in outcomes[0].reason
     status = RunFolder(tmp_path / "one").status
-    assert status["state"] == "failed" and status["reason"] == outcomes[0].reason
+    assert status["state"] == "interrupted" and status["reason"] == outcomes[0].reason
 
 
 def test_a_device_that_is_lost_is_named_and_its_runs_are_tried_again(

@@ -22,6 +22,10 @@ LEAST_CAPABILITY = (8, 0)  # Ampere: the first with TF32
 _DTYPES = (torch.float32, torch.complex64)
 
 
+class KernelError(RuntimeError):
+    """A kernel that this GPU cannot compile or start, at a size at least that nobody has tried."""
+
+
 def usable(*tensors: Tensor | None) -> bool:
     """Whether the kernels can take these tensors; None is passed over.
 
@@ -53,9 +57,8 @@ def _ready(index: int, products: str) -> bool:
         trial(torch.device("cuda", index), products)
     except Exception as error:  # whatever the compiler raises, training can go on without
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
-        where = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
         warnings.warn(
-            f"the GPU kernels of cplxnet cannot be used, training will be slower: {reason}{where}; "
+            f"the GPU kernels of cplxnet cannot be used, training will be slower: {reason}; "
             "try a Triton that fits this PyTorch, or CPLXNET_NATIVE=0 to silence this",
             RuntimeWarning,
             stacklevel=4,

@@ -11,6 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from . import KernelError
+
 PROGRAMS = 512  # programs that share a sum: about four for each multiprocessor of an H100
 
 STARTED = Counter[str]()  # how often each kernel was started, under fake tensors too
@@ -48,9 +50,11 @@ def launch(kernel: Any, grid: tuple[int, ...], **options: Any) -> Callable[..., 
         try:
             with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
                 kernel[grid](*arguments, **options)
-        except Exception as error:
-            error.add_note(f"in the GPU kernel {kernel.__name__}")
+        except torch.OutOfMemoryError:
             raise
+        except Exception as error:  # whatever the compiler raises, the plain formulas can go on
+            reason = (str(error).strip().splitlines() or [repr(error)])[0]
+            raise KernelError(f"{reason} in the GPU kernel {kernel.__name__}") from error
 
     return start
 
