@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cplxnet import files
 from cplxnet import nn as cplx
+from cplxnet.nn.compaction.quantisation import NoPosterior
 
 from . import trained
 from .features import check_heard
@@ -85,7 +86,8 @@ def export_network(
         if bits == "auto":
             variational = posterior()
             if variational is None:
-                raise ValueError("expected a variational stage for bits auto, got none; try bits 5")
+                problem = "expected a variational stage for bits auto, got none; try bits 5"
+                raise NoPosterior(problem)
             sigma = cplx.posterior_sigma(model, variational, threshold=threshold)
         elif bits is not None:
             sigma = cplx.sigma_for_bits(small, float(bits))

@@ -14,8 +14,9 @@ from cplxnet.auto.models import export, load_deployed
 from cplxnet.auto.progress import bar
 from cplxnet.auto.runner.components import Components
 from cplxnet.auto.train.loop import predict
+from cplxnet.nn.compaction.quantisation import NoPosterior
 
-from . import style, threshold
+from . import style, tables, threshold
 from .style import Report, Request
 
 BITS = (32, 8, 6, 5, 4, 3)
@@ -36,14 +37,16 @@ def report(request: Request) -> Report:
 
 
 def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.DataFrame:
-    """Write every run with snapshots to compact files, read them back, and score them on the CPU.
+    """Write the runs that have snapshots to compact files, read them back, and score them.
 
-    bits: of `export --bits`; 32: float32.
+    Args:
+        request: of its folders' runs; those without a snapshot are left out.
+        bits: of `export --bits`; 32: float32.
 
     Returns:
-        Columns folder, run, method, C, seed, dense and masked (the scores of these networks), bits,
-        bytes, times (fewer than the dense network's numbers in float32), bits_kept (of the whole
-        file, a real number that is left) and average_precision.
+        Columns folder, run, method, C, seed, own (the threshold), dense and masked (the scores of
+        these networks), bits, bytes, times (fewer than the dense network's numbers in float32),
+        bits_kept (of the whole file, for each real number left) and average_precision.
 
     Raises:
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
@@ -51,6 +54,7 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
     """
     scorer = request.scorer
     runs = threshold.to_mask(request)
+    tables.refuse_other_windows(runs, scorer)
     files = []
     shown = bar(total=len(runs) * len(bits), desc="sizes", unit="file")
     with tempfile.TemporaryDirectory() as folder, shown:
@@ -58,11 +62,14 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
             components = Components(run.manifest, device="cpu", data=request.data)
             feed = components.feed(run.manifest.scorers[scorer].feed)
             last = run.stages[run.manifest.stage_order[-1]]
-            about = threshold.about(run, scorer)
-            about["masked"] = last["scores"][scorer]["end"]["average_precision"]
+            masked = last["scores"][scorer]["end"]["average_precision"]
+            about = threshold.about(run, scorer) | {"masked": masked}
             for n in bits:
-                how: dict[str, Any] = {} if n == 32 else {"bits": n}
-                path = export(run.files.path, Path(folder) / "net", kind="compact", **how)
+                own: Any = None if n == 32 else n
+                try:
+                    path = export(run.files.path, Path(folder) / "net", kind="compact", bits=own)
+                except NoPosterior:  # as of L0: bits auto have nothing to go by
+                    continue
                 network: Any = load_deployed(path).network
                 target, logit = predict(network, feed)
                 size = path.stat().st_size
@@ -77,7 +84,7 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
                 }
                 files.append(about | result)
                 shown.update()
-    return pd.DataFrame(files)
+    return pd.DataFrame(files).astype({"dense": float})
 
 
 @style.styled
@@ -98,10 +105,8 @@ def figure(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
         marker = looks[method][1]
         is_auto = group["bits"] == AUTO
         rest = group[~is_auto].sort_values("bytes")
-        axes.plot(
-            rest["bytes"], rest["average_precision"], f"{marker}-", color=colour, mfc="white",
-            label=run,
-        )  # fmt: skip
+        look = {"color": colour, "mfc": "white", "label": run}
+        axes.plot(rest["bytes"], rest["average_precision"], f"{marker}-", **look)
         for file in rest.itertuples():
             place = (file.bytes, file.average_precision)
             axes.annotate(file.bits, place, (0, 4), textcoords="offset points", size=6, ha="center")

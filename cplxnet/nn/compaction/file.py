@@ -159,7 +159,8 @@ def load_compact(
         AttributeError,
     ) as error:
         raise CompactFileError(
-            f"{path}: expected a compact network, {FORMAT}, got {error}; try save_compact again"
+            f"{path}: expected a compact network, {FORMAT} or {QUANTISED}, got {error}; "
+            "try save_compact again"
         ) from error
     return model.measure(batch_sizes) if measure else model
 

@@ -42,6 +42,10 @@ _LZMA = [  # short repetitions alone: longer ones are chance, and take time to l
 ]
 
 
+class NoPosterior(ValueError):
+    """Bits as the posterior asks, of a network whose weights have none."""
+
+
 # ---- how far a weight may be off ----------------------------------------------------------------
 
 
@@ -63,7 +67,7 @@ def posterior_sigma(
         For each stage a real tensor of its weight's shape, 0 where there is no weight.
 
     Raises:
-        ValueError: a layer with weights that has no posterior.
+        NoPosterior: a layer with weights has none.
     """
     layers = dict(posterior.named_modules())
     deviations = copy.deepcopy(model)
@@ -73,7 +77,7 @@ def posterior_sigma(
             continue
         gaussian = layers.get(name)
         if not isinstance(gaussian, GaussianWeight):
-            raise ValueError(
+            raise NoPosterior(
                 f"{name}: expected a posterior of every layer with weights, got none; "
                 "try a number of bits"
             )
