@@ -128,6 +128,7 @@ class Wider:
 
     def __init__(self, value):
         self.manifest, self.value = small(), value
+        self.stage_order = self.manifest.stage_order
 
     def stage(self, name):
         return self.manifest.stage(name)
