@@ -66,9 +66,12 @@ def demo(
 
 
 def reference(
-    values: Sequence[float] = (0.003, 0.02, 0.05, 0.1, 0.2, 0.4), *, replicates: int = 2
+    values: Sequence[float] = (0.003, 0.02, 0.05, 0.1, 0.2, 0.4),
+    *,
+    forms: Sequence[str] = ("VD",),
+    replicates: int = 2,
 ) -> Preset:
-    """The grid whose results are kept in `runs/reference`: VD and ARD on the reference corpus.
+    """The grid whose results are kept in `runs/reference`: VD on the reference corpus.
 
     Longer stages than the demo's, each with one cosine down to 0.01 of its learning rate. Early
     stopping only watches: every second epoch is scored, and no schedule is long enough for its
@@ -78,6 +81,7 @@ def reference(
 
     Args:
         values, replicates: as of `demo`.
+        forms: of the network while sparsifying.
     """
     raw = _shorter(folder="reference", n_epochs=(30, 10, 14))
     dense = raw["stages"]["dense"]
@@ -97,7 +101,7 @@ def reference(
 
     return {
         "template": raw,
-        "grid": {FORM: [raw["model"]["name"] + form for form in ("VD", "ARD")], C: list(values)},
+        "grid": {FORM: [raw["model"]["name"] + form for form in forms], C: list(values)},
         "replicates": replicates,
         "label": lambda varied: f"{form(varied).lower()}-{label(varied)}",
         "title": lambda varied: (

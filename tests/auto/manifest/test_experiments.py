@@ -117,7 +117,7 @@ def test_demo_grid_on_its_own_schedule():
 
 
 def test_reference_grid_varies_form_c_and_seed_and_trains_one_dense_network_a_seed():
-    manifests = experiments.reference((0.05, 0.5), replicates=3)
+    manifests = experiments.reference((0.05, 0.5), forms=("VD", "ARD"), replicates=3)
     table = grid.varied(manifests)
     assert list(table.columns) == ["seed", experiments.METHOD, experiments.C]
     assert len(manifests) == 2 * 2 * 3 and not table.duplicated().any()
@@ -133,12 +133,12 @@ def test_reference_grid_varies_form_c_and_seed_and_trains_one_dense_network_a_se
         assert {d.file.split("/")[0] for d in manifest.datasets.values()} == {"reference"}
 
 
-def test_the_committed_reference_grid_has_two_replicates_of_six_values_for_both_forms():
+def test_the_committed_reference_grid_has_two_replicates_of_six_values():
     manifests = grid.read(RUNS / "reference")
     assert manifests == experiments.reference()
     table = grid.varied(manifests)
     counts = table.groupby([experiments.METHOD, experiments.C])["seed"].nunique()
-    assert (counts >= 2).all() and (counts.groupby(level=0).size() >= 6).all() and len(counts) >= 12
+    assert (counts >= 2).all() and (counts.groupby(level=0).size() >= 6).all() and len(counts) >= 6
 
 
 def test_making_a_grid_leaves_the_template_alone():
