@@ -245,3 +245,12 @@ def test_read_of_nothing_is_an_error(tmp_path):
         ManifestError, match=r"no manifests in this folder; expected files named \*\.json"
     ):
         grid.read(tmp_path, task=VOCABULARY)
+
+
+def test_what_a_killed_call_left_is_removed_by_the_next(tmp_path):
+    manifests = expand({"seed": [0]})
+    grid.write(tmp_path, manifests)
+    (tmp_path / ".seed0.json.7-0123abcd.part").write_text("{")
+    (tmp_path / ".seed1.json.7-0123abcd.part").write_text("{")  # another call's, perhaps alive
+    grid.write(tmp_path, manifests)
+    assert sorted(os.listdir(tmp_path)) == [".seed1.json.7-0123abcd.part", "seed0.json"]
