@@ -1,7 +1,7 @@
 # make demo            from music to a compression / precision curve
 # make lab             the notebooks, in JupyterLab
 # make quick           the tests that take two to three minutes in all
-# make test            every test: 12 to 18 minutes on two cores
+# make test            every test, JOBS=2 of them at a time: NN minutes on two cores
 # make faults          tests with hosts, schedulers, disks and empty environments: too long for every change
 # make check           formatting, lint, types and every test
 # make format          mend formatting and what lint can mend
@@ -16,6 +16,8 @@ SHELL := /bin/bash
 notebook = (CPLXNET_PROGRESS=/proc/$$BASHPID/fd/2 exec $(BIN)/papermill --kernel python3 --no-progress-bar \
 	--stdout-file /dev/stdout --stderr-file /dev/stderr $(1)) 2>&1 | cat
 DEMO := runs/demo
+JOBS ?= 2
+pytest := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: env demo lab quick test faults check format bench bench-growth bench-compact clean-demo
 
@@ -26,8 +28,9 @@ env: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name cplxnet
-	mkdir -p .venv/share/jupyter/lab/settings  # pickers are still seen when a notebook is opened again
-	echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > .venv/share/jupyter/lab/settings/overrides.json
+	mkdir -p .venv/share/jupyter/lab/settings  # pickers are still seen when a notebook is opened again; no news
+	echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}, "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
+		> .venv/share/jupyter/lab/settings/overrides.json
 	-git config filter.notebook.clean ".venv/bin/nbstripout --keep-output --keep-count --keep-id --extra-keys metadata.language_info"
 	mkdir -p .venv/etc/ipython  # the kernel warns that its local socket is not encrypted, at every start
 	echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
@@ -46,10 +49,10 @@ lab: env
 	$(BIN)/jupyter lab
 
 quick: env
-	$(BIN)/python -m pytest -m 'not slow and not faults'
+	$(pytest) -m 'not slow and not faults'
 
 test: env
-	$(BIN)/python -m pytest
+	$(pytest)
 
 faults: env
 	$(BIN)/python -m pytest -m faults
@@ -58,7 +61,7 @@ check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(pytest)
 
 format: env
 	$(BIN)/ruff format .

@@ -5,7 +5,7 @@
 | `grid`          | several runs at a time, on one machine or on a cluster                       |
 | `report`        | reports: tables on the command line, and figures                             |
 | `onnx`          | networks as ONNX files, and transcribing from them                           |
-| `transcription` | MIDI files of what was transcribed, and scores of it                         |
+| `transcription` | MIDI files of what was transcribed                                           |
 | `notebooks`     | the notebooks, run cell by cell or from the command line                     |
 | `corpora`       | the builders in `extra/corpora`                                              |
 

@@ -19,12 +19,12 @@ from cplxnet.auto.runner.folder import RunFolder
 
 Network = Callable[[Tensor], Tensor]
 
-_BARS = tuple(style.COLOURS[k] for k in (0, 2, 1, 3))
-FORMS = {  # form: (its file, what `export` calls it)
-    "compact": ("compact.safetensors", "compact"),
-    "compact, float16": ("compact-float16.safetensors", "compact-float16"),
-    "ONNX, masked": ("masked.onnx", "onnx"),
-    "ONNX, compact": ("compact.onnx", "onnx-compact"),
+FORMS: dict[str, tuple[str, dict[str, str]]] = {  # form: (its file, options of `export`)
+    "compact": ("compact.safetensors", {"kind": "compact"}),
+    "compact, float16": ("compact-float16.safetensors", {"kind": "compact-float16"}),
+    "compact, bits auto": ("compact-bits.safetensors", {"kind": "compact", "bits": "auto"}),
+    "ONNX, masked": ("masked.onnx", {"kind": "onnx"}),
+    "ONNX, compact": ("compact.onnx", {"kind": "onnx-compact"}),
 }
 
 
@@ -59,8 +59,8 @@ def footprint(
     for form, stage in (("dense", manifest.stage_order[0]), ("masked", manifest.stage_order[-1])):
         snapshot = RunFolder(folder).snapshot(manifest.stage_order.index(stage), stage)
         networks[form] = (snapshot, load_model(folder, stage)[0])
-    for form, (name, kind) in FORMS.items():
-        path = export(folder, Path(into) / name, kind=kind)
+    for form, (name, how) in FORMS.items():
+        path = export(folder, Path(into) / name, **how)
         networks[form] = (path, load_deployed(path).network)
 
     rows = []
@@ -95,7 +95,9 @@ def _least_ms(network: Network, x: Tensor, rounds: int) -> float:
 
 @style.styled
 def plot_footprint(table: pd.DataFrame) -> Figure:
-    """Bars of size and of latency, a row a form, each with its value, on logarithmic axes.
+    """Size and latency of each form, with their values, on logarithmic axes.
+
+    A bar has no length there, since the axis has no zero: each value is a point.
 
     Args:
         table: of `footprint`.
@@ -105,18 +107,19 @@ def plot_footprint(table: pd.DataFrame) -> Figure:
         n = name.removeprefix("ms_")
         titles[name] = f"time for {n} window{'' if n == '1' else 's'}, ms"
 
-    figure, panels = plt.subplots(1, len(titles), figsize=(11, 3.4), sharey=True)
-    for axes, (name, title), colour in zip(panels, titles.items(), _BARS, strict=False):
-        values = table[name]
-        labels = [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values]
-        axes.bar_label(axes.barh(table["form"], values, color=colour), labels=labels, padding=3)
+    figure, panels = plt.subplots(1, len(titles), figsize=(11, 3), sharey=True)
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+        axes.plot(table[name], table["form"], "o")
+        for form, value in zip(table["form"], table[name], strict=True):
+            text = f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+            axes.annotate(text, (value, form), (7, 0), textcoords="offset points", va="center")
 
-        low = values.min() / 3
-        high = values.max() * 6
+        low = table[name].min() / 2
+        high = table[name].max() * 6
         axes.set(xlabel=title, xscale="log", xlim=(low, high))
         if high < 1000 * low:  # matplotlib would label every tick, one over the other
             style.plain_log(axes)
-        axes.grid(False)
-        axes.spines[["top", "right"]].set_visible(False)
+
     panels[0].invert_yaxis()
+    panels[0].margins(y=0.1)
     return figure

@@ -12,7 +12,7 @@ from typing import Any
 
 from cplxnet.auto.manifest import experiments, grid
 from cplxnet.auto.manifest.experiments import METHOD, REDUCTION, C
-from cplxnet.auto.manifest.read import Manifest, Vocabulary, parse
+from cplxnet.auto.manifest.read import Manifest, parse
 from cplxnet.musicnet.experiments import TEMPLATE, label
 
 N_EPOCHS = 200  # of 1000 batches, as Trabelsi et al.
@@ -27,7 +27,7 @@ NETWORKS = {
 }
 
 
-def replication(*, replicates: int = 1, task: Vocabulary | None = None) -> dict[str, Manifest]:
+def replication(*, replicates: int = 1) -> dict[str, Manifest]:
     """Trabelsi et al. again: each feature kind, real and complex, on each network that takes it.
 
     One stage of 200 epochs of 1000 batches, Adam on their schedule, no clipping, no early stopping,
@@ -35,7 +35,6 @@ def replication(*, replicates: int = 1, task: Vocabulary | None = None) -> dict[
 
     Args:
         replicates: seeds of each.
-        task: what the manifests may name; None: the installed task.
 
     Returns:
         {file's name: manifest}.
@@ -57,7 +56,7 @@ def replication(*, replicates: int = 1, task: Vocabulary | None = None) -> dict[
         for seed in range(replicates):
             raw |= {"name": f"legacy replication {kind} {field} {depth} replicate {seed}"}
             manifests[f"{kind}-{field}-{depth}-r{seed}"] = parse(
-                {**raw, "seed": seed}, task=task, source=raw["name"]
+                {**raw, "seed": seed}, source=raw["name"]
             )
     return manifests
 
@@ -67,7 +66,6 @@ def compression(
     *,
     forms: Sequence[str] = ("VD", "ARD"),
     replicates: int = 1,
-    task: Vocabulary | None = None,
 ) -> dict[str, Manifest]:
     """The deep networks on Fourier transforms, compressed with the KL averaged within each layer.
 
@@ -77,7 +75,7 @@ def compression(
         values: of C. They are large because a mean over the 7.6 million weights of the largest
             layer is that many times smaller than their sum.
         forms: of the posterior.
-        replicates, task: as in `replication`.
+        replicates: as in `replication`.
 
     Returns:
         {file's name: manifest}, real and complex.
@@ -99,9 +97,7 @@ def compression(
     for field in ("complex", "real"):
         raw = _first_search("fft", field, "DeepConvNet")
         axes = {METHOD: [f"{field}.DeepConvNet{form}" for form in forms], C: list(values)}
-        manifests |= grid.expand(
-            raw, axes, replicates=replicates, label=file_name, title=title, task=task
-        )
+        manifests |= grid.expand(raw, axes, replicates=replicates, label=file_name, title=title)
     return manifests
 
 
@@ -110,7 +106,6 @@ def study(
     means: Sequence[float] = (1e3, 1e4, 1e5),
     *,
     lr_log_sigma2: float = 0.01,
-    task: Vocabulary | None = None,
     **options: Any,
 ) -> dict[str, Manifest]:
     """The grid of `make demo` under both reductions: today's network, minutes, one replicate.
@@ -119,7 +114,6 @@ def study(
         sums: values of C under "sum".
         means: values of C under "mean".
         lr_log_sigma2: ten times lr, so that 250 steps are enough for log_sigma2 to move.
-        task: as in `replication`.
         options: of `experiments.demo`.
 
     Returns:
@@ -129,10 +123,10 @@ def study(
 
     manifests: dict[str, Manifest] = {}
     for how, values in (("sum", sums), ("mean", means)):
-        for name, manifest in experiments.demo(values, task=task, **options).items():
+        for name, manifest in experiments.demo(values, **options).items():
             heading = manifest.name.replace("demo", f"legacy study {how}", 1)
             changes = {"name": heading, REDUCTION: how}
-            manifests[f"{how}-{name}"] = grid.edit(manifest, changes, task=task)
+            manifests[f"{how}-{name}"] = grid.edit(manifest, changes)
     return manifests
 
 

@@ -20,6 +20,7 @@ from cplxnet.auto.models import load_model, read_manifest
 from cplxnet.auto.progress import bar
 from cplxnet.auto.report.threshold import SPARSIFY, remask, score_at
 from cplxnet.auto.runner.components import Components
+from cplxnet.nn.gaussian import GaussianWeight
 from cplxnet.nn.sparsity import variational_layers
 
 
@@ -34,7 +35,8 @@ def threshold_for(model: nn.Module, compression: float) -> float:
         ValueError: no threshold gives that: not above 1, or more than leaving out all weights.
     """
     n_par = sum(total for _, total in cplx.sparsity(model, 0.0).values())
-    layers = list(variational_layers(model).values())
+    variational = variational_layers(model).values()
+    layers = [layer for layer in variational if isinstance(layer, GaussianWeight)]
     parts = 2 if layers[0].term.cplx else 1  # real numbers a weight
     ranked = torch.cat([layer.log_alpha.flatten() for layer in layers]).sort().values
     fixed = n_par - parts * len(ranked)  # biases and batch norm

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from cplxnet.auto.manifest import strict_json
 from cplxnet.auto.manifest.errors import (
     ABSENT,
     Fault,
@@ -25,7 +24,13 @@ from cplxnet.auto.manifest.errors import (
     one_of,
     shown,
 )
-from cplxnet.auto.manifest.read import Manifest, is_older, parse
+from cplxnet.auto.manifest.read import (
+    Manifest,
+    content_of,
+    is_older,
+    json_values,
+    parse,
+)
 
 from . import complex_paper
 
@@ -187,7 +192,7 @@ def translate_file(old: str | Path, new: str | Path | None = None) -> tuple[Mani
         ManifestError: with every fault, and for a file that is not an old manifest.
     """
     old = Path(old)
-    raw, faults = strict_json.parse(strict_json.read(old), source=old)
+    raw, faults = json_values(content_of(old), source=old)
     if not is_older(raw):
         accepted = (
             "the keys stage-order and __name__; cplxnet.auto.load reads manifests of this system"

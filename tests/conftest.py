@@ -14,6 +14,7 @@ from slow_tests import SlowTests
 from small import quick, small
 
 from cplxnet.musicnet import recordings
+from extra.corpora import hdf5
 
 if not torch.cuda.is_available():  # before anything imports Triton: kernels run on CPU tensors then
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -88,7 +89,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(2018)
     for split, first, count in (("train", 1001, 3), ("valid", 2001, 2), ("test", 3001, 2)):
         chords = [_sine_recording(f"id_{first + k}", rng, seconds=3 + k) for k in range(count)]
-        recordings.write(folder / f"musicnet_11khz_{split}.h5", chords, rate_hz=RATE_HZ)
+        hdf5.write(folder / f"musicnet_11khz_{split}.h5", chords, rate_hz=RATE_HZ)
     return folder
 
 

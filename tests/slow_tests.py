@@ -33,12 +33,12 @@ class SlowTests:
         for item in items:
             if _function(item.nodeid) in self.listed:
                 item.add_marker(pytest.mark.slow)
-            if item.get_closest_marker("slow"):
-                self.marked.add(_function(item.nodeid))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call":
             self.seconds[_function(report.nodeid)] += report.duration
+        if "slow" in report.keywords:  # items are collected in xdist's workers, reports come here
+            self.marked.add(_function(report.nodeid))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         slow = {name for name, seconds in self.seconds.items() if seconds > SLOW_S}

@@ -1,7 +1,7 @@
 """Experiments from the command line: run them, see how far they are, report what they reached.
 
-Each command is a pair of functions, one that adds its arguments to a parser and one that does it,
-and `COMMANDS` names them. A command imports what it uses: `--help` and `status` never load torch.
+Each command is a pair of functions in `COMMANDS`: one adds its arguments to a parser; the other does
+it, takes them by name and returns the exit code, and its docstring is the help. A command imports what it uses: `--help` and `status` never load torch.
 
 The parser is argparse. Click and typer have no option that takes several values, as `--devices`,
 `--at` and `--runs` do, so with them every command line written so far would have to change.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import cplxnet
 from cplxnet.extras import MissingExtraError
@@ -40,16 +40,6 @@ WATCH_EVERY_S = 2.0
 SETTLED = {"done", "failed", "diverged", "changed", "broken", "damaged"}
 
 
-class Command(NamedTuple):
-    """A command: what adds its arguments to a parser, and what does it.
-
-    `action` takes the arguments by name and returns the exit code; its docstring is the help.
-    """
-
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    action: Callable[..., int]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one command.
 
@@ -62,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = vars(_parser(words).parse_args(words))
-        command = COMMANDS[options.pop("command")]
-        return command.action(**options)
+        _, action = COMMANDS[options.pop("command")]
+        return action(**options)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does: no fault of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -118,14 +108,14 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     asked = next((word for word in words if word in COMMANDS), None)
-    for name, command in COMMANDS.items():
-        about = inspect.getdoc(command.action) or ""
+    for name, (add_arguments, action) in COMMANDS.items():
+        about = inspect.getdoc(action) or ""
         own = commands.add_parser(
             name, help=about.partition("\n")[0], description=about, formatter_class=formatted
         )
         if name == asked:
             own.epilog = EPILOG
-            command.add_arguments(own)
+            add_arguments(own)
 
     return parser
 
@@ -133,7 +123,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 # ---------------------------------------------------------------------------------------------
 # what a path leads to
 
-NOTHING, FILE = "nothing there", "a file"
+NOTHING, FILE, EMPTY = "nothing there", "a file", "no manifests in this folder"
 MANIFEST, GRID, RUN = "a manifest", "a folder of manifests", "a run's folder"
 
 
@@ -142,8 +132,15 @@ def _kind(path: Path) -> str:
     if not path.is_dir():
         return (MANIFEST if path.suffix == ".json" else FILE) if path.exists() else NOTHING
     results = [path / "status.json", path / "scores.json", *path.glob("[0-9]*-*.pt")]
-    is_run = (path / "config.json").exists() and any(file.exists() for file in results)
-    return RUN if is_run else GRID
+    if (path / "config.json").exists() and any(file.exists() for file in results):
+        return RUN
+    return GRID if any(path.glob("*.json")) else EMPTY
+
+
+def _grids_in(path: Path) -> list[Path]:
+    """The folders of manifests in a folder."""
+    folders = dict.fromkeys(file.parent for file in sorted(path.glob("*/*.json")))
+    return [folder for folder in folders if _kind(folder) == GRID]
 
 
 def _expect(path: Path, *kinds: str) -> str:
@@ -160,13 +157,16 @@ def _expect(path: Path, *kinds: str) -> str:
     manifest = path if is_json else Path(f"{path}.json")
     run = path.with_suffix("") if is_json else path
     beside = {GRID: path.parent, MANIFEST: manifest, RUN: run}
-    meant = [beside[wanted] for wanted in kinds if _kind(beside[wanted]) == wanted]
+    meant = [beside[wanted] for wanted in kinds if wanted in beside]
+    meant = [place for place in meant if _kind(place) in kinds]
     if meant and (kind != NOTHING or meant[0] != Path(".")):
         hint = f"; try {meant[0]}"
     elif RUN in kinds and _kind(manifest) == MANIFEST:
         hint = f"; try run {manifest} first"
     else:
-        hint = f" (working directory: {Path.cwd()})"
+        grids = ", ".join(map(str, _grids_in(Path("runs"))))
+        there = f"; folders of manifests: {grids}" if grids and GRID in kinds else ""
+        hint = f" (working directory: {Path.cwd()}{there})"
     got = FILE if kind == MANIFEST else kind
     raise FileNotFoundError(f"{path}: expected {' or '.join(kinds)}, got {got}{hint}")
 
@@ -437,10 +437,10 @@ def _verify(folder: Path) -> int:
 
 def _grids(path: Path) -> list[Path]:
     """The folders of manifests in a folder; itself if it has manifests, or there are none."""
+    if _kind(path) == EMPTY:
+        return _grids_in(path) or [path]
     _expect(path, GRID)
-    folders = dict.fromkeys(file.parent for file in sorted(path.glob("*/*.json")))
-    grids = [folder for folder in folders if _kind(folder) == GRID]
-    return [path] if any(path.glob("*.json")) or not grids else grids
+    return [path]
 
 
 def _state_of(path: Path) -> tuple[str, bool]:
@@ -539,9 +539,12 @@ def _report_table(words: list[str], csv: Path | None, scorer: str, kinds: str) -
 
     _expect(Path(folder), GRID)
     table = tables.collect(folder)
-    show(tables.summary(table, scorer).to_string(index=False))
+    if len(table):
+        show(tables.summary(table, scorer).to_string(index=False))
     for sentence in text.readings(table, scorer):
         show(sentence)
+    for sentence in text.missing([folder]):
+        show(sentence, sys.stderr)
     if csv:
         table.to_csv(csv, index=False)
     return 0
@@ -620,10 +623,6 @@ def _task() -> Any:
     return TASKS[DEFAULT_TASK]
 
 
-def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    _task().COMMANDS["transcribe"][0](parser)
-
-
 def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
     """Write down what is played in a WAV, FLAC, OGG, MP3 or AIFF file: a roll (CSV) and a score.
 
@@ -674,16 +673,16 @@ def _equalise(**options: Any) -> int:
     return _legacy().equalise(**options)
 
 
-COMMANDS = {
-    "generate": Command(_generate_arguments, _generate),
-    "run": Command(_run_arguments, _run),
-    "status": Command(_status_arguments, _status),
-    "report": Command(_report_arguments, _report),
-    "page": Command(_page_arguments, _page),
-    "export": Command(_export_arguments, _export),
-    "transcribe": Command(_transcribe_arguments, _transcribe),
-    "translate": Command(lambda parser: _legacy().translate_arguments(parser), _translate),
-    "equalise": Command(lambda parser: _legacy().equalise_arguments(parser), _equalise),
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[..., int]]] = {
+    "generate": (_generate_arguments, _generate),
+    "run": (_run_arguments, _run),
+    "status": (_status_arguments, _status),
+    "report": (_report_arguments, _report),
+    "page": (_page_arguments, _page),
+    "export": (_export_arguments, _export),
+    "transcribe": (lambda parser: _task().COMMANDS["transcribe"][0](parser), _transcribe),
+    "translate": (lambda parser: _legacy().translate_arguments(parser), _translate),
+    "equalise": (lambda parser: _legacy().equalise_arguments(parser), _equalise),
 }
 
 

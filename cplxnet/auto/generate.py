@@ -13,6 +13,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from . import tasks
 from .manifest import grid
 from .manifest.read import Manifest, ManifestNotFoundError, Stage, load
 from .runner.folder import RunFolder, unchanged
-from .runner.stages import planned
+from .runner.stages import planned, savings
 from .train.loop import make_step
 from .train.objective import Objective
 from .train.optim import make_optimizer
@@ -95,21 +96,18 @@ def folder_of(
     return Path("runs") / (Path(source).stem + ("-varied" if is_varied else ""))
 
 
+@dataclass(eq=False)
 class Preview:
-    """What writing manifests into a folder would change, and what training them takes.
+    """What writing manifests into a folder would change, and what training them takes."""
 
-    Args:
-        folder: of the manifests.
-        manifests: by file name.
-        data: the folder that their data files lie in, to learn how many windows there are.
-    """
+    folder: Path
+    manifests: Mapping[str, Manifest]  # by file name
+    _: KW_ONLY
+    data: Path = Path("data")  # their data files, to learn how many windows there are
 
-    def __init__(
-        self, folder: str | Path, manifests: Mapping[str, Manifest], *, data: str | Path = "data"
-    ) -> None:
-        self.folder = Path(folder)
-        self.manifests = dict(manifests)
-        self.data = Path(data)
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder)
+        self.data = Path(self.data)
         self._trained = {
             shared: (manifest, stage)
             for manifest in self.manifests.values()
@@ -202,12 +200,7 @@ class Preview:
         counts = files["file"].value_counts()
         said = [f"{self.folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
 
-        asked = sum(stage.n_epochs for one in self.manifests.values() for stage in one.all_stages())
-        to_train = sum(stage.n_epochs for _, stage in self._trained.values())
-        if to_train < asked:
-            said.append(
-                f"stages that runs share are trained once: {to_train} epochs in place of {asked}"
-            )
+        said += filter(None, [savings(self.manifests.values())])
 
         run_before = files.index[(files["file"] == "changed") & (files["run"] != "")]
         if len(run_before):

@@ -129,9 +129,14 @@ def finish(shown: tqdm, text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line that leaves the bars whole; nothing if it is empty or bars are off."""
+    """Print a line that leaves the bars whole; nothing if it is empty or bars are off.
+
+    A notebook shows what is on stderr in red, as an error: there it goes to stdout.
+    """
     if text and os.environ.get("CPLXNET_PROGRESS") != "off":
-        tqdm.write(_lines(text), file=_Stream(sys.stderr))
+        in_notebook = hasattr(shell(), "kernel")
+        stream = sys.stdout if in_notebook else sys.stderr
+        tqdm.write(_lines(text), file=_Stream(stream))
 
 
 def show(text: str, file: TextIO | None = None, *, clear: bool = False) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cplxnet import musicnet as default_task
+from cplxnet.nn import gaussian
 from cplxnet.nn.variational import FORMS
 
 from .manifest.schema import DEFAULT_TASK, Features, ModelChange
@@ -21,7 +22,8 @@ from .manifest.vocabulary import Vocabulary, keywords
 from .train.objective import LOSSES
 from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 
-OWN = ("log_sigma2", "mask")  # what one kind of layer has and another of the same shape has not
+# what one kind of layer has and another of the same shape has not
+OWN = (*gaussian.OWN, "mask")
 
 
 class Dataset(Protocol):
@@ -44,8 +46,8 @@ class Task(Protocol):
 
     It may also have `check_datasets(datasets)`, given the opened datasets by their names: raise
     ValueError unless they can be of one experiment. Of use to reports, it may have `CLASSES` (how
-    scores by class are kept: "key", "name", "axis", number of the "first"), `published(file, ...)`
-    (scores to draw beside) and `example(model, file, ...)` (HTML of what a network makes of one).
+    scores by class are kept: "key", "name", "axis", number of the "first") and
+    `published(file, ...)` (scores to draw beside).
 
     Attributes:
         PRESETS: functions that return the arguments of `grid.expand`.
@@ -81,7 +83,14 @@ class Task(Protocol):
     ) -> dict[str, Any]: ...
 
     def export_network(
-        self, model: Any, path: Any, *, kind: str, threshold: float, heard: dict[str, Any]
+        self,
+        model: Any,
+        path: Any,
+        *,
+        kind: str,
+        threshold: float,
+        heard: dict[str, Any],
+        posterior: Callable[[], torch.nn.Module | None],
     ) -> Any: ...
 
     def export_arguments(self, parser: Any) -> None: ...

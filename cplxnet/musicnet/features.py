@@ -1,5 +1,6 @@
 """What a network hears: the raw window, its Fourier or its short-time Fourier transform."""
 
+import math
 import reprlib
 from collections.abc import Callable
 from typing import Any
@@ -51,11 +52,50 @@ def _stft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     )
 
 
+def _fft_random_phase(signal: torch.Tensor, shift: bool) -> torch.Tensor:
+    return _fft(surrogate(signal), shift)
+
+
+def surrogate(signal: torch.Tensor) -> torch.Tensor:
+    """Signals (B, window) whose spectra have the moduli of the given ones, and random phases.
+
+    What a network learns from them it learns from moduli. The phases of a window follow from its
+    samples, so that it has the same ones whenever and wherever it is scored.
+
+    Reference: Theiler et al. (1992), "Testing for nonlinearity in time series: the method of
+    surrogate data", section 2.4.1.
+    """
+    n = signal.shape[-1]
+    moduli = torch.fft.rfft(signal).abs()
+    phase = 2 * math.pi * _uniform_from(signal, moduli.shape[-1]).to(moduli.dtype)
+    phase[:, 0] = 0  # real, as at the last frequency where n is even
+    if n % 2 == 0:
+        phase[:, -1] = 0
+    return torch.fft.irfft(torch.polar(moduli, phase), n)
+
+
+def _uniform_from(signal: torch.Tensor, n: int) -> torch.Tensor:
+    """(B, n) numbers in [0, 1), float64, from the bits of each float32 signal (B, window).
+
+    Whole numbers wrap at 64 bits, so every device has the same. A sum of the samples' bits, with
+    another odd factor each, starts SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    bits = signal.float().view(torch.int32).long()
+    odd = 2 * torch.arange(signal.shape[-1], device=signal.device) + 1
+    start = (bits * odd).sum(-1, keepdim=True)
+
+    x = start + torch.arange(1, n + 1, device=signal.device) * -0x61C8864680B583EB
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
+        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return ((x >> 11) & ((1 << 53) - 1)).double() / 2**53
+
+
 # name -> function of (signal (B, window), shift) to a complex (B, C, L)
 FEATURE_KINDS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {
     "raw": _raw,
     "fft": _fft,
     "stft": _stft,
+    "fft-random-phase": _fft_random_phase,
 }
 
 
@@ -70,6 +110,7 @@ def features(
     - `stft`: a periodic Hann window of 120 samples, 60 overlapping, zeros beyond both ends. The
       frequencies are the channels: (B, 61, ceil(window / 60) + 1). It is 60 times (the sum of the
       Hann window) what `scipy.signal.stft` gives.
+    - `fft-random-phase`: `fft` of the `surrogate`, which keeps the moduli alone.
 
     Args:
         signal: (B, window), float32 (complex64 results) or float64 (complex128).

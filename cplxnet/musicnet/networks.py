@@ -11,7 +11,7 @@ twenty is positive.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,7 @@ def deep_conv_net(
     length: int = 4096,
     in_channels: int = 1,
     kernel_size: int | None = None,
+    width: float = 1.0,
 ) -> Network:
     """The deep convolutional network: six convolutions, then 2048 units, then 84.
 
@@ -112,7 +113,10 @@ def deep_conv_net(
         length: samples (or frequencies) of a window.
         in_channels: channels of the features.
         kernel_size: of the first layer; None: 6 complex, 7 real. The paper's k3 variant has 3.
+        width: factor of all channels and hidden units, which match the size of another network.
     """
+    if width <= 0:
+        raise ValueError(f"expected a width above 0, got {width:g}")
     first = kernel_size or (6 if field == "complex" else 7)
     # channels, kernel size, stride of each convolution
     if field == "complex":
@@ -123,7 +127,8 @@ def deep_conv_net(
     layers: dict[str, nn.Module] = {}
     channels = in_channels
 
-    for i, (out, size, stride) in enumerate(stages, 1):
+    for i, (published, size, stride) in enumerate(stages, 1):
+        out = max(round(width * published), 1)
         normed = i != 5  # the fifth has a bias in place of batch norm, and no pooling
         layers[f"conv{i}"] = parts.conv(channels, out, size, stride=stride, bias=not normed)
         if normed:
@@ -132,7 +137,7 @@ def deep_conv_net(
         if normed:
             layers[f"pool{i}"] = parts.pool(2, 2)
         channels = out
-    return _with_head(parts, layers, (in_channels, length))
+    return _with_head(parts, layers, (in_channels, length), max(round(width * 2048), 1))
 
 
 def shallow_conv_net(field: str, kind: str, *, length: int = 4096, in_channels: int = 1) -> Network:
@@ -194,13 +199,13 @@ MODELS: dict[str, Callable[..., Network]] = {
 }
 
 
-def build(name: str, example: Tensor, **options: int) -> Network:
+def build(name: str, example: Tensor, **options: Any) -> Network:
     """The network registered as `name`.
 
     Args:
         name: a key of `MODELS`.
         example: features (B, in_channels, length) of the shape that it will take.
-        options: `kernel_size` of `deep_conv_net`.
+        options: `kernel_size` and `width` of `deep_conv_net`.
 
     Raises:
         ValueError: an unknown name, or windows too short for the network.

@@ -1,4 +1,4 @@
-"""The HDF5 layout of MusicNet's recordings, written and read with every value checked.
+"""The HDF5 layout of MusicNet's recordings, read with every value checked.
 
 A file holds one group a recording, `id_NNNN`, with `data` (float32, (samples,)) and `labels` (a row
 a note, `LABELS`), and the root attribute `rate_hz`. A note sounds on the samples
@@ -8,17 +8,13 @@ a note, `LABELS`), and the root attribute `rate_hz`. A note sounds on the sample
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-
-from cplxnet.files import written
-
-from .hdf5 import Hdf5
 
 LOWEST_NOTE = 21  # MIDI: A0
 HIGHEST_NOTE = 104  # G#7, the last of the 84 classes
@@ -35,8 +31,6 @@ LABELS = np.dtype(
     ]
 )
 _ALIASES = {"note": "note_id"}  # some builds of MusicNet's HDF5 files call the column so
-_CHUNK = 1 << 16  # samples that share a checksum: 256 KiB, read at 1.5 GB/s as if in one piece
-_BLOCK = 16 * _CHUNK  # samples that `write` has in memory at once
 _MOST_PACKED = 1100  # bytes that a byte of the file can stand for: deflate packs 1032 into one
 _OPTIONAL = {"start_beat", "end_beat", "note_value", "instrument"}
 
@@ -51,7 +45,7 @@ def _how_to_build(path: str | os.PathLike[str]) -> str:
         )
     return (
         "build MusicNet by extra/get_datasets.ipynb, the demo corpus by `make demo`; "
-        "if it is elsewhere, try --data"
+        "if it is elsewhere, try another data folder (--data)"
     )
 
 
@@ -61,17 +55,11 @@ class RecordingError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """One recording.
+    """One recording."""
 
-    Attributes:
-        key: "id_1001".
-        data: float32 (samples,).
-        labels: `LABELS` (notes,), times in samples of `data`.
-    """
-
-    key: str
-    data: np.ndarray
-    labels: np.ndarray
+    key: str  # "id_1001"
+    data: np.ndarray  # float32 (samples,)
+    labels: np.ndarray  # `LABELS` (notes,), times in samples of `data`
     composer: str = ""
     composition: str = ""
     movement: str = ""
@@ -81,13 +69,13 @@ class Recording:
         return len(self.data)
 
 
-_TEXTS = ("composer", "composition", "movement", "ensemble")
+TEXTS = ("composer", "composition", "movement", "ensemble")
 
 
 # ---- values that are checked --------------------------------------------------------------------
 
 
-def _check_shape(data: np.ndarray | h5py.Dataset, where: str) -> None:
+def check_shape(data: np.ndarray | h5py.Dataset, where: str) -> None:
     if data.ndim != 1 or data.dtype.kind != "f":
         raise RecordingError(
             f"{where}: expected `data` as float samples of shape (samples,), got {data.dtype} of "
@@ -95,9 +83,9 @@ def _check_shape(data: np.ndarray | h5py.Dataset, where: str) -> None:
         )
 
 
-def _check_data(data: np.ndarray, where: str, *, begin: int = 0) -> np.ndarray:
+def check_data(data: np.ndarray, where: str, *, begin: int = 0) -> np.ndarray:
     """`data`, which are the samples from `begin` on, as float32."""
-    _check_shape(data, where)
+    check_shape(data, where)
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named next
         samples = data.astype(np.float32, copy=False)
 
@@ -111,7 +99,7 @@ def _check_data(data: np.ndarray, where: str, *, begin: int = 0) -> np.ndarray:
     return samples
 
 
-def _check_labels(table: np.ndarray, where: str) -> np.ndarray:
+def check_labels(table: np.ndarray, where: str) -> np.ndarray:
     names = table.dtype.names or ()
     labels = np.zeros(len(table), LABELS)
     for column in LABELS.names or ():
@@ -238,12 +226,12 @@ def stored(group: h5py.Group, name: str, where: str) -> h5py.Dataset:
 
 def _read(group: h5py.Group, where: str) -> Recording:
     data = stored(group, "data", where)
-    _check_shape(data, where)
+    check_shape(data, where)
     table = stored(group, "labels", where)
     if table.ndim != 1:
         raise RecordingError(f"{where}: expected `labels` of shape (notes,), got {table.shape}")
 
-    texts = {name: str(group.attrs.get(name, "")) for name in _TEXTS}
+    texts = {name: str(group.attrs.get(name, "")) for name in TEXTS}
     try:
         samples = data[()]
         rows = table[()]
@@ -252,7 +240,7 @@ def _read(group: h5py.Group, where: str) -> Recording:
             f"{where}: expected the values that were written, got {error}; build it again"
         ) from error
     return Recording(
-        group.name.lstrip("/"), _check_data(samples, where), _check_labels(rows, where), **texts
+        group.name.lstrip("/"), check_data(samples, where), check_labels(rows, where), **texts
     )
 
 
@@ -304,61 +292,3 @@ def attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The root attributes of the file at `path`. Raises as `recordings` without such a file."""
     with _open(path) as file:
         return dict(file.attrs)
-
-
-# ---- writing ------------------------------------------------------------------------------------
-
-
-def write(
-    path: str | os.PathLike[str],
-    recordings: Iterable[Recording],
-    *,
-    rate_hz: int,
-    attributes: Mapping[str, str] | None = None,
-) -> None:
-    """Write recordings to the file at `path`, each one checked.
-
-    The file appears whole or not at all: it is written beside `path` and renamed. It has no time
-    stamps, so equal recordings give equal bytes.
-
-    Args:
-        path: the file.
-        recordings: consumed one by one. Their `data` are asked for shape, type and slices of 4 MiB
-            alone, so they need not be in memory.
-        rate_hz: samples per second.
-        attributes: added to the root.
-
-    Raises:
-        RecordingError: as `recordings` raises on reading, or no recording to write.
-        OSError: the disk is full.
-    """
-    path = Path(path)
-    with written(path) as temporary, Hdf5(temporary) as file:
-        file.root.attrs["rate_hz"] = rate_hz
-        for name, value in (attributes or {}).items():
-            file.root.attrs[name] = value
-        for recording in recordings:
-            _write(file, recording, rate_hz, f"{path}, recording {recording.key}")
-        if not len(file.root):
-            raise RecordingError(f"{path}: expected at least one recording to write, got none")
-
-
-def _create(group: h5py.Group, name: str, values: np.ndarray, dtype: np.dtype) -> h5py.Dataset:
-    pieces = {"chunks": (min(len(values), _CHUNK),), "fletcher32": True} if len(values) else {}
-    return group.create_dataset(name, (len(values),), dtype, track_times=False, **pieces)
-
-
-def _write(file: Hdf5, recording: Recording, rate_hz: int, where: str) -> None:
-    _check_shape(recording.data, where)
-    labels = _check_labels(recording.labels, where)
-    group = file.root.create_group(recording.key, track_times=False)
-    dataset = _create(group, "data", recording.data, np.dtype("<f4"))
-    for begin in range(0, len(recording.data), _BLOCK):
-        file.append(
-            dataset, begin, _check_data(recording.data[begin : begin + _BLOCK], where, begin=begin)
-        )
-    file.append(_create(group, "labels", labels, LABELS), 0, labels)
-    for name in _TEXTS:
-        group.attrs[name] = getattr(recording, name)
-    group.attrs["seconds"] = len(recording.data) / rate_hz
-    file.check()

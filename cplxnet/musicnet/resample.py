@@ -1,12 +1,9 @@
 """From MusicNet's 44.1 kHz to the 11 kHz that the networks hear."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soxr
-
-from .recordings import Recording
 
 SOURCE_HZ = 44_100
 TARGET_HZ = 11_000
@@ -33,27 +30,3 @@ def resample_blocks(
     for block in blocks:
         yield stream.resample_chunk(np.asarray(block, np.float32))
     yield stream.resample_chunk(np.empty(0, np.float32), last=True)
-
-
-def rescale(
-    times: np.ndarray, *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ
-) -> np.ndarray:
-    """Sample numbers at `target_hz` of the sample numbers `times` at `source_hz`.
-
-    floor(times * target_hz/source_hz)    in integers, so without rounding
-    """
-    return np.asarray(times, np.int64) * target_hz // source_hz
-
-
-def downsample(
-    recording: Recording, *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ
-) -> Recording:
-    """`recording` at `target_hz`: its samples resampled and the times of its labels rescaled."""
-    labels = recording.labels.copy()
-    for column in ("start_time", "end_time"):
-        labels[column] = rescale(labels[column], source_hz=source_hz, target_hz=target_hz)
-    return dataclasses.replace(
-        recording,
-        data=resample(recording.data, source_hz=source_hz, target_hz=target_hz),
-        labels=labels,
-    )

@@ -11,10 +11,43 @@ from .fast.noise import PairNoise
 from .kl import Squares, Term, penalty, penalty_backward, penalty_sum, squared_modulus
 from .parameters import stored_parameter
 
+# the parameters that penalised layers have and dense ones lack, whose learning rate is apart
+OWN = ("log_sigma2", "log_alpha_out", "gate_logit")
 VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 
 
-class GaussianWeight(nn.Module):
+class Penalised(nn.Module):
+    """Mixin over a layer whose weights, or channels, each have a penalty and are relevant or not.
+
+    Attributes:
+        own: the name of the parameter that the dense layer lacks, of `OWN`.
+        penalty: of every weight or channel, differentiable, shape of that parameter.
+    """
+
+    own: ClassVar[str]
+    penalty: Any
+
+    def kl(self) -> Tensor:
+        """The sum of `penalty`, added in float64: a scalar."""
+        return self.penalty.sum(dtype=torch.float64).to(self._stored.dtype)
+
+    def kl_backward(self, scale: Tensor, squares: Squares | None = None) -> Tensor:
+        """Add the gradient of `scale * kl()` to the parameters' `.grad`; returns `kl()`."""
+        value = self.kl()
+        value.backward(scale)
+        return value.detach()
+
+    def relevance(self, threshold: float) -> Tensor:
+        """bool, shape of the weight: True for the weights that are kept."""
+        raise NotImplementedError
+
+    @property
+    def _stored(self) -> nn.Parameter:
+        """The weight as it is stored, (..., 2) in complex layers."""
+        return stored_parameter(self, "weight")
+
+
+class GaussianWeight(Penalised):
     """Mixin over a linear or convolutional layer: w ~ N(mu, sigma^2), mu its `weight`.
 
     Complex weights are circular, w ~ CN(mu, sigma^2, 0): E|w - mu|^2 = sigma^2, half of it in each
@@ -32,6 +65,7 @@ class GaussianWeight(nn.Module):
     Networks".
     """
 
+    own = "log_sigma2"
     term: ClassVar[Term]
     log_sigma2: nn.Parameter
 
@@ -74,11 +108,6 @@ class GaussianWeight(nn.Module):
     def relevance(self, threshold: float) -> Tensor:
         """bool, shape of the weight: True (keep) if and only if log_alpha <= threshold."""
         return self.log_alpha <= threshold
-
-    @property
-    def _stored(self) -> nn.Parameter:
-        """The means as they are stored, (..., 2) in complex layers."""
-        return stored_parameter(self, "weight")
 
 
 def with_noise(mean: Tensor, variance: Tensor) -> Tensor:

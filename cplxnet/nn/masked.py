@@ -41,6 +41,10 @@ class Masked(nn.Module):
             mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
             self.register_buffer("mask", mask)
 
+    def forward(self, x: Tensor) -> Tensor:
+        y = gpu.forward(self, x)
+        return with_weight(self, x, self.masked_weight) if y is None else y
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "mask":
             self._set_mask(value)
@@ -68,45 +72,35 @@ class Masked(nn.Module):
         return weight * (self.mask if weight.dim() == self.mask.dim() else self.mask.unsqueeze(-1))
 
 
-class _MaskedConv(Masked):
-    def forward(self, x: Tensor) -> Tensor:
-        y = gpu.forward(self, x)
-        if y is not None:
-            return y
+def with_weight(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """What a linear or convolutional layer gives for x with another weight, stored as its own."""
+    if isinstance(layer, CplxLinear):
+        return cplx_linear(x, weight, layer.bias_ri)
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight, layer.bias)
 
-        bias = stored_parameter(self, "bias")
-        return self._conv_forward(x, self.masked_weight, bias)  # type: ignore[operator]
+    return layer._conv_forward(x, weight, stored_parameter(layer, "bias"))
 
 
 class CplxLinearMasked(Masked, CplxLinear):
     """`CplxLinear` with a mask: complex (..., in) -> (..., out)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = gpu.forward(self, x)
-        if y is not None:
-            return y
 
-        return cplx_linear(x, self.masked_weight, self.bias_ri)
-
-
-class CplxConv1dMasked(_MaskedConv, CplxConv1d):
+class CplxConv1dMasked(Masked, CplxConv1d):
     """`CplxConv1d` with a mask: complex (B, in, L) -> (B, out, L')."""
 
 
-class CplxConv2dMasked(_MaskedConv, CplxConv2d):
+class CplxConv2dMasked(Masked, CplxConv2d):
     """`CplxConv2d` with a mask: complex (B, in, H, W) -> (B, out, H', W')."""
 
 
 class LinearMasked(Masked, nn.Linear):
     """`torch.nn.Linear` with a mask."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.masked_weight, self.bias)
 
-
-class Conv1dMasked(_MaskedConv, nn.Conv1d):
+class Conv1dMasked(Masked, nn.Conv1d):
     """`torch.nn.Conv1d` with a mask."""
 
 
-class Conv2dMasked(_MaskedConv, nn.Conv2d):
+class Conv2dMasked(Masked, nn.Conv2d):
     """`torch.nn.Conv2d` with a mask."""

@@ -1,8 +1,8 @@
 """The KL of a whole network, relevance masks, and counts of zero weights.
 
 Layers are named as in `Module.named_modules()`. Counts are in real numbers: a complex weight counts
-two. log_sigma2, masks and running statistics are no parameters of the compressed network and do not
-count.
+two. log_sigma2, gates, masks and running statistics are no parameters of the compressed network and
+do not count.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .fast import gpu
-from .gaussian import GaussianWeight
+from .gaussian import GaussianWeight, Penalised
 from .kl import Squares
 from .masked import Masked
 from .parameters import stored_parameter
@@ -66,18 +66,19 @@ def kl_backward(
         ValueError: no variational layer, or another reduction.
     """
     layers = list(_layers(module, reduction).values())
-    shares = [1.0 if reduction == "sum" else 1.0 / x.log_sigma2.numel() for x in layers]
-    on_gpu = gpu.kl_backward(layers, scale, shares, squares)
-    if on_gpu is not None:
-        return on_gpu
+    shares = [1.0 if reduction == "sum" else 1.0 / _parameter(x).numel() for x in layers]
+    if all(isinstance(layer, GaussianWeight) for layer in layers):
+        on_gpu = gpu.kl_backward(layers, scale, shares, squares)
+        if on_gpu is not None:
+            return on_gpu
 
     values = []
     for layer, share in zip(layers, shares, strict=True):
         factor = scale * share
         if isinstance(factor, Tensor):
-            factor = factor.to(layer.log_sigma2)
+            factor = factor.to(_parameter(layer))
         else:
-            factor = layer.log_sigma2.new_full((), factor)
+            factor = _parameter(layer).new_full((), factor)
         values.append(layer.kl_backward(factor, squares) * share)
 
     return torch.stack(values).sum()
@@ -91,15 +92,13 @@ def named_penalties(module: nn.Module, reduction: Reduction | None = None) -> di
     return _reduced(module, reduction)
 
 
-def variational_layers(module: nn.Module) -> dict[str, GaussianWeight]:
-    """{name: layer} of every layer with a Gaussian posterior.
+def variational_layers(module: nn.Module) -> dict[str, Penalised]:
+    """{name: layer} of every layer with a Gaussian posterior, or gates.
 
     Raises:
         ValueError: there is none.
     """
-    layers = {
-        name: layer for name, layer in module.named_modules() if isinstance(layer, GaussianWeight)
-    }
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Penalised)}
     if not layers:
         raise ValueError(
             "expected variational layers (CplxLinearVD, Conv1dARD, ...) in "
@@ -115,24 +114,46 @@ def _reduced(module: nn.Module, reduction: str) -> dict[str, Tensor]:
     values = {}
     for name, layer in _layers(module, reduction).items():
         total = layer.kl()
-        values[name] = total if reduction == "sum" else total / layer.log_sigma2.numel()
+        values[name] = total if reduction == "sum" else total / _parameter(layer).numel()
 
     return values
 
 
-def _layers(module: nn.Module, reduction: str) -> dict[str, GaussianWeight]:
+def _layers(module: nn.Module, reduction: str) -> dict[str, Penalised]:
     if reduction not in ("sum", "mean"):
         raise ValueError(f"expected reduction 'sum' or 'mean', got {reduction!r}")
 
     return variational_layers(module)
 
 
+def _parameter(layer: Penalised) -> nn.Parameter:
+    """What every weight of the layer has one number of: log_sigma2, or gate_logit."""
+    return layer.get_parameter(layer.own)
+
+
 # -- masks -----------------------------------------------------------------------------------------
 
 
 def relevance_masks(module: nn.Module, threshold: float) -> dict[str, Tensor]:
-    """{layer name: bool mask, shape of the weight}: True where log_alpha <= threshold."""
+    """{layer name: bool mask, shape of the weight}: True where log_alpha <= threshold, or a gate is
+    not shut."""
     return {name: layer.relevance(threshold) for name, layer in variational_layers(module).items()}
+
+
+def masked_layers(module: nn.Module) -> dict[str, Any]:
+    """{name: layer} of every layer with a mask.
+
+    Raises:
+        ValueError: there is none.
+    """
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Masked)}
+    if not layers:
+        raise ValueError(
+            f"expected masked layers (CplxLinearMasked, ...) in {type(module).__name__}, got none; "
+            "try the model's Masked form"
+        )
+
+    return layers
 
 
 @torch.no_grad()
@@ -185,8 +206,7 @@ def sparsity(module: nn.Module, threshold: float) -> dict[str, tuple[int, int]]:
     for prefix, layer in module.named_modules():
         n_dropped = _n_dropped(layer, threshold)
         for key, parameter in layer.named_parameters(recurse=False):
-            is_log_sigma2 = isinstance(layer, GaussianWeight) and key == "log_sigma2"
-            if parameter in counted or is_log_sigma2:
+            if parameter in counted or (isinstance(layer, Penalised) and key == layer.own):
                 continue
             counted.add(parameter)
 
@@ -203,7 +223,7 @@ def _n_dropped(layer: nn.Module, threshold: float) -> int:
     if isinstance(layer, Masked):
         stored_parameter(layer, "weight")  # if computed from others its zeros would not be counted
         return int((~layer.mask).sum())
-    if isinstance(layer, GaussianWeight):
+    if isinstance(layer, Penalised):
         return int((~layer.relevance(threshold)).sum())
 
     return 0

@@ -22,7 +22,7 @@ import psutil
 from scipy.io import wavfile
 
 from cplxnet.musicnet import MusicNet, recordings
-from extra.corpora import archive
+from extra.corpora import archive, hdf5
 
 SOURCE_HZ, TARGET_HZ, NOTES_PER_SECOND = 44_100, 11_000, 9.0
 MINUTES = (18, 4, 7, 12, 5, 9)  # of the recordings, in turn
@@ -116,7 +116,7 @@ def time_build(folder: Path, hours: float, longest: int) -> None:
 
 def time_opening(folder: Path, gigabytes: float, notes: int = 1_100_000) -> None:
     path = folder / "train.h5"
-    recordings.write(path, _recordings(gigabytes, notes), rate_hz=TARGET_HZ)
+    hdf5.write(path, _recordings(gigabytes, notes), rate_hz=TARGET_HZ)
     for samples in ("float32", "float32", "int16"):
         start = time.perf_counter()
         data = MusicNet(path, samples=samples)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cplxnet.musicnet import recordings as layout
+from extra.corpora import hdf5
 
 RATE_HZ = 11000
 N_RECORDINGS, NOTES_PER_SECOND = 52, 9.0  # MusicNet: 1.1 million labels in 34 hours
@@ -42,4 +43,4 @@ def write_corpus(
                 f"id_{number:04d}", rng.standard_normal(n_samples, dtype=np.float32), labels
             )
 
-    layout.write(path, recordings(), rate_hz=RATE_HZ)
+    hdf5.write(path, recordings(), rate_hz=RATE_HZ)

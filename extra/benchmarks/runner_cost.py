@@ -35,6 +35,7 @@ from cplxnet.auto.train.loop import predict, train_stage
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
 from cplxnet.musicnet import SAMPLERS, recordings
+from extra.corpora import hdf5
 
 REFERENCE = Path(__file__).parents[2] / "runs" / "reference" / "vd-c2e-02-r0"
 WHOLE = 1000  # batches of an epoch of Experiment-1
@@ -107,7 +108,7 @@ def corpus(folder: Path) -> None:
             )
             for k in range(count)
         ]
-        recordings.write(folder / f"musicnet_11khz_{split}.h5", rows, rate_hz=11000)
+        hdf5.write(folder / f"musicnet_11khz_{split}.h5", rows, rate_hz=11000)
 
 
 def manifest_of(n_epochs: int, n_batches: int) -> Manifest:

@@ -25,14 +25,15 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from cplxnet.auto.manifest.schema import Term
-from cplxnet.auto.runner.components import Feed
 from cplxnet.auto.train.loop import make_step
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.optim import make_optimizer, set_rate
+from cplxnet.auto.train.state import Feed
 from cplxnet.musicnet import SAMPLERS, MusicNet, features
 from cplxnet.musicnet import recordings as layout
 from cplxnet.nn.fast import gpu
 from extra.benchmarks.launches import DEVICE, placed
+from extra.corpora import hdf5
 
 WINDOW = 4096
 TERMS = {"loss": Term(name="bce_with_logits"), "kl": Term(name="kl", coef=1e-5)}
@@ -98,7 +99,7 @@ def corpus(folder: Path, n_recordings: int) -> Path:
         layout.Recording(f"id_{1000 + k}", signal, labels, **about)
         for k, signal in enumerate(signals)
     ]
-    layout.write(path, recordings, rate_hz=11000)
+    hdf5.write(path, recordings, rate_hz=11000)
     return path
 
 

@@ -1,7 +1,10 @@
 """A vocabulary and a valid manifest for the tests of manifests, apart from the real task's."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
+from cplxnet.auto.manifest import vocabulary
 from cplxnet.auto.manifest.vocabulary import Vocabulary, keywords
 from cplxnet.musicnet.experiments import TEMPLATE
 
@@ -20,6 +23,17 @@ VOCABULARY = Vocabulary(
         "complex.DeepConvNet": keywords(lambda kernel_size=6: None),
     },
 )
+
+
+@contextlib.contextmanager
+def only(words: Vocabulary) -> Iterator[None]:
+    """Manifests that are read in the block may use these names alone."""
+    before = vocabulary._vocabulary_of
+    vocabulary.provide(lambda task: words)
+    try:
+        yield
+    finally:
+        vocabulary.provide(before)
 
 
 def valid() -> dict:

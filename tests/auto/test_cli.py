@@ -201,6 +201,13 @@ def test_report_prints_a_row_a_stage_and_writes_the_whole_table(folder, tmp_path
     ].item() == pytest.approx(end)
 
 
+def test_report_of_a_grid_that_is_not_run_names_what_is_missing(tmp_path, capsys):
+    grid.write(tmp_path, {"one": small()})
+    assert main(["report", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and "1 of 1 runs are not done: one (queued)." in captured.err
+
+
 @pytest.mark.parametrize("command", ["run", "status", "report"])
 def test_a_missing_path_is_an_error_not_a_no_op(tmp_path, capsys, command):
     assert main([command, str(tmp_path / "none")]) == 2
@@ -344,6 +351,10 @@ def grid_of_one(done, tmp_path, monkeypatch):
         (["transcribe", "a.wav", "--model", "grid/one.json"], "got a file; try grid/one"),
         *(([command, "gird"], "gird: expected a {}folder of manifests, got nothing there (working "
            "directory: {cwd})") for command in ("run", "status", "report", "page")),
+        *(([command, path], f"{path}: expected a {{}}folder of manifests, got {got} (working "
+           "directory: {cwd}; folders of manifests: runs/demo)")
+          for command in ("run", "report", "page")
+          for path, got in (("runs", "no manifests in this folder"), ("runs/x", "nothing there"))),
         (["status"], "runs: expected a folder of manifests, got nothing there (working directory"),
         (["transcribe", "a.wav"], "a.wav: expected a file, got nothing there (working directory: "
          "{cwd})"),
@@ -353,6 +364,9 @@ def test_a_path_to_something_else_says_what_was_meant_in_one_line(
     grid_of_one, capsys, arguments, said
 ):
     small().save(grid_of_one / "grid" / "c2.5e-03-r0.json")
+    if arguments[1:] in (["runs"], ["runs/x"]):
+        (grid_of_one / "runs").mkdir()
+        (grid_of_one / "runs" / "demo").symlink_to(grid_of_one / "grid")
     if arguments[0] == "report" and arguments[1] == "gird":
         arguments = ["report", "./gird"]  # else it may be a kind
     assert main(arguments) == 2

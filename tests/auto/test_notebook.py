@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 from cplxnet.auto import notebook
+from extra import widgets
 
 # what the Jupyter libraries warn of is not ours
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -43,29 +45,30 @@ def test_no_root_says_what_was_looked_for(tmp_path: Path):
 CELLS = {
     "start": "from cplxnet.auto import notebook, progress\nnotebook.start()",
     "where": "import os; print(os.getcwd())",
-    "beside": "from extra import beside",
+    "beside": "from extra import beside, widgets",
     "mistake": 'from cplxnet import auto\nauto.load("runs/nothing.json")',
-    "folder": 'notebook.Picker("runs/nothing")',
+    "folder": 'widgets.Picker("runs/nothing")',
     "whole": "%tb",
     "own": "import json\njson.loads('{')",
     "interrupt": "raise KeyboardInterrupt",
     "bar": "for _ in progress.bar(range(3), desc='dense'):\n    pass",
+    "line": "progress.say('dense: AP 0.5')",
     "bar that leaves": "for _ in progress.bar(range(3), leave=False):\n    pass",
-    "pick": "picked = notebook.Picker('runs/one', 'b')\npicked",
+    "pick": "picked = widgets.Picker('runs/one', 'b')\npicked",
     "another": "picked._folder.value = 'runs/two'\nprint(picked.folder, picked.name)",
     "refresh": (
         "import time\nvalues = iter(range(1000))\n"
-        "with notebook.refreshing(lambda: next(values), every_s=0.05):\n    time.sleep(0.5)"
+        "with widgets.refreshing(lambda: next(values), every_s=0.05):\n    time.sleep(0.5)"
     ),
     "figure": (
         "import matplotlib.pyplot as plt\n"
-        "with notebook.refreshing(lambda: plt.subplots()[0]):\n    pass"
+        "with widgets.refreshing(lambda: plt.subplots()[0]):\n    pass"
     ),
     "drawing": (
-        "with notebook.refreshing(lambda: {}['none'], every_s=0.05):\n"
+        "with widgets.refreshing(lambda: {}['none'], every_s=0.05):\n"
         "    time.sleep(0.2)\n    raise RuntimeError('of the run')"
     ),
-    "nothing yet": "with notebook.refreshing(lambda: open('nothing')):\n    pass",
+    "nothing yet": "with widgets.refreshing(lambda: open('nothing')):\n    pass",
 }
 
 
@@ -78,6 +81,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         (root / folder).mkdir(parents=True)
     for module in ("__init__", "beside"):
         (root / "extra" / f"{module}.py").touch()
+    shutil.copy(widgets.__file__, root / "extra")
     for path in ("one/a", "one/b", "two/c"):
         (root / "runs" / f"{path}.json").touch()
 
@@ -130,6 +134,11 @@ def test_a_bar_leaves_a_line_of_text(shown):
     assert bar["data"]["text/plain"].startswith("dense: 100%") and "3/3" in str(bar)
     (gone,) = shown["bar that leaves"]
     assert gone["data"]["text/plain"] == ""
+
+
+def test_a_line_beside_the_bars_is_no_error(shown):
+    (line,) = shown["line"]
+    assert (line["name"], line["text"]) == ("stdout", "dense: AP 0.5\n")  # stderr is shown in red
 
 
 def test_a_picker_offers_what_there_is(shown):

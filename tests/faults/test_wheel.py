@@ -64,7 +64,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_every_file_of_the_package(wheel):
-    kinds = {".py", ".c", ".h", ".mplstyle"}
+    kinds = {".py", ".c", ".h", ".json", ".mplstyle", ".safetensors", ".md"}
     here = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "cplxnet").rglob("*")

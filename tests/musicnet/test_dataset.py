@@ -11,6 +11,7 @@ from scipy import stats
 from cplxnet.musicnet import dataset as datasets
 from cplxnet.musicnet import recordings as layout
 from cplxnet.musicnet.dataset import MusicNet, sizes
+from extra.corpora import hdf5
 
 
 def recording(
@@ -22,7 +23,7 @@ def recording(
 
 
 def write(path, *recordings: layout.Recording):
-    layout.write(path, recordings, rate_hz=100)
+    hdf5.write(path, recordings, rate_hz=100)
     return path
 
 

@@ -74,6 +74,45 @@ def test_raw(signal):
     assert torch.equal(features(signal, "raw", cplx=False)[:, 0], signal)
 
 
+def splitmix64(start: int, n: int) -> list[float]:
+    """The published generator, in Python's whole numbers."""
+    mask, numbers = 2**64 - 1, []
+    for k in range(1, n + 1):
+        x = (start + k * 0x9E3779B97F4A7C15) & mask
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+        numbers.append(((x ^ (x >> 31)) >> 11) / 2**53)
+    return numbers
+
+
+@pytest.mark.parametrize("n", [256, 255])
+def test_random_phases_keep_the_moduli_alone(n):
+    x = torch.randn(400, n, dtype=torch.float64).float().double()
+    z, plain = features(x, "fft-random-phase", shift=False), features(x, "fft", shift=False)
+    np.testing.assert_allclose(z.abs().numpy(), plain.abs().numpy(), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        z[..., 1:].numpy(), z[..., 1:].flip(-1).conj().resolve_conj().numpy(), atol=1e-9
+    )  # of a real signal
+    # the phase of each window and frequency is uniform, and tells nothing of the one that was
+    turn = (z / plain)[:, 0, 1 : (n + 1) // 2]
+    assert abs(turn.mean()) < 4 / np.sqrt(turn.numel())
+    assert turn.mean(0).abs().max() < 4 / np.sqrt(400)
+    assert turn.mean(1).abs().max() < 4.5 / np.sqrt(n / 2)
+    # what two frequencies had in common is gone
+    assert (turn[:, 0] * turn[:, 1].conj()).mean().abs() < 4 / np.sqrt(400)
+
+
+def test_random_phases_are_those_of_the_window_wherever_it_is():
+    x = torch.randn(6, 64)
+    z = features(x, "fft-random-phase")
+    assert torch.equal(z[2:3], features(x[2:3].clone(), "fft-random-phase"))
+    bits = x[4].numpy().view(np.int32).astype(object)
+    start = int(sum(int(b) * (2 * t + 1) for t, b in enumerate(bits)))
+    expected = np.exp(2j * np.pi * np.array(splitmix64(start, 33)))
+    alone = features(x[4:5], "fft-random-phase", shift=False)[0, 0, 1:32]
+    np.testing.assert_allclose((alone / alone.abs()).numpy(), expected[1:32], atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", sorted(FEATURE_KINDS))
 def test_precision_follows_the_signal(signal, kind):
     assert features(signal, kind).dtype == torch.complex128
@@ -89,7 +128,9 @@ def test_as_channels(signal):
 
 
 def test_faults_are_named(signal):
-    with pytest.raises(ValueError, match="expected a feature kind of fft, raw, stft, got 'cqt'"):
+    with pytest.raises(
+        ValueError, match="expected a feature kind of fft, fft-random-phase, raw, stft, got 'cqt'"
+    ):
         features(signal, "cqt")
     with pytest.raises(
         ValueError, match=r"shape \(B, window\), got torch.float64 of shape \(4096,\)"

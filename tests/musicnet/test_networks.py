@@ -10,7 +10,9 @@ import torch
 from scipy import linalg
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from cplxnet.musicnet.experiments import SAME_COST, SAME_SIZE
 from cplxnet.musicnet.features import as_channels, features
 from cplxnet.musicnet.networks import MODELS, build
 from cplxnet.nn import deploy_masks, relevance_masks
@@ -19,7 +21,7 @@ LENGTH = 740  # a window that every network takes, if barely
 FIELDS, NETS, KINDS = (
     ("complex", "real"),
     ("DeepConvNet", "ShallowConvNet", "TwoLayerDense"),
-    ("", "VD", "ARD", "Masked"),
+    ("", "VD", "ARD", "GroupVD", "GroupARD", "L0", "Masked"),
 )
 NAMES = [f"{field}.{net}{kind}" for field in FIELDS for net in NETS for kind in KINDS]
 
@@ -102,6 +104,26 @@ def test_the_deep_network_flattens_to_3712() -> None:
         assert MODELS["complex.DeepConvNet"]().fc1.in_features == 128 * length == 3712
 
 
+def cost(name: str, channels: int, **options: float) -> tuple[int, int]:
+    """Real numbers of a network, and real multiply-adds of a window by torch's own counter."""
+    dtype = torch.complex64 if name.startswith("complex") else torch.float32
+    network = MODELS[name](in_channels=channels, **options).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, channels, 4096, dtype=dtype))
+    return size(network), counter.get_total_flops() // 2
+
+
+def test_real_networks_of_the_complex_ones_size_and_cost() -> None:
+    n_par, n_products = cost("complex.DeepConvNet", 1)
+    for channels in (1, 2):  # magnitudes; real and imaginary parts
+        found, _ = cost("real.DeepConvNet", channels, width=SAME_SIZE)
+        assert found == pytest.approx(n_par, rel=0.01)
+    _, found = cost("real.DeepConvNet", 2, width=SAME_COST)
+    assert found == pytest.approx(n_products, rel=0.01)
+    with pytest.raises(ValueError, match="a width above 0, got -1"):
+        MODELS["real.DeepConvNet"](width=-1)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_builds_and_counts(name: str) -> None:
     torch.manual_seed(1)
@@ -111,17 +133,21 @@ def test_every_name_builds_and_counts(name: str) -> None:
     logit = network(x)
     assert logit.shape == (3, 84) and logit.dtype == torch.float32 and logit.isfinite().all()
     assert (logit[0] - logit[1]).abs().min() > 0  # each window has its own
-    base = name.removesuffix("VD").removesuffix("ARD").removesuffix("Masked")
-    weights = [n for n, _ in network.named_parameters() if not n.endswith("log_sigma2")]
+    base = name.removesuffix("VD").removesuffix("ARD").removesuffix("Group")
+    base = base.removesuffix("L0").removesuffix("Masked")
+    own = ("log_sigma2", "log_alpha_out", "gate_logit")
+    weights = [n for n, _ in network.named_parameters() if not n.endswith(own)]
     assert sum(network.get_parameter(n).numel() for n in weights) == by_hand(base, LENGTH)
-    extra = {"VD": "log_sigma2", "ARD": "log_sigma2", "Masked": "mask"}.get(name.removeprefix(base))
+    extras = {"VD": "log_sigma2", "ARD": "log_sigma2", "L0": "gate_logit", "Masked": "mask"}
+    extras |= {"GroupVD": "log_alpha_out", "GroupARD": "log_alpha_out"}
+    extra = extras.get(name.removeprefix(base))
     layers = [n.rpartition(".")[0] for n in network.state_dict() if n.endswith(f".{extra}")]
     affine_layers = [n for n, m in network.named_children() if n.startswith(("conv", "fc"))]
     assert layers == (affine_layers if extra else [])
 
 
 def test_names_and_unknown_names() -> None:
-    assert sorted(MODELS) == sorted(NAMES) and len(NAMES) == 24
+    assert sorted(MODELS) == sorted(NAMES) and len(NAMES) == 42
     with pytest.raises(
         ValueError,
         match=r"expected a network of complex\.DeepConvNet, .*, got 'complex\.DeepConvNetv2'",

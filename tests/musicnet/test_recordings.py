@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cplxnet.musicnet import recordings
+from extra.corpora import hdf5
 
 
 def recording(key="id_1001", samples=1000, notes=((0, 500, 60), (400, 900, 64))):
@@ -29,7 +30,7 @@ def recording(key="id_1001", samples=1000, notes=((0, 500, 60), (400, 900, 64)))
 
 def changed(path, edit):
     """The valid file at `path` with `edit` applied by plain h5py, behind the layout's back."""
-    recordings.write(path, [recording()], rate_hz=11000)
+    hdf5.write(path, [recording()], rate_hz=11000)
     with h5py.File(path, "r+") as file:
         edit(file)
     return path
@@ -37,7 +38,7 @@ def changed(path, edit):
 
 def test_what_is_written_is_read_back(tmp_path):
     path, written = tmp_path / "a.h5", [recording("id_1002", samples=70), recording("id_1001")]
-    recordings.write(path, written, rate_hz=11000, attributes={"recipe": "abc"})
+    hdf5.write(path, written, rate_hz=11000, attributes={"recipe": "abc"})
     read = list(recordings.recordings(path))
     assert [r.key for r in read] == ["id_1001", "id_1002"]
     for got, want in zip(read, written[::-1], strict=True):
@@ -60,7 +61,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_same_recordings_give_same_bytes_and_leave_nothing_beside(tmp_path):
     for name in ("a.h5", "b.h5"):
-        recordings.write(tmp_path / name, [recording()], rate_hz=11000)
+        hdf5.write(tmp_path / name, [recording()], rate_hz=11000)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "b.h5"]
 
@@ -152,13 +153,13 @@ def test_not_hdf5_is_named(tmp_path):
 
 def test_nothing_is_written_for_a_bad_recording(tmp_path):
     path = tmp_path / "a.h5"
-    recordings.write(path, [recording()], rate_hz=11000)
+    hdf5.write(path, [recording()], rate_hz=11000)
     before = path.read_bytes()
     bad = dataclasses.replace(recording(), data=np.full(9, np.nan, np.float32))
     with pytest.raises(recordings.RecordingError, match="got nan at sample 0"):
-        recordings.write(path, [recording("id_1000"), bad], rate_hz=11000)
+        hdf5.write(path, [recording("id_1000"), bad], rate_hz=11000)
     with pytest.raises(recordings.RecordingError, match="at least one recording"):
-        recordings.write(path, [], rate_hz=11000)
+        hdf5.write(path, [], rate_hz=11000)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
@@ -200,7 +201,7 @@ def elsewhere(how):
     ],
 )
 def test_values_outside_the_file_are_refused_by_name_before_any_is_read(tmp_path, how):
-    recordings.write(tmp_path / "there.h5", [recording()], rate_hz=11000)
+    hdf5.write(tmp_path / "there.h5", [recording()], rate_hz=11000)
     path = changed(tmp_path / "a.h5", elsewhere(how))
     for read in (recordings.lengths, lambda path: list(recordings.recordings(path))):
         with pytest.raises(
@@ -272,7 +273,7 @@ def test_a_rate_that_is_none_is_named(tmp_path, rate_hz):
 
 
 def test_a_file_that_is_being_written_is_not_to_be_built_again(tmp_path):
-    recordings.write(tmp_path / "a.h5", [recording()], rate_hz=11000)
+    hdf5.write(tmp_path / "a.h5", [recording()], rate_hz=11000)
     with open(tmp_path / "a.h5", "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # as HDF5 does in a process that writes
         with pytest.raises(recordings.RecordingError, match="another process has open") as caught:

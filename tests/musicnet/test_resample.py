@@ -6,11 +6,10 @@ from cplxnet.musicnet import recordings
 from cplxnet.musicnet.resample import (
     SOURCE_HZ,
     TARGET_HZ,
-    downsample,
     resample,
     resample_blocks,
-    rescale,
 )
+from extra.corpora import downsample, rescale
 
 
 def tone(hz, seconds, rate_hz):

@@ -18,6 +18,7 @@ from cplxnet.musicnet.scores import (
     score_dataset,
     trabelsi2018_windows,
 )
+from extra.corpora import hdf5
 
 N_WINDOWS = 400
 
@@ -250,9 +251,7 @@ def test_score_of_a_dataset_in_both_protocols(tmp_path):
     labels = np.array(
         [(0, LONG // 2, 1, 60, 0, 0, b""), (500, LONG, 1, 70, 0, 0, b"")], recordings.LABELS
     )
-    recordings.write(
-        tmp_path / "long.h5", [recordings.Recording("id_1", samples, labels)], rate_hz=11000
-    )
+    hdf5.write(tmp_path / "long.h5", [recordings.Recording("id_1", samples, labels)], rate_hz=11000)
     data = MusicNet(tmp_path / "long.h5")
     target = data.windows(torch.arange(len(data)))[1]
     logit = torch.randn(target.shape)

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 from cplxnet.auto.__main__ import main
 from cplxnet.auto.models import load_deployed
 from cplxnet.musicnet import recordings, trained
-from cplxnet.musicnet.transcription.windows import transcribe_file
+from extra.metrics import transcribe_file
 
 CARD = Path(trained.__file__).with_name("README.md").read_text()
 

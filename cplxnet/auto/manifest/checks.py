@@ -135,23 +135,28 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
         accepted = "the name of a feed (the first stage names one)"
         yield Fault(f"stages.{order[0]}.feed", "missing key", accepted=accepted)
 
-    variational = False  # whether a stage so far may have had variational layers
+    sparse = False  # whether a stage so far may have had variational layers, or a pruner
     previous = _optimizer(first)
     for name in order:
         path = f"stages.{name}"
         stage = stages[name]
         model = {**(raw.get("model") or {}), **(stage.get("model") or {})}.get("name")
-        variational = variational or not model or model in vocabulary.variational_models
+        sparse = sparse or not model or model in vocabulary.variational_models
+        sparse = sparse or stage.get("pruner") is not None
         if model and model not in vocabulary.variational_models:
             yield from _kl(path, stage, raw.get("objective_terms") or {}, model, vocabulary)
-        yield from _distill(path, stage, order[: order.index(name)], raw)
+        earlier = order[: order.index(name)]
+        yield from _distill(path, stage, earlier, raw)
+        if stage.get("pruner"):
+            masked = not model or vocabulary.is_masked(model)
+            yield from _pruner(path, {"early": first.get("early"), **stage}, earlier, masked)
         if stage.get("shrink") is True and model and not vocabulary.is_masked(model):
             accepted = f"false, or as {path}.model.name a masked network"
             yield Fault(f"{path}.shrink", f"{model} has no masks", True, accepted)
 
-        if vocabulary.is_masked(model) and not variational:
+        if vocabulary.is_masked(model) and not sparse:
             problem = "a masked model with no variational stage before"
-            accepted = "a stage with a variational model earlier in stage_order"
+            accepted = "a stage with a variational model earlier in stage_order, or a pruner"
             yield Fault(f"{path}.model.name", problem, model, accepted)
 
         optimizer = _optimizer(stage if "optimizer" in stage else first)
@@ -208,6 +213,27 @@ def _distill(path: str, stage: Row, earlier: list[str], raw: Row) -> Iterator[Fa
     if others:
         problem = f"soft targets beside the loss {shown(others[0])}"
         yield Fault(f"{path}.distill", problem, distill, f"null, or the loss {shown(SOFT)}")
+
+
+def _pruner(path: str, stage: Row, earlier: list[str], masked: bool) -> Iterator[Fault]:
+    """A pruner without masks to set, like a stage that is not there yet, or ended before its time."""
+    pruner = stage["pruner"]
+    if not masked:
+        accepted = f"null, or as {path}.model.name a masked network"
+        yield Fault(f"{path}.pruner", "a network without masks", pruner, accepted)
+    if pruner.get("like") and pruner["like"] not in earlier:
+        problem = "a stage that is not before this one"
+        yield Fault(f"{path}.pruner.like", problem, pruner["like"], one_of(earlier))
+
+    if pruner.get("name") != "gradual":
+        return
+    if stage["early"]:
+        problem = "early stopping while weights are pruned"
+        yield Fault(f"{path}.early", problem, stage["early"], "null")
+    if stage.get("shrink") is True:
+        yield Fault(
+            f"{path}.shrink", "a shape that changes", True, "false while weights are pruned"
+        )
 
 
 # --- what only building tells

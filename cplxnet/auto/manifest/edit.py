@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import grid, strict_json
+from . import grid
 from .read import load
-from .schema import Manifest
-from .vocabulary import TABLES, Vocabulary
+from .schema import Manifest, canonical
+from .vocabulary import TABLES
 
 MAX_NAME = 80  # characters of a file's name that say what changed; longer ones end in a digest
 
 
-def edit(path: str | Path, changes: Mapping[str, Any], *, task: Vocabulary | None = None) -> Path:
+def edit(path: str | Path, changes: Mapping[str, Any]) -> Path:
     """Write a manifest with other values into a folder of its own, and return the file's path.
 
     ``edit("runs/demo/c2e-02-r0.json", {"stages.dense.n_epochs": 20})`` writes
@@ -33,7 +33,6 @@ def edit(path: str | Path, changes: Mapping[str, Any], *, task: Vocabulary | Non
         path: a manifest's file.
         changes: dotted path -> value, the paths as `Manifest.flatten` has them. What a stage
             inherits from the first one changes with the first one.
-        task: as in `cplxnet.auto.load`.
 
     Returns:
         The edited manifest's file; the original's if nothing differs from that.
@@ -45,13 +44,13 @@ def edit(path: str | Path, changes: Mapping[str, Any], *, task: Vocabulary | Non
     """
     path = Path(path)
     folder = path.parent if path.parent.name.strip(".") else path.parent.resolve()
-    manifest = load(path, task=task)
+    manifest = load(path)
     if manifest.parent is not None:
         path = folder.parent / f"{manifest.parent}.json"
         folder = path.parent
-    original = load(path, task=task)
+    original = load(path)
 
-    edited = grid.edit(manifest, changes, task=task)
+    edited = grid.edit(manifest, changes)
     changed = differences(original, edited)
     if not changed:
         return path
@@ -61,10 +60,10 @@ def edit(path: str | Path, changes: Mapping[str, Any], *, task: Vocabulary | Non
         "name": changes.get("name", f"{original.name}, edited: {said}"),
         "parent": f"{folder.name}/{path.stem}",
     }
-    edited = grid.edit(edited, about, task=task)
+    edited = grid.edit(edited, about)
 
     file = folder.with_name(f"{folder.name}-edited") / f"{path.stem}-{_label(changed)}.json"
-    if file.exists() and not differences(load(file, task=task), edited):
+    if file.exists() and not differences(load(file), edited):
         return file
     if file.exists() and file.with_suffix("").is_dir():
         raise FileExistsError(
@@ -120,5 +119,5 @@ def _label(changed: Mapping[str, Any]) -> str:
     label = re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
     if label == text and len(label) <= MAX_NAME:
         return label
-    digest = hashlib.sha256(strict_json.canonical(changed).encode()).hexdigest()
+    digest = hashlib.sha256(canonical(changed).encode()).hexdigest()
     return f"{label[: MAX_NAME - 9]}-{digest[:8]}"

@@ -33,21 +33,13 @@ ABSENT = Absent.ABSENT
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """One thing that is wrong."""
 
-    Args:
-        path: dotted JSON path, such as ``stages.sparsify.objective.kl_dv``; empty: the whole file.
-        problem: what is wrong, in a few words.
-        value: what stands there (`ABSENT`: nothing).
-        accepted: what would be accepted there.
-        nearest: the known name closest to an unknown one, or None.
-    """
-
-    path: str
-    problem: str
-    value: Any = ABSENT
-    accepted: str = ""
-    nearest: str | None = None
+    path: str  # dotted, such as stages.sparsify.objective.kl_dv; empty: the whole file
+    problem: str  # in a few words
+    value: Any = ABSENT  # what stands there
+    accepted: str = ""  # what would be accepted there
+    nearest: str | None = None  # the known name closest to an unknown one
 
     def __str__(self) -> str:
         text = f"{printable(self.path) or '(the whole manifest)'}: {self.problem}"

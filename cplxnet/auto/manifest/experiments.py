@@ -10,7 +10,6 @@ from typing import Any
 
 from . import grid, vocabulary
 from .schema import Manifest
-from .vocabulary import Vocabulary
 
 # the variable of the grids: the weight of the KL term while sparsifying
 C = "stages.sparsify.objective.kl_div"
@@ -20,18 +19,10 @@ METHOD = "stages.sparsify.model.name"
 REDUCTION = "objective_terms.kl_div.reduction"
 
 
-def expanded(
-    preset: str, *values: Any, task: Vocabulary | None = None, **options: Any
-) -> dict[str, Manifest]:
-    """The manifests of a preset of the default task.
-
-    Args:
-        preset: its name.
-        values, options: of the function that makes it.
-        task: as in `read.load`.
-    """
+def expanded(preset: str, *values: Any, **options: Any) -> dict[str, Manifest]:
+    """The manifests of a preset of the default task; values, options: of what makes it."""
     make = vocabulary.of_task(None).presets[preset]
-    return grid.expand(**make(*values, **options), task=task)
+    return grid.expand(**make(*values, **options))
 
 
 experiment_1 = functools.partial(expanded, "experiment-1")

@@ -15,13 +15,12 @@ import pandas as pd
 
 from cplxnet import files
 
-from . import strict_json
 from .errors import Fault, ManifestError, ManifestNotFoundError, nearest
 from .read import load, names_a_run, parse
-from .schema import Manifest, leaves
-from .vocabulary import Vocabulary
+from .schema import Manifest, canonical, leaves
 
 Values = Mapping[str, Any]  # path -> the value it has in one manifest
+Axis = str | tuple[str, ...]  # a path, or several that vary together
 
 # --- names of files
 
@@ -59,33 +58,29 @@ def default_label(values: Values) -> str:
 
 def expand(
     template: Manifest | Mapping[str, Any],
-    grid: Mapping[str, Sequence[Any]],
+    grid: Mapping[Axis, Sequence[Any]],
     *,
     replicates: int | None = None,
     label: Callable[[Values], str] = default_label,
     title: Callable[[Values], str] | None = None,
-    task: Vocabulary | None = None,
 ) -> dict[str, Manifest]:
     """One manifest for each combination of the grid's values, the last path varying fastest.
 
     Args:
         template: a manifest, or the JSON values of one.
         grid: dotted JSON path, such as "stages.sparsify.objective.kl_div" -> the values it takes.
-            A path that the template does not have is a fault.
+            A path that the template does not have is a fault. Paths that vary together are one
+            tuple, and each of its values a tuple of theirs.
         replicates: adds "seed": 0, ..., replicates - 1 as the last path.
         label: the varied values of a manifest -> its key in the result (file name without .json).
         title: the same -> its "name"; None: the template's name and the label.
-        task: as in `read.load`.
 
     Raises:
         ManifestError: the template, a path of the grid, or any resulting manifest is wrong; all
             faults at once.
         ValueError: two combinations have one label, or a label is no file name.
     """
-    if isinstance(template, Manifest):
-        base = template
-    else:
-        base = parse(dict(template), task=task, source="template")
+    base = template if isinstance(template, Manifest) else parse(dict(template), source="template")
     axes = dict(grid) if replicates is None else {**grid, "seed": range(replicates)}
     faults = list(_grid_faults(base.whole(), axes))
     if faults:
@@ -93,12 +88,17 @@ def expand(
 
     manifests: dict[str, Manifest] = {}
     for combination in itertools.product(*axes.values()):
-        values = dict(zip(axes, combination, strict=True))
+        values: dict[str, Any] = {}
+        for axis, value in zip(axes, combination, strict=True):
+            if isinstance(axis, tuple):
+                values |= zip(axis, value, strict=True)
+            else:
+                values[axis] = value
         name = label(values)
         _check_label(name, values, manifests)
         heading = title(values) if title else f"{base.name} {name}"
         try:
-            manifests[name] = edit(base, {"name": heading, **values}, task=task)
+            manifests[name] = edit(base, {"name": heading, **values})
         except ManifestError as error:
             faults += [fault for fault in error.faults if fault not in faults]
 
@@ -116,14 +116,13 @@ def _check_label(name: str, values: Values, manifests: Mapping[str, Manifest]) -
         )
 
 
-def edit(manifest: Manifest, changes: Values, *, task: Vocabulary | None = None) -> Manifest:
+def edit(manifest: Manifest, changes: Values) -> Manifest:
     """A copy of `manifest` with other values at the given paths.
 
     Args:
         manifest: is left as it is.
         changes: dotted JSON path -> value. The last key of a path may be new. What the manifest
             leaves out on the way there is filled in first: its default, or what it inherits.
-        task: as in `read.load`.
 
     Raises:
         ManifestError: a path leads nowhere, or the result is wrong.
@@ -145,18 +144,23 @@ def edit(manifest: Manifest, changes: Values, *, task: Vocabulary | None = None)
             part[last] = copy.deepcopy(value)
         else:
             faults.append(_no_path("no such path", whole, path))
-    return parse(raw, task=task, source=manifest.name, faults=faults)
+    return parse(raw, source=manifest.name, faults=faults)
 
 
-def _grid_faults(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> Iterator[Fault]:
+def _grid_faults(raw: Mapping[str, Any], grid: Mapping[Axis, Sequence[Any]]) -> Iterator[Fault]:
     known = set(_paths(raw))
-    for path, values in grid.items():
+    by_path = {
+        path: values
+        for axis, values in grid.items()
+        for path in (axis if isinstance(axis, tuple) else (axis,))
+    }
+    for path, values in by_path.items():
         is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
         if path not in known:
             yield _no_path("no such path in the template", raw, path)
         elif not is_list or not len(values):
             yield Fault(path, "no values to take", accepted="a list of values")
-        for other in grid:
+        for other in by_path:
             if path.startswith(other + "."):
                 problem = "lies inside another path of the grid"
                 yield Fault(path, problem, path, f"either it or {other}")
@@ -189,7 +193,7 @@ def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
     columns = {}
     for path in paths:
         values = [row.get(path) for row in rows.values()]
-        written = {strict_json.canonical([path in row, row.get(path)]) for row in rows.values()}
+        written = {canonical([path in row, row.get(path)]) for row in rows.values()}
         if len(written) > 1:
             column = pd.Series(values, index=list(rows), dtype=object)
             is_numeric = all(isinstance(value, (bool, int, float)) for value in values)
@@ -237,7 +241,7 @@ def write(
     return list(changed)
 
 
-def read(folder: str | Path, *, task: Vocabulary | None = None) -> dict[str, Manifest]:
+def read(folder: str | Path) -> dict[str, Manifest]:
     """The manifests `folder`/*.json by file name without .json, sorted.
 
     Raises:
@@ -252,7 +256,7 @@ def read(folder: str | Path, *, task: Vocabulary | None = None) -> dict[str, Man
     manifests = {}
     for path in sorted(Path(folder).glob("*.json")):
         try:
-            manifests[path.stem] = load(path, task=task)
+            manifests[path.stem] = load(path)
         except ManifestError as error:
             for fault in error.faults:
                 where = f"{path.name}: {fault.path}".removesuffix(": ")

@@ -1,6 +1,7 @@
 """The keys of a manifest as frozen, strict pydantic models: type, range, default, meaning.
 
-`extra/design.md` explains them with examples. A name that refers to something (`Known`) is looked
+`extra/design.md` explains them with examples; the description of a key that has to be there is what
+a fault says of it where it is missing. A name that refers to something (`Known`) is looked
 up in the context of validation, a dict from what it refers to ("feed") to the names known
 (`vocabulary.Vocabulary.names`). Without a context, any name is taken.
 """
@@ -8,6 +9,7 @@ up in the context of validation, a dict from what it refers to ("feed") to the n
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -26,7 +28,6 @@ from pydantic_core import PydanticCustomError
 
 from cplxnet import DEFAULT_TASK, files
 
-from . import strict_json
 from .errors import unknown
 
 SCHEMA = 1  # the version of manifests that is read and written
@@ -35,7 +36,13 @@ MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 # keys that came later: at their default, fingerprints and resolved manifests lack them
 LATER = {"products": "float32", "compile": False, "cuda_graph": None}
-LATER_IN_STAGES = {"kl_scheduler": None, "distill": None, "log_sigma2": None, "shrink": False}
+LATER_IN_STAGES = {
+    "kl_scheduler": None,
+    "distill": None,
+    "log_sigma2": None,
+    "shrink": False,
+    "pruner": None,
+}
 
 # a stage without one of these has the first stage's
 INHERITED = ("feed", "grad_clip", "optimizer", "lr_scheduler", "early")
@@ -63,6 +70,11 @@ def leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, tuple(value) if isinstance(value, list) else value
+
+
+def canonical(value: Any) -> str:
+    """`value` as JSON on one line, keys sorted: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 # --- kinds of values
@@ -128,6 +140,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=MAX_FLOAT32, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Table = Annotated[dict[Name, V], AfterValidator(FrozenDict)]
@@ -168,16 +181,16 @@ class Dataset(Part):
     """Windows of one HDF5 file."""
 
     file: File = Field(description="an HDF5 file, relative to the data folder")
-    window: Count = Field(default=4096, description="samples")
-    stride: Count = Field(default=128, description="samples between the starts of two windows")
+    window: Count = 4096  # samples
+    stride: Count = 128  # samples between the starts of two windows
 
 
 class Features(Part):
     """What a network is given of a window."""
 
     kind: Annotated[str, Known("feature kind")] = Field(description="the name of a feature kind")
-    cplx: bool = Field(default=True, description="complex features; false: magnitudes")
-    shift: bool = Field(default=True, description="zero frequency in the centre")
+    cplx: bool = True  # complex features; false: magnitudes
+    shift: bool = True  # zero frequency in the centre
 
 
 class Feed(Part):
@@ -185,12 +198,8 @@ class Feed(Part):
 
     dataset: Annotated[str, Known("dataset")] = Field(description="the name of a dataset")
     sampler: Annotated[str, Known("sampler")] = Field(description="the name of a sampler")
-    n_batches: Count | None = Field(
-        default=None, description="batches an epoch, for a sampler without an end"
-    )
-    batch_size: Count | None = Field(
-        default=None, description="windows a batch, for a sampler that takes each once"
-    )
+    n_batches: Count | None = None  # batches an epoch, for a sampler without an end
+    batch_size: Count | None = None  # windows a batch, for a sampler that takes each once
 
     @model_validator(mode="after")
     def _one_size(self) -> Feed:
@@ -203,17 +212,15 @@ class Scorer(Part):
     """Scores on every window of a feed."""
 
     feed: Annotated[str, Known("feed")] = Field(description="the name of a feed")
-    curves: bool = Field(default=False, description="keep the precision-recall curve")
+    curves: bool = False  # keep the precision-recall curve
 
 
 class Term(Part):
     """A term of the objective: multiplied by `coef` and by its weight in a stage."""
 
     name: Annotated[str, Known("loss")] = Field(description='the name of a loss, or "kl"')
-    reduction: Literal["sum", "mean"] | None = Field(
-        default=None, description="null: the loss's own"
-    )
-    coef: Weight = Field(default=1.0, description="multiplies the term in every stage")
+    reduction: Literal["sum", "mean"] | None = None  # null: the loss's own
+    coef: Weight = 1.0  # multiplies the term in every stage
 
 
 class Component(Open):
@@ -231,19 +238,15 @@ class Model(Component):
 class ModelChange(Open):
     """What a stage's network has of its own."""
 
-    name: Annotated[str, Known("model")] = Field(
-        default="", description="the name of a model; absent: the manifest's"
-    )
+    name: Annotated[str, Known("model")] = ""  # the name of a model; absent: the manifest's
 
 
 class Optimizer(Open):
     """An optimiser and its keyword arguments."""
 
-    name: Annotated[str, Known("optimizer")] = Field(
-        default="adam", description="the name of an optimizer"
-    )
-    lr: Positive = Field(default=1e-3, description="learning rate at the start of the stage")
-    lr_log_sigma2: Positive | None = Field(default=None, description="that of log_sigma2; null: lr")
+    name: Annotated[str, Known("optimizer")] = "adam"  # the name of an optimizer
+    lr: Positive = 1e-3  # learning rate at the start of the stage
+    lr_log_sigma2: Positive | None = None  # that of log_sigma2; null: lr
 
 
 class Schedule(Component):
@@ -256,50 +259,65 @@ class Distill(Part):
     """A term of the objective: a trained network's outputs, softened, as targets."""
 
     teacher: Annotated[str, Known("stage")] = Field(description="the name of an earlier stage")
-    weight: Weight = Field(default=1.0, description="multiplies the term")
-    temperature: Positive = Field(default=1.0, description="divides both networks' logits")
+    weight: Weight = 1.0  # multiplies the term
+    temperature: Positive = 1.0  # divides both networks' logits
+
+
+class Pruner(Part):
+    """What masks the weights of a masked network."""
+
+    name: Literal["gradual", "one-shot", "random"] = Field(
+        description="least modulus first, step by step or at once; or weights at random, at once"
+    )
+    # share of the weights that is masked in the end
+    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
+    # an earlier stage, which has the sparsity of each layer
+    like: Annotated[str, Known("stage")] | None = None
+    by_layer: bool = False  # each layer has the same sparsity
+    initial: Share = 0.0  # sparsity at which gradual pruning begins
+    begin: Share = 0.0  # part of the stage before gradual pruning
+    end: Share = 0.8  # part of the stage at which it is over
+    every: Count = 10  # steps from one pruning to the next
+
+    @model_validator(mode="after")
+    def _fits(self) -> Pruner:
+        if (self.sparsity is None) == (self.like is None):
+            raise ValueError("either sparsity or like, not both")
+        if self.begin >= self.end:
+            raise ValueError("begin before end")
+        return self
 
 
 class Early(Part):
     """Stop at a score below ``best - max(rtol*|best|, atol)`` or after `patience` without best."""
 
     scorer: Annotated[str, Known("scorer")] = Field(description="the name of a scorer")
-    patience: Count = Field(default=20, description="scores in a row without a new best")
-    cooldown: Whole = Field(default=0, description="epochs skipped between two scorings")
-    rtol: NotNegative = Field(default=0.0, description="tolerance, relative to the best score")
-    atol: NotNegative = Field(default=0.02, description="tolerance, absolute")
-    restore_best: bool = Field(
-        default=False, description="end with the best weights; false: with the last"
-    )
+    patience: Count = 20  # scores in a row without a new best
+    cooldown: Whole = 0  # epochs skipped between two scorings
+    rtol: NotNegative = 0.0  # tolerance, relative to the best score
+    atol: NotNegative = 0.02  # tolerance, absolute
+    restore_best: bool = False  # end with the best weights; false: with the last
 
 
 class StageSpec(Part):
     """A stage as written. What is `INHERITED` may be left out: see `Stage`."""
 
-    feed: Annotated[str, Known("feed")] = Field(default="", description="the name of a feed")
+    feed: Annotated[str, Known("feed")] = ""  # the name of a feed
     n_epochs: Whole = Field(description="epochs at most")
-    model: ModelChange = Field(
-        default_factory=ModelChange, description="what differs from the manifest's model"
-    )
-    restart: bool = Field(
-        default=True, description="a fresh optimizer; false: the last stage's state goes on"
-    )
-    reset: bool = Field(default=False, description="fresh weights; false: the last stage's")
-    grad_clip: Positive | None = Field(default=None, description="largest gradient norm; null: any")
+    # what differs from the manifest's model
+    model: ModelChange = Field(default_factory=ModelChange)
+    restart: bool = True  # a fresh optimizer; false: the last stage's state goes on
+    reset: bool = False  # fresh weights; false: the last stage's
+    grad_clip: Positive | None = None  # largest gradient norm; null: any
     objective: Weights = Field(description="an object of objective terms and their weights")
-    optimizer: Optimizer = Field(
-        default_factory=Optimizer, description="an optimizer and its keyword arguments"
-    )
-    lr_scheduler: Schedule | None = Field(default=None, description="null: constant")
-    early: Early | None = Field(default=None, description="null: off")
-    kl_scheduler: Schedule | None = Field(
-        default=None, description="of the KL terms' weights; null: constant"
-    )
-    distill: Distill | None = Field(default=None, description="null: off")
-    log_sigma2: Annotated[float, Field(ge=-60, le=20)] | None = Field(
-        default=None, description="its value at the start; null: -10"
-    )
-    shrink: bool = Field(default=False, description="train on the shape that the masks leave")
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    lr_scheduler: Schedule | None = None  # null: constant
+    early: Early | None = None  # null: off
+    kl_scheduler: Schedule | None = None  # of the KL terms' weights; null: constant
+    distill: Distill | None = None  # null: off
+    log_sigma2: Annotated[float, Field(ge=-60, le=20)] | None = None  # at the start; null: -10
+    shrink: bool = False  # train on the shape that the masks leave
+    pruner: Pruner | None = None  # null: masks of the stage before
 
 
 class Stage(StageSpec):
@@ -331,27 +349,16 @@ class Manifest(Part):
     """
 
     schema_: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema", description="1")
-    task: Annotated[str, Known("task")] = Field(
-        default=DEFAULT_TASK, description="the name of a task"
-    )
+    task: Annotated[str, Known("task")] = DEFAULT_TASK  # the name of a task
     name: Line = Field(description="a name for people, on one line")
-    parent: Parent | None = Field(
-        default=None, description="the manifest that this one is an edit of, as GRID/NAME"
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of all randomness")
-    threshold: Finite = Field(
-        default=-0.5, description="a weight with a greater log_alpha is irrelevant"
-    )
-    samples: Literal["float32", "float16", "int16"] = Field(
-        default="float32", description="how the data are held in memory"
-    )
-    products: Literal["float32", "tf32", "bfloat16"] = Field(
-        default="float32", description="what matrix products and convolutions multiply"
-    )
-    compile: bool = Field(default=False, description="the forward pass by torch.compile")
-    cuda_graph: bool | None = Field(
-        default=None, description="steps as one CUDA graph; null: where that is faster"
-    )
+    parent: Parent | None = None  # the manifest that this one is an edit of, as GRID/NAME
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of all randomness
+    threshold: Finite = -0.5  # a weight with a greater log_alpha is irrelevant
+    samples: Literal["float32", "float16", "int16"] = "float32"  # how the data are held in memory
+    # what matrix products and convolutions multiply
+    products: Literal["float32", "tf32", "bfloat16"] = "float32"
+    compile: bool = False  # the forward pass by torch.compile
+    cuda_graph: bool | None = None  # steps as one CUDA graph; null: where that is faster
     datasets: Table[Dataset] = Field(description="an object of datasets")
     features: Features = Field(description="an object with the key kind")
     feeds: Table[Feed] = Field(description="an object of feeds")
@@ -369,7 +376,7 @@ class Manifest(Part):
 
     @property
     def _written(self) -> str:
-        return strict_json.canonical(self.to_dict())
+        return canonical(self.to_dict())
 
     def stage(self, name: str) -> Stage:
         """The stage `name` with every key filled in.
@@ -432,7 +439,7 @@ class Manifest(Part):
 
     def to_json(self) -> str:
         """The text that `save` writes."""
-        return strict_json.pretty(self.to_dict())
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     def save(self, path: str | Path) -> None:
         """Write the manifest to `path`, whole or not at all; ``load(path)`` gives an equal one."""

@@ -32,37 +32,26 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the components of a task are called, and which keywords they take.
-
-    Args:
-        models: every network.
-        variational_models: those with a KL divergence.
-        samplers, features, losses, optimizers, lr_schedulers: the other components.
-        options: component name -> a model of the keywords it takes, as `keywords` makes it; a
-            component that is not here takes any.
-        trials: optimiser or schedule -> a function that builds one from its keywords, and raises
-            where that fails. An optimiser's also takes `lr` and `lr_log_sigma2`, a schedule's
-            `n_epochs`.
-        weights: builds a stage's network without memory for it, and raises where that fails: name,
-            keywords, features and window -> the shape of each weight that stages hand on. None:
-            networks are not tried.
-        presets: the grids that the task brings: name -> a function that returns the arguments of
-            `grid.expand`.
-        task: the name that the manifest's key "task" must have; None: any.
-    """
+    """What the components of a task are called, and which keywords they take."""
 
     models: tuple[str, ...]
-    variational_models: tuple[str, ...]
+    variational_models: tuple[str, ...]  # those with a KL divergence
     samplers: tuple[str, ...]
     features: tuple[str, ...]
     losses: tuple[str, ...]
     optimizers: tuple[str, ...]
     lr_schedulers: tuple[str, ...]
+    # name of a component -> a model of the keywords it takes (`keywords`); others take any
     options: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    # optimiser or schedule -> builds one from its keywords, and raises where that fails; an
+    # optimiser's also takes `lr` and `lr_log_sigma2`, a schedule's `n_epochs`
     trials: Mapping[str, Callable[..., object]] = field(default_factory=dict)
+    # builds a stage's network without memory for it, and raises where that fails: model, features
+    # and window -> the shape of each weight that stages hand on; None: networks are not tried
     weights: Callable[[Model, Features, int], Mapping[str, tuple[int, ...]]] | None = None
+    # the grids that the task brings: name -> a function that returns the arguments of `grid.expand`
     presets: Mapping[str, Callable[..., dict[str, Any]]] = field(default_factory=dict)
-    task: str | None = None
+    task: str | None = None  # what the manifest's key "task" must be; None: anything
 
     def is_masked(self, model: object) -> bool:
         """Whether the network of this name has masks."""

@@ -10,7 +10,6 @@ from cplxnet.extras import extra
 
 from .tables import (
     STATUS,
-    aggregate,
     collect,
     gather,
     history,

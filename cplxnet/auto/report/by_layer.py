@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import build
-from cplxnet.nn.gaussian import GaussianWeight
+from cplxnet.nn.gaussian import Penalised
 
 from . import style, tables
 from .style import Report, Request
 from .tables import Lacking, by_method
+
+STAGE = "sparsify"  # whose weights are counted
 
 
 def report(request: Request) -> Report:
@@ -23,7 +25,7 @@ def report(request: Request) -> Report:
     return Report(figure(layers), layers, list(_sentences(layers)))
 
 
-def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
+def rows(*folders: str | Path) -> pd.DataFrame:
     """A row a run and layer that has weights to lose, from the input on.
 
     Returns:
@@ -32,31 +34,31 @@ def rows(*folders: str | Path, stage: str = "sparsify") -> pd.DataFrame:
     Raises:
         Lacking: no run is through with the stage, or none that is has a C.
     """
-    runs = [run for run in tables.every_run(folders) if stage in run.stages]
+    runs = [run for run in tables.every_run(folders) if STAGE in run.stages]
     if not runs:
         raise Lacking(
-            f"expected runs through with {stage!r}, got none; "
+            f"expected runs through with {STAGE!r}, got none; "
             "try again when one is, or run the folder"
         )
 
     networks: dict[str, list[str]] = {}
     counts = []
     for run in runs:
-        network = f"{run.manifest.stage(stage).model} {run.manifest.features}"
+        network = f"{run.manifest.stage(STAGE).model} {run.manifest.features}"
         if network not in networks:
-            networks[network] = _variational(run.manifest, stage)
+            networks[network] = _variational(run.manifest)
         counts += [
-            run.columns | {"layer": layer} | run.stages[stage]["layers"][layer]
+            run.columns | {"layer": layer} | run.stages[STAGE]["layers"][layer]
             for layer in networks[network]
         ]
     layers = tables.with_c(pd.DataFrame(counts))
     return layers.assign(sparsity=layers["n_zero"] / layers["n_par"])
 
 
-def _variational(manifest: Manifest, stage: str) -> list[str]:
+def _variational(manifest: Manifest) -> list[str]:
     """The layers with a posterior: others, as batch norm, have no weights to lose."""
-    model = build(manifest, manifest.stage(stage))
-    return [name for name, layer in model.named_modules() if isinstance(layer, GaussianWeight)]
+    model = build(manifest, manifest.stage(STAGE))
+    return [name for name, layer in model.named_modules() if isinstance(layer, Penalised)]
 
 
 def _sentences(layers: pd.DataFrame) -> Iterator[str]:

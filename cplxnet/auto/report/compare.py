@@ -38,13 +38,12 @@ def report(request: Request) -> Report:
     return Report(drawn, differences, said)
 
 
-def rows(table: pd.DataFrame, *, scorer: str = "test", seed: int = 0) -> pd.DataFrame:
+def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     """A row a pair of methods and compression.
 
     Args:
         table: of `tables.gather`.
         scorer: whose scores.
-        seed: of the bootstrap.
 
     Returns:
         Columns first, second, n (pairs of runs), compression; difference (first - second, the mean
@@ -64,8 +63,8 @@ def rows(table: pd.DataFrame, *, scorer: str = "test", seed: int = 0) -> pd.Data
             continue
 
         names = {"first": first, "second": second, "n": len(deltas), "compression": shared}
-        points = pd.DataFrame(names | _over_pairs(deltas, seed))
-        for name, values in _over_pairs(deltas.mean(axis=1, keepdims=True), seed).items():
+        points = pd.DataFrame(names | _over_pairs(deltas))
+        for name, values in _over_pairs(deltas.mean(axis=1, keepdims=True)).items():
             points[f"overall_{name}"] = values[0]
         differences.append(points)
 
@@ -107,7 +106,7 @@ def _deltas(
     return shared, np.array([score(one) - score(other) for one, other in pairs])
 
 
-def _over_pairs(deltas: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def _over_pairs(deltas: np.ndarray) -> dict[str, np.ndarray]:
     """Mean, range and interval of the mean over pairs. deltas: (pairs, points)."""
     low = high = np.full(deltas.shape[1], np.nan)
     if len(deltas) >= LEAST_PAIRS:
@@ -118,7 +117,7 @@ def _over_pairs(deltas: np.ndarray, seed: int) -> dict[str, np.ndarray]:
             n_resamples=N_RESAMPLES,
             confidence_level=LEVEL,
             method="percentile",
-            rng=np.random.default_rng(seed),
+            rng=np.random.default_rng(0),
         ).confidence_interval
     return {
         "difference": deltas.mean(axis=0),

@@ -28,27 +28,17 @@ TIMES = "compression, times fewer real numbers"
 
 @dataclass(frozen=True)
 class Request:
-    """Which runs a report is of, and how they are to be read.
+    """Which runs a report is of, and how they are to be read."""
 
-    Args:
-        folders: of manifests and runs.
-        out: the folder for the files.
-        scorer: whose scores, as manifests name it.
-        data: the folder of the data files.
-        device: what scores and trains (threshold).
-        runs: the names of those to be masked again (threshold); None: all.
-        at: thresholds on log alpha (threshold); None: -6, -5, ..., 6.
-        tune: fine-tune again at each threshold (threshold).
-    """
-
-    folders: Sequence[Path]
-    out: Path
-    scorer: str = "test"
-    data: Path = Path("data")
-    device: str = "cpu"
-    runs: Sequence[str] | None = None
-    at: Sequence[float] | None = None
-    tune: bool = False
+    folders: Sequence[Path]  # of manifests and runs
+    out: Path  # the folder for the files
+    scorer: str = "test"  # whose scores, as manifests name it
+    data: Path = Path("data")  # the folder of the data files
+    # of the kind threshold alone:
+    device: str = "cpu"  # what scores and trains
+    runs: Sequence[str] | None = None  # the names of those to be masked again; None: all
+    at: Sequence[float] | None = None  # thresholds on log alpha; None: -6, -5, ..., 6
+    tune: bool = False  # fine-tune again at each threshold
 
     def table(self) -> pd.DataFrame:
         """The scores of all runs (`tables.gather`)."""
@@ -57,16 +47,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Report:
-    """A report: its figure (None if there is nothing to draw), its data, and what they say.
+    """A report: its figure, its data, and what they say."""
 
-    paths: the files written. more: further tables, by what is added to their file's name.
-    """
-
-    figure: Figure | None
+    figure: Figure | None  # None: there is nothing to draw
     rows: pd.DataFrame
     sentences: list[str] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
-    more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    paths: list[Path] = field(default_factory=list)  # the files written
+    more: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # by what their names end in
 
 
 @contextlib.contextmanager

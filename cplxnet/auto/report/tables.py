@@ -20,10 +20,10 @@ from cplxnet.auto.manifest.schema import INHERITED
 from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
+from cplxnet.nn.variational import FORMS
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
-FORMS = ("VD", "ARD")
 NOT_A_METHOD = ("name", "parent", "seed", C)
 SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
 
@@ -74,19 +74,14 @@ def _progress(files: RunFolder) -> dict[str, Any]:
 
     owner = status.get("owner")
     row["owner"] = f"{owner['host']}:{owner['pid']}" if owner else None
-    if _is_gone(files):
+    claim = lock.newest(files.path / "claim")
+    if claim is None or claim.abandoned:
         reason = "its process is gone; the same command goes on with it"
         return row | {"state": "interrupted", "reason": reason}
 
     left_s = status.get("left_s")
     row["left"] = None if left_s is None else duration(left_s)
     return row
-
-
-def _is_gone(files: RunFolder) -> bool:
-    """Whether nobody has a claim on a run marked as running, or whoever has it is gone."""
-    claim = lock.newest(files.path / "claim")
-    return claim is None or claim.abandoned
 
 
 def _change(path: Path, files: RunFolder) -> dict[str, str]:
@@ -123,18 +118,14 @@ def _existing(folder: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """A run among those of some folders.
-
-    parameters: what their manifests vary, by dotted path. method: the same in words, beside C and
-    seed. stages: of its scores.json; empty as long as there are none.
-    """
+    """A run among those of some folders."""
 
     folder: str
     name: str
     manifest: Manifest
-    parameters: Mapping[str, Any]
-    method: str
-    stages: Mapping[str, Any]
+    parameters: Mapping[str, Any]  # what the runs' manifests vary, by dotted path
+    method: str  # the same in words, beside C and seed
+    stages: Mapping[str, Any]  # of its scores.json; empty as long as there are none
 
     @property
     def files(self) -> RunFolder:
@@ -252,7 +243,8 @@ def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> l
     named = sorted(names, key=lambda path: not parameters[path].str.endswith(FORMS, na=False).any())
     words = pd.DataFrame(index=parameters.index)
     if named:
-        parts = parameters[named[0]].str.extract(r"^(?:([^.]+)\.)?(.*?)(VD|ARD)?$").fillna("")
+        forms = "|".join(FORMS)
+        parts = parameters[named[0]].str.extract(rf"^(?:([^.]+)\.)?(.*?)({forms})?$").fillna("")
         words = parts[[part for part in parts if parts[part].nunique() > 1]]
 
     where = pd.Series(
@@ -301,7 +293,7 @@ def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
-    """Raise ValueError if scores are incomplete, or of the manifest as it was."""
+    """Raise if scores are incomplete (a KeyError says what is lacking), or of an older manifest."""
     if not isinstance(scores.get("manifest"), dict):
         raise ValueError(f"{path}: expected the run's manifest, got none")
 
@@ -314,21 +306,13 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
         )
 
     for stage, result in scores["stages"].items():
-        expected = {*COUNTS, "layers", "scores"}
-        if stage not in manifest.stages or not expected <= result.keys():
-            lacking = ", ".join(sorted(expected - result.keys())) or "no such stage in its manifest"
-            raise ValueError(f"{path}: expected a whole stage {stage}, got one without: {lacking}")
+        if stage not in manifest.stages or not result["scores"].keys() <= manifest.scorers.keys():
+            raise ValueError(f"{path}: expected stages and scorers of its manifest, got {stage}")
 
-        numbers = [
-            counts[name]
-            for counts in (result, *result["layers"].values())
-            for name in ("n_par", "n_zero")
-        ]
-        numbers += [result[name] for name in ("compression", "epochs", "seconds")]
-        for scorer, scored in result["scores"].items():
-            is_whole = set(SCORES) <= (scored.get("end") or {}).keys()
-            if scorer not in manifest.scorers or not is_whole:
-                raise ValueError(f"{path}: expected scores of {stage} by {scorer}, got {scored}")
+        numbers = [result[name] for name in COUNTS if name != "reused_from"]
+        for counts in result["layers"].values():
+            numbers += [counts["n_par"], counts["n_zero"]]
+        for scored in result["scores"].values():
             numbers += [scored["end"][name] for name in SCORES]
             if scored["start"]:
                 numbers.append(scored["start"]["average_precision"])
@@ -457,17 +441,6 @@ def of_run(scores: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).round(3)
 
 
-def aggregate(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean and standard deviation of scores and compression, and n, a row a combination of `by`."""
-    values = ["average_precision", "average_precision_start", "compression"]
-    numbers = table.astype(dict.fromkeys(values, float))  # a column of None alone has no mean
-    grouped = numbers.groupby(by, dropna=False, sort=True)[values]
-
-    result = grouped.agg(["mean", "std"])
-    result.columns = [name if how == "mean" else f"{name}_std" for name, how in result.columns]
-    return result.assign(n=grouped.size()).reset_index()
-
-
 def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     """The short table for a terminal: a row per run and stage, with the scores after and before."""
     if table.empty:
@@ -526,6 +499,37 @@ def of_scorer(
     if on_one_set:
         _refuse_several(zip(rows["folder"], rows["scored_on"], strict=True), scorer)
     return rows.reset_index(drop=True)
+
+
+def by_run(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each run reached, a row a run.
+
+    Args:
+        rows: of `of_scorer`.
+
+    Returns:
+        Columns folder, run, method, C, seed; compression, before and after (average precision
+        around fine-tuning) and kept (real numbers), NaN while it is not fine-tuned; dense (the
+        dense network's score), n_par and chance.
+    """
+    key = ["folder", "run"]
+    dense = rows[rows["stage"] == "dense"].set_index(key)
+    tuned = rows[rows["stage"] == "fine-tune"].set_index(key)
+
+    runs = rows.drop_duplicates(key).set_index(key)[["method", C, "seed"]]
+    runs[C] = runs[C].astype(float)  # of None alone: NaN
+    reached = {
+        "compression": tuned["compression"],
+        "before": tuned["average_precision_start"],
+        "after": tuned["average_precision"],
+        "kept": tuned["n_par"] - tuned["n_zero"],
+        "dense": dense["average_precision"],
+        "n_par": dense["n_par"],
+        "chance": dense["positive_share"],
+    }
+    for name, values in reached.items():
+        runs[name] = values.astype(float)
+    return runs.reset_index()
 
 
 def refuse_other_windows(runs: Iterable[Run], scorer: str) -> None:

@@ -19,6 +19,7 @@ from . import tables
 DENSE = "dense"
 TUNED = "fine-tune"
 
+NUMBERS = ["n_par", "compression", "kept", "before", "after", "loss"]
 LEVELS = (50.0, 200.0)  # times fewer real numbers, of which the page says what they cost
 HEADS = (
     "form | C | replicates | times fewer | real numbers kept | AP before fine-tuning | AP "
@@ -41,40 +42,25 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
         (average precision around fine-tuning), and loss (dense - after, each replicate beside its
         own dense network; negative: a gain); loss_low and loss_high, the least and the greatest.
     """
-    numbers = ["n_par", "compression", "kept", "before", "after", "loss"]
     runs = _runs(table, scorer)
     runs = runs[runs["after"].notna()].assign(form=runs["method"].replace("", "sparse"))
     grouped = runs.rename(columns={C: "C"}).groupby(["form", "C"], dropna=False)
 
     spread = grouped["loss"].agg(n="size", loss_low="min", loss_high="max")
-    rows = grouped[numbers].mean().join(spread).reset_index()
-    return rows[["form", "C", "n", *numbers, "loss_low", "loss_high"]]
+    rows = grouped[NUMBERS].mean().join(spread).reset_index()
+    return rows[["form", "C", "n", *NUMBERS, "loss_low", "loss_high"]]
 
 
 def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
     """A row a run that is through with dense: what it reached there and after fine-tuning."""
-    names = {
-        "average_precision_start": "before",
-        "average_precision": "after",
-        "compression": "compression",
-    }
-    columns = ["method", C, "seed", "dense", "chance", "n_par", *names.values()]
     try:
         rows = tables.of_scorer(table, scorer, DENSE, TUNED, on_one_set=False)
     except tables.Lacking:
-        return pd.DataFrame(columns=[*columns, "kept", "loss"])
+        columns = ["method", C, "seed", *NUMBERS, "dense"]
+        return pd.DataFrame(columns=columns)
 
-    key = ["folder", "run"]
-    dense = rows[rows["stage"] == DENSE].set_index(key)
-    tuned = rows[rows["stage"] == TUNED].set_index(key)
-    runs = rows.drop_duplicates(key).set_index(key)[["method", C, "seed"]]
-    runs[C] = runs[C].astype(float)  # of None alone: NaN
-    runs = runs.join(tuned[list(names)].rename(columns=names).astype(float))
-    runs["kept"] = (tuned["n_par"] - tuned["n_zero"]).astype(float)
-    runs["dense"] = dense["average_precision"].astype(float)
-    runs["n_par"] = dense["n_par"].astype(float)
-    runs["chance"] = dense["positive_share"]
-    return runs.assign(loss=runs["dense"] - runs["after"]).reset_index()
+    runs = tables.by_run(rows)
+    return runs.assign(loss=runs["dense"] - runs["after"])
 
 
 def _dense(runs: pd.DataFrame) -> Iterator[tuple[str, pd.Series, pd.Series]]:
@@ -278,22 +264,19 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
 
 
 def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
-    """Put `markdown(folder)` between its two marks in the file `page`. Raises as `put`."""
-    put(page, BEGIN.format(folder=Path(folder).as_posix()), END, markdown(folder, scorer))
-
-
-def put(page: str | Path, begin: str, end: str, text: str) -> None:
-    """Replace what lies between the lines `begin` and `end` of the file `page` by `text`.
+    """Put `markdown(folder)` between its two marks, `BEGIN` and `END`, in the file `page`.
 
     Raises:
-        ValueError: `begin` is not there once, or `end` not after it.
+        ValueError: `BEGIN` is not there once, or `END` not after it.
     """
     page = Path(page)
+    begin = BEGIN.format(folder=Path(folder).as_posix())
     before, begun, inside = page.read_text(encoding="utf-8").partition(begin + "\n")
-    _, ended, after = inside.partition(end)
+    _, ended, after = inside.partition(END)
     if not begun or not ended or begin in inside:
         raise ValueError(
-            f"{page}: expected the lines {begin!r} and {end!r} once, got others; "
+            f"{page}: expected the lines {begin!r} and {END!r} once, got others; "
             "write them where the text goes"
         )
-    files.write_text(page, f"{before}{begin}\n\n{text.rstrip()}\n\n{end}{after}")
+    text = markdown(folder, scorer).rstrip()
+    files.write_text(page, f"{before}{begin}\n\n{text}\n\n{END}{after}")

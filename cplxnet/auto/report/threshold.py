@@ -6,7 +6,6 @@ copied under the keys of a manifest with another threshold, and the runner goes 
 folder of its own.
 """
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,40 +39,16 @@ THRESHOLDS = tuple(range(-6, 7))  # of log alpha
 
 def report(request: Request) -> Report:
     """every run masked at other thresholds, from its snapshot; --tune: fine-tuned again"""
-    options: dict[str, Any] = {
-        "runs": request.runs,
-        "at": THRESHOLDS if request.at is None else request.at,
-        "scorer": request.scorer,
-        "data": request.data,
-        "device": request.device,
-    }
-    masked = scan(request.folders, **options)
+    masked = scan(request)
     if request.tune:
-        tuned = tune(request.folders, request.out / "threshold-runs", **options)
-        masked = pd.concat([masked, tuned], ignore_index=True)
+        masked = pd.concat([masked, tune(request)], ignore_index=True)
 
-    lacking = without_snapshot(request.folders, request.runs)
-    return Report(figure(masked, scorer=request.scorer), masked, lacking)
+    drawn = figure(masked, scorer=request.scorer)
+    return Report(drawn, masked, without_snapshot(request))
 
 
-def scan(
-    folders: Iterable[str | Path],
-    *,
-    runs: Sequence[str] | None = None,
-    at: Sequence[float] = THRESHOLDS,
-    scorer: str = "test",
-    data: str | Path = "data",
-    device: str = "cpu",
-) -> pd.DataFrame:
+def scan(request: Request) -> pd.DataFrame:
     """Score every run with a sparsify snapshot, masked at each threshold; nothing is trained.
-
-    Args:
-        folders: of manifests and runs.
-        runs: the names of those to be masked; None: all.
-        at: thresholds on log alpha.
-        scorer: whose scores.
-        data: the folder of the data files.
-        device: what scores.
 
     Returns:
         Columns folder, run, method, C, seed, own (the manifest's threshold), dense (the dense
@@ -83,80 +58,64 @@ def scan(
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
         FileNotFoundError: the data is not there.
     """
-    chosen = _scored(snapshots(folders, runs), scorer)
-    tables.refuse_other_windows(chosen, scorer)
+    runs = to_mask(request)
+    tables.refuse_other_windows(runs, request.scorer)
+    at = request.at or THRESHOLDS
     rows = []
-    with bar(total=len(chosen) * len(at), desc="thresholds", unit="score") as shown:
-        for run in chosen:
-            model = load_model(run.files.path, SPARSIFY)[0].to(device)
-            components = Components(run.manifest, device=device, data=Path(data))
+    with bar(total=len(runs) * len(at), desc="thresholds", unit="score") as shown:
+        for run in runs:
+            model = load_model(run.files.path, SPARSIFY)[0].to(request.device)
+            components = Components(run.manifest, device=request.device, data=request.data)
             for threshold in at:
+                score = score_at(
+                    model, run.manifest, components, threshold=threshold, scorer=request.scorer
+                )
                 result = {
                     "threshold": float(threshold),
                     "compression": cplx.compression(model, threshold),
-                    "average_precision": score_at(
-                        model, run.manifest, components, threshold=threshold, scorer=scorer
-                    ),
+                    "average_precision": score,
                     "tuned": False,
                 }
-                rows.append(_about(run, scorer) | result)
+                rows.append(about(run, request.scorer) | result)
                 shown.update()
     return pd.DataFrame(rows)
 
 
-def tune(
-    folders: Iterable[str | Path],
-    into: str | Path,
-    *,
-    runs: Sequence[str] | None = None,
-    at: Sequence[float] = THRESHOLDS,
-    scorer: str = "test",
-    data: str | Path = "data",
-    device: str = "cpu",
-) -> pd.DataFrame:
-    """`scan` with fine-tuning again: a manifest and a run in `into` for each run and threshold.
+def tune(request: Request) -> pd.DataFrame:
+    """`scan` with fine-tuning again: a manifest and a run for each run and threshold.
 
-    The same call goes on with what was cut off. Each run takes as much disk as the one it is made
-    from.
+    They are in the folder `threshold-runs` in `request.out`. The same call goes on with what was
+    cut off. Each run takes as much disk as the one it is made from.
 
     Returns:
         Columns as of `scan`, tuned True.
     """
+    into = request.out / "threshold-runs"
+    where: dict[str, Any] = {"data": request.data, "device": request.device}
     manifests: dict[str, Manifest] = {}
     columns: dict[str, dict[str, Any]] = {}
-    for run in _scored(snapshots(folders, runs), scorer):
-        for threshold in at:
+    for run in to_mask(request):
+        for threshold in request.at or THRESHOLDS:
             name = f"{Path(run.folder).name}-{run.name}-t{threshold:g}"
             title = f"{run.manifest.name} threshold {threshold:g}"
             changes = {"name": title, "threshold": float(threshold)}
             manifests[name] = grid.edit(run.manifest, changes)
-            columns[name] = _about(run, scorer) | {"threshold": float(threshold)}
-
-            target = Path(into) / name
-            if RunFolder(target).scores is None:
-                remask(run.files.path, manifests[name], target, data=data, device=device)
+            columns[name] = about(run, request.scorer) | {"threshold": float(threshold)}
+            if RunFolder(into / name).scores is None:
+                remask(run.files.path, manifests[name], into / name, **where)
 
     grid.write(into, manifests, overwrite=True)
-    run_many(into, device=device, data=data)
+    run_many(into, **where)
 
     table = tables.collect(into)
-    table = table[(table["scorer"] == scorer) & (table["stage"] == TUNE)].set_index("run")
+    table = table[(table["scorer"] == request.scorer) & (table["stage"] == TUNE)].set_index("run")
     results = table[["compression", "average_precision"]].to_dict("index")
     return pd.DataFrame(
         [columns[name] | results[name] | {"tuned": True} for name in manifests if name in results]
     )
 
 
-def _scored(runs: Sequence[Run], scorer: str) -> list[Run]:
-    """The runs with this scorer; Lacking: there is none."""
-    scored = [run for run in runs if scorer in run.manifest.scorers]
-    if not scored:
-        there = ", ".join(sorted({name for run in runs for name in run.manifest.scorers}))
-        raise Lacking(f"expected runs with a scorer {scorer!r}, got none; try one of {there}")
-    return scored
-
-
-def _about(run: Run, scorer: str) -> dict[str, Any]:
+def about(run: Run, scorer: str) -> dict[str, Any]:
     dense = run.stages.get("dense", {"scores": {}})["scores"].get(scorer)
     return run.columns | {
         "own": run.manifest.threshold,
@@ -164,38 +123,38 @@ def _about(run: Run, scorer: str) -> dict[str, Any]:
     }
 
 
-def snapshots(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> list[Run]:
-    """The runs with a snapshot of the stage before the masks.
+def to_mask(request: Request) -> list[Run]:
+    """The runs with a snapshot of the stage before the masks, and with the scorer.
 
-    Args:
-        folders: of manifests and runs.
-        runs: the names of those to look at; None: all.
-
-    Raises:
-        Lacking: there is none; the text says what is looked for.
+    Lacking: there is none; the text says what is looked for.
     """
-    folders = list(folders)
-    chosen = [run for run in _asked(folders, runs) if _has_snapshot(run)]
-    if not chosen:
-        named = "" if runs is None else f" named {', '.join(runs)}"
+    runs = [run for run in _asked(request) if _has_snapshot(run)]
+    if not runs:
+        named = "" if request.runs is None else f" named {', '.join(request.runs)}"
         raise Lacking(
             f"expected runs with a snapshot of {SPARSIFY} (1-{SPARSIFY}.pt), got none in "
-            f"{', '.join(map(str, folders))}{named}; snapshots are not committed: try "
-            f"`python -m cplxnet.auto run {folders[0]} --again NAME`, which makes them"
+            f"{', '.join(map(str, request.folders))}{named}; snapshots are not committed: try "
+            f"`python -m cplxnet.auto run {request.folders[0]} --again NAME`, which makes them"
         )
-    return chosen
+
+    scored = [run for run in runs if request.scorer in run.manifest.scorers]
+    if not scored:
+        there = ", ".join(sorted({name for run in runs for name in run.manifest.scorers}))
+        raise Lacking(
+            f"expected runs with a scorer {request.scorer!r}, got none; try one of {there}"
+        )
+    return scored
 
 
-def without_snapshot(folders: Iterable[str | Path], runs: Sequence[str] | None = None) -> list[str]:
-    """A sentence that names the runs without such a snapshot."""
-    runs_asked = _asked(folders, runs)
-    lacking = [f"{run.folder}/{run.name}" for run in runs_asked if not _has_snapshot(run)]
-    sentence = f"No snapshot of {SPARSIFY}, so not re-masked: {', '.join(lacking)}."
-    return [sentence] if lacking else []
+def without_snapshot(request: Request) -> list[str]:
+    """A sentence that names the runs that `to_mask` leaves out, if there are any."""
+    lacking = [f"{run.folder}/{run.name}" for run in _asked(request) if not _has_snapshot(run)]
+    return [f"No snapshot of {SPARSIFY}, so left out: {', '.join(lacking)}."] if lacking else []
 
 
-def _asked(folders: Iterable[str | Path], runs: Sequence[str] | None) -> list[Run]:
-    return [run for run in tables.every_run(folders) if runs is None or run.name in runs]
+def _asked(request: Request) -> list[Run]:
+    runs = tables.every_run(request.folders)
+    return [run for run in runs if request.runs is None or run.name in request.runs]
 
 
 def _has_snapshot(run: Run) -> bool:

@@ -14,7 +14,7 @@ from cplxnet.auto.manifest.experiments import C
 
 from . import style, tables
 from .style import Report, Request
-from .tables import by_method, of_scorer
+from .tables import by_method, by_run, of_scorer
 
 
 def report(request: Request) -> Report:
@@ -59,22 +59,9 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     Raises:
         Lacking: no run has a score by `scorer`, or the scores do not compare.
     """
-    key = ["folder", "run"]
-    names = {
-        "compression": "compression",
-        "average_precision_start": "before",
-        "average_precision": "after",
-    }
-    scored = of_scorer(table, scorer)
-    dense = scored[scored["stage"] == "dense"].set_index(key)
-    tuned = scored[scored["stage"] == "fine-tune"].set_index(key)
-
-    runs = scored.drop_duplicates(key).set_index(key)[["method", C, "seed"]]
-    runs = runs.join(tuned[list(names)].rename(columns=names).astype(float))
-    runs["dense"] = dense["average_precision"].astype(float).reindex(runs.index)
-    on_front = front(runs).index
-    runs["pareto"] = pd.MultiIndex.from_frame(runs[["method", C]]).isin(on_front)
-    return runs.reset_index()
+    runs = by_run(of_scorer(table, scorer)).drop(columns=["kept", "n_par", "chance"])
+    on_front = pd.MultiIndex.from_frame(runs[["method", C]]).isin(front(runs).index)
+    return runs.assign(pareto=on_front)
 
 
 def front(runs: pd.DataFrame) -> pd.DataFrame:

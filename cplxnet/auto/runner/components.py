@@ -1,6 +1,5 @@
 """What a manifest names, as objects: its datasets open on the device, its feeds, its networks."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,49 +9,13 @@ from torch import Tensor, nn
 from cplxnet.auto import tasks
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.train import precision
+from cplxnet.auto.train.state import Feed
 from cplxnet.nn.sparsity import variational_layers
 
 from . import stages
 
 # windows scored at once on a GPU, which small batches leave idle; scores do not depend on it
 SCORED_AT_ONCE = 4096
-
-
-class Feed:
-    """The batches `(x, target)` of a feed: the network's input and the targets, on the device.
-
-    Args:
-        sampler: of the task: batches of (signal, target), and their number.
-        features: of the task: signals (B, T) -> the network's input.
-        generator: the sampler's random numbers, where it draws.
-        draws: its windows are random; False: every window once, in order.
-    """
-
-    def __init__(
-        self,
-        sampler: Any,
-        features: Callable[[Tensor], Tensor],
-        generator: torch.Generator | None = None,
-        *,
-        draws: bool = True,
-    ) -> None:
-        self.dataset: tasks.Dataset = sampler.dataset
-        self.generator = generator
-        self.draws = draws
-        self._sampler = sampler
-        self._features = features
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for signal, target in self._sampler:
-            yield self._features(signal), target
-
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """One batch, of windows at random: for a step that is captured once and repeated."""
-        signal, target = self.dataset.draw(self.generator)
-        return self._features(signal), target
 
 
 class Components:
@@ -141,7 +104,7 @@ class Components:
         model = self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
         if stage.log_sigma2 is not None:
             for layer in variational_layers(model).values():
-                nn.init.constant_(layer.log_sigma2, stage.log_sigma2)
+                nn.init.constant_(layer.get_parameter(layer.own), stage.log_sigma2)
 
         precision.prepare(
             model, device=self.device, products=manifest.products, compiled=manifest.compile

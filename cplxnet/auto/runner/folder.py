@@ -1,16 +1,6 @@
 """A run's folder: configuration, status, history, scores and snapshots, each file whole.
 
-config.json      the manifest as resolved, package versions, git commit, device
-status.json      state, stage, epoch, owner, reason, times, notes; once the run is done, the size of
-                 each file below, and of text the checksum
-history.jsonl    a line per epoch
-<k>-<stage>.pt   the snapshot of a stage's end (tensors, plain values): weights, and the optimiser's
-                 state if the next stage goes on with it
-epoch-NNNN.pt    checkpoints of the stage at hand (`checkpoint`), removed when it is done
-claim.N          who runs it (`lock`), removed when it is done
-*.corrupt        a damaged file, set aside
-scores.json      all that the analysis needs
-traceback.txt    where a failed run failed
+`extra/design.md` says what is in each.
 
 A run is done if its status says so, scores.json is as it was written, and the snapshots have the
 sizes that they had. If there is no snapshot at all they are kept elsewhere, and the run is done all

@@ -17,6 +17,8 @@ from cplxnet import files
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.tasks import OWN
+from cplxnet.nn import gaussian
+from cplxnet.nn.l0 import Gated
 
 from .folder import RunFolder
 
@@ -107,6 +109,19 @@ def planned(
         yield stage, Shared(key, goes_on=after is not None and not after.restart)
 
 
+def savings(manifests: Iterable[Manifest]) -> str:
+    """A sentence on the epochs that sharing stages saves, early stopping aside; empty if none."""
+    every = [stage for manifest in manifests for stage in planned(manifest)]
+    asked = sum(stage.n_epochs for stage, _ in every)
+    to_train = sum({shared: stage.n_epochs for stage, shared in every}.values())
+    if to_train == asked:
+        return ""
+    return (
+        f"stages that runs share are trained once: {to_train} epochs in place of {asked}, "
+        f"{1 - to_train / asked:.0%} fewer"
+    )
+
+
 # -- inheritance -----------------------------------------------------------------------------------
 
 
@@ -114,7 +129,8 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     """Copy weights from `previous`; where `model` has masks, irrelevant weights are masked.
 
     A variational network hands over its posterior means, and masks of the weights with log_alpha <=
-    threshold; a masked one its masks. Returns whether masks were inherited.
+    threshold; one with gates its weights times their gates, and masks of those that are not shut; a
+    masked one its masks. Returns whether masks were inherited.
 
     Raises:
         ValueError: the two networks differ in more than the kind of their layers.
@@ -133,14 +149,20 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
     ]
     if strange:
         raise ValueError(
-            f"expected networks that differ in {' and '.join(OWN)} only, got a difference in "
+            f"expected networks that differ in {', '.join(OWN)} only, got a difference in "
             f"{', '.join(strange)}"
         )
 
     kinds = {key.rsplit(".", 1)[-1] for key in previous.state_dict()}
     has_masks = any(key.endswith("mask") for key in model.state_dict())
-    if has_masks and "log_sigma2" in kinds:
+    if has_masks and not kinds.isdisjoint(gaussian.OWN):
         cplx.deploy_masks(model, cplx.relevance_masks(previous, threshold))
+    for name, layer in previous.named_modules():
+        if isinstance(layer, Gated):
+            receiver: Any = model.get_submodule(name)
+            if not isinstance(receiver, Gated):
+                with torch.no_grad():
+                    receiver.weight.mul_(layer.gate)
     return has_masks and not kinds.isdisjoint(OWN)
 
 
@@ -167,15 +189,10 @@ def counts(model: nn.Module, threshold: float) -> dict[str, Any]:
 
 
 class Finished(NamedTuple):
-    """A finished stage.
+    """A finished stage."""
 
-    Attributes:
-        snapshot: what its file holds: weights, the optimiser's state or None, its history.
-        result: its entry in scores.json.
-    """
-
-    snapshot: dict[str, Any]
-    result: dict[str, Any]
+    snapshot: dict[str, Any]  # weights, the optimiser's state or None, its history
+    result: dict[str, Any]  # its entry in scores.json
 
 
 def read_snapshot(

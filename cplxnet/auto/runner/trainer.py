@@ -5,6 +5,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,58 +19,41 @@ from cplxnet.auto.progress import bar, say
 from cplxnet.auto.train.graph import Cuda
 from cplxnet.auto.train.loop import Diverged, predict, train_stage
 from cplxnet.auto.train.objective import Distillation, Objective
-from cplxnet.auto.train.state import Training
+from cplxnet.auto.train.pruning import Pruning
+from cplxnet.auto.train.state import Feed, Training
 
 from . import lock, stages
 from .checkpoint import Checkpoints, checkpoint_every_s
-from .components import Components, Feed
+from .components import Components
 from .folder import RunFolder
 from .stop import Stop
 
 LOOK_EVERY_S = 0.5  # at a stage that another run is training
 
 
+@dataclass(eq=False)
 class Trainer:
-    """What passes from stage to stage in one run: network, optimiser state, history, scores.
+    """What passes from stage to stage in one run: network, optimiser state, history, scores."""
 
-    Args:
-        manifest: with every default written out.
-        folder: of the run, which this process may write.
-        components: the manifest's datasets, feeds and networks.
-        check: asked before every batch; what it raises ends the run.
-        stop: a request to stop, heeded once an epoch is done and saved.
-        progress: show bars.
-        timeout_s: silence after which another run's claim on a shared stage is taken over, in
-            seconds.
-    """
+    manifest: Manifest  # with every default written out
+    folder: RunFolder  # of the run, which this process may write
+    components: Components  # the manifest's datasets, feeds and networks
+    _: KW_ONLY
+    check: Callable[[], None]  # asked before every batch; what it raises ends the run
+    stop: Stop  # a request to stop, heeded once an epoch is done and saved
+    progress: bool  # show bars
+    timeout_s: float  # silence after which another run's claim on a shared stage is taken over
 
-    model: nn.Module  # of the stage at hand
-    shrunk: cplx.Shrunk | None = None  # what is trained and scored in its place
+    model: nn.Module = field(init=False)  # of the stage at hand
+    shrunk: cplx.Shrunk | None = field(init=False, default=None)  # what is trained in its place
+    pruning: Pruning | None = field(init=False, default=None)  # of the stage at hand
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        folder: RunFolder,
-        components: Components,
-        *,
-        check: Callable[[], None],
-        stop: Stop,
-        progress: bool,
-        timeout_s: float,
-    ) -> None:
-        self.manifest = manifest
-        self.folder = folder
-        self.components = components
-        self.check = check
-        self.stop = stop
-        self.progress = progress
-        self.timeout_s = timeout_s
-
-        device = components.device
+    def __post_init__(self) -> None:
+        device = self.components.device
         self.checkpoints = Checkpoints(
-            folder, every_s=checkpoint_every_s(device), cuda=Cuda.of(device)
+            self.folder, every_s=checkpoint_every_s(device), cuda=Cuda.of(device)
         )
-        self.networks: dict[str, nn.Module] = {}  # of the stages that teach later ones
+        self.networks: dict[str, nn.Module] = {}  # of the stages that later ones look at
         self.optimizer_state: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []  # of the stages that have ended
         self.results: dict[str, Any] = {}  # stage -> its entry in scores.json
@@ -86,7 +70,9 @@ class Trainer:
                 self.manifest, data=self.components.fingerprints, device=self.components.device
             )
         )
-        taught_by = {one.distill.teacher for one in self.manifest.all_stages() if one.distill}
+        in_order = self.manifest.all_stages()
+        looked_at = {one.distill.teacher for one in in_order if one.distill}
+        looked_at |= {one.pruner.like for one in in_order if one.pruner and one.pruner.like}
         previous: nn.Module | None = None
 
         for number, (stage, shared) in enumerate(plan):
@@ -96,8 +82,12 @@ class Trainer:
             if previous is not None and not stage.reset:
                 masked = stages.inherit(self.model, previous, threshold=self.manifest.threshold)
             previous = self.model
+            self.pruning = self._pruning(stage)
+            if stage.pruner is not None and self.pruning is not None:
+                self.pruning.start()
+                masked = masked or stage.pruner.name != "gradual"
             self.shrunk = cplx.Shrunk(self.model) if stage.shrink else None
-            if stage.name in taught_by:
+            if stage.name in looked_at:
                 self.networks[stage.name] = self.model
 
             # finished before, in this folder?
@@ -237,7 +227,7 @@ class Trainer:
             stage,
             self.model,
             self.average_precision,
-            device=self.components.device,
+            device=torch.device(self.components.device),
             seeds={
                 purpose: stages.seed_of(self.manifest, stage.name, purpose)
                 for purpose in ("windows", "noise")
@@ -250,6 +240,20 @@ class Trainer:
             ),
             cuda_graph=self.manifest.cuda_graph,
             shrunk=self.shrunk,
+            pruning=self.pruning,
+        )
+
+    def _pruning(self, stage: Stage) -> Pruning | None:
+        if stage.pruner is None:
+            return None
+
+        like = stage.pruner.like
+        return Pruning(
+            stage.pruner,
+            self.model,
+            like=None if like is None else self.networks[like],
+            threshold=self.manifest.threshold,
+            seed=stages.seed_of(self.manifest, stage.name, "masks"),
         )
 
     def _go_on(self, training: Training, masked: bool) -> None:

@@ -6,6 +6,8 @@ tls://HOST:PORT, who has its certificate is let in: Dask is told where that is b
 configuration (`distributed.comm.tls`), as `run --help` says.
 """
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import dataclasses
@@ -16,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
+from typing import Any, Self
 
 import cryptography  # noqa: F401  # by Security.temporary, which names no extra where it is missing
 import dask
@@ -25,12 +28,11 @@ from distributed.client import ClosedClientError
 from distributed.deploy.spec import close_clusters
 from distributed.security import Security
 
-from cplxnet.auto.progress import say
+from cplxnet.auto.progress import bar, duration, printable, say
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.runner.stop import Stop
 
-from .progress import Board
 from .queue import Queue
 from .run_one import Outcome, Settings
 from .worker import Job, forget, forget_here, stop, work
@@ -38,6 +40,7 @@ from .worker import Job, forget, forget_here, stop, work
 RETRIES = 3  # of a run whose worker died; a scheduler of one's own has its allowed-failures
 STARTS = 3  # of the workers of this machine, should one die before all are there
 LOOK_EVERY_S = 0.2
+SHOWN_EVERY_S = 1.0
 STOP_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 30.0
 CONNECT_S = 10.0
@@ -160,8 +163,9 @@ def _on_scheduler(address: str, queue: Queue, job: Job, board: Board, asked: Sto
             with Client(address, timeout=f"{CONNECT_S} s", set_as_default=False) as client:
                 if away_since is not None:
                     say(f"the scheduler at {address} is back")
-                elif queue.settings.progress and _has_dashboard(client):
-                    say(_dashboard(client))
+                elif queue.settings.progress:
+                    services = client.scheduler_info(n_workers=0)["services"]
+                    say(_dashboard(client) if "dashboard" in services else "")
                 was_there = True
                 away_since = None
                 _drive(client, queue, job, board, asked)
@@ -182,10 +186,6 @@ def _on_scheduler(address: str, queue: Queue, job: Job, board: Board, asked: Sto
                     f"the scheduler at {address} has been away for {AWAY_S:.0f} s"
                 ) from error
             time.sleep(5 * LOOK_EVERY_S)
-
-
-def _has_dashboard(client: Client) -> bool:
-    return "dashboard" in client.scheduler_info(n_workers=0)["services"]
 
 
 def _drive(client: Client, queue: Queue, job: Job, board: Board, asked: Stop) -> None:
@@ -286,3 +286,63 @@ def _stop(client: Client, job: Job, running: list[Future]) -> None:
             time.sleep(LOOK_EVERY_S)
         if not any(future.status == "pending" for future in running):
             client.run(forget, job.id)
+
+
+# -- what is shown --------------------------------------------------------------------------------
+
+
+class Board:
+    """Bars drawn from the runs' status files, so that they look the same wherever the runs are."""
+
+    def __init__(self, queue: Queue) -> None:
+        settings = queue.settings
+        self.queue = queue
+        self._off = not settings.progress
+        self._drawn_at = 0.0
+        self._lines: list[Any] = []
+        self._grid = bar(
+            total=len(queue.names), desc=settings.folder.name, unit="run", disable=self._off
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._grid.update(len(self.queue.outcomes) - self._grid.n)
+        for shown in (*self._lines, self._grid):
+            shown.close()
+
+    def show(self, remark: str = "") -> None:
+        """Draw anew, at most once a second. remark: stands beside the grid's bar."""
+        now = time.monotonic()
+        if self._off or now - self._drawn_at < SHOWN_EVERY_S:
+            return
+        self._drawn_at = now
+
+        with_others = f"{len(self.queue.pending)} with others" if self.queue.waiting else ""
+        self._grid.update(len(self.queue.outcomes) - self._grid.n)
+        self._grid.set_postfix_str(remark or with_others)
+
+        names = sorted(self.queue.running)
+        while len(self._lines) < len(names):
+            position = len(self._lines) + 1
+            self._lines.append(bar(total=0, position=position, bar_format="{desc}", leave=False))
+        for number, shown in enumerate(self._lines):
+            line = self._line(names[number]) if number < len(names) else ""
+            shown.set_description_str(printable(line))
+
+    def _line(self, name: str) -> str:
+        """c1e-03-r0: sparsify 3/75, AP 0.712, 2 h 05 min left"""
+        try:
+            status = RunFolder(self.queue.settings.folder / name).status
+        except (OSError, ValueError):  # damaged: its outcome says so
+            return name
+
+        if "epoch" not in status:
+            return f"{name}: {status['state']}"
+        parts = [f"{status['stage']} {status['epoch']}/{status['n_epochs']}"]
+        if status.get("validation") is not None:
+            parts.append(f"AP {status['validation']:.3f}")
+        if status.get("left_s") is not None:
+            parts.append(f"{duration(status['left_s'])} left")
+        return f"{name}: {', '.join(parts)}"

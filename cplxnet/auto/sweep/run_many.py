@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.progress import bar, say
 from cplxnet.auto.runner import lock, stages
 from cplxnet.auto.runner.run import check_device, each_device
@@ -101,7 +100,7 @@ def run_many(
     )
     queue = Queue(manifests, settings)
     if progress and reuse:
-        say(_savings(manifests.values()))
+        say(stages.savings(manifests.values()))
 
     if address is None and at_a_time == 1:
         _here(queue, settings, devices[0], stop)
@@ -111,19 +110,6 @@ def run_many(
 
         cluster.run(queue, settings, stop, devices=devices, per_device=per_device, address=address)
     return queue.all_outcomes()
-
-
-def _savings(manifests: Iterable[Manifest]) -> str:
-    """A sentence on the epochs that sharing stages saves, early stopping aside; empty if none."""
-    planned = [stage for manifest in manifests for stage in stages.planned(manifest)]
-    asked = sum(stage.n_epochs for stage, _ in planned)
-    to_train = sum({shared: stage.n_epochs for stage, shared in planned}.values())
-    if to_train == asked:
-        return ""
-    return (
-        f"stages that runs share are trained once: {to_train} epochs in place of {asked}, "
-        f"{1 - to_train / asked:.0%} fewer"
-    )
 
 
 def _here(queue: Queue, settings: Settings, device: str, stop: Stop) -> None:

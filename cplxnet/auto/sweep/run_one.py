@@ -31,26 +31,18 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What every run of a folder is run with; plain values, so that other machines can have them.
+    """What every run of a folder is run with; plain values, so that other machines can have them."""
 
-    Args:
-        folder, data: absolute paths that every machine sees.
-        reuse: runs take stages that they share from each other.
-        progress: show bars.
-        accept_changes, timeout_s: as of `run`.
-        retry: the status of each failed run to be tried again, as it was when the command was
-            started: one that another command has tried again since is left.
-        again: the runs that are looked at although they are done.
-    """
-
-    folder: Path
+    folder: Path  # absolute paths that every machine sees
     data: Path
-    reuse: bool = True
+    reuse: bool = True  # runs take stages that they share from each other
     progress: bool = True
-    accept_changes: bool = False
+    accept_changes: bool = False  # as of `run`
     timeout_s: float = lock.TIMEOUT_S
+    # the status of each failed run to be tried again, as it was when the command was started: one
+    # that another command has tried again since is left
     retry: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    again: frozenset[str] = frozenset()
+    again: frozenset[str] = frozenset()  # runs that are looked at although they are done
 
 
 def run_one(

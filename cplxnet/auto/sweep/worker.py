@@ -37,20 +37,12 @@ _one_at_a_time = threading.Lock()  # torch's random numbers belong to the proces
 
 @dataclass(frozen=True)
 class Job:
-    """One command's work, as sent to workers.
-
-    Args:
-        settings: of the command.
-        devices: that each host has.
-        per_device: runs at a time on each device.
-        threads: of torch in each run; None: as the worker was started with.
-        id: told apart by it from other commands' work.
-    """
+    """One command's work, as sent to workers; told apart by its id from other commands'."""
 
     settings: Settings
-    devices: tuple[str, ...]
-    per_device: int
-    threads: int | None
+    devices: tuple[str, ...]  # that each host has
+    per_device: int  # runs at a time on each
+    threads: int | None  # of torch in each run; None: as the worker was started with
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,34 +12,25 @@ from cplxnet.auto.manifest.schema import Early
 SEEN = ("best", "n_without_best", "n_skipped")
 
 
+@dataclass(eq=False)
 class EarlyStopping:
     """Stops on a score too far below the best, or after `patience` scores without a new best.
 
     A score s stops training if s < best - max(rtol * |best|, atol), or if it is the `patience`-th
     in a row that brought no new best. Scores are taken before each epoch, but for those that
     `cooldown` skips.
-
-    Args:
-        spec: the stage's `early`: patience (scores), cooldown (epochs), rtol (share of the best
-            score) and atol (in units of the score); None: never scores, never stops.
-        model: the network.
-        score: scorer's name -> score of the network as it is.
-
-    Attributes:
-        best: the best score so far; None before the first.
-        last: the score taken last; at the end that after the last epoch, where it was taken.
-        stopped: training is to stop, because of `last`.
     """
 
-    def __init__(self, spec: Early | None, model: nn.Module, score: Callable[[str], float]) -> None:
-        self.spec = spec
-        self.model = model
-        self.best: float | None = None
-        self.last: float | None = None
+    spec: Early | None  # patience (scores), cooldown (epochs), rtol, atol; None: never scores
+    model: nn.Module
+    score_of: Callable[[str], float]  # scorer's name -> score of the network as it is
+
+    def __post_init__(self) -> None:
+        self.best: float | None = None  # the best score so far
+        self.last: float | None = None  # the newest; at the end that after the last epoch, if taken
+        self.stopped = False  # training is to stop, because of `last`
         self.n_without_best = 0
         self.n_skipped = 0
-        self.stopped = False
-        self._score = score
         self._best_weights: dict[str, Tensor] | None = None
 
     def score(self) -> float | None:
@@ -57,7 +49,7 @@ class EarlyStopping:
             return None
         self.n_skipped = 0
 
-        score = float(self._score(spec.scorer))
+        score = float(self.score_of(spec.scorer))
         if math.isnan(score):
             raise ValueError("expected a score, got NaN")
         self.last = score
@@ -86,7 +78,7 @@ class EarlyStopping:
         if self.spec is None or self.best is None or self._best_weights is None:
             return False
         if not self.stopped:
-            self.last = float(self._score(self.spec.scorer))
+            self.last = float(self.score_of(self.spec.scorer))
             if self.last > self.best:
                 return False
 

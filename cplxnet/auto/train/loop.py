@@ -111,9 +111,10 @@ def train_stage(
             objective.scale_kl(training.kl_factor())
             network.train()
             sums = torch.zeros(3, device=training.device)
-            for batch in batches:
+            for n_steps, batch in enumerate(batches, epoch * n_batches + 1):
                 check()
                 sums += step(*batch)
+                training.prune(n_steps, total)
                 shown.update()
 
             loss, kl, grad_norm = (sums / n_batches).tolist()

@@ -9,6 +9,7 @@ labels) would be the bound itself. A larger C compresses more (Nazarov and Burna
 import functools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 KL = "kl"
 
 
+@dataclass(eq=False)
 class Distillation:
     """A term of the loss: the outputs of a trained network, the teacher, softened, as targets.
 
@@ -35,19 +37,17 @@ class Distillation:
     T^2 makes up for gradients that are 1/T^2 as large. The teacher is in evaluation mode, without
     noise and without gradient.
 
-    Args:
-        teacher: its parameters stay as they are.
-        weight: of the term.
-        temperature: T.
-
     Reference: Hinton, Vinyals and Dean (2015), "Distilling the Knowledge in a Neural Network",
     section 2; here a sigmoid for each label is in the place of the softmax.
     """
 
-    def __init__(self, teacher: nn.Module, *, weight: float, temperature: float) -> None:
-        self.teacher = teacher.eval()
-        self.weight = weight
-        self.temperature = temperature
+    teacher: nn.Module  # its parameters stay as they are
+    _: KW_ONLY
+    weight: float  # of the term
+    temperature: float  # T
+
+    def __post_init__(self) -> None:
+        self.teacher.eval()
 
     def __call__(self, logit: Tensor, x: Tensor) -> Tensor:
         """The term of a batch: logit (B, 84) of the network that learns, x its input."""

@@ -1,10 +1,11 @@
-"""The training of one stage: saved after an epoch, gone on with to the same bits."""
+"""The training of one stage and its feed: saved after an epoch, gone on with to the same bits."""
 
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,93 +15,81 @@ from cplxnet.auto.manifest.read import Stage
 
 from .early_stopping import EarlyStopping
 from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
+from .pruning import Pruning
 
 Batch = tuple[Tensor, Tensor]  # x and notes: the network's input, and the targets
 N_LOOKS = 10  # validation scores of a stage that is never stopped early, where some are wanted
 
 
-class Feed(Protocol):
-    """The batches of an epoch."""
+@dataclass(eq=False)
+class Feed:
+    """The batches `(x, target)` of a feed: the network's input and the targets, on the device."""
 
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
+    sampler: Any  # of the task: batches of (signal, target), and their number
+    features: Callable[[Tensor], Tensor]  # of the task: signals (B, T) -> the network's input
+    generator: torch.Generator | None = None  # the sampler's random numbers, where it draws
+    draws: bool = True  # its windows are random; False: every window once, in order
 
     @property
-    def draws(self) -> bool:
-        """Whether windows are random, so that a batch may be drawn out of an epoch."""
+    def dataset(self) -> Any:
+        return self.sampler.dataset
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for signal, target in self.sampler:
+            yield self.features(signal), target
 
     def draw(self) -> Batch:
-        """One batch."""
+        """One batch, of windows at random: for a step that is captured once and repeated."""
+        signal, target = self.dataset.draw(self.generator)
+        return self.features(signal), target
 
 
+@dataclass(eq=False)
 class Training:
     """What training changes: network, optimiser, early stopping, random numbers, epochs done.
 
     Everything else (learning rate, objective, feed) follows from the manifest and the number of the
     epoch.
-
-    Args:
-        stage: of the manifest.
-        model: the network, on its device.
-        score: scorer's name -> score of the network as it is, for early stopping.
-        device: where the network and the data are.
-        seeds: "windows": of the random windows; "noise": of the noise in the layers.
-        key: what identifies the stage (`runner.stages.key_of`).
-        goes_on: the next stage goes on with the optimiser's state.
-        threshold: log_alpha above which a weight is irrelevant, for the compression by epoch.
-        watched: the scorer whose scores are logged where early stopping is off; None: none are.
-        cuda_graph: the manifest's key.
-        shrunk: of `model`: the small network, which is trained in its place; None: `model` itself.
-
-    Attributes:
-        network: what is trained, `model` or the small one.
-        windows: the random numbers that windows are drawn with.
-        n_epochs: epochs done.
-        history: a line (dict) an epoch.
-        start: the scores before the first epoch.
-        began: when the stage began, as `time.time()`, less the time between two attempts.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        model: nn.Module,
-        score: Callable[[str], float],
-        *,
-        device: str,
-        seeds: dict[str, int],
-        key: str = "",
-        goes_on: bool = False,
-        threshold: float = -0.5,
-        watched: str | None = None,
-        cuda_graph: bool | None = None,
-        shrunk: cplx.Shrunk | None = None,
-    ) -> None:
-        self.stage = stage
-        self.model = model
-        self.shrunk = shrunk
-        self.network = model if shrunk is None else shrunk.network
-        self.device = torch.device(device)
-        self.key = key
-        self.goes_on = goes_on
-        self.threshold = threshold
-        self.watched = watched if stage.early is None else stage.early.scorer
-        self.cuda_graph = cuda_graph
+    stage: Stage
+    model: nn.Module  # on its device
+    score: Callable[[str], float]  # scorer's name -> score of the network as it is
+    _: KW_ONLY
+    device: torch.device  # where the network and the data are
+    seeds: dict[str, int]  # "windows": of the random windows; "noise": of the noise in the layers
+    key: str = ""  # what identifies the stage (`runner.stages.key_of`)
+    goes_on: bool = False  # the next stage goes on with the optimiser's state
+    threshold: float = -0.5  # log_alpha above which a weight is irrelevant, for the compression
+    watched: str | None = None  # the scorer that is logged where early stopping is off
+    cuda_graph: bool | None = None  # the manifest's key
+    shrunk: cplx.Shrunk | None = None  # the small network, which is trained in place of `model`
+    pruning: Pruning | None = None  # of `model`; None: its masks stay
 
-        self.early = EarlyStopping(stage.early, model, score)
-        self._score = score
+    def __post_init__(self) -> None:
+        stage = self.stage
+        self.device = torch.device(self.device)
+        # what is trained
+        self.network = self.model if self.shrunk is None else self.shrunk.network
+        if stage.early is not None:
+            self.watched = stage.early.scorer
+
+        self.early = EarlyStopping(stage.early, self.model, self.score)
         spec = stage.optimizer
         self.optimizer = make_optimizer(
             self.network, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
         )
-        self.windows = torch.Generator(self.device).manual_seed(seeds["windows"])
-        torch.manual_seed(seeds["noise"])
+        # the random numbers that windows are drawn with
+        self.windows = torch.Generator(self.device).manual_seed(self.seeds["windows"])
+        torch.manual_seed(self.seeds["noise"])
 
-        self.n_epochs = 0
-        self.history: list[dict[str, Any]] = []
-        self.start: dict[str, Any] = {}
-        self.began = time.time()
+        self.n_epochs = 0  # done
+        self.history: list[dict[str, Any]] = []  # a line an epoch
+        self.start: dict[str, Any] = {}  # the scores before the first epoch
+        self.began = time.time()  # of the stage, less the time between two attempts
         self._lr_factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
         self._kl_factor = make_schedule(stage.kl_scheduler, stage.n_epochs)
 
@@ -112,6 +101,11 @@ class Training:
         """What the KL terms' weights are multiplied by in the epoch at hand."""
         return self._kl_factor(self.n_epochs)
 
+    def prune(self, step: int, n_steps: int) -> None:
+        """Mask what the stage's pruner masks after `step` of the stage's `n_steps` steps."""
+        if self.pruning is not None:
+            self.pruning.after(step, n_steps)
+
     def validation(self) -> float | None:
         """The score before the epoch at hand, if one is due: early stopping decides on it.
 
@@ -121,7 +115,7 @@ class Training:
             return self.early.score()
         if self.watched is None or self.n_epochs % math.ceil(self.stage.n_epochs / N_LOOKS):
             return None
-        return float(self._score(self.watched))
+        return float(self.score(self.watched))
 
     def words(self, line: Mapping[str, Any]) -> str:
         """An epoch's line for the bar: loss 0.0561, AP 0.391, 12 times smaller."""

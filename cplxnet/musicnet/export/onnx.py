@@ -130,6 +130,8 @@ def _features(kind: str, cplx: bool, shift: bool) -> list[Step]:
         return [channel, Step(with_zero_imaginary_part)] if cplx else [channel]
     if kind == "fft":
         transform = Step(functools.partial(_fourier, shift=shift))
+    elif kind != "stft":
+        raise ValueError(f"expected raw, fft or stft of raw audio, got {kind!r}; try features")
     else:
         transform = Step(_short_time_fourier, waves=_waves())
     return [transform] if cplx else [transform, Step(modulus)]

@@ -184,17 +184,11 @@ def _is_chunk(file: BinaryIO, order: str, begin: int, n_bytes: int) -> bool:
 
 
 class Sound(NamedTuple):
-    """A recording as a network hears it.
+    """A recording as a network hears it."""
 
-    Attributes:
-        samples: float32 (samples,), one channel, full scale 1, at the rate asked for.
-        notices: what was converted.
-        is_silent: whether no sample reaches `SILENT`.
-    """
-
-    samples: np.ndarray
-    notices: tuple[str, ...]
-    is_silent: bool
+    samples: np.ndarray  # float32 (samples,), one channel, full scale 1, at the rate asked for
+    notices: tuple[str, ...]  # what was converted
+    is_silent: bool  # no sample reaches `SILENT`
 
 
 def load_audio(path: str | os.PathLike[str], *, rate_hz: int = TARGET_HZ) -> Sound:
@@ -267,21 +261,13 @@ def load_audio(path: str | os.PathLike[str], *, rate_hz: int = TARGET_HZ) -> Sou
 
 
 class Transcription(NamedTuple):
-    """What a network heard in a recording.
+    """What a network heard in a recording."""
 
-    Attributes:
-        times: float64 (frames,), seconds.
-        probabilities: float32 (frames, 84).
-        notes: `midi.NOTES` (notes,).
-        notices: what the user should know.
-        source: name of the recording's file.
-    """
-
-    times: np.ndarray
-    probabilities: np.ndarray
-    notes: np.ndarray
-    notices: tuple[str, ...]
-    source: str
+    times: np.ndarray  # float64 (frames,), seconds
+    probabilities: np.ndarray  # float32 (frames, 84)
+    notes: np.ndarray  # `midi.NOTES` (notes,)
+    notices: tuple[str, ...]  # what the user should know
+    source: str  # name of the recording's file
 
 
 def transcribe_audio(

@@ -11,7 +11,6 @@ import numpy as np
 
 from cplxnet.extras import extra
 from cplxnet.files import written
-from cplxnet.musicnet import recordings
 from cplxnet.musicnet.labels import LOWEST_NOTE
 
 with extra("transcription"):
@@ -69,25 +68,14 @@ def notes_of(
     return notes[np.lexsort((notes["note"], notes["start_s"]))]
 
 
-def labelled_notes(recording: recordings.Recording, *, rate_hz: int) -> np.ndarray:
-    """The labels of a recording at `rate_hz` as `NOTES`, by start, then note; no empty ones."""
-    labels = recording.labels[recording.labels["end_time"] > recording.labels["start_time"]]
-    notes = np.empty(len(labels), NOTES)
-    notes["start_s"] = labels["start_time"] / rate_hz
-    notes["end_s"] = labels["end_time"] / rate_hz
-    notes["note"] = labels["note"]
-    return notes[np.lexsort((notes["note"], notes["start_s"]))]
-
-
-def midi(notes: np.ndarray, *, program: int = 0, track: str = "") -> pretty_midi.PrettyMIDI:
-    """The notes as one track at one velocity.
+def midi(notes: np.ndarray, *, track: str = "") -> pretty_midi.PrettyMIDI:
+    """The notes as one track of a grand piano at one velocity.
 
     Args:
         notes: `NOTES` (notes,).
-        program: of General MIDI; 0 is the grand piano.
         track: its name.
     """
-    instrument = pretty_midi.Instrument(program, name=track)
+    instrument = pretty_midi.Instrument(0, name=track)
     for note in notes:
         start_s = float(note["start_s"])
         end_s = max(float(note["end_s"]), start_s + TICK_S)  # one that ends at once never stops
@@ -98,11 +86,9 @@ def midi(notes: np.ndarray, *, program: int = 0, track: str = "") -> pretty_midi
     return score
 
 
-def write_midi(
-    path: str | os.PathLike[str], notes: np.ndarray, *, program: int = 0, track: str = ""
-) -> Path:
+def write_midi(path: str | os.PathLike[str], notes: np.ndarray, *, track: str = "") -> Path:
     """Write `midi(notes)` to a standard MIDI file, whole or not at all; returns the path."""
     path = Path(path)
     with written(path) as temporary:
-        midi(notes, program=program, track=track).write(str(temporary))
+        midi(notes, track=track).write(str(temporary))
     return path

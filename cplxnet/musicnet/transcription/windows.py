@@ -6,16 +6,13 @@ first sample to its last. A frame that is as far from both ends as half a window
 window that `MusicNet` has there.
 """
 
-import os
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from cplxnet.musicnet import recordings
 from cplxnet.musicnet.features import features
-from cplxnet.musicnet.labels import NoteLookup, changes_within
 
 # features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -87,44 +84,6 @@ def transcribe(
 def frame_positions(n_samples: int, hop: int) -> np.ndarray:
     """The sample that each frame of a recording is at, k * hop: int64 (ceil(n_samples / hop),)."""
     return np.arange(0, n_samples, hop)
-
-
-def true_roll(recording: recordings.Recording, hop: int) -> np.ndarray:
-    """The notes that sound at the frames of `transcribe` by the labels: bool (frames, 84)."""
-    length = len(recording.data)
-    sounding = NoteLookup([changes_within(recording.labels, length)])
-    return sounding(torch.from_numpy(frame_positions(length, hop))).bool().numpy()
-
-
-def transcribe_file(
-    model: Network,
-    path: str | os.PathLike[str],
-    *,
-    hop: int = 2048,
-    progress: bool = True,
-    **heard: object,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Every recording of an 11 kHz file, one after another.
-
-    Args:
-        model: as `transcribe` takes it.
-        path: an HDF5 file of recordings.
-        hop: samples from one frame to the next.
-        progress: show a bar over the recordings.
-        heard: `window`, `kind`, `cplx`, `shift`, `batch_size` and `device` of `transcribe`.
-
-    Returns:
-        The true roll, bool, and the probabilities, float32, (frames, 84).
-    """
-    options: dict = {"rate_hz": recordings.rate_hz(path), "hop": hop, **heard}
-    rolls = []
-    probabilities = []
-    items = recordings.recordings(path)
-    for recording in tqdm(items, "recordings", leave=False, disable=not progress):
-        rolls.append(true_roll(recording, hop))
-        _, heard_notes = transcribe(model, recording.data, progress=False, **options)
-        probabilities.append(heard_notes)
-    return np.concatenate(rolls), np.concatenate(probabilities)
 
 
 def _checked(samples: np.ndarray | torch.Tensor) -> torch.Tensor:

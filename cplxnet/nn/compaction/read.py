@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from cplxnet.nn.activation import CplxDropout, CplxFlatten, CplxToReal, Split
 from cplxnet.nn.batchnorm import CplxBatchNorm1d
 from cplxnet.nn.conv import CplxConv1d
-from cplxnet.nn.gaussian import GaussianWeight
+from cplxnet.nn.gaussian import Penalised
+from cplxnet.nn.l0 import Gated
 from cplxnet.nn.linear import CplxLinear
 from cplxnet.nn.masked import Masked
 from cplxnet.nn.whitening import matrix_of
@@ -96,7 +97,7 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
 
 def reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
     """By exact type: a user's subclass may have another forward; ours are by base."""
-    if isinstance(layer, (Masked, GaussianWeight)):
+    if isinstance(layer, (Masked, Penalised)):
         return next((READERS[kind] for kind in WEIGHTED if isinstance(layer, kind)), None)
     return READERS.get(type(layer))
 
@@ -131,12 +132,14 @@ def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
         raise ValueError(
             f"{name}: expected finite weights, got NaN or infinity; try an earlier snapshot"
         )
+    if isinstance(layer, Gated):
+        weight = weight * layer.gate.detach()
     mask = None
     if reader.masks is not None and name in reader.masks:
         mask = reader.masks[name]
     elif isinstance(layer, Masked):
         mask = layer.mask
-    elif isinstance(layer, GaussianWeight):
+    elif isinstance(layer, Penalised):
         mask = layer.relevance(reader.threshold)
     if mask is not None and mask.shape != weight.shape:
         raise ValueError(

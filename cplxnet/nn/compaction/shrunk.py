@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet.nn.batchnorm import CplxBatchNorm1d
-from cplxnet.nn.gaussian import GaussianWeight
+from cplxnet.nn.gaussian import Penalised
 
 from .read import WEIGHTED, UnknownLayer, leaves, reader_of
 
@@ -132,7 +132,7 @@ def _changed(state: State, change: Callable[[str, Tensor], Tensor]) -> dict[str,
 def _known_layers(model: nn.Module) -> dict[str, Any]:
     layers = dict(leaves("", model))
     for name, layer in layers.items():
-        plain = not isinstance(layer, GaussianWeight) and getattr(layer, "groups", 1) == 1
+        plain = not isinstance(layer, Penalised) and getattr(layer, "groups", 1) == 1
         n_uses = sum(other is layer for other in layers.values())
         if reader_of(layer) is None or not plain or n_uses > 1:
             raise UnknownLayer(

@@ -16,10 +16,9 @@ from tqdm import tqdm
 
 from cplxnet.auto.progress import show
 from cplxnet.files import move, write_json
-from cplxnet.musicnet import recordings
 from cplxnet.musicnet.recordings import Recording
-from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, rescale
-from extra.corpora import FULL, SPLITS, file_11khz, jobs
+from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ
+from extra.corpora import FULL, SPLITS, file_11khz, hdf5, jobs, rescale
 
 from . import staging
 from .download import md5_of
@@ -284,7 +283,7 @@ def assemble(name: str, entries: Sequence[Entry], folder: Path, form: str) -> Wr
 
     path = folder / name
     with full_disk_named(folder):
-        recordings.write(path, counted(), rate_hz=RATE_HZ[form])
+        hdf5.write(path, counted(), rate_hz=RATE_HZ[form])
     return Written(
         name=name,
         recordings=len(entries),

@@ -18,8 +18,9 @@ from cplxnet.auto.progress import show
 from cplxnet.files import move
 from cplxnet.musicnet import recordings, resample
 from cplxnet.musicnet.recordings import Recording
-from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ, downsample
-from extra.corpora import FULL, SPLITS, file_11khz, jobs
+from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ
+from extra import corpora
+from extra.corpora import FULL, SPLITS, downsample, file_11khz, hdf5, jobs
 
 from . import soundfont
 from .pieces import DEMO, REFERENCE, Piece
@@ -143,7 +144,8 @@ def fingerprint(pieces: Sequence[Piece]) -> str:
     libraries' versions.
     """
     here = Path(__file__).parent
-    code = [here / name for name in _CODE] + [Path(recordings.__file__), Path(resample.__file__)]
+    code = [here / name for name in _CODE]
+    code += [Path(module.__file__ or "") for module in (corpora, hdf5, recordings, resample)]
     libraries = ("music21", "symusic", "soxr", "numpy", "h5py")
 
     digest = hashlib.sha256(repr((SEED, tuple(pieces))).encode())
@@ -246,10 +248,10 @@ def _write_all(
     """Write the four files; `musicnet.h5` last, since a corpus counts as built once it is there."""
     for split in SPLITS:
         low = (_recording(piece, folder, "low") for piece in pieces if piece.split == split)
-        recordings.write(target / file_11khz(split), low, rate_hz=TARGET_HZ, attributes=attributes)
+        hdf5.write(target / file_11khz(split), low, rate_hz=TARGET_HZ, attributes=attributes)
 
     full = (_recording(piece, folder, "full") for piece in pieces)
-    recordings.write(target / FULL, full, rate_hz=SOURCE_HZ, attributes=attributes)
+    hdf5.write(target / FULL, full, rate_hz=SOURCE_HZ, attributes=attributes)
 
 
 def _attributes(folder: Path, names: Sequence[str], recipe: str) -> dict[str, object] | None:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import pytest
-from manifest_cases import VOCABULARY, drop, put, valid
+from manifest_cases import VOCABULARY, drop, only, put, valid
 
 from cplxnet.auto.manifest.read import ManifestError, parse
 
@@ -97,9 +97,10 @@ def test_no_optimiser_is_built_where_all_is_at_its_default():
 
     vocabulary = dataclasses.replace(VOCABULARY, trials={"adam": trial, "cosine": trial})
     raw = put(valid(), "stages.dense.lr_scheduler", {"name": "cosine"})
-    parse(raw, task=vocabulary)
-    with pytest.raises(AssertionError, match="called"):
-        parse(put(raw, "stages.dense.optimizer", adam(eps=1e-6)), task=vocabulary)
+    with only(vocabulary):
+        parse(raw)
+        with pytest.raises(AssertionError, match="called"):
+            parse(put(raw, "stages.dense.optimizer", adam(eps=1e-6)))
 
 
 def test_a_fault_of_the_manifests_model_is_named_once():
@@ -325,3 +326,57 @@ def test_a_schedule_of_the_kl_needs_a_kl():
     parse(put(raw, "stages.dense.kl_scheduler", None))
     raw = put(valid(), "stages.sparsify.kl_scheduler", {"name": "cubic"})
     parse(put(raw, "stages.sparsify.objective.kl_div", 0.0))  # the dense end of a grid
+
+
+def pruned(**pruner) -> dict:
+    """A manifest without a variational stage: its sparsify prunes a masked network."""
+    raw = valid()
+    raw["stages"]["sparsify"]["model"] = {"name": "complex.DeepConvNetMasked"}
+    raw["stages"]["sparsify"]["objective"] = {"loss": 1.0}
+    raw["stages"]["sparsify"]["pruner"] = {"name": "gradual", "sparsity": 0.9, **pruner}
+    return raw
+
+
+def test_a_pruner_is_in_the_fingerprint_and_null_is_not():
+    parse(pruned())
+    raw = valid()
+    fingerprint = parse(raw).fingerprint()
+    raw["stages"]["fine-tune"]["pruner"] = None
+    assert parse(raw).fingerprint() == fingerprint
+    raw["stages"]["fine-tune"]["pruner"] = {"name": "random", "like": "sparsify"}
+    assert parse(raw).fingerprint() != fingerprint
+
+
+@pytest.mark.parametrize(
+    ("pruner", "where", "text"),
+    [
+        ({"name": "gradul"}, ".pruner.name", '"gradual"'),
+        ({"sparsity": 1.0}, ".pruner.sparsity", "less than 1"),
+        ({"sparsity": None}, ".pruner", "either sparsity or like, not both"),
+        ({"like": "dense"}, ".pruner", "either sparsity or like, not both"),
+        ({"sparsity": None, "like": "dens"}, ".pruner.like", 'did you mean "dense"'),
+        ({"sparsity": None, "like": "fine-tune"}, ".pruner.like", "not before this one"),
+        ({"begin": 0.8, "end": 0.8}, ".pruner", "begin before end"),
+        ({"every": 0}, ".pruner.every", "at least 1"),
+        ({"evry": 5}, ".pruner.evry", 'did you mean "every"'),
+    ],
+)
+def test_faults_of_a_pruner(pruner, where, text):
+    faults = faults_of(pruned(**pruner))
+    assert list(faults) == [f"stages.sparsify{where}"]
+    assert text in faults[f"stages.sparsify{where}"], faults
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "text"),
+    [
+        ("model.name", "complex.DeepConvNet", "pruner", "a network without masks"),
+        ("early", {"scorer": "test"}, "early", "early stopping while weights are pruned"),
+        ("shrink", True, "shrink", "a shape that changes"),
+    ],
+)
+def test_a_pruner_needs_masks_that_it_may_change(path, value, where, text):
+    faults = faults_of(put(pruned(), f"stages.sparsify.{path}", value))
+    assert text in faults[f"stages.sparsify.{where}"], faults
+    if where != "pruner":
+        parse(put(pruned(name="one-shot"), f"stages.sparsify.{path}", value))

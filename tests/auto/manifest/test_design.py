@@ -41,7 +41,11 @@ def schema_keys(model, prefix=""):
 
 FIELDS = schema_keys(Manifest)
 # objects that the usual manifest has not got, for the keys in them
-OFF_BY_DEFAULT = {"kl_scheduler": {"name": "linear"}, "distill": {"teacher": "dense"}}
+OFF_BY_DEFAULT = {
+    "kl_scheduler": {"name": "linear"},
+    "distill": {"teacher": "dense"},
+    "pruner": {"name": "gradual", "sparsity": 0.5},
+}
 
 
 def test_every_key_is_described_in_the_schemas_order():
@@ -74,7 +78,9 @@ def test_example_is_accepted(path):
         try:
             raw = valid()
             inside = {key: part for key, part in OFF_BY_DEFAULT.items() if f".{key}." in path}
-            raw["stages"]["sparsify"] |= inside
+            raw["stages"]["fine-tune" if "pruner" in inside else "sparsify"] |= inside
+            if ".pruner" in path:
+                raw["stages"]["fine-tune"]["early"] = None
             parse(put(raw, path.replace("NAME", name), example))
         except (ManifestError, TypeError, KeyError) as error:
             refused.append(error)
@@ -86,7 +92,9 @@ def test_keywords_of_components():
     rows = {(row[0].strip("`"), row[1].strip("`")): row[3].strip("`") for row in TABLES[1]}
     expected = {}
     for component, keywords in vocabulary.options.items():
-        network = re.sub(r"^\w+\.(\w*?)(VD|ARD|Masked|)$", r"...\1...", component)
+        network = re.sub(
+            r"^\w+\.(\w*?)((?:Group)?VD|(?:Group)?ARD|L0|Masked|)$", r"...\1...", component
+        )
         for field in keywords.model_fields.values():
             default = field.default
             value = list(default) if isinstance(default, tuple) else default
@@ -106,7 +114,7 @@ def test_every_name_is_listed():
         for name in names:
             assert f"`{name}`" in SECTION, name
     for model in vocabulary.models:
-        architecture = re.sub(r"^\w+\.(\w*?)(VD|ARD|Masked|)$", r"\1", model)
+        architecture = re.sub(r"^\w+\.(\w*?)((?:Group)?VD|(?:Group)?ARD|L0|Masked|)$", r"\1", model)
         assert f"**{architecture}**" in TEXT
 
 

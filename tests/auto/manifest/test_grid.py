@@ -7,16 +7,18 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from manifest_cases import VOCABULARY, put, valid
+from manifest_cases import put, valid
 
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import ManifestError, ManifestNotFoundError, load, parse
+
+pytestmark = pytest.mark.usefixtures("small_vocabulary")
 
 C = "stages.sparsify.objective.kl_div"
 
 
 def expand(axes, **options):
-    return grid.expand(valid(), axes, task=VOCABULARY, **options)
+    return grid.expand(valid(), axes, **options)
 
 
 def test_expand_is_the_product_in_order():
@@ -60,13 +62,10 @@ def test_subtrees_can_vary():
     ],
 )
 def test_keys_that_came_later_vary_like_others(path):
-    manifest = parse(valid(), task=VOCABULARY)
+    manifest = parse(valid())
     default = manifest.flatten()[path]
     (again,) = expand({path: [default]}, label=lambda _: "again").values()
-    assert (
-        again.fingerprint()
-        == grid.edit(manifest, {"name": again.name}, task=VOCABULARY).fingerprint()
-    )
+    assert again.fingerprint() == grid.edit(manifest, {"name": again.name}).fingerprint()
 
 
 def test_batches_of_a_feed_can_vary():
@@ -103,15 +102,15 @@ def test_labels_must_differ_and_be_file_names():
 
 
 def test_edit_changes_one_manifest():
-    manifest = parse(valid(), task=VOCABULARY)
+    manifest = parse(valid())
     changes = {"seed": 7, "stages.dense.optimizer.lr_log_sigma2": 0.1}
-    edited = grid.edit(manifest, changes, task=VOCABULARY)
+    edited = grid.edit(manifest, changes)
     assert (edited.seed, edited.stage("dense").optimizer.lr_log_sigma2) == (7, 0.1)
     assert manifest.seed == 0
     with pytest.raises(ManifestError, match=r"stages\.dens\.n_epochs: no such path.*did you mean"):
-        grid.edit(manifest, {"stages.dens.n_epochs": 3}, task=VOCABULARY)
+        grid.edit(manifest, {"stages.dens.n_epochs": 3})
     with pytest.raises(ManifestError, match="2 faults"):
-        grid.edit(manifest, {"seed": -1, "sed": 3}, task=VOCABULARY)
+        grid.edit(manifest, {"seed": -1, "sed": 3})
 
 
 # --- varied undoes expand
@@ -185,7 +184,7 @@ def test_write_then_read(tmp_path):
     manifests = expand({C: [0.5, 0.25]})
     (tmp_path / "notes.txt").write_text("keep")
     assert {path.stem for path in grid.write(tmp_path, manifests)} == set(manifests)
-    assert grid.read(tmp_path, task=VOCABULARY) == manifests
+    assert grid.read(tmp_path) == manifests
     assert grid.write(tmp_path, manifests) == []  # equal files are left alone
     assert (tmp_path / "notes.txt").read_text() == "keep"
 
@@ -197,7 +196,7 @@ def test_write_refuses_to_replace_a_different_manifest(tmp_path):
         grid.write(tmp_path, other)
     assert os.listdir(tmp_path) == ["seed0.json"]  # nothing was written
     grid.write(tmp_path, other, overwrite=True)
-    assert load(tmp_path / "seed0.json", task=VOCABULARY).name == "another"
+    assert load(tmp_path / "seed0.json").name == "another"
     assert sorted(os.listdir(tmp_path)) == ["seed0.json", "seed1.json"]
 
 
@@ -206,7 +205,7 @@ def test_read_reports_all_faults_of_all_files(tmp_path):
     (tmp_path / "a.json").write_text("{")
     (tmp_path / "b.json").write_text('{"schema": 2}')
     with pytest.raises(ManifestError, match=r"a\.json: not JSON at line 1 column 2") as caught:
-        grid.read(tmp_path, task=VOCABULARY)
+        grid.read(tmp_path)
     text = str(caught.value)
     assert (
         "b.json: schema: unusable value, got 2; expected 1" in text
@@ -224,27 +223,41 @@ def test_a_file_name_that_no_run_can_have(tmp_path, name):
     (tmp_path / "seed0.json").rename(tmp_path / name)
     pattern = r"a file name that no run can have, got .*; expected no leading dot"
     with pytest.raises(ManifestError, match=pattern) as caught:
-        grid.read(tmp_path, task=VOCABULARY)
+        grid.read(tmp_path)
     assert len(caught.value.faults) == 1
     assert str(caught.value).replace("\n", "").isprintable()
     with pytest.raises(ManifestError, match=pattern):
-        load(tmp_path / name, task=VOCABULARY)
+        load(tmp_path / name)
 
 
 def test_unusual_file_names_that_a_run_can_have(tmp_path):
     names = ["a b", "a.b", "Übung", "-x", "figures2", "json"]
     (manifest,) = expand({"seed": [0]}).values()
     grid.write(tmp_path, dict.fromkeys(names, manifest))
-    assert list(grid.read(tmp_path, task=VOCABULARY)) == sorted(names)
+    assert list(grid.read(tmp_path)) == sorted(names)
 
 
 def test_read_of_nothing_is_an_error(tmp_path):
     with pytest.raises(ManifestNotFoundError, match=r"no such folder.*experiment_generator"):
-        grid.read(tmp_path / "x", task=VOCABULARY)
+        grid.read(tmp_path / "x")
     with pytest.raises(
         ManifestError, match=r"no manifests in this folder; expected files named \*\.json"
     ):
-        grid.read(tmp_path, task=VOCABULARY)
+        grid.read(tmp_path)
+
+
+def test_paths_that_vary_together():
+    lr, n_epochs = "stages.dense.optimizer.lr", "stages.dense.n_epochs"
+    axes = {(lr, n_epochs): [(1e-3, 20), (3e-3, 10)], C: [0.5, 0.25]}
+    made = expand(axes)
+    assert list(made) == [
+        f"lr{rate}-n_epochs{n}-kl_div{c}"
+        for rate, n in (("1e-03", 20), ("3e-03", 10))
+        for c in ("5e-01", "2.5e-01")
+    ]
+    assert [manifest.stage("dense").n_epochs for manifest in made.values()] == [20, 20, 10, 10]
+    with pytest.raises(ManifestError, match="n_epoch: no such path"):
+        expand({(lr, "stages.dense.n_epoch"): [(1e-3, 20)]})
 
 
 def test_what_a_killed_call_left_is_removed_by_the_next(tmp_path):

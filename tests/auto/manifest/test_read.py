@@ -10,14 +10,16 @@ import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from manifest_cases import VOCABULARY, drop, put, valid
+from manifest_cases import drop, put, valid
 
 from cplxnet.auto.manifest import read as m
 from cplxnet.auto.manifest.errors import Fault
 
+pytestmark = pytest.mark.usefixtures("small_vocabulary")
+
 
 def parse(raw):
-    return m.parse(raw, task=VOCABULARY)
+    return m.parse(raw)
 
 
 def faults_of(raw):
@@ -29,7 +31,7 @@ def faults_of(raw):
 def load_text(folder, text):
     path = folder / "x.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return m.load(path, task=VOCABULARY)
+    return m.load(path)
 
 
 # --- what a valid one means
@@ -101,7 +103,7 @@ def test_defaults_of_a_short_manifest():
 def test_save_and_load_give_the_same_manifest_and_bytes(tmp_path):
     manifest = parse(put(valid(), "stages.dense.lr_scheduler", {"name": "cosine", "final": 0.01}))
     manifest.save(tmp_path / "a.json")
-    again = m.load(tmp_path / "a.json", task=VOCABULARY)
+    again = m.load(tmp_path / "a.json")
     again.save(tmp_path / "b.json")
     assert again == manifest and hash(again) == hash(manifest)
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
@@ -473,12 +475,12 @@ def test_missing_file_says_what_is_there(tmp_path):
     with pytest.raises(
         m.ManifestNotFoundError, match="no such file; expected a file: experiment_generator"
     ):
-        m.load(tmp_path / "x.json", task=VOCABULARY)
+        m.load(tmp_path / "x.json")
     (tmp_path / "y.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"no such file; expected one of y\.json"):
-        m.load(tmp_path / "x.json", task=VOCABULARY)
+        m.load(tmp_path / "x.json")
     with pytest.raises(m.ManifestError, match="cannot be read"):
-        m.load(tmp_path, task=VOCABULARY)
+        m.load(tmp_path)
 
 
 def test_the_tasks_own_vocabulary_is_the_default(tmp_path):
@@ -493,7 +495,7 @@ def test_a_file_that_is_no_manifest_by_its_size(tmp_path):
     with pytest.raises(
         m.ManifestError, match="too large for a manifest; expected at most 16777216"
     ):
-        m.load(tmp_path / "x.json", task=VOCABULARY)
+        m.load(tmp_path / "x.json")
 
 
 def test_control_characters_do_not_reach_the_terminal():

@@ -1,7 +1,6 @@
 """Tables from scores.json files written by hand."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -159,40 +158,11 @@ def test_a_changed_or_broken_manifest_is_said_everywhere(folder, capsys):
     assert row["state"] == "broken" and "nested too deeply" in row["reason"]
 
 
-def test_aggregate_is_mean_and_spread_over_replicates(folder):
-    table = report.collect(folder)
-    chosen = table[(table["scorer"] == "test") & (table["stage"] == "fine-tune")]
-    found = report.aggregate(chosen, [C]).set_index(C)
-    assert found.index.tolist() == [0.1, 0.2] and found["n"].tolist() == [2, 1]
-    assert found.loc[0.1, "average_precision"] == pytest.approx(0.33)
-    assert found.loc[0.1, "average_precision_std"] == pytest.approx(
-        0.06 / math.sqrt(2)
-    )  # of two: difference/sqrt 2
-    assert found.loc[0.1, "average_precision_start"] == pytest.approx(0.18)
-    assert found.loc[0.1, "compression"] == pytest.approx((2 + 4) / 2)
-    assert found.loc[0.1, "compression_std"] == pytest.approx(2 / math.sqrt(2))
-    assert math.isnan(found.loc[0.2, "average_precision_std"])
-
-
-def test_aggregate_of_a_column_without_values(folder):
-    table = report.collect(folder)
-    found = report.aggregate(table[table["stage"] == "dense"], ["stage", "scorer"])
-    assert found["average_precision_start"].isna().all()
-    assert found.set_index("scorer").loc["test", "average_precision"] == pytest.approx(
-        (3 * 0.4 + 0.44) / 4
-    )
-    nothing = report.aggregate(table[table["run"] == "c0.2-r1"], ["stage"])
-    assert nothing["average_precision_start"].isna().all() and nothing["n"].tolist() == [2]
-
-
 def test_a_network_with_nothing_left_has_no_finite_compression(folder):
     manifest = grid.read(folder)["c0.3-r0"]
     fill(folder, "c0.3-r0", manifest, {"sparsify": stage(0.05, n_zero=100)})
     table = report.collect(folder)
     assert table[table["run"] == "c0.3-r0"]["compression"].isna().all()
-    assert report.aggregate(table, [C]).set_index(C).loc[0.2, "compression"] == pytest.approx(
-        (1 + 10 + 10 + 1) / 4 * 1.0
-    )
 
 
 def test_layers_have_their_own_sparsity(folder):

@@ -10,6 +10,7 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import ManifestError
 from cplxnet.auto.report import tables, threshold
 from cplxnet.auto.report.kinds import KINDS, make
+from cplxnet.auto.report.style import Request
 from cplxnet.auto.runner.components import Components
 from cplxnet.auto.sweep.run_many import run_many
 from cplxnet.auto.train.loop import predict
@@ -31,7 +32,7 @@ def grid_of_two(tiny_corpus, tmp_path_factory):
 @pytest.fixture(scope="module")
 def scanned(grid_of_two, tiny_corpus):
     folder, limits = grid_of_two
-    return threshold.scan([folder], at=limits, data=tiny_corpus)
+    return threshold.scan(Request([folder], folder, at=limits, data=tiny_corpus))
 
 
 def log_alphas(run):
@@ -77,7 +78,8 @@ def test_scan_against_masks_made_by_hand(grid_of_two, scanned, tiny_corpus) -> N
 
 def test_tune_is_what_a_run_of_that_threshold_reaches(grid_of_two, tiny_corpus, tmp_path) -> None:
     folder, limits = grid_of_two
-    found = threshold.tune([folder], tmp_path / "again", at=limits[:1], data=tiny_corpus)
+    request = Request([folder], tmp_path / "again", at=limits[:1], data=tiny_corpus)
+    found = threshold.tune(request)
     assert found["tuned"].all() and sorted(found["run"]) == ["r0", "r1"]
     fresh = grid.edit(grid.read(folder)["r1"], {"threshold": limits[0]})
     grid.write(tmp_path / "fresh", {"fresh": fresh})
@@ -87,9 +89,7 @@ def test_tune_is_what_a_run_of_that_threshold_reaches(grid_of_two, tiny_corpus, 
     assert row["average_precision"] == expected["scores"]["test"]["end"]["average_precision"]
     assert row["compression"] == expected["compression"]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "again").rglob("scores.json")}
-    again = threshold.tune(
-        [folder], tmp_path / "again", at=limits[:1], data=tiny_corpus
-    )  # nothing is done twice
+    again = threshold.tune(request)  # nothing is done twice
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.equals(found)
 
@@ -113,12 +113,13 @@ def test_the_figure_draws_every_run_and_threshold(scanned) -> None:
     assert (scanned[C] == grid.value(small(), C)).all()
 
 
-def test_no_snapshot_is_named(grid_of_two, tmp_path) -> None:
+def test_no_snapshot_is_named(grid_of_two, tiny_corpus, tmp_path) -> None:
     grid.write(tmp_path, {"r0": small()})
     with pytest.raises(ValueError, match=r"1-sparsify\.pt"):
-        threshold.snapshots([tmp_path])
-    lacking = threshold.without_snapshot([grid_of_two[0], tmp_path])
-    assert lacking == [f"No snapshot of sparsify, so not re-masked: {tmp_path}/r0."]
+        threshold.scan(Request([tmp_path], tmp_path, data=tiny_corpus))
+    folder, limits = grid_of_two
+    made = make("threshold", [folder, tmp_path], out=tmp_path, at=limits[:1], data=tiny_corpus)
+    assert made.sentences[0] == f"No snapshot of sparsify, so left out: {tmp_path}/r0."
 
 
 def test_the_runs_asked_for_alone(grid_of_two, scanned, tiny_corpus, tmp_path) -> None:
@@ -159,4 +160,5 @@ def test_a_faulty_manifest_is_no_lack(tmp_path) -> None:
 
 def test_a_scorer_that_no_run_has_is_lacking(grid_of_two, tiny_corpus):
     with pytest.raises(tables.Lacking, match="a scorer 'tst', got none; try one of test, valid"):
-        threshold.scan([grid_of_two[0]], scorer="tst", data=tiny_corpus)
+        folder = grid_of_two[0]
+        threshold.scan(Request([folder], folder, scorer="tst", data=tiny_corpus))

@@ -10,6 +10,7 @@ from small import quick, small
 
 from cplxnet.auto.runner.components import Components
 from cplxnet.musicnet import MusicNet, features, recordings
+from extra.corpora import hdf5
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_scored_file_without_labels_is_named_before_anything_is_trained(tiny_c
         dataclasses.replace(recording, labels=recording.labels[:0])
         for recording in recordings.recordings(file)
     ]
-    recordings.write(file, silent, rate_hz=recordings.rate_hz(file))
+    hdf5.write(file, silent, rate_hz=recordings.rate_hz(file))
 
     with pytest.raises(
         ValueError, match=r"scorers\.test: expected labels in .*musicnet_11khz_test"

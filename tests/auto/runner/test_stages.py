@@ -261,7 +261,8 @@ def test_networks_of_other_layers_are_an_error():
     other = net("VD")
     other.append(cplx.CplxLinearVD(2, 2))
     with pytest.raises(
-        ValueError, match=r"differ in log_sigma2 and mask only, got .*5\.weight_ri, 5\.bias_ri"
+        ValueError,
+        match=r"differ in log_sigma2, gate_logit, mask only, got .*5\.weight_ri, 5\.bias_ri",
     ):
         inherit(other, net(""), threshold=-0.5)
 

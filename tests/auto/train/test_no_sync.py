@@ -13,11 +13,11 @@ import torch
 from torch.utils import backend_registration
 
 from cplxnet.auto.manifest.schema import Term
-from cplxnet.auto.runner.components import Feed
 from cplxnet.auto.train.graph import Graphed
 from cplxnet.auto.train.loop import make_step
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.optim import make_optimizer
+from cplxnet.auto.train.state import Feed
 from cplxnet.musicnet import MODELS, SAMPLERS, MusicNet, features
 
 MODEL_NAMES = [f"complex.DeepConvNet{kind}" for kind in ("", "VD", "Masked")]

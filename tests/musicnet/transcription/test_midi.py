@@ -8,6 +8,7 @@ import symusic
 
 from cplxnet.musicnet import recordings
 from cplxnet.musicnet.transcription import midi
+from extra import metrics
 
 
 @pytest.fixture
@@ -81,9 +82,9 @@ def test_what_is_no_roll_is_refused(roll: np.ndarray) -> None:
 
 def test_midi_read_back_by_another_library(tmp_path: Path, roll: np.ndarray) -> None:
     notes = midi.notes_of(roll, np.arange(200) * 256 / 11000)  # times that no clock of MIDI hits
-    path = midi.write_midi(tmp_path / "into" / "a.mid", notes, program=40)
+    path = midi.write_midi(tmp_path / "into" / "a.mid", notes)
     (track,) = symusic.Score(path, ttype="second").tracks
-    assert track.program == 40 and not track.is_drum
+    assert track.program == 0 and not track.is_drum
     found = sorted((n.pitch, n.start, n.end) for n in track.notes)
     expected = sorted(zip(notes["note"], notes["start_s"], notes["end_s"], strict=True))
     np.testing.assert_allclose(found, np.array(expected, float), atol=3e-4)
@@ -101,7 +102,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_labels_are_notes_in_seconds(tiny_corpus: Path) -> None:
     item = next(recordings.recordings(tiny_corpus / "musicnet_11khz_test.h5"))
-    notes = midi.labelled_notes(item, rate_hz=11000)
+    notes = metrics.labelled_notes(item, rate_hz=11000)
     rows = {(r["start_time"] / 11000, r["end_time"] / 11000, int(r["note"])) for r in item.labels}
     assert {(float(s), float(e), int(n)) for s, e, n in notes} == rows and len(notes) == len(
         item.labels

@@ -7,12 +7,8 @@ import pytest
 import torch
 
 from cplxnet.musicnet import MusicNet, features, recordings
-from cplxnet.musicnet.transcription.windows import (
-    frame_positions,
-    transcribe,
-    transcribe_file,
-    true_roll,
-)
+from cplxnet.musicnet.transcription.windows import frame_positions, transcribe
+from extra.metrics import transcribe_file, true_roll
 
 
 def first_84(x: torch.Tensor) -> torch.Tensor:

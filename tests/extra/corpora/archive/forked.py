@@ -33,7 +33,7 @@ def _kill_at(step: int, data: str) -> None:
         ):
             count()
 
-    from cplxnet.musicnet.hdf5 import Hdf5
+    from extra.corpora.hdf5 import Hdf5
 
     append = Hdf5.append
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from cplxnet.files import written
-from cplxnet.musicnet.hdf5 import Hdf5
 from extra.corpora import archive
 from extra.corpora.archive import download
+from extra.corpora.hdf5 import Hdf5
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import tiny
 from scipy.io import wavfile
 
 from cplxnet.musicnet import recordings
-from extra.corpora import archive
+from extra.corpora import archive, hdf5
 from extra.corpora.archive import labels, published, stores, unpickle, wav
 
 
@@ -253,7 +253,7 @@ def test_sources_told_apart(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(archive.ArchiveError, match=r"expected recordings .* got none"):
         archive.build(tmp_path / "empty", tmp_path / "data", n_workers=0)
-    recordings.write(
+    hdf5.write(
         tmp_path / "low.h5",
         [recordings.Recording("id_1", SIGNAL, np.zeros(0, recordings.LABELS))],
         rate_hz=11000,
@@ -399,7 +399,7 @@ def test_metadata(tmp_path):
 
 def test_a_changed_byte_is_found_by_its_checksum(tmp_path):
     path = tmp_path / "a.h5"
-    recordings.write(
+    hdf5.write(
         path, [recordings.Recording("id_1", SIGNAL, np.zeros(0, recordings.LABELS))], rate_hz=44100
     )
     content = bytearray(path.read_bytes())

@@ -1,26 +1,26 @@
-"""For notebooks: the trade-off to point at and click."""
+"""For `experiment_analysis.ipynb`: the trade-off to point at and click."""
 
 import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cplxnet.auto import tasks
+from bokeh.embed import file_html
+from bokeh.layouts import row
+from bokeh.models import ColumnDataSource, CustomJS
+from bokeh.models.annotations import Span
+from bokeh.models.widgets import Div
+from bokeh.plotting import figure
+from bokeh.resources import Resources
+from IPython.display import HTML
+
 from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.models import heard, load_model
-from cplxnet.extras import extra
+from cplxnet.auto.report import style, tables, trade_off
 
-from . import style, tables, trade_off
+from .example import example
 
-with extra("notebooks"):
-    from bokeh.embed import file_html
-    from bokeh.layouts import row
-    from bokeh.models import ColumnDataSource, CustomJS
-    from bokeh.models.annotations import Span
-    from bokeh.models.widgets import Div
-    from bokeh.plotting import figure
-    from bokeh.resources import Resources
-    from IPython.display import HTML
+EXAMPLES = {"musicnet": example}  # by task
 
 SHOWN = {
     "run": "@run",
@@ -49,14 +49,14 @@ def trade_off_page(
 ) -> HTML:
     """The trade-off as a page in a notebook: pointing at a run names it, a click plays it.
 
-    A run is played where its last snapshot and the scorer's file are there, by its task's `example`
-    (`cplxnet.auto.tasks`); a task without one has no players.
+    A run is played where its last snapshot and the scorer's file are there, by its task's entry
+    in `EXAMPLES`; a task without one has no players.
 
     Args:
         folder: of manifests and runs.
         scorer: whose scores.
         data: the folder of the data files.
-        options: of the task's `example`: which one, and which part.
+        options: of the example: which one, and which part.
 
     Raises:
         Lacking: no run has a score by `scorer`.
@@ -109,13 +109,13 @@ def _cards(
     """What the networks make of an example by the names of their runs, and the truth by ""."""
     cards = {}
     for run in tables.every_run([folder]):
-        example = getattr(tasks.TASKS[run.manifest.task], "example", None)
+        example_of = EXAMPLES.get(run.manifest.task)
         order = run.manifest.stage_order
         file = data / run.scored_on(scorer)[0] if scorer in run.manifest.scorers else data
         snapshot = run.files.snapshot(len(order) - 1, order[-1])
-        if example and snapshot.is_file() and file.is_file():
+        if example_of and snapshot.is_file() and file.is_file():
             model, manifest = load_model(run.files.path)
-            cards[run.name] = example(model, file, **heard(manifest), **options)
+            cards[run.name] = example_of(model, file, **heard(manifest), **options)
             if "" not in cards:
-                cards[""] = example(None, file, **options)
+                cards[""] = example_of(None, file, **options)
     return cards

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from matplotlib import pyplot
 
-from cplxnet.extras import extra
 from cplxnet.musicnet import recordings
 from cplxnet.musicnet.resample import resample
+from cplxnet.musicnet.transcription.midi import midi, notes_of
+from cplxnet.musicnet.transcription.windows import Network, transcribe
 
-from .windows import Network, transcribe, true_roll
+from .metrics import true_roll
+from .picture import beside
 
 RATE_HZ = 16_000  # of what is played; a rate that MP3 has
 BEGIN_S = 20.0  # where a piece has begun in earnest
@@ -88,8 +91,6 @@ def example(
 
 
 def _tones(name: str, roll: np.ndarray, hop_s: float) -> str:
-    from .midi import midi, notes_of  # needs the extra `transcription`
-
     notes = notes_of(roll, hop_s * np.arange(len(roll)), least_s=0.05)
     if not len(notes):
         return f"<p>{name}: no note</p>"
@@ -107,11 +108,6 @@ def _player(name: str, samples: np.ndarray, rate_hz: int) -> str:
 
 
 def _picture(truth: np.ndarray, written: np.ndarray, first: int, hop_s: float) -> str:
-    with extra("report"):
-        from matplotlib import pyplot
-
-        from .picture import beside
-
     times = hop_s * np.arange(first, first + len(truth))
     shown = {"": written}
     figure = beside(times, truth, shown, begin_s=times[0], seconds=hop_s * len(times))

@@ -1,6 +1,6 @@
-"""How good a transcription is, once a threshold makes it a yes or no: by frames and by notes.
+"""For `transcription.ipynb`: how good a transcription is, by frames and by notes.
 
-Average precision (`scores`) needs no threshold; whoever wants notes does. It is chosen on
+Average precision needs no threshold; whoever wants notes does. It is chosen on
 validation, where the network was not trained and the final scores are not taken. The scores are
 those of mir_eval.
 
@@ -9,22 +9,79 @@ Systems" (frames); Raffel et al. (2014), "mir_eval: A Transparent Implementation
 Metrics".
 """
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import mir_eval
 import numpy as np
+import torch
+from tqdm import tqdm
 
-from cplxnet.extras import extra
-from cplxnet.musicnet.labels import LOWEST_NOTE
+from cplxnet.musicnet import recordings
+from cplxnet.musicnet.labels import LOWEST_NOTE, NoteLookup, changes_within
 from cplxnet.musicnet.scores import Values, ranking
-
-with extra("transcription"):
-    import mir_eval
+from cplxnet.musicnet.transcription import midi
+from cplxnet.musicnet.transcription.windows import Network, frame_positions, transcribe
 
 # in mir_eval's order
 FRAME_SCORES = ("precision", "recall", "accuracy", "substitution", "miss", "false_alarm", "error")
 NOTE_SCORES = ("precision", "recall", "f_measure")
+
+
+# ---- what is true, and what a network says ------------------------------------------------------
+
+
+def true_roll(recording: recordings.Recording, hop: int) -> np.ndarray:
+    """The notes that sound at the frames of `transcribe` by the labels: bool (frames, 84)."""
+    length = len(recording.data)
+    sounding = NoteLookup([changes_within(recording.labels, length)])
+    return sounding(torch.from_numpy(frame_positions(length, hop))).bool().numpy()
+
+
+def transcribe_file(
+    model: Network,
+    path: str | os.PathLike[str],
+    *,
+    hop: int = 2048,
+    progress: bool = True,
+    **heard: object,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every recording of an 11 kHz file, one after another.
+
+    Args:
+        model: as `transcribe` takes it.
+        path: an HDF5 file of recordings.
+        hop: samples from one frame to the next.
+        progress: show a bar over the recordings.
+        heard: `window`, `kind`, `cplx`, `shift`, `batch_size` and `device` of `transcribe`.
+
+    Returns:
+        The true roll, bool, and the probabilities, float32, (frames, 84).
+    """
+    options: dict = {"rate_hz": recordings.rate_hz(path), "hop": hop, **heard}
+    rolls = []
+    probabilities = []
+    items = recordings.recordings(path)
+    for recording in tqdm(items, "recordings", leave=False, disable=not progress):
+        rolls.append(true_roll(recording, hop))
+        _, heard_notes = transcribe(model, recording.data, progress=False, **options)
+        probabilities.append(heard_notes)
+    return np.concatenate(rolls), np.concatenate(probabilities)
+
+
+def labelled_notes(recording: recordings.Recording, *, rate_hz: int) -> np.ndarray:
+    """The labels of a recording at `rate_hz` as `midi.NOTES`, by start, then note; no empty ones."""
+    labels = recording.labels[recording.labels["end_time"] > recording.labels["start_time"]]
+    notes = np.empty(len(labels), midi.NOTES)
+    notes["start_s"] = labels["start_time"] / rate_hz
+    notes["end_s"] = labels["end_time"] / rate_hz
+    notes["note"] = labels["note"]
+    return notes[np.lexsort((notes["note"], notes["start_s"]))]
+
+
+# ---- scores -------------------------------------------------------------------------------------
 
 
 def best_threshold(target: Values, probability: Values) -> float:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from cplxnet.musicnet.transcription import picture
+from extra import picture
 
 matplotlib.use("Agg")
 

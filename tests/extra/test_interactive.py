@@ -15,11 +15,13 @@ import torch
 from small import C, quick, small
 from test_tables import fill, stage
 
-from cplxnet.auto import tasks
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.notebook import Picker
-from cplxnet.auto.report import interactive, tables
-from cplxnet.musicnet import example, recordings
+from cplxnet.auto.report import tables
+from cplxnet.musicnet import recordings
+from extra import interactive
+from extra.corpora import hdf5
+from extra.example import example
+from extra.widgets import Picker
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_only_the_recording_that_is_shown_is_read_on(tiny_corpus, tmp_path):
     first = next(iter(recordings.recordings(tiny_corpus / "musicnet_11khz_test.h5")))
     file = tmp_path / "two.h5"
     two = [dataclasses.replace(first, key=key) for key in ("id_1", "id_2")]
-    recordings.write(file, two, rate_hz=11_000)
+    hdf5.write(file, two, rate_hz=11_000)
     with h5py.File(file, "r+") as damaged:
         damaged["id_2/data"][0] = np.nan
     assert "id_1" in example(None, file)
@@ -124,8 +126,8 @@ def test_the_truth_is_made_once(folder, tiny_corpus, monkeypatch):
     (run,) = (run for run in tables.every_run([folder]) if run.name == "run")
     monkeypatch.setattr(tables, "every_run", lambda folders: [run, run])
     made = []
-    task = tasks.TASKS[run.manifest.task]
-    monkeypatch.setattr(task, "example", lambda model, file, **_: made.append(model) or "shown")
+    shown = {"musicnet": lambda model, file, **_: made.append(model) or "shown"}
+    monkeypatch.setattr(interactive, "EXAMPLES", shown)
     cards = interactive._cards(folder, "test", tiny_corpus, {})
     assert cards == {"run": "shown", "": "shown"}
     assert len(made) == 3 and made.count(None) == 1
