@@ -20,6 +20,7 @@ from small import SAMPLERS, C, Epochs, quick, small
 from cplxnet import files
 from cplxnet.auto import run_many
 from cplxnet.auto.__main__ import main
+from cplxnet.auto.manifest.grid import write
 from cplxnet.auto.runner import folder, trainer
 from cplxnet.auto.sweep import cluster, queue, worker
 from cplxnet.auto.train import loop, state
@@ -58,15 +59,16 @@ def train(root: Path, data: Path, say: Say) -> None:
 def grid(root: Path, data: Path, say: Say) -> None:
     """Two runs that share their dense stage, one after the other."""
     _prepare(say)
+    _write(root)
     _run_grid(root, data)
 
 
-def _run_grid(root: Path, data: Path, **options: Any) -> None:
-    for name, c in (("a", 0.05), ("b", 0.1)):
-        path = root / f"{name}.json"
-        if not path.exists():
-            small({C: c}, window=16).save(path)
+def _write(root: Path) -> None:
+    manifests = {name: small({C: c}, window=16) for name, c in (("a", 0.05), ("b", 0.1))}
+    write(root, manifests)
 
+
+def _run_grid(root: Path, data: Path, **options: Any) -> None:
     outcomes = run_many(root, data=data, progress=False, **options)
     bad = [outcome for outcome in outcomes if outcome.state not in ("done", "skipped")]
     if bad:
@@ -76,6 +78,7 @@ def _run_grid(root: Path, data: Path, **options: Any) -> None:
 def commands(root: Path, data: Path, say: Say) -> None:
     """The same by two commands at once. One that dies leaves its work to the other."""
     _prepare(say)
+    _write(root)
     children = [_forked(lambda: _run_grid(root, data)) for _ in range(2)]
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     if sorted(codes) not in ([0, 0], [-signal.SIGKILL, 0]):
@@ -85,6 +88,7 @@ def commands(root: Path, data: Path, say: Say) -> None:
 def workers(root: Path, data: Path, say: Say) -> None:
     """The same by two Dask workers, forked, which start in no time. One may die."""
     _prepare(say)
+    _write(root)
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]

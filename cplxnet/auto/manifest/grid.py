@@ -234,6 +234,8 @@ def write(
             "(--overwrite)"
         )
 
+    for name in manifests:
+        files.sweep(folder, f"{name}.json")  # of a call that was killed
     for path, text in changed.items():
         files.write_text(path, text)
     return list(changed)

@@ -258,3 +258,12 @@ def test_paths_that_vary_together():
     assert [manifest.stage("dense").n_epochs for manifest in made.values()] == [20, 20, 10, 10]
     with pytest.raises(ManifestError, match="n_epoch: no such path"):
         expand({(lr, "stages.dense.n_epoch"): [(1e-3, 20)]})
+
+
+def test_what_a_killed_call_left_is_removed_by_the_next(tmp_path):
+    manifests = expand({"seed": [0]})
+    grid.write(tmp_path, manifests)
+    (tmp_path / ".seed0.json.7-0123abcd.part").write_text("{")
+    (tmp_path / ".seed1.json.7-0123abcd.part").write_text("{")  # another call's, perhaps alive
+    grid.write(tmp_path, manifests)
+    assert sorted(os.listdir(tmp_path)) == [".seed1.json.7-0123abcd.part", "seed0.json"]
