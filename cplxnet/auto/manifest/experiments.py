@@ -14,6 +14,8 @@ from .vocabulary import Vocabulary
 
 # the variable of the grids: the weight of the KL term while sparsifying
 C = "stages.sparsify.objective.kl_div"
+# the variable of runs that prune in the place of that: the sparsity that they end at
+SPARSITY = "stages.sparsify.pruner.sparsity"
 # the variational form of the network: ...VD or ...ARD
 METHOD = "stages.sparsify.model.name"
 # "sum": as the ELBO has it; "mean": averaged within each layer
@@ -38,6 +40,7 @@ experiment_1 = functools.partial(expanded, "experiment-1")
 experiment_2 = functools.partial(expanded, "experiment-2")
 demo = functools.partial(expanded, "demo")
 reference = functools.partial(expanded, "reference")
+settled = functools.partial(expanded, "settled")
 
 
 def tiny(**options: Any) -> Manifest:
