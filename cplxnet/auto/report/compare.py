@@ -138,12 +138,11 @@ def ranking(
     *,
     scorer: str = "test",
     times: Sequence[float] = TIMES,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Who wins where: a row a compression and method that spans it, the best mean score first.
 
     Args:
-        table, scorer, seed: as of `rows`.
+        table, scorer: as of `rows`.
         times: the compressions.
 
     Returns:
@@ -173,7 +172,7 @@ def ranking(
             if method != winner:
                 row["verdict"] = APART
             if len(pairs) and method != winner:
-                row |= {key: values[0] for key, values in _over_pairs(deltas, seed).items()}
+                row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
                 few = len(pairs) < LEAST_PAIRS
                 if (row["greatest"] if few else row["high"]) < 0:
                     row["verdict"] = ABOVE if few else BETTER
