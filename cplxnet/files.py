@@ -45,8 +45,7 @@ def written(path: str | os.PathLike[str], *, check: Check | None = None) -> Iter
             replaced.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path}: expected a regular file or nothing there, got something else")
+    check_regular(path)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _hidden(path, "part")
@@ -56,6 +55,16 @@ def written(path: str | os.PathLike[str], *, check: Check | None = None) -> Iter
         move(temporary, path, check=check)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise OSError where something else than a regular file is: a folder, a device, a pipe, of
+    which nothing is to be replaced and the reading may have no end.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(
+            f"{os.fspath(path)}: expected a regular file or nothing there, got something else"
+        )
 
 
 def move(source: Path, target: Path, *, check: Check | None = None) -> None:

@@ -19,11 +19,12 @@ from cplxnet.auto.runner.folder import RunFolder
 
 Network = Callable[[Tensor], Tensor]
 
-FORMS = {  # form: (its file, what `export` calls it)
-    "compact": ("compact.safetensors", "compact"),
-    "compact, float16": ("compact-float16.safetensors", "compact-float16"),
-    "ONNX, masked": ("masked.onnx", "onnx"),
-    "ONNX, compact": ("compact.onnx", "onnx-compact"),
+FORMS: dict[str, tuple[str, dict[str, str]]] = {  # form: (its file, options of `export`)
+    "compact": ("compact.safetensors", {"kind": "compact"}),
+    "compact, float16": ("compact-float16.safetensors", {"kind": "compact-float16"}),
+    "compact, bits auto": ("compact-bits.safetensors", {"kind": "compact", "bits": "auto"}),
+    "ONNX, masked": ("masked.onnx", {"kind": "onnx"}),
+    "ONNX, compact": ("compact.onnx", {"kind": "onnx-compact"}),
 }
 
 
@@ -58,8 +59,8 @@ def footprint(
     for form, stage in (("dense", manifest.stage_order[0]), ("masked", manifest.stage_order[-1])):
         snapshot = RunFolder(folder).snapshot(manifest.stage_order.index(stage), stage)
         networks[form] = (snapshot, load_model(folder, stage)[0])
-    for form, (name, kind) in FORMS.items():
-        path = export(folder, Path(into) / name, kind=kind)
+    for form, (name, how) in FORMS.items():
+        path = export(folder, Path(into) / name, **how)
         networks[form] = (path, load_deployed(path).network)
 
     rows = []

@@ -13,6 +13,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +96,18 @@ def folder_of(
     return Path("runs") / (Path(source).stem + ("-varied" if is_varied else ""))
 
 
+@dataclass(eq=False)
 class Preview:
-    """What writing manifests into a folder would change, and what training them takes.
+    """What writing manifests into a folder would change, and what training them takes."""
 
-    Args:
-        folder: of the manifests.
-        manifests: by file name.
-        data: the folder that their data files lie in, to learn how many windows there are.
-    """
+    folder: Path
+    manifests: Mapping[str, Manifest]  # by file name
+    _: KW_ONLY
+    data: Path = Path("data")  # their data files, to learn how many windows there are
 
-    def __init__(
-        self, folder: str | Path, manifests: Mapping[str, Manifest], *, data: str | Path = "data"
-    ) -> None:
-        self.folder = Path(folder)
-        self.manifests = dict(manifests)
-        self.data = Path(data)
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder)
+        self.data = Path(self.data)
         self._trained = {
             shared: (manifest, stage)
             for manifest in self.manifests.values()

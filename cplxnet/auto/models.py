@@ -4,6 +4,7 @@ A run's network is built from the manifest in its folder; its weights are those 
 snapshot. Kinds of files are the task's.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -155,11 +156,22 @@ def export(
         ValueError: another kind, or an option that is none of that kind. Otherwise as `load_model`.
     """
     model, manifest = load_model(folder, stage)
-    about = {"threshold": manifest.threshold, "heard": _all_heard(manifest)}
+    about: dict[str, Any] = {"threshold": manifest.threshold, "heard": _all_heard(manifest)}
+    about["posterior"] = functools.partial(_posterior, folder, manifest, stage)
     written: Path = tasks.TASKS[manifest.task].export_network(
         model, path, kind=kind, **about, **options
     )
     return written
+
+
+def _posterior(folder: str | Path, manifest: Manifest, stage: str | None) -> nn.Module | None:
+    """The last variational network of a run up to a stage; None if there is none."""
+    last = manifest.stage_order.index(stage or manifest.stage_order[-1])
+    variational = tasks.vocabulary(manifest.task).variational_models
+    for name in reversed(manifest.stage_order[: last + 1]):
+        if manifest.stage(name).model.name in variational:
+            return load_model(folder, name)[0]
+    return None
 
 
 def _all_heard(manifest: Manifest) -> dict[str, Any]:

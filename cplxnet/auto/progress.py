@@ -1,13 +1,47 @@
 """Progress bars (lines in a notebook, text on a terminal), and lines beside them."""
 
+import errno
 import functools
 import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from tqdm import tqdm
+from tqdm.utils import ObjectWrapper
+
+
+class _Stream(ObjectWrapper):
+    """A text stream that goes on into nothing once nobody reads it.
+
+    What is shown is not worth a run: the reader of a pipe ends (`| tee`), a terminal is closed, the
+    disk of a log is full. Only what a command prints on standard output has to come to its file.
+    """
+
+    def write(self, text: str) -> int:
+        """As of a file."""
+        return self._lasting(self._wrapped.write, text)
+
+    def flush(self) -> None:
+        """As of a file."""
+        self._lasting(self._wrapped.flush)
+
+    def _lasting(self, act: Callable[..., Any], *arguments: str) -> Any:
+        try:
+            return act(*arguments)
+        except OSError as error:
+            if self._wrapped is sys.stdout and error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._wrapped.fileno())
+            return act(*arguments)
+
+    def __eq__(self, other: object) -> bool:  # tqdm looks for bars of one stream
+        return self._wrapped == getattr(other, "_wrapped", other)
+
+    def __hash__(self) -> int:
+        return hash(self._wrapped)
 
 
 class NotebookBar(tqdm):
@@ -74,7 +108,8 @@ def bar(*args: Any, **options: Any) -> tqdm:
 
     kind = NotebookBar if is_live() else tqdm
     defaults = {"unit": "batch", "dynamic_ncols": True, "mininterval": 0.5}
-    return kind(*args, **(defaults | options))
+    file = {"file": _Stream(options.get("file", sys.stderr))}
+    return kind(*args, **(defaults | options | file))
 
 
 def finish(shown: tqdm, text: str) -> None:
@@ -100,16 +135,20 @@ def say(text: str) -> None:
     """
     if text and os.environ.get("CPLXNET_PROGRESS") != "off":
         in_notebook = hasattr(shell(), "kernel")
-        tqdm.write(_lines(text), file=sys.stdout if in_notebook else sys.stderr)
+        stream = sys.stdout if in_notebook else sys.stderr
+        tqdm.write(_lines(text), file=_Stream(stream))
 
 
 def show(text: str, file: TextIO | None = None, *, clear: bool = False) -> None:
     """Print text that may hold names and words of others; characters that the terminal does not
     have are escaped. clear: on an empty terminal.
     """
-    encoding = getattr(file or sys.stdout, "encoding", None) or "utf-8"
+    if (file or sys.stdout) is None:  # closed, as by a daemon
+        return
+    stream = _Stream(file or sys.stdout)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     lines = _lines(text).encode(encoding, "backslashreplace").decode(encoding)
-    print(("\x1b[H\x1b[2J" if clear else "") + lines, file=file, flush=clear)
+    print(("\x1b[H\x1b[2J" if clear else "") + lines, file=stream, flush=True)
 
 
 def printable(text: str) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cplxnet import musicnet as default_task
+from cplxnet.nn import gaussian
 from cplxnet.nn.variational import FORMS
 
 from .manifest.schema import DEFAULT_TASK, Features, ModelChange
@@ -21,11 +22,8 @@ from .manifest.vocabulary import Vocabulary, keywords
 from .train.objective import LOSSES
 from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 
-OWN = (
-    "log_sigma2",
-    "gate_logit",
-    "mask",
-)  # what one kind of layer has and another of the same shape has not
+# what one kind of layer has and another of the same shape has not
+OWN = (*gaussian.OWN, "mask")
 
 
 class Dataset(Protocol):
@@ -85,7 +83,14 @@ class Task(Protocol):
     ) -> dict[str, Any]: ...
 
     def export_network(
-        self, model: Any, path: Any, *, kind: str, threshold: float, heard: dict[str, Any]
+        self,
+        model: Any,
+        path: Any,
+        *,
+        kind: str,
+        threshold: float,
+        heard: dict[str, Any],
+        posterior: Callable[[], torch.nn.Module | None],
     ) -> Any: ...
 
     def export_arguments(self, parser: Any) -> None: ...

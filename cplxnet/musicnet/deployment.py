@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cplxnet import files
 from cplxnet import nn as cplx
+from cplxnet.nn.compaction.quantisation import NoPosterior
 
 from . import trained
 from .features import check_heard
@@ -33,7 +34,9 @@ def export_network(
     kind: str,
     threshold: float,
     heard: dict[str, Any],
+    posterior: Callable[[], torch.nn.Module | None] = lambda: None,
     raw_audio: bool = False,
+    bits: float | str | None = None,
 ) -> Path:
     """Write a network to the file `path`.
 
@@ -46,15 +49,22 @@ def export_network(
         threshold: of the compact kinds: weights with a greater log_alpha are left out.
         heard: what the network hears: `rate_hz`, `window` (samples), and `kind`, `cplx` and `shift`
             of its features.
+        posterior: gives the variational network that the masks come from, or None.
         raw_audio: of ONNX, the features inside.
+        bits: of "compact", for each number kept: about so many, or "auto", as many as the posterior
+            asks for.
 
     Raises:
-        ValueError: another kind, or raw_audio of a kind that is not ONNX.
+        ValueError: another kind, raw_audio of a kind that is not ONNX, bits of one that is not
+            "compact", or "auto" without a posterior.
     """
     if kind not in EXPORTS or (raw_audio and not kind.startswith("onnx")):
         raise ValueError(
             f"expected a kind of {', '.join(EXPORTS)}, raw_audio with ONNX only, got {kind!r}"
         )
+
+    if bits is not None and kind != "compact":
+        raise ValueError(f"expected bits with compact only, got {kind!r}")
 
     if kind == "cplxmodule":
         files.write_tensors(path, dict(cplx.cplxmodule_state(model)))
@@ -72,8 +82,18 @@ def export_network(
     if kind == "onnx-compact":
         export_onnx(small, path, raw_audio=raw_audio, **heard)
     else:
+        sigma = None
+        if bits == "auto":
+            variational = posterior()
+            if variational is None:
+                problem = "expected a variational stage for bits auto, got none; try bits 5"
+                raise NoPosterior(problem)
+            sigma = cplx.posterior_sigma(model, variational, threshold=threshold)
+        elif bits is not None:
+            sigma = cplx.sigma_for_bits(small, float(bits))
         dtype: Literal["float16", "float32"] = "float16" if "float16" in kind else "float32"
-        cplx.save_compact(small, path, dtype=dtype, metadata={_KEY: json.dumps(heard)})
+        metadata = {_KEY: json.dumps(heard)}
+        cplx.save_compact(small, path, dtype=dtype, sigma=sigma, metadata=metadata)
     return Path(path)
 
 
@@ -159,6 +179,13 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `export_network` takes beside what every task's does to the command `export`."""
     raw_audio = "ONNX that takes samples: the features are inside"
     parser.add_argument("--raw-audio", action="store_true", help=raw_audio)
+    bits = "compact: about N for each number kept, or auto, as the posterior asks (default: 32)"
+    parser.add_argument("--bits", type=number_or_auto, metavar="N", help=bits)
+
+
+def number_or_auto(text: str) -> float | str:
+    """What `--bits` takes; argparse names this function where it is something else."""
+    return text if text == "auto" else float(text)
 
 
 COMMANDS = {"transcribe": (_transcribe_arguments, _transcribe)}

@@ -66,9 +66,12 @@ def demo(
 
 
 def reference(
-    values: Sequence[float] = (0.003, 0.02, 0.05, 0.1, 0.2, 0.4), *, replicates: int = 2
+    values: Sequence[float] = (0.003, 0.02, 0.05, 0.1, 0.2, 0.4),
+    *,
+    forms: Sequence[str] = ("VD",),
+    replicates: int = 2,
 ) -> Preset:
-    """The grid whose results are kept in `runs/reference`: VD and ARD on the reference corpus.
+    """The grid whose results are kept in `runs/reference`: VD on the reference corpus.
 
     Longer stages than the demo's, each with one cosine down to 0.01 of its learning rate. Early
     stopping only watches: every second epoch is scored, and no schedule is long enough for its
@@ -78,6 +81,7 @@ def reference(
 
     Args:
         values, replicates: as of `demo`.
+        forms: of the network while sparsifying.
     """
     raw = _shorter(folder="reference", n_epochs=(30, 10, 14))
     dense = raw["stages"]["dense"]
@@ -97,12 +101,102 @@ def reference(
 
     return {
         "template": raw,
-        "grid": {FORM: [raw["model"]["name"] + form for form in ("VD", "ARD")], C: list(values)},
+        "grid": {FORM: [raw["model"]["name"] + form for form in forms], C: list(values)},
         "replicates": replicates,
         "label": lambda varied: f"{form(varied).lower()}-{label(varied)}",
         "title": lambda varied: (
             f"reference {form(varied)} C={varied[C]:g} replicate {varied['seed']}"
         ),
+    }
+
+
+def settled(
+    values: Sequence[float] = (0.001, 0.01, 0.05, 0.2),
+    *,
+    l0_values: Sequence[float] = (0.02, 0.1, 0.5, 2.0),
+    sparsities: Sequence[float] = (0.9, 0.98, 0.993, 0.9979),
+    replicates: int = 2,
+) -> Preset:
+    """Which pruner is best, and whether complex is worth it: `reference` with other contestants.
+
+    The complex network is sparsified by VD, ARD and L0; pruned by modulus, gradually over the whole
+    network or layer by layer, or in one shot; and trained anew under random masks with VD's
+    sparsity of each layer, for as long as all three stages take. VD also sparsifies real networks
+    of the complex one's size or cost on real and imaginary parts, one of its size on moduli, and
+    the complex one on random phases.
+
+    Args:
+        values: of C, for VD and ARD.
+        l0_values: of C, for L0, whose penalty of a weight is at most 1.
+        sparsities: that pruners end at.
+        replicates: of each.
+    """
+    raw = reference()["template"]
+    usual: dict[str, Any] = {
+        "model": raw["model"],
+        "features.kind": "fft",
+        "features.cplx": True,
+        FORM: "complex.DeepConvNetVD",
+        C: 0.0,
+        "stages.sparsify.optimizer.lr_log_sigma2": 1e-2,
+        "stages.sparsify.pruner": None,
+        "stages.fine-tune.model.name": "complex.DeepConvNetMasked",
+        "stages.fine-tune.pruner": None,
+        "stages.fine-tune.reset": False,
+        "stages.fine-tune.n_epochs": raw["stages"]["fine-tune"]["n_epochs"],
+    }
+    masked = {FORM: "complex.DeepConvNetMasked"}
+    gates = {FORM: "complex.DeepConvNetL0", "stages.sparsify.optimizer.lr_log_sigma2": 5e-2}
+    anew = {
+        "stages.fine-tune.pruner": {"name": "random", "like": "sparsify"},
+        "stages.fine-tune.reset": True,
+        "stages.fine-tune.n_epochs": sum(one["n_epochs"] for one in raw["stages"].values()),
+    }
+    pruners: dict[str, dict[str, Any]] = {
+        "gradual": {"name": "gradual"},
+        "gradual-by-layer": {"name": "gradual", "by_layer": True},
+        "one-shot": {"name": "one-shot"},
+    }
+    families = {
+        "real-same-size": _real(SAME_SIZE),
+        "real-same-cost": _real(SAME_COST),
+        "real-moduli": {**_real(SAME_SIZE), "features.cplx": False},
+        "random-phase": {"features.kind": "fft-random-phase"},
+    }
+
+    contestants: dict[str, dict[str, Any]] = {}
+    for c in values:
+        contestants[f"vd-{_c(c)}"] = {C: c}
+        contestants[f"ard-{_c(c)}"] = {C: c, FORM: "complex.DeepConvNetARD"}
+        contestants |= {f"{family}-{_c(c)}": {C: c, **own} for family, own in families.items()}
+    contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in values[1::2]}
+    contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
+    for which, pruner in pruners.items():
+        for sparsity in sparsities:
+            own = {"stages.sparsify.pruner": {**pruner, "sparsity": sparsity}}
+            contestants[f"{which}-s{sparsity:g}"] = masked | own
+
+    together = [tuple((usual | own).values()) for own in contestants.values()]
+    names = dict(zip(map(repr, together), contestants, strict=True))
+
+    def contestant(varied: Mapping[str, Any]) -> str:
+        return names[repr(tuple(varied[path] for path in usual))]
+
+    return {
+        "template": {**raw, "name": "settled"},
+        "grid": {tuple(usual): together},
+        "replicates": replicates,
+        "label": lambda varied: f"{contestant(varied)}-r{varied['seed']}",
+        "title": lambda varied: f"settled {contestant(varied)} replicate {varied['seed']}",
+    }
+
+
+def _real(width: float) -> dict[str, Any]:
+    """A real network of this width at all stages, sparsified by VD."""
+    return {
+        "model": {"name": "real.DeepConvNet", "width": width},
+        FORM: "real.DeepConvNetVD",
+        "stages.fine-tune.model.name": "real.DeepConvNetMasked",
     }
 
 
@@ -120,6 +214,7 @@ PRESETS: dict[str, Callable[..., Preset]] = {
     "experiment-1": experiment_1,
     "experiment-2": experiment_2,
     "reference": reference,
+    "settled": settled,
     "demo": demo,
     "tiny": tiny,
 }
@@ -142,8 +237,12 @@ GPU_STEP_MS = {
 
 def label(varied: Mapping[str, Any]) -> str:
     """c2.5e-03-r0: the file name of a manifest of these grids."""
-    mantissa, exponent = _in_digits(varied[C])
-    return f"c{mantissa}e{exponent:+03d}-r{varied['seed']}"
+    return f"{_c(varied[C])}-r{varied['seed']}"
+
+
+def _c(value: float) -> str:
+    mantissa, exponent = _in_digits(value)
+    return f"c{mantissa}e{exponent:+03d}"
 
 
 def _in_digits(value: float) -> tuple[str, int]:

@@ -55,17 +55,11 @@ class RecordingError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """One recording.
+    """One recording."""
 
-    Attributes:
-        key: "id_1001".
-        data: float32 (samples,).
-        labels: `LABELS` (notes,), times in samples of `data`.
-    """
-
-    key: str
-    data: np.ndarray
-    labels: np.ndarray
+    key: str  # "id_1001"
+    data: np.ndarray  # float32 (samples,)
+    labels: np.ndarray  # `LABELS` (notes,), times in samples of `data`
     composer: str = ""
     composition: str = ""
     movement: str = ""

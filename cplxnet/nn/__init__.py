@@ -12,6 +12,7 @@ from .activation import (
 from .batchnorm import CplxBatchNorm1d
 from .compaction.file import CompactFileError, load_compact, save_compact
 from .compaction.network import Compact, compact
+from .compaction.quantisation import posterior_sigma, sigma_for_bits
 from .compaction.read import UnknownLayer
 from .compaction.shrunk import Shrunk
 from .conv import CplxConv1d, CplxConv2d
@@ -20,6 +21,20 @@ from .expint import ein, ein_exp
 from .fast.clipping import clip_grad_norm_
 from .fast.memory import keep_freed
 from .gaussian import GaussianWeight
+from .group import (
+    Conv1dGroupARD,
+    Conv1dGroupVD,
+    Conv2dGroupARD,
+    Conv2dGroupVD,
+    CplxConv1dGroupARD,
+    CplxConv1dGroupVD,
+    CplxConv2dGroupARD,
+    CplxConv2dGroupVD,
+    CplxLinearGroupARD,
+    CplxLinearGroupVD,
+    LinearGroupARD,
+    LinearGroupVD,
+)
 from .init import trabelsi_independent_, trabelsi_standard_
 from .l0 import Conv1dL0, Conv2dL0, CplxConv1dL0, CplxConv2dL0, CplxLinearL0, LinearL0
 from .linear import CplxLinear

@@ -11,15 +11,17 @@ from .fast.noise import PairNoise
 from .kl import Squares, Term, penalty, penalty_backward, penalty_sum, squared_modulus
 from .parameters import stored_parameter
 
+# the parameters that penalised layers have and dense ones lack, whose learning rate is apart
+OWN = ("log_sigma2", "log_alpha_out", "gate_logit")
 VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 
 
 class Penalised(nn.Module):
-    """Mixin over a layer whose weights each have a penalty, and are relevant or not.
+    """Mixin over a layer whose weights, or channels, each have a penalty and are relevant or not.
 
     Attributes:
-        own: the name of the parameter that the dense layer lacks.
-        penalty: of every weight, differentiable, shape of the weight.
+        own: the name of the parameter that the dense layer lacks, of `OWN`.
+        penalty: of every weight or channel, differentiable, shape of that parameter.
     """
 
     own: ClassVar[str]

@@ -73,8 +73,8 @@ class _NoisyConv(_Noisy):
         return self._conv_forward(square, kernel, None)  # type: ignore[operator]
 
 
-# the forms of a layer with a penalty, one for each prior, and one with gates: what its name ends in
-FORMS = ("VD", "ARD", "L0")
+# the forms of a layer with a penalty: what its name ends in (see also `group` and `l0`)
+FORMS = ("GroupVD", "GroupARD", "VD", "ARD", "L0")
 
 
 class CplxLinearVD(_NoisyLinear, CplxLinear):

@@ -100,6 +100,17 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("shown", ["2>&1 | true", "2> /dev/full | true"])
+def test_a_run_goes_on_without_a_reader_of_what_it_shows(tiny_corpus, tmp_path, shown):
+    """A `tee` that ended, the full disk of a log: before, the grid ended with them."""
+    grid.write(tmp_path, {f"r{seed}": small({"seed": seed}, window=16) for seed in (0, 1)})
+    run = f"{sys.executable} -m cplxnet.auto run {tmp_path} --data {tiny_corpus}"
+    command = f"{run} {shown}; exit ${{PIPESTATUS[0]}}"
+    environment = os.environ | {"CPLXNET_PROGRESS": "text"}
+    assert subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment).returncode == 0
+    assert {read(tmp_path / f"r{seed}", "status")["state"] for seed in (0, 1)} == {"done"}
+
+
 def test_a_folder_as_people_run_it(tiny_corpus, tmp_path):
     grid.write(tmp_path, {"one": small({C: 0.1})})
     command = [

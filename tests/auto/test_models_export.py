@@ -199,3 +199,35 @@ def test_the_commands_know_every_kind(
     assert "net.onnx" in capsys.readouterr().out
     with pytest.raises(ValueError, match="raw_audio with ONNX only, got 'compact'"):
         models.export(run, tmp_path / "x", kind="compact", raw_audio=True)
+
+
+def test_bits_by_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As many as the posterior asks for, or a number; a stage that has none, and other words."""
+
+    def exported(*words: str) -> int:
+        return command.main(["export", str(run), str(tmp_path / "net"), *words])
+
+    sizes = {}
+    for bits in ("auto", "8", "3"):
+        assert exported("--bits", bits) == 0
+        sizes[bits] = (tmp_path / "net").stat().st_size
+        assert f"{sizes[bits]:,} bytes" in capsys.readouterr().out
+        assert models.load_deployed(tmp_path / "net").heard == models.load_deployed(run).heard
+    assert sizes["3"] < sizes["8"]
+    assert exported("--bits", "auto", "--stage", "sparsify") == 0
+
+    assert exported("--bits", "auto", "--stage", "dense") == 2
+    assert "expected a variational stage for bits auto, got none" in capsys.readouterr().err
+    assert exported("--bits", "5", "--as", "compact-float16") == 2
+    assert "expected bits with compact only" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        exported("--bits", "few")
+    assert "invalid number_or_auto value: 'few'" in capsys.readouterr().err
+
+
+def test_the_posterior_is_read_only_where_it_is_asked_for(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "1-sparsify.pt").unlink()
+    assert models.export(copy, tmp_path / "net", kind="compact", bits=6).is_file()
+    with pytest.raises(FileNotFoundError, match=r"expected a snapshot at .*1-sparsify\.pt"):
+        models.export(copy, tmp_path / "net", kind="compact", bits="auto")

@@ -16,7 +16,7 @@ SUBJECT = re.compile(
 )
 # a note in a run's status is a remark
 REMARK = re.compile(r"\bnotes?\b")
-REMARKS = ("runner/folder.py", "runner/checkpoint.py", "runner/trainer.py")
+REMARKS = ("runner/folder.py", "runner/checkpoint.py", "runner/run.py", "runner/trainer.py")
 
 # these still name music; what is rid of it goes from this list
 OTHERS = {

@@ -19,10 +19,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import itertools
 import json
 import mmap
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -64,7 +66,6 @@ class Recorder:
         self._busy = threading.local()
         self._lock = threading.Lock()
         self._log = os.open(notes / "log.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._fsync = os.fsync
 
     @property
     def n_changes(self) -> int:
@@ -93,7 +94,7 @@ class Recorder:
     def start(self) -> None:
         """Watch this process until it ends: an audit hook cannot be taken back."""
         sys.addaudithook(self._hook)
-        os.fsync = self._synced  # fsync has no audit event
+        os.fsync = self._synced  # it has no audit event, and only takes time: the disk is simulated
 
     def say(self, **line: Any) -> None:
         """Write a line to the log; it is there also after SIGKILL."""
@@ -117,20 +118,11 @@ class Recorder:
 
     def _synced(self, descriptor: int | Any) -> None:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-        path = os.readlink(f"/proc/self/fd/{number}")
-        self._change("sync", path, then=lambda: self._fsync(number))
+        self._change("sync", os.readlink(f"/proc/self/fd/{number}"))
 
-    def _change(
-        self,
-        kind: str,
-        path: Any,
-        *,
-        source: Any = None,
-        then: Callable[[], None] = lambda: None,
-    ) -> None:
+    def _change(self, kind: str, path: Any, *, source: Any = None) -> None:
         path = os.path.abspath(os.fsdecode(path))
         if not f"{path}{os.sep}".startswith(self.root):
-            then()
             return
         if (kind == "mkdir" and os.path.isdir(path)) or (
             kind == "remove" and not os.path.exists(path)
@@ -142,7 +134,6 @@ class Recorder:
             with self._turn() as number:
                 if number == self.crash_at:
                     self._crash()
-                then()
 
                 line: dict[str, Any] = {"change": kind, "path": path, "there": os.path.exists(path)}
                 if source is not None:
@@ -260,6 +251,19 @@ class Lab:
 
 # -- in the test: what a crash leaves ---------------------------------------------------------------
 
+# what differs between two trials of one job: processes, and names made up
+VOLATILE = re.compile(rb'\.\d+-[0-9a-f]{8}\.|"(pid|began)": -?\d+|"token": "\w+"')
+
+
+def digest(root: Path) -> str:
+    """Of all names and contents below `root`: equal where a crash has left the same."""
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*"), key=lambda path: VOLATILE.sub(b"", os.fsencode(path))):
+        name = os.fsencode(path.relative_to(root))
+        content = path.read_bytes() if path.is_file() else b""
+        found.update(repr((VOLATILE.sub(b"", name), VOLATILE.sub(b"", content))).encode())
+    return found.hexdigest()
+
 
 class Trial:
     """A job that ran on a folder.
@@ -290,12 +294,13 @@ class Trial:
         """Lines of the log with this key."""
         return sum(key in line for line in self.lines)
 
-    def after_crash(self, state: str, to: Path) -> bool:
-        """Copy the folder to `to` in one of STATES; False if that state is no other than `kept`."""
+    def after_crash(self, state: str, to: Path) -> None:
+        """Copy the folder to `to` in one of STATES."""
         shutil.copytree(self.root, to)
-        return state == "kept" or self._forget(to, keep_removed=state == "reordered")
+        if state != "kept":
+            self._forget(to, keep_removed=state == "reordered")
 
-    def _forget(self, to: Path, *, keep_removed: bool) -> bool:
+    def _forget(self, to: Path, *, keep_removed: bool) -> None:
         root = self.root.resolve()
         changes = [line for line in self.lines if "change" in line]
         last_sync = {
@@ -320,12 +325,9 @@ class Trial:
                     name_of[path] = name_of.get(line["source"], line["source"])
                 case "sync":
                     unsynced.discard(name_of.get(path, path))
-        forgotten = False
         for path, name in name_of.items():
-            copy = there(path)
-            if name in unsynced and copy.is_file() and copy.stat().st_size:
-                copy.write_bytes(b"")
-                forgotten = True
+            if name in unsynced and there(path).is_file():
+                there(path).write_bytes(b"")
 
         # names that no fsync of their folder has brought to the disk
         for number, line in reversed(list(enumerate(changes))):
@@ -335,20 +337,15 @@ class Trial:
             copy = there(path)
             match line["change"]:
                 case "open" if not line["there"]:
-                    forgotten |= copy.exists()
                     copy.unlink(missing_ok=True)
                 case "link":
-                    forgotten |= copy.exists()
                     copy.unlink(missing_ok=True)
                 case "rename" if copy.exists():
                     copy.rename(there(line["source"]))
                     if "before" in line:
                         shutil.copyfile(line["before"], copy)
-                    forgotten = True
                 case "remove" if "before" in line and not keep_removed:
                     shutil.copyfile(line["before"], copy)
-                    forgotten = True
-        return forgotten
 
 
 @contextlib.contextmanager

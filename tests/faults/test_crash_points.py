@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import tiny
 from crash_jobs import marks
-from crash_points import STATES, Lab, Trial, removed_at_end
+from crash_points import STATES, Lab, Trial, digest, removed_at_end
 from small import read, small, timeless
 
 JOBS = Path(__file__).with_name("crash_jobs.py")
@@ -37,7 +37,7 @@ def lab(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     tiny.folder(data / "musicnet")
 
     lab = Lab(JOBS, data, bench)
-    small().save(data / "run.json")
+    small(window=16).save(data / "run.json")
     assert lab.trial("train", data).code == 0
     yield lab
     lab.close()
@@ -136,9 +136,11 @@ def _before(lab: Lab, job: str, whole: Trial, root: Path) -> Path:
 # -- crashes ---------------------------------------------------------------------------------------
 
 
-def _crash(lab: Lab, job: str, whole: Trial, points: Iterable[int]) -> list[str]:
+def _crash(lab: Lab, job: str, whole: Trial, points: Iterable[int]) -> tuple[list[str], int]:
+    """What is wrong after crashes at these points, and how many different states they left."""
     faults = []
     n_kills = 0
+    seen: set[str] = set()  # what a crash left before is not looked at again
     look = _output_faults if job in OUTPUTS else _run_faults
     for point in points:
         with removed_at_end(lab.bench / f"{job}-{point}") as bench:
@@ -148,7 +150,10 @@ def _crash(lab: Lab, job: str, whole: Trial, points: Iterable[int]) -> list[str]
             assert crashed.code == -signal.SIGKILL, crashed.output
             n_kills += 1
             for state in STATES:
-                if crashed.after_crash(state, bench / state) or state == "kept":
+                crashed.after_crash(state, bench / state)
+                left = digest(bench / state)
+                if left not in seen:
+                    seen.add(left)
                     found = look(lab, job, crashed, whole, state, bench / state)
                     faults += [f"{job}, before change {point}, {state}: {fault}" for fault in found]
 
@@ -156,7 +161,7 @@ def _crash(lab: Lab, job: str, whole: Trial, points: Iterable[int]) -> list[str]
                 found = _one_dead(lab, job, whole, point, bench) or []
                 faults += [f"{job}, one before change {point}: {fault}" for fault in found]
     assert n_kills, "no trial came to its crash point"
-    return faults
+    return faults, len(seen)
 
 
 def _names(root: Path) -> set[str]:
@@ -173,7 +178,7 @@ def _whole(lab: Lab, job: str) -> Trial:
 def test_a_sample_of_crash_points(lab: Lab, job: str) -> None:
     whole = _whole(lab, job)
     points = {1 + k * whole.n_changes // SAMPLE for k in range(SAMPLE)}
-    faults = _crash(lab, job, whole, sorted(points))
+    faults, _ = _crash(lab, job, whole, sorted(points))
     assert not faults, "\n".join(faults)
 
 
@@ -181,7 +186,7 @@ def test_a_sample_of_crash_points(lab: Lab, job: str) -> None:
 @pytest.mark.parametrize("job", ["train", "grid", "commands", "workers", "outputs", "corpora"])
 def test_every_crash_point(lab: Lab, job: str, capsys: pytest.CaptureFixture[str]) -> None:
     whole = _whole(lab, job)
-    faults = _crash(lab, job, whole, range(1, whole.n_changes + 1))
+    faults, n_states = _crash(lab, job, whole, range(1, whole.n_changes + 1))
     with capsys.disabled():
-        print(f"\n{job}: {whole.n_changes} crash points, {len(faults)} faults")
+        print(f"\n{job}: {whole.n_changes} crash points, {n_states} states, {len(faults)} faults")
     assert not faults, "\n".join(faults)

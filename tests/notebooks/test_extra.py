@@ -154,3 +154,17 @@ def test_deploy(tmp_path: Path, checkout: Path) -> None:
         "compact.csv",
         "raw-audio.mid",
     } <= made
+
+
+def test_own_task(tmp_path: Path, checkout: Path) -> None:
+    n_signals = {"train": 300, "valid": 50, "test": 100}
+    ran = execute(
+        "extra/own_task.ipynb",
+        tmp_path,
+        root=checkout,
+        clues=("phase",),
+        n_signals=n_signals,
+        n_batches=2,
+    )
+    shown = texts(ran)
+    assert "clue in the phase" in shown and "two-channel" in shown and images(ran) == 1

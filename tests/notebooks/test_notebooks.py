@@ -124,7 +124,7 @@ def test_experiment_and_analysis(tmp_path: Path, tiny_corpus: Path) -> None:
 
     options = {"folder": str(folder), "data": str(tiny_corpus.parent), "again": sorted(names)[:1]}
     analysed = execute("experiment_analysis.ipynb", tmp_path, **options)
-    drawn = set(report.KINDS) - {"compare"}  # there is one method
+    drawn = set(report.KINDS) - {"compare", "size"}  # one method; files are in deploy.ipynb
     assert images(analysed) == len(drawn)
     assert {
         path.stem for path in (folder / "figures").glob("*.png") if path.stat().st_size > 10_000

@@ -13,6 +13,8 @@ from .schema import Manifest
 
 # the variable of the grids: the weight of the KL term while sparsifying
 C = "stages.sparsify.objective.kl_div"
+# the variable of runs that prune in the place of that: the sparsity that they end at
+SPARSITY = "stages.sparsify.pruner.sparsity"
 # the variational form of the network: ...VD or ...ARD
 METHOD = "stages.sparsify.model.name"
 # "sum": as the ELBO has it; "mean": averaged within each layer
@@ -29,6 +31,7 @@ experiment_1 = functools.partial(expanded, "experiment-1")
 experiment_2 = functools.partial(expanded, "experiment-2")
 demo = functools.partial(expanded, "demo")
 reference = functools.partial(expanded, "reference")
+settled = functools.partial(expanded, "settled")
 
 
 def tiny(**options: Any) -> Manifest:

@@ -20,6 +20,7 @@ from .read import load, names_a_run, parse
 from .schema import Manifest, canonical, leaves
 
 Values = Mapping[str, Any]  # path -> the value it has in one manifest
+Axis = str | tuple[str, ...]  # a path, or several that vary together
 
 # --- names of files
 
@@ -57,7 +58,7 @@ def default_label(values: Values) -> str:
 
 def expand(
     template: Manifest | Mapping[str, Any],
-    grid: Mapping[str, Sequence[Any]],
+    grid: Mapping[Axis, Sequence[Any]],
     *,
     replicates: int | None = None,
     label: Callable[[Values], str] = default_label,
@@ -68,7 +69,8 @@ def expand(
     Args:
         template: a manifest, or the JSON values of one.
         grid: dotted JSON path, such as "stages.sparsify.objective.kl_div" -> the values it takes.
-            A path that the template does not have is a fault.
+            A path that the template does not have is a fault. Paths that vary together are one
+            tuple, and each of its values a tuple of theirs.
         replicates: adds "seed": 0, ..., replicates - 1 as the last path.
         label: the varied values of a manifest -> its key in the result (file name without .json).
         title: the same -> its "name"; None: the template's name and the label.
@@ -86,7 +88,12 @@ def expand(
 
     manifests: dict[str, Manifest] = {}
     for combination in itertools.product(*axes.values()):
-        values = dict(zip(axes, combination, strict=True))
+        values: dict[str, Any] = {}
+        for axis, value in zip(axes, combination, strict=True):
+            if isinstance(axis, tuple):
+                values |= zip(axis, value, strict=True)
+            else:
+                values[axis] = value
         name = label(values)
         _check_label(name, values, manifests)
         heading = title(values) if title else f"{base.name} {name}"
@@ -140,15 +147,20 @@ def edit(manifest: Manifest, changes: Values) -> Manifest:
     return parse(raw, source=manifest.name, faults=faults)
 
 
-def _grid_faults(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> Iterator[Fault]:
+def _grid_faults(raw: Mapping[str, Any], grid: Mapping[Axis, Sequence[Any]]) -> Iterator[Fault]:
     known = set(_paths(raw))
-    for path, values in grid.items():
+    by_path = {
+        path: values
+        for axis, values in grid.items()
+        for path in (axis if isinstance(axis, tuple) else (axis,))
+    }
+    for path, values in by_path.items():
         is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
         if path not in known:
             yield _no_path("no such path in the template", raw, path)
         elif not is_list or not len(values):
             yield Fault(path, "no values to take", accepted="a list of values")
-        for other in grid:
+        for other in by_path:
             if path.startswith(other + "."):
                 problem = "lies inside another path of the grid"
                 yield Fault(path, problem, path, f"either it or {other}")
@@ -222,6 +234,8 @@ def write(
             "(--overwrite)"
         )
 
+    for name in manifests:
+        files.sweep(folder, f"{name}.json")  # of a call that was killed
     for path, text in changed.items():
         files.write_text(path, text)
     return list(changed)

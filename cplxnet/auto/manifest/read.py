@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cplxnet.files import check_regular
+
 from . import vocabulary
 from .checks import build, check
 from .errors import ABSENT, Fault, ManifestError, ManifestNotFoundError, place, type_faults
@@ -134,6 +136,7 @@ def content_of(path: str | Path) -> bytes:
     """
     path = Path(path)
     try:
+        check_regular(path)
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -143,7 +146,8 @@ def content_of(path: str | Path) -> bytes:
             accepted = "one of " + ", ".join(others)
         raise ManifestNotFoundError(path, [Fault("", "no such file", accepted=accepted)]) from None
     except OSError as error:
-        fault = Fault("", f"cannot be read ({error.strerror})", accepted="a readable .json file")
+        reason = error.strerror or "no regular file"
+        fault = Fault("", f"cannot be read ({reason})", accepted="a readable .json file")
         raise ManifestError(path, [fault]) from None
 
     if len(content) > MAX_BYTES:

@@ -269,17 +269,15 @@ class Pruner(Part):
     name: Literal["gradual", "one-shot", "random"] = Field(
         description="least modulus first, step by step or at once; or weights at random, at once"
     )
-    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        default=None, description="share of the weights that is masked in the end"
-    )
-    like: Annotated[str, Known("stage")] | None = Field(
-        default=None, description="an earlier stage, which has the sparsity of each layer"
-    )
-    by_layer: bool = Field(default=False, description="each layer has the same sparsity")
-    initial: Share = Field(default=0.0, description="sparsity at which gradual pruning begins")
-    begin: Share = Field(default=0.0, description="part of the stage before gradual pruning")
-    end: Share = Field(default=0.8, description="part of the stage at which it is over")
-    every: Count = Field(default=10, description="steps from one pruning to the next")
+    # share of the weights that is masked in the end
+    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
+    # an earlier stage, which has the sparsity of each layer
+    like: Annotated[str, Known("stage")] | None = None
+    by_layer: bool = False  # each layer has the same sparsity
+    initial: Share = 0.0  # sparsity at which gradual pruning begins
+    begin: Share = 0.0  # part of the stage before gradual pruning
+    end: Share = 0.8  # part of the stage at which it is over
+    every: Count = 10  # steps from one pruning to the next
 
     @model_validator(mode="after")
     def _fits(self) -> Pruner:
@@ -317,9 +315,7 @@ class StageSpec(Part):
     early: Early | None = None  # null: off
     kl_scheduler: Schedule | None = None  # of the KL terms' weights; null: constant
     distill: Distill | None = None  # null: off
-    log_sigma2: Annotated[float, Field(ge=-60, le=20)] | None = Field(
-        default=None, description="its value at the start; null: -10"
-    )
+    log_sigma2: Annotated[float, Field(ge=-60, le=20)] | None = None  # at the start; null: -10
     shrink: bool = False  # train on the shape that the masks leave
     pruner: Pruner | None = None  # null: masks of the stage before
 
@@ -356,7 +352,7 @@ class Manifest(Part):
     task: Annotated[str, Known("task")] = DEFAULT_TASK  # the name of a task
     name: Line = Field(description="a name for people, on one line")
     parent: Parent | None = None  # the manifest that this one is an edit of, as GRID/NAME
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of all randomness")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of all randomness
     threshold: Finite = -0.5  # a weight with a greater log_alpha is irrelevant
     samples: Literal["float32", "float16", "int16"] = "float32"  # how the data are held in memory
     # what matrix products and convolutions multiply

@@ -10,6 +10,7 @@ percent below six.
 """
 
 import itertools
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,10 +22,12 @@ from . import style
 from .style import Report, Request
 from .tables import Lacking, by_method, of_scorer
 
+TIMES = (10.0, 30.0, 100.0, 300.0)  # compressions at which methods are ranked
 N_POINTS = 25  # of compression, evenly in its logarithm
 N_RESAMPLES = 9999
 LEVEL = 0.95
 LEAST_PAIRS = 6
+BETTER, ABOVE, APART = "better than", "in every pair above", "not told apart from"
 
 Curves = dict[str, dict[int, pd.Series]]  # method -> seed -> score by rising compression
 
@@ -35,7 +38,8 @@ def report(request: Request) -> Report:
     differences = rows(table, scorer=request.scorer)
     said = sentences(table, differences, scorer=request.scorer)
     drawn = figure(differences, scorer=request.scorer) if len(differences) else None
-    return Report(drawn, differences, said)
+    ranks = ranking(table, scorer=request.scorer)
+    return Report(drawn, differences, said + winners(ranks), more={"ranking": ranks})
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
@@ -99,11 +103,12 @@ def _deltas(
         return np.empty(0), np.empty((0, 0))
 
     shared = np.geomspace(low, high, N_POINTS)
+    return shared, np.array([_at(one, shared) - _at(other, shared) for one, other in pairs])
 
-    def score(curve: pd.Series) -> np.ndarray:
-        return np.interp(np.log(shared), np.log(curve.index.to_numpy(float)), curve)
 
-    return shared, np.array([score(one) - score(other) for one, other in pairs])
+def _at(curve: pd.Series, times: np.ndarray) -> np.ndarray:
+    """A replicate's score at these compressions, linear in their logarithm."""
+    return np.interp(np.log(times), np.log(curve.index.to_numpy(float)), curve)
 
 
 def _over_pairs(deltas: np.ndarray) -> dict[str, np.ndarray]:
@@ -126,6 +131,68 @@ def _over_pairs(deltas: np.ndarray) -> dict[str, np.ndarray]:
         "low": low,
         "high": high,
     }
+
+
+def ranking(
+    table: pd.DataFrame,
+    *,
+    scorer: str = "test",
+    times: Sequence[float] = TIMES,
+) -> pd.DataFrame:
+    """Who wins where: a row a compression and method that spans it, the best mean score first.
+
+    Args:
+        table, scorer: as of `rows`.
+        times: the compressions.
+
+    Returns:
+        Columns times, method, score (mean over its replicates), winner, n (pairs with the winner),
+        difference (from the winner, the mean over pairs), least and greatest, low and high as of
+        `rows`; and verdict on the winner: "better than" the method, by the interval; with fewer
+        than six pairs "in every pair above" it; or "not told apart from". Empty for the winner itself.
+    """
+    curves = _curves(table, scorer)
+    ranks = []
+    for level in times:
+        scores = {
+            method: {
+                replicate: _at(curve, np.array([level]))[0]
+                for replicate, curve in replicates.items()
+                if curve.index[0] <= level <= curve.index[-1]
+            }
+            for method, replicates in curves.items()
+        }
+        means = pd.Series({m: np.mean(list(own.values())) for m, own in scores.items() if own})
+        for method in means.sort_values(ascending=False).index:
+            winner = str(means.idxmax())
+            pairs = sorted(scores[method].keys() & scores[winner].keys())
+            deltas = np.array([[scores[method][k] - scores[winner][k]] for k in pairs])
+            row = {"times": level, "method": method, "score": means[method], "winner": winner}
+            row |= {"n": len(pairs), "difference": np.nan, "verdict": ""}
+            if method != winner:
+                row["verdict"] = APART
+            if len(pairs) and method != winner:
+                row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
+                few = len(pairs) < LEAST_PAIRS
+                if (row["greatest"] if few else row["high"]) < 0:
+                    row["verdict"] = ABOVE if few else BETTER
+            ranks.append(row)
+    return pd.DataFrame(ranks)
+
+
+def winners(ranks: pd.DataFrame) -> list[str]:
+    """A sentence for each compression of `ranking`: who wins, over whom, by how much, how sure."""
+    sentences = []
+    for level, rows in ranks.groupby("times") if len(ranks) else ():
+        said = [f"At {level:g} times fewer {rows['winner'].iloc[0]} has the highest mean"]
+        for verdict in (BETTER, ABOVE, APART):
+            named = [
+                f"{row['method']} ({row['difference']:z.4f}, {row['n']} pairs)"
+                for _, row in rows[rows["verdict"] == verdict].iterrows()
+            ]
+            said += [f"{verdict} {', '.join(named)}"] if named else []
+        sentences.append("; ".join(said) + ".")
+    return sentences
 
 
 def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "test") -> list[str]:

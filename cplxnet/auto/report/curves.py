@@ -123,8 +123,10 @@ def figure(
     first, *others, key = panels.flat
     colour_of = style.colours_of_c(*(table[C] for table in (pooled, classes) if len(table)))
 
-    if len(pooled):
-        _draw_pooled(first, pooled, colour_of)
+    runs = pooled.groupby(["stage", "method", C, "folder", "run"]) if len(pooled) else ()
+    for (stage, method, c, _, _), points in runs:
+        look = _look(pooled, stage, method, c, colour_of)
+        first.step(points["recall"], points["precision"], where="pre", **look)
     first.set(xlabel="recall", ylabel="precision, all classes pooled", xlim=(-0.03, 1.03))
     first.set_title(f"scored on {scorer}", fontsize=10)
 
@@ -148,12 +150,6 @@ def figure(
     )
     key.set_axis_off()
     return drawn
-
-
-def _draw_pooled(axes: Axes, pooled: pd.DataFrame, colour_of: Callable[[float], Any]) -> None:
-    for (stage, method, c, _, _), points in pooled.groupby(["stage", "method", C, "folder", "run"]):
-        look = _look(pooled, stage, method, c, colour_of)
-        axes.step(points["recall"], points["precision"], where="pre", **look)
 
 
 def _draw_by_class(

@@ -18,7 +18,7 @@ from . import text
 from .tables import Lacking
 
 with extra("report"):
-    from . import by_layer, compare, curves, profile, stopping, style, threshold, trade_off
+    from . import by_layer, compare, curves, profile, size, stopping, style, threshold, trade_off
     from .style import Report, Request
 
 KINDS: dict[str, Callable[[Request], Report]] = {
@@ -29,6 +29,7 @@ KINDS: dict[str, Callable[[Request], Report]] = {
     "stopping": stopping.report,
     "curves": curves.report,
     "compare": compare.report,
+    "size": size.report,
 }
 
 

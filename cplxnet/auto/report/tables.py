@@ -14,17 +14,17 @@ from typing import Any
 import pandas as pd
 
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.experiments import SPARSITY, C
 from cplxnet.auto.manifest.read import Manifest, ManifestError, load
 from cplxnet.auto.manifest.schema import INHERITED
 from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
+from cplxnet.nn.variational import FORMS
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
-FORMS = ("VD", "ARD", "L0")
-NOT_A_METHOD = ("name", "parent", "seed", C)
+NOT_A_METHOD = ("name", "parent", "seed", C, SPARSITY)
 SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
 
 
@@ -135,7 +135,7 @@ class Run:
     def columns(self) -> dict[str, Any]:
         """What every table of several folders says of a run."""
         about = {"folder": self.folder, "run": self.name, "method": self.method}
-        return about | {C: grid.value(self.manifest, C), "seed": self.manifest.seed}
+        return about | {C: _strength(self.manifest), "seed": self.manifest.seed}
 
     def scored_on(self, scorer: str) -> tuple[str, int, int]:
         """The file, window and stride (samples) that a scorer reads."""
@@ -202,9 +202,15 @@ def _varied(manifests: Mapping[tuple[str, str], Manifest]) -> pd.DataFrame:
         inherited = [_inherits(manifest, path) for manifest in manifests.values()]
         if any(inherited):
             varied[path] = varied[path].astype(object).mask(inherited, "inherited")
-    if C not in varied:
-        varied[C] = [grid.value(manifest, C) for manifest in manifests.values()]
+    if C not in varied or SPARSITY in varied:
+        varied[C] = [_strength(manifest) for manifest in manifests.values()]
     return varied
+
+
+def _strength(manifest: Manifest) -> Any:
+    """C; where a run prunes in the place of sparsifying, the sparsity that it ends at."""
+    sparsity = grid.value(manifest, SPARSITY)
+    return grid.value(manifest, C) if sparsity is None else sparsity
 
 
 def _inherits(manifest: Manifest, path: str) -> bool:
@@ -221,8 +227,9 @@ def _inherits(manifest: Manifest, path: str) -> bool:
 def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> list[str]:
     """In words what each run differs in from the others, beside C and seed: nothing else is one.
 
-    What differs in the network that is sparsified is said by its name, "complex VD" say. Of other
-    parameters, those in which whole folders differ are said by the folder's name, all others by
+    What differs in the network that is sparsified is said by its name and pruner, "complex VD" or
+    "complex gradual" say, and of what else it hears or has the values that are not the usual ones.
+    Of other parameters, those in which whole folders differ are said by the folder's name, all others by
     path and value.
 
     Args:
@@ -241,17 +248,21 @@ def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> l
     # field, architecture and form of the network: that of the stage with a posterior, if any
     names = [path for path in varied if path.endswith("model.name")]
     named = sorted(names, key=lambda path: not parameters[path].str.endswith(FORMS, na=False).any())
-    words = pd.DataFrame(index=parameters.index)
+    parts = pd.DataFrame("", index=parameters.index, columns=range(3))
     if named:
-        parts = parameters[named[0]].str.extract(r"^(?:([^.]+)\.)?(.*?)(VD|ARD|L0)?$").fillna("")
-        words = parts[[part for part in parts if parts[part].nunique() > 1]]
+        forms = "|".join((*FORMS, "Masked"))
+        parts = parameters[named[0]].str.extract(rf"^(?:([^.]+)\.)?(.*?)({forms})?$").fillna("")
+    pruners = _pruners(parameters)
+    parts[2] = parts[2].where(pruners == "", pruners)
+    words = parts[[part for part in parts if parts[part].nunique() > 1]]
+    pruned = tuple(path.removesuffix("pruner.name") for path in varied if ".pruner.name" in path)
 
     where = pd.Series(
         "" if folders is None else list(folders), index=parameters.index, dtype=object
     )
     by_folder = False
     for path in varied:
-        of_network = path.startswith(("model.", "features.")) or ".model." in path
+        of_network = path.startswith(("model.", "features.", *pruned)) or ".model." in path
         finer = words.assign(value=shown[path]).drop_duplicates()
         if of_network and len(words.columns) and len(finer) == len(words.drop_duplicates()):
             continue  # it follows from the network
@@ -260,13 +271,32 @@ def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> l
             by_folder = True
             continue
 
-        words = words.assign(**{path: [_in_words(path, value) for value in parameters[path]]})
+        said = pd.Series([_in_words(path, value) for value in parameters[path]], parameters.index)
+        usual = said.mode()[0]
+        if of_network and (said == usual).mean() > 0.5:
+            said = said.where(said != usual, "")
+        words = words.assign(**{path: said})
 
     if by_folder:
         short = where.map(lambda folder: Path(folder).name)
         is_unique = short.nunique() == where.nunique()
         words.insert(0, "folder", short if is_unique else where)
     return [" ".join(filter(None, row)) for row in words.itertuples(index=False)]
+
+
+def _pruners(parameters: pd.DataFrame) -> pd.Series:
+    """What prunes each run, "gradual by layer" say; empty where nothing does."""
+    said = pd.Series("", index=parameters.index)
+    for path in parameters:
+        if not str(path).endswith(".pruner.name"):
+            continue
+        by_layer = parameters.get(str(path).replace(".name", ".by_layer"), said)
+        names = [
+            (name if isinstance(name, str) else "") + (" by layer" if each is True else "")
+            for name, each in zip(parameters[path], by_layer, strict=True)
+        ]
+        said = said.where(said != "", pd.Series(names, parameters.index))
+    return said
 
 
 def _in_words(path: str, value: Any) -> str:

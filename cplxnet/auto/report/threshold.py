@@ -43,10 +43,8 @@ def report(request: Request) -> Report:
     if request.tune:
         masked = pd.concat([masked, tune(request)], ignore_index=True)
 
-    lacking = [f"{run.folder}/{run.name}" for run in _asked(request) if not _has_snapshot(run)]
-    sentence = f"No snapshot of {SPARSIFY}, so not re-masked: {', '.join(lacking)}."
     drawn = figure(masked, scorer=request.scorer)
-    return Report(drawn, masked, [sentence] if lacking else [])
+    return Report(drawn, masked, without_snapshot(request))
 
 
 def scan(request: Request) -> pd.DataFrame:
@@ -60,7 +58,7 @@ def scan(request: Request) -> pd.DataFrame:
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
         FileNotFoundError: the data is not there.
     """
-    runs = _to_mask(request)
+    runs = to_mask(request)
     tables.refuse_other_windows(runs, request.scorer)
     at = request.at or THRESHOLDS
     rows = []
@@ -78,7 +76,7 @@ def scan(request: Request) -> pd.DataFrame:
                     "average_precision": score,
                     "tuned": False,
                 }
-                rows.append(_about(run, request.scorer) | result)
+                rows.append(about(run, request.scorer) | result)
                 shown.update()
     return pd.DataFrame(rows)
 
@@ -96,13 +94,13 @@ def tune(request: Request) -> pd.DataFrame:
     where: dict[str, Any] = {"data": request.data, "device": request.device}
     manifests: dict[str, Manifest] = {}
     columns: dict[str, dict[str, Any]] = {}
-    for run in _to_mask(request):
+    for run in to_mask(request):
         for threshold in request.at or THRESHOLDS:
             name = f"{Path(run.folder).name}-{run.name}-t{threshold:g}"
             title = f"{run.manifest.name} threshold {threshold:g}"
             changes = {"name": title, "threshold": float(threshold)}
             manifests[name] = grid.edit(run.manifest, changes)
-            columns[name] = _about(run, request.scorer) | {"threshold": float(threshold)}
+            columns[name] = about(run, request.scorer) | {"threshold": float(threshold)}
             if RunFolder(into / name).scores is None:
                 remask(run.files.path, manifests[name], into / name, **where)
 
@@ -117,7 +115,7 @@ def tune(request: Request) -> pd.DataFrame:
     )
 
 
-def _about(run: Run, scorer: str) -> dict[str, Any]:
+def about(run: Run, scorer: str) -> dict[str, Any]:
     dense = run.stages.get("dense", {"scores": {}})["scores"].get(scorer)
     return run.columns | {
         "own": run.manifest.threshold,
@@ -125,7 +123,7 @@ def _about(run: Run, scorer: str) -> dict[str, Any]:
     }
 
 
-def _to_mask(request: Request) -> list[Run]:
+def to_mask(request: Request) -> list[Run]:
     """The runs with a snapshot of the stage before the masks, and with the scorer.
 
     Lacking: there is none; the text says what is looked for.
@@ -146,6 +144,12 @@ def _to_mask(request: Request) -> list[Run]:
             f"expected runs with a scorer {request.scorer!r}, got none; try one of {there}"
         )
     return scored
+
+
+def without_snapshot(request: Request) -> list[str]:
+    """A sentence that names the runs that `to_mask` leaves out, if there are any."""
+    lacking = [f"{run.folder}/{run.name}" for run in _asked(request) if not _has_snapshot(run)]
+    return [f"No snapshot of {SPARSIFY}, so left out: {', '.join(lacking)}."] if lacking else []
 
 
 def _asked(request: Request) -> list[Run]:

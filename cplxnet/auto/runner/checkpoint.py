@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +34,16 @@ def checkpoint_every_s(device: str) -> float:
     return 60.0 if device.startswith("cuda") else 0.0
 
 
+@dataclass(eq=False)
 class Checkpoints:
-    """Writes checkpoints of one run while its training goes on, and finds the newest that is sound.
+    """Writes checkpoints of one run while its training goes on, and finds the newest that is sound."""
 
-    Args:
-        folder: of the run.
-        every_s: seconds from one checkpoint to the next at least; 0: after every epoch.
-        cuda: copies from a GPU; None: the network is not on one.
-    """
+    folder: RunFolder
+    _: KW_ONLY
+    every_s: float = 0.0  # from one checkpoint to the next at least; 0: after every epoch
+    cuda: Cuda | None = None  # copies from a GPU; None: the network is not on one
 
-    def __init__(
-        self, folder: RunFolder, *, every_s: float = 0.0, cuda: Cuda | None = None
-    ) -> None:
-        self.folder = folder
-        self.every_s = every_s
-        self._cuda = cuda
+    def __post_init__(self) -> None:
         self._saved_at = -float("inf")
         self._newest: int | None = None  # the epoch of the checkpoint written or read last
         self._writer = ThreadPoolExecutor(max_workers=1)
@@ -83,10 +79,10 @@ class Checkpoints:
         leaves, structure = tree_flatten(state)
         places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         tensors = [leaves[k].detach() for k in places]
-        if self._cuda is None:
+        if self.cuda is None:
             copies, whole = [t.to("cpu", copy=True) for t in tensors], lambda: None
         else:
-            copies, whole = self._cuda.to_host(tensors)
+            copies, whole = self.cuda.to_host(tensors)
 
         for k, copy in zip(places, copies, strict=True):
             leaves[k] = copy

@@ -22,6 +22,7 @@ import socket
 import threading
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -105,6 +106,7 @@ def _began(pid: int) -> int | None:
 # -- the claim of this process ---------------------------------------------------------------------
 
 
+@dataclass(eq=False)
 class Claim:
     """A claim that this process has, from `hold` to the end of the `with` block.
 
@@ -112,17 +114,17 @@ class Claim:
     `verify` before every write, which looks at the files.
     """
 
-    def __init__(self, place: Path, generation: int, timeout_s: float, stop: Stop) -> None:
-        self.place = place
-        self.generation = generation
-        self.timeout_s = timeout_s
-        self.stop = stop
-        self.path = _file(place, generation)
+    place: Path
+    generation: int
+    timeout_s: float
+    stop: Stop
 
+    def __post_init__(self) -> None:
+        self.path = _file(self.place, self.generation)
         self._lost = False
         self._finished = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, args=(timeout_s / 12,), daemon=True)
+        self._thread = threading.Thread(target=self._beat, args=(self.timeout_s / 12,), daemon=True)
         self._thread.start()
 
     def _beat(self, every_s: float) -> None:
@@ -177,14 +179,12 @@ class Claim:
             self.verify()
             if self._finished:
                 self.path.unlink()
-            else:
-                self._give_up()
+                return
 
-    def _give_up(self) -> None:
-        """Say in the file that it is given up, in place: a full disk has no room for another."""
-        content = self.path.read_bytes()
-        with self.path.open("r+b") as file:
-            file.write(content.replace(b'"released": false', b'"released": true '))
+            # given up, said in place: a full disk has no room for another file
+            content = self.path.read_bytes()
+            with self.path.open("r+b") as file:
+                file.write(content.replace(b'"released": false', b'"released": true '))
 
 
 def hold(place: str | Path, timeout_s: float = TIMEOUT_S, *, stop: Stop | None = None) -> Claim:

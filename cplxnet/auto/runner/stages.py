@@ -17,6 +17,7 @@ from cplxnet import files
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.tasks import OWN
+from cplxnet.nn import gaussian
 from cplxnet.nn.l0 import Gated
 
 from .folder import RunFolder
@@ -154,7 +155,7 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
 
     kinds = {key.rsplit(".", 1)[-1] for key in previous.state_dict()}
     has_masks = any(key.endswith("mask") for key in model.state_dict())
-    if has_masks and not kinds.isdisjoint(("log_sigma2", "gate_logit")):
+    if has_masks and not kinds.isdisjoint(gaussian.OWN):
         cplx.deploy_masks(model, cplx.relevance_masks(previous, threshold))
     for name, layer in previous.named_modules():
         if isinstance(layer, Gated):

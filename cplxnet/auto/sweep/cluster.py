@@ -163,8 +163,9 @@ def _on_scheduler(address: str, queue: Queue, job: Job, board: Board, asked: Sto
             with Client(address, timeout=f"{CONNECT_S} s", set_as_default=False) as client:
                 if away_since is not None:
                     say(f"the scheduler at {address} is back")
-                elif queue.settings.progress and _has_dashboard(client):
-                    say(_dashboard(client))
+                elif queue.settings.progress:
+                    services = client.scheduler_info(n_workers=0)["services"]
+                    say(_dashboard(client) if "dashboard" in services else "")
                 was_there = True
                 away_since = None
                 _drive(client, queue, job, board, asked)
@@ -185,10 +186,6 @@ def _on_scheduler(address: str, queue: Queue, job: Job, board: Board, asked: Sto
                     f"the scheduler at {address} has been away for {AWAY_S:.0f} s"
                 ) from error
             time.sleep(5 * LOOK_EVERY_S)
-
-
-def _has_dashboard(client: Client) -> bool:
-    return "dashboard" in client.scheduler_info(n_workers=0)["services"]
 
 
 def _drive(client: Client, queue: Queue, job: Job, board: Board, asked: Stop) -> None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,19 @@ from .run_one import BAD, Outcome, Settings
 LOOK_EVERY_S = 1.0  # at runs of other processes, and at stages that runs wait for
 
 
+@dataclass(eq=False)
 class Queue:
     """Gives out names of runs, each once at a time, and collects their outcomes.
 
     A run whose first stage another run is training waits while there is other work.
-
-    Args:
-        manifests: the runs by name.
-        settings: what they are run with.
     """
 
-    def __init__(self, manifests: Mapping[str, Manifest], settings: Settings) -> None:
-        self.settings = settings
-        self.manifests = manifests
+    manifests: Mapping[str, Manifest]  # the runs by name
+    settings: Settings  # what they are run with
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        manifests = self.manifests
         self.names = list(manifests)
 
         self.pending = list(manifests)

@@ -11,6 +11,7 @@ captured. Learning rate and KL weights are tensors, refreshed from outside (`opt
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,42 +42,36 @@ def captured(
     return graphed, [()] * len(feed)
 
 
+@dataclass(eq=False)
 class Graphed:
     """Callable () -> Tensor, the same values as `step`, replayed from the fourth call on.
 
-    Args:
-        step: draws its batch, trains on it and returns a small tensor; nothing in it waits for the
-            device.
-        device: a CUDA device; on others, and where capturing fails, `step` runs as it is.
-        generators: what `step` draws from beside torch's own generator.
+    Where there is no CUDA device, and where capturing fails, `step` runs as it is.
     """
 
-    def __init__(
-        self,
-        step: Callable[[], Tensor],
-        device: torch.device,
-        generators: Sequence[torch.Generator] = (),
-        *,
-        cuda: "Cuda | None" = None,
-    ) -> None:
-        self._step, self._generators = step, generators
-        self._cuda = cuda or Cuda.of(device)
+    step: Callable[[], Tensor]  # draws its batch, trains on it; nothing in it waits for the device
+    device: torch.device
+    generators: Sequence[torch.Generator] = ()  # what it draws from beside torch's own
+    cuda: "Cuda | None" = None  # of `device`
+
+    def __post_init__(self) -> None:
+        self.cuda = self.cuda or Cuda.of(self.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Tensor | None = None
         self._n_steps = 0
 
     def __call__(self) -> Tensor:
-        if self._cuda is None:
-            return self._step()
+        if self.cuda is None:
+            return self.step()
 
         self._n_steps += 1
         if self._n_steps <= EAGER_STEPS:
-            return self._cuda.aside(self._step)
+            return self.cuda.aside(self.step)
 
         if self._graph is None:
             failed = None
             try:
-                self._graph, self._result = self._cuda.capture(self._step, self._generators)
+                self._graph, self._result = self.cuda.capture(self.step, self.generators)
             except RuntimeError as error:  # one of them is torch.OutOfMemoryError
                 failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if failed is not None:  # out here the error holds the capture's memory no more
@@ -85,8 +80,8 @@ class Graphed:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-                self._cuda = None
-                return self._step()
+                self.cuda = None
+                return self.step()
 
         assert self._graph is not None and self._result is not None
         self._graph.replay()

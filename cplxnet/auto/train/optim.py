@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet.auto.manifest.schema import Component
+from cplxnet.nn.gaussian import OWN
 
 # -- schedules: the factor of each epoch -----------------------------------------------------------
 
@@ -147,7 +148,7 @@ def make_optimizer(
     Args:
         name: of `OPTIMIZERS`.
         lr: learning rate at the start of the stage.
-        lr_log_sigma2: that of log_sigma2, and of L0's gates; None: `lr`.
+        lr_log_sigma2: that of log_sigma2, log_alpha_out and gate_logit; None: `lr`.
         options: what else the optimiser takes, `betas`, `eps` or `weight_decay` say.
     """
     build = OPTIMIZERS[name]
@@ -158,9 +159,7 @@ def make_optimizer(
     log_sigma2: list[nn.Parameter] = []
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_apart = key.endswith(("log_sigma2", "gate_logit")) and (
-                decays or lr_log_sigma2 is not None
-            )
+            is_apart = key.endswith(OWN) and (decays or lr_log_sigma2 is not None)
             (log_sigma2 if is_apart else weights).append(parameter)
 
     groups: list[dict[str, Any]] = [{"params": weights, "lr": lr}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,18 @@ import torch
 from torch import Tensor
 
 from cplxnet.musicnet.features import check_heard, features
+
+# For the weights and activations of all files opened here: a graph may ask for any number.
+MOST_BYTES = 1 << 32
+
+
+@functools.cache
+def _bound_memory() -> None:
+    """Let onnxruntime have so many bytes at most, in this process."""
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    arena = onnxruntime.OrtArenaCfg(MOST_BYTES, -1, -1, -1)
+    onnxruntime.create_and_register_allocator(memory, arena)
 
 
 class OnnxNetwork:
@@ -39,6 +52,8 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # nothing: what it has to say is in its exceptions
+        _bound_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
 
         try:
             self.session = onnxruntime.InferenceSession(

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-from cplxnet.files import written
+from cplxnet.files import check_regular, written
 from cplxnet.musicnet.labels import LOWEST_NOTE, N_NOTES
 from cplxnet.musicnet.recordings import RecordingError
 from cplxnet.musicnet.resample import TARGET_HZ, resample_blocks
@@ -197,7 +197,7 @@ def load_audio(path: str | os.PathLike[str], *, rate_hz: int = TARGET_HZ) -> Sou
     It is read, averaged and resampled block by block: only the result is ever in memory.
 
     Raises:
-        FileNotFoundError: no such file.
+        OSError: no such file, or a folder, a device, a pipe.
         RecordingError: as `open_audio`; no samples, too few to resample, or NaN or infinity among
             them; over four hours; a rate outside 1000..768 000 Hz.
     """
@@ -224,6 +224,7 @@ def load_audio(path: str | os.PathLike[str], *, rate_hz: int = TARGET_HZ) -> Sou
             mono_peak = max(mono_peak, float(np.abs(samples).max()))
             yield samples
 
+    check_regular(path)
     with open(path, "rb") as file, open_audio(file, os.fspath(path)) as (sound, notices):
         source_hz = sound.samplerate
         if not RATES_HZ[0] <= source_hz <= RATES_HZ[1]:

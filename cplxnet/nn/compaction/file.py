@@ -20,15 +20,26 @@ is taken:
 - `steps8`, `steps16`: a uint8 or uint16 for every kept position, the number of dropped ones before
   it. The largest number, 255 or 65535, says "that many dropped ones, and no kept one yet" and can
   be repeated.
+
+Quantised weights (see `quantisation`) make a file of "cplxnet-compact-2": the SHA-256, a space, and
+the number of bytes of the JSON. Beside `inputs` it has five tensors of whole numbers, `pack`ed, each
+of all stages in turn:
+
+- `description`: the bytes of the JSON, which has of a stage, in place of its positions, {"kept": how
+  many weights, "step": s, "bias": and "mix": the unit of these, null if there is none};
+- `gaps`, `classes`: one for each kept weight;
+- `values`: signed, of each stage those of the first class, then those of the next, ...;
+- `others`: signed, bias and mix in their units.
 """
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -38,8 +49,10 @@ from cplxnet import files
 
 from .block import Pool, Stage
 from .network import Compact
+from .quantisation import from_whole_numbers, pack, to_whole_numbers, unpack
 
 FORMAT = "cplxnet-compact-1"  # the number goes up when older readers would fail
+QUANTISED = "cplxnet-compact-2"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _PLAIN = {
     "name": str,
@@ -54,6 +67,7 @@ _STEPS = {"steps8": torch.uint8, "steps16": torch.uint16}
 FORMS = ("all", "bits", *_STEPS)
 MOST_WEIGHTS = 2**28  # in a network that is read: a header may claim more than memory holds
 MOST_ACTIVATIONS = 2**21  # of one window, in any of its layers
+MOST_TEXT = 2**24  # bytes of a description
 
 
 class CompactFileError(ValueError):
@@ -65,6 +79,7 @@ def save_compact(
     path: str | os.PathLike[str],
     *,
     dtype: Literal["float32", "float16"] = "float32",
+    sigma: Sequence[Tensor] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a compact network, whole or not at all.
@@ -74,6 +89,8 @@ def save_compact(
         path: the file to write.
         dtype: of the weights' values; biases and batch norm stay float32. float16 keeps 11 bits,
             about 5e-4 of each weight.
+        sigma: of `posterior_sigma` or `sigma_for_bits`: how far each weight may be off. They are
+            written as whole numbers of steps, in as few bytes as these allow. None: as `dtype`.
         metadata: text to text, added to the network's own.
 
     Raises:
@@ -93,17 +110,27 @@ def save_compact(
             f"expected metadata of text to text, got {text}; try json.dumps of the values"
         )
 
+    stages = [_described(stage) for stage in model.stages]
     tensors = {"inputs": model.inputs}
-    stages = []
-    for i, stage in enumerate(model.stages):
-        description, stored = _stored(stage, DTYPES[dtype])
-        stages.append(description)
-        tensors |= {f"{i}.{key}": value for key, value in stored.items()}
+    if sigma is None:
+        for i, stage in enumerate(model.stages):
+            stages[i]["positions"], stored = _floats(stage, DTYPES[dtype])
+            tensors |= {f"{i}.{key}": value for key, value in stored.items()}
+    else:
+        about, stored = to_whole_numbers(model.stages, sigma)
+        stages = [stage | own for stage, own in zip(stages, about, strict=True)]
+        tensors |= stored
 
     network = {"in_channels": model.in_channels, "stages": stages}
     described = json.dumps({"network": network, "user": text})
+    version = FORMAT
+    if sigma is not None:
+        version = QUANTISED
+        letters = np.frombuffer(described.encode(), np.uint8)
+        tensors["description"] = pack([letters])
+        described = str(len(letters))
     # one entry: the order of several would not be fixed
-    header = {FORMAT: f"{_digest(described, tensors)} {described}"}
+    header = {version: f"{_digest(described, tensors)} {described}"}
     content = safetensors.torch.save(tensors, header)
     files.write(path, lambda file: file.write(content))
 
@@ -132,7 +159,8 @@ def load_compact(
         AttributeError,
     ) as error:
         raise CompactFileError(
-            f"{path}: expected a compact network, {FORMAT}, got {error}; try save_compact again"
+            f"{path}: expected a compact network, {FORMAT} or {QUANTISED}, got {error}; "
+            "try save_compact again"
         ) from error
     return model.measure(batch_sizes) if measure else model
 
@@ -141,16 +169,25 @@ def _read(path: str | os.PathLike[str]) -> Compact:
     with safetensors.safe_open(path, "pt") as file:
         header = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
-    if set(header) != {FORMAT}:
+    if set(header) not in ({FORMAT}, {QUANTISED}):
         raise ValueError(f"metadata of {', '.join(header) or 'nothing'}")
 
-    checksum, _, described = header[FORMAT].partition(" ")
+    ((version, entry),) = header.items()
+    checksum, _, described = entry.partition(" ")
     if checksum != _digest(described, tensors):
         raise ValueError("a wrong checksum: it was altered")
+    if version == QUANTISED:
+        (letters,) = unpack(tensors["description"], [min(int(described), MOST_TEXT)])
+        described = letters.astype(np.uint8).tobytes().decode()
+
     description = json.loads(described)
     network = description["network"]
     _check(network)
-    stages = [_restored(i, stage, tensors) for i, stage in enumerate(network["stages"])]
+    if version == FORMAT:
+        stored = [_stored(i, stage, tensors) for i, stage in enumerate(network["stages"])]
+    else:
+        stored = from_whole_numbers(network["stages"], tensors)
+    stages = [_restored(*each) for each in zip(network["stages"], stored, strict=True)]
     model = Compact(stages, tensors["inputs"], network["in_channels"], metadata=description["user"])
     _check_activations(model)
     return model
@@ -195,8 +232,17 @@ def _check_activations(model: Compact) -> None:
         )
 
 
-def _stored(stage: Stage, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A stage's description and tensors."""
+def _described(stage: Stage) -> dict[str, Any]:
+    """All of a stage but its numbers."""
+    return {key: getattr(stage, key) for key in _PLAIN} | {
+        "shape": list(stage.weight.shape),
+        "complex": stage.weight.is_complex(),
+        "pool": None if stage.pool is None else list(stage.pool),
+    }
+
+
+def _floats(stage: Stage, dtype: torch.dtype) -> tuple[str, dict[str, Tensor]]:
+    """The form of a stage's positions, and its tensors."""
     flat = stage.weight.flatten()
     form, positions = encode(flat != 0)
     values = _real(flat if form == "all" else flat[flat != 0]).to(dtype)
@@ -205,41 +251,38 @@ def _stored(stage: Stage, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str,
             f"{stage.name}: expected weights within the range of {dtype}, got larger; "
             "try dtype='float32'"
         )
-
-    description = {key: getattr(stage, key) for key in _PLAIN}
-    description |= {
-        "shape": list(stage.weight.shape),
-        "complex": stage.weight.is_complex(),
-        "positions": form,
-        "pool": None if stage.pool is None else list(stage.pool),
-    }
     tensors = {"values": values, "positions": positions, "bias": _real(stage.bias).float()}
     if stage.mix is not None:
         tensors["mix"] = stage.mix.float().contiguous()
-    return description, tensors
+    return form, tensors
 
 
-def _restored(i: int, description: dict[str, Any], tensors: Mapping[str, Tensor]) -> Stage:
-    """Stage i from its description and the file's tensors."""
+def _stored(
+    i: int, description: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor | None]:
+    """What a file of floats holds of stage i, positions as indices."""
+    stored = {key: tensors.get(f"{i}.{key}") for key in ("values", "bias", "mix")}
+    size = math.prod(description["shape"])
+    return stored | {"positions": decode(description["positions"], tensors[f"{i}.positions"], size)}
 
-    def numbers(key: str) -> Tensor:
-        value = tensors[f"{i}.{key}"].float()
-        return torch.view_as_complex(value.contiguous()) if description["complex"] else value
 
-    shape = description["shape"]
-    dtype = torch.complex64 if description["complex"] else torch.float32
-    weight = torch.zeros(math.prod(shape), dtype=dtype)
+def _restored(description: dict[str, Any], stored: Mapping[str, Any]) -> Stage:
+    """A stage from its description and what a file holds of it."""
     for key in ("values", "bias", "mix"):
-        stored = tensors.get(f"{i}.{key}")
-        if stored is not None and not bool(torch.isfinite(stored).all()):
-            raise ValueError(f"stage {i}: expected finite numbers in {key}, got NaN or infinity")
-    kept = decode(description["positions"], tensors[f"{i}.positions"], len(weight))
-    weight[kept] = numbers("values")
+        if stored[key] is not None and not bool(torch.isfinite(stored[key]).all()):
+            name = description["name"]
+            raise ValueError(f"{name}: expected finite numbers in {key}, got NaN or infinity")
+
+    values, bias = (stored[key].float().contiguous() for key in ("values", "bias"))
+    if description["complex"]:
+        values, bias = torch.view_as_complex(values), torch.view_as_complex(bias)
+    weight = values.new_zeros(math.prod(description["shape"]))
+    weight[stored["positions"]] = values
 
     return Stage(
-        weight=weight.view(shape),
-        bias=numbers("bias"),
-        mix=tensors.get(f"{i}.mix"),
+        weight=weight.view(description["shape"]),
+        bias=bias,
+        mix=stored["mix"],
         pool=None if description["pool"] is None else Pool(*description["pool"]),
         **{key: description[key] for key in _PLAIN},
     )

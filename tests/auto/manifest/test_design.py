@@ -92,7 +92,9 @@ def test_keywords_of_components():
     rows = {(row[0].strip("`"), row[1].strip("`")): row[3].strip("`") for row in TABLES[1]}
     expected = {}
     for component, keywords in vocabulary.options.items():
-        network = re.sub(r"^\w+\.(\w*?)(VD|ARD|L0|Masked|)$", r"...\1...", component)
+        network = re.sub(
+            r"^\w+\.(\w*?)((?:Group)?VD|(?:Group)?ARD|L0|Masked|)$", r"...\1...", component
+        )
         for field in keywords.model_fields.values():
             default = field.default
             value = list(default) if isinstance(default, tuple) else default
@@ -112,7 +114,7 @@ def test_every_name_is_listed():
         for name in names:
             assert f"`{name}`" in SECTION, name
     for model in vocabulary.models:
-        architecture = re.sub(r"^\w+\.(\w*?)(VD|ARD|L0|Masked|)$", r"\1", model)
+        architecture = re.sub(r"^\w+\.(\w*?)((?:Group)?VD|(?:Group)?ARD|L0|Masked|)$", r"\1", model)
         assert f"**{architecture}**" in TEXT
 
 

@@ -1,13 +1,16 @@
 """The grids of the study: the numbers of extra/design.md, and the committed files byte for byte."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from cplxnet.auto.manifest import experiments, grid
 from cplxnet.auto.manifest.read import load
+from cplxnet.auto.report.tables import every_run
 from cplxnet.auto.runner import stages
+from cplxnet.auto.runner.stages import planned
 from cplxnet.musicnet.experiments import TEMPLATE
 
 RUNS = Path(__file__).resolve().parents[3] / "runs"
@@ -117,7 +120,7 @@ def test_demo_grid_on_its_own_schedule():
 
 
 def test_reference_grid_varies_form_c_and_seed_and_trains_one_dense_network_a_seed():
-    manifests = experiments.reference((0.05, 0.5), replicates=3)
+    manifests = experiments.reference((0.05, 0.5), forms=("VD", "ARD"), replicates=3)
     table = grid.varied(manifests)
     assert list(table.columns) == ["seed", experiments.METHOD, experiments.C]
     assert len(manifests) == 2 * 2 * 3 and not table.duplicated().any()
@@ -133,12 +136,34 @@ def test_reference_grid_varies_form_c_and_seed_and_trains_one_dense_network_a_se
         assert {d.file.split("/")[0] for d in manifest.datasets.values()} == {"reference"}
 
 
-def test_the_committed_reference_grid_has_two_replicates_of_six_values_for_both_forms():
+def test_the_committed_reference_grid_has_two_replicates_of_six_values():
     manifests = grid.read(RUNS / "reference")
     assert manifests == experiments.reference()
     table = grid.varied(manifests)
     counts = table.groupby([experiments.METHOD, experiments.C])["seed"].nunique()
-    assert (counts >= 2).all() and (counts.groupby(level=0).size() >= 6).all() and len(counts) >= 12
+    assert (counts >= 2).all() and (counts.groupby(level=0).size() >= 6).all() and len(counts) >= 6
+
+
+def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_path):
+    manifests = experiments.settled((0.01, 0.2), l0_values=(0.5,), sparsities=(0.98,), replicates=1)
+    keys: dict[str, set[str]] = {}
+    for name, manifest in manifests.items():
+        (_, dense), (_, sparsify), _ = planned(manifest)
+        keys.setdefault(dense.key, set()).add(re.sub(r"-[cs][-.e\d]+-r0", "", name))
+        if name == "vd-c2e-01-r0":
+            of_vd = sparsify.key
+    assert sorted(map(len, keys.values())) == [1, 1, 1, 1, 7]
+    _, (_, sparsify), _ = planned(manifests["random-c2e-01-r0"])
+    assert sparsify.key == of_vd  # random masks have the sparsity of VD's own run
+
+    grid.write(tmp_path, manifests)
+    rows = {run.name: (run.method, run.columns[experiments.C]) for run in every_run([tmp_path])}
+    assert rows["gradual-s0.98-r0"] == ("complex gradual", 0.98)
+    assert rows["gradual-by-layer-s0.98-r0"] == ("complex gradual by layer", 0.98)
+    assert rows["l0-c5e-01-r0"] == ("complex L0", 0.5)
+    assert rows["random-c2e-01-r0"] == ("complex random", 0.2)
+    assert rows["real-moduli-c1e-02-r0"][0].startswith("real VD features.cplx=False")
+    assert len({method for method, _ in rows.values()}) == 11
 
 
 def test_making_a_grid_leaves_the_template_alone():

@@ -244,3 +244,26 @@ def test_read_of_nothing_is_an_error(tmp_path):
         ManifestError, match=r"no manifests in this folder; expected files named \*\.json"
     ):
         grid.read(tmp_path)
+
+
+def test_paths_that_vary_together():
+    lr, n_epochs = "stages.dense.optimizer.lr", "stages.dense.n_epochs"
+    axes = {(lr, n_epochs): [(1e-3, 20), (3e-3, 10)], C: [0.5, 0.25]}
+    made = expand(axes)
+    assert list(made) == [
+        f"lr{rate}-n_epochs{n}-kl_div{c}"
+        for rate, n in (("1e-03", 20), ("3e-03", 10))
+        for c in ("5e-01", "2.5e-01")
+    ]
+    assert [manifest.stage("dense").n_epochs for manifest in made.values()] == [20, 20, 10, 10]
+    with pytest.raises(ManifestError, match="n_epoch: no such path"):
+        expand({(lr, "stages.dense.n_epoch"): [(1e-3, 20)]})
+
+
+def test_what_a_killed_call_left_is_removed_by_the_next(tmp_path):
+    manifests = expand({"seed": [0]})
+    grid.write(tmp_path, manifests)
+    (tmp_path / ".seed0.json.7-0123abcd.part").write_text("{")
+    (tmp_path / ".seed1.json.7-0123abcd.part").write_text("{")  # another call's, perhaps alive
+    grid.write(tmp_path, manifests)
+    assert sorted(os.listdir(tmp_path)) == [".seed1.json.7-0123abcd.part", "seed0.json"]

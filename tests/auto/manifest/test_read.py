@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import re
 
@@ -439,6 +440,13 @@ def test_not_json_names_line_and_column(tmp_path):
 def test_unusable_file(tmp_path, text, match):
     with pytest.raises(m.ManifestError, match=match):
         load_text(tmp_path, text)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "odd.json")
+    with pytest.raises(m.ManifestError, match=r"odd\.json: 1 fault\n.*cannot be read \(no regular"):
+        m.load(tmp_path / "odd.json")
 
 
 def test_duplicate_keys_are_faults_with_their_path(tmp_path):

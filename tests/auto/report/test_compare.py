@@ -91,3 +91,30 @@ def test_interval_is_students_t() -> None:
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (mean, low, high) == pytest.approx((values.mean(), expected.low, expected.high))
     assert np.isnan(profile.interval(pd.Series([0.8]))[1])
+
+
+def test_who_wins_where_and_how_sure() -> None:
+    gaps = {0: 0.01, 1: 0.03}
+    ranks = compare.ranking(table(gaps), times=(2.0, 10.0, 100.0))
+    assert list(ranks["times"]) == [10, 10, 100, 100]  # at 2 times there are no runs
+    assert list(ranks["method"]) == ["A", "B", "A", "B"]
+    best, second = ranks.iloc[2], ranks.iloc[3]
+    assert best["score"] == pytest.approx(0.9 - 0.05 * np.log(100))
+    assert second[["difference", "least", "greatest"]].tolist() == pytest.approx(
+        [-0.02, -0.03, -0.01]
+    )
+    assert second["verdict"] == compare.ABOVE and np.isnan(second["low"]) and second["n"] == 2
+    said = compare.winners(ranks)
+    assert said[1] == (
+        "At 100 times fewer A has the highest mean; in every pair above B (-0.0200, 2 pairs)."
+    )
+
+    # one pair of three goes the other way: a mean above, and no verdict
+    unclear = compare.ranking(table({0: 0.02, 1: -0.01, 2: 0.02}), times=(100.0,))
+    assert unclear["verdict"].tolist() == ["", compare.APART]
+    assert "not told apart from B (-0.0100, 3 pairs)" in compare.winners(unclear)[0]
+
+    # from six pairs on the interval decides, although one pair goes the other way
+    many = compare.ranking(table({k: 0.02 - 0.021 * (k == 0) for k in range(9)}), times=(100.0,))
+    assert many.iloc[1]["greatest"] > 0 > many.iloc[1]["high"]
+    assert many.iloc[1]["verdict"] == compare.BETTER

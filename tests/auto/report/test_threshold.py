@@ -119,7 +119,7 @@ def test_no_snapshot_is_named(grid_of_two, tiny_corpus, tmp_path) -> None:
         threshold.scan(Request([tmp_path], tmp_path, data=tiny_corpus))
     folder, limits = grid_of_two
     made = make("threshold", [folder, tmp_path], out=tmp_path, at=limits[:1], data=tiny_corpus)
-    assert made.sentences[0] == f"No snapshot of sparsify, so not re-masked: {tmp_path}/r0."
+    assert made.sentences[0] == f"No snapshot of sparsify, so left out: {tmp_path}/r0."
 
 
 def test_the_runs_asked_for_alone(grid_of_two, scanned, tiny_corpus, tmp_path) -> None:

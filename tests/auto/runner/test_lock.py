@@ -201,3 +201,16 @@ def test_a_process_number_used_again_is_another_process():
     assert not me.gone()
     assert me._replace(began=(me.began or 0) - 1).gone()
     assert not me._replace(machine="another", began=0).gone()
+
+
+@pytest.mark.parametrize(("error", "gone"), [(PermissionError, False), (ProcessLookupError, True)])
+def test_a_process_that_proc_hides_is_gone_only_if_the_system_says_so(monkeypatch, error, gone):
+    """Another user's, with /proc mounted hidepid=2."""
+
+    def kill(pid, number):
+        raise error
+
+    owner = Owner.me()
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(lock, "_began", lambda pid: None)
+    assert owner.gone() == gone

@@ -1,6 +1,7 @@
 """ONNX files of networks, run by onnxruntime, held to the networks themselves."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -333,6 +334,33 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     model = torch.nn.Sequential(nn.CplxFlatten(), nn.CplxLinear(512, 84), nn.CplxToReal())
     path = tmp_path_factory.mktemp("exported") / "net.onnx"
     return onnx.load(export_onnx(model, path, window=512))
+
+
+def test_a_graph_that_asks_for_all_memory_gets_none_of_it(
+    tmp_path: Path, exported: onnx.ModelProto
+) -> None:
+    """64 GiB, where the file has half a megabyte."""
+    greedy = onnx.ModelProto()
+    greedy.CopyFrom(exported)
+    shape = np.array([1 << 14, 1 << 20], np.int64)
+    greedy.graph.initializer.append(onnx.numpy_helper.from_array(shape, "shape"))
+    output = greedy.graph.output[0].name
+    (last,) = (node for node in greedy.graph.node if output in node.output)
+    last.output[0] = "small"
+    for kind, inputs, result in (
+        ("ConstantOfShape", ["shape"], "large"),
+        ("ReduceSum", ["large"], "sum"),
+        ("Add", ["small", "sum"], output),
+    ):
+        options = {"keepdims": 0} if kind == "ReduceSum" else {}
+        greedy.graph.node.append(onnx.helper.make_node(kind, inputs, [result], **options))
+    onnx.save(greedy, tmp_path / "net.onnx")
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    network = OnnxNetwork(tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match=r"net\.onnx: expected a network that onnxruntime can run"):
+        network(torch.zeros(1, 1, 512, dtype=torch.complex64))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
 def test_a_network_of_nan_transcribes_nothing(tmp_path: Path, exported: onnx.ModelProto) -> None:

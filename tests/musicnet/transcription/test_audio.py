@@ -1,8 +1,10 @@
 """Recordings of anybody's: every format, width and rate, headers that lie, and what is refused."""
 
 import io
+import os
 import struct
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +235,13 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
         refused((tmp_path / "spoilt.wav").read_bytes(), "finite samples, got 1 NaN or infinite")
     with pytest.raises(FileNotFoundError):
         load_audio(tmp_path / "missing.wav")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "odd.wav")
+    with pytest.raises(OSError, match=r"odd\.wav: expected a regular file or nothing there"):
+        load_audio(tmp_path / "odd.wav")
 
 
 def test_a_claim_of_many_samples_and_an_endless_recording_are_refused(

@@ -1,0 +1,121 @@
+"""Average precision against bytes: each run's network in compact files, at several bits a number."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.models import export, load_deployed
+from cplxnet.auto.progress import bar
+from cplxnet.auto.runner.components import Components
+from cplxnet.auto.train.loop import predict
+from cplxnet.nn.compaction.quantisation import NoPosterior
+
+from . import style, tables, threshold
+from .style import Report, Request
+
+BITS = (32, 8, 6, 5, 4, 3)
+AUTO = "auto"
+
+
+def report(request: Request) -> Report:
+    """average precision against bytes: networks as files of several bits a number"""
+    files = rows(request)
+    sentences = [
+        f"{file.run}: {file.bytes:,} bytes with bits auto, {file.times:.3g} times fewer than dense "
+        f"in float32, average precision {file.average_precision:.4f} (masked: {file.masked:.4f}, "
+        f"dense: {file.dense:.4f}), {file.bits_kept:.2f} bits a number kept, positions included."
+        for file in files[files["bits"] == AUTO].itertuples()
+    ]
+    drawn = figure(files, scorer=request.scorer)
+    return Report(drawn, files, sentences + threshold.without_snapshot(request))
+
+
+def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.DataFrame:
+    """Write the runs that have snapshots to compact files, read them back, and score them.
+
+    Args:
+        request: of its folders' runs; those without a snapshot are left out.
+        bits: of `export --bits`; 32: float32.
+
+    Returns:
+        Columns folder, run, method, C, seed, own (the threshold), dense and masked (the scores of
+        these networks), bits, bytes, times (fewer than the dense network's numbers in float32),
+        bits_kept (of the whole file, for each real number left) and average_precision.
+
+    Raises:
+        Lacking: no run has a snapshot or this scorer, or their scores do not compare.
+        FileNotFoundError: the data or a snapshot is not there.
+    """
+    scorer = request.scorer
+    runs = threshold.to_mask(request)
+    tables.refuse_other_windows(runs, scorer)
+    files = []
+    shown = bar(total=len(runs) * len(bits), desc="sizes", unit="file")
+    with tempfile.TemporaryDirectory() as folder, shown:
+        for run in runs:
+            components = Components(run.manifest, device="cpu", data=request.data)
+            feed = components.feed(run.manifest.scorers[scorer].feed)
+            last = run.stages[run.manifest.stage_order[-1]]
+            masked = last["scores"][scorer]["end"]["average_precision"]
+            about = threshold.about(run, scorer) | {"masked": masked}
+            for n in bits:
+                own: Any = None if n == 32 else n
+                try:
+                    path = export(run.files.path, Path(folder) / "net", kind="compact", bits=own)
+                except NoPosterior:  # as of L0: bits auto have nothing to go by
+                    continue
+                network: Any = load_deployed(path).network
+                target, logit = predict(network, feed)
+                size = path.stat().st_size
+                result = {
+                    "bits": str(n),
+                    "bytes": size,
+                    "times": 4 * last["n_par"] / size,
+                    "bits_kept": 8 * size / (last["n_par"] - last["n_zero"]),
+                    "average_precision": float(
+                        components.task.pooled_average_precision(target, logit)
+                    ),
+                }
+                files.append(about | result)
+                shown.update()
+    return pd.DataFrame(files).astype({"dense": float})
+
+
+@style.styled
+def figure(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
+    """A line a run, through its files from few bits to many; filled: as its posterior asks.
+
+    Args:
+        files: of `rows`.
+        scorer: named on the axis.
+    """
+    drawn, axes = plt.subplots(figsize=(7, 4.5))
+    style.dense(axes, files)
+    colour_of = style.colours_of_c(files[C])
+    looks = style.looks(files)
+
+    for (method, c, _, run), group in files.groupby(["method", C, "folder", "run"], dropna=False):
+        colour = colour_of(c)
+        marker = looks[method][1]
+        is_auto = group["bits"] == AUTO
+        rest = group[~is_auto].sort_values("bytes")
+        look = {"color": colour, "mfc": "white", "label": run}
+        axes.plot(rest["bytes"], rest["average_precision"], f"{marker}-", **look)
+        for file in rest.itertuples():
+            place = (file.bytes, file.average_precision)
+            axes.annotate(file.bits, place, (0, 4), textcoords="offset points", size=6, ha="center")
+        chosen = group[is_auto]
+        axes.plot(chosen["bytes"], chosen["average_precision"], marker, color=colour, ms=8)
+
+    axes.plot([], [], "o", color="0.4", ms=8, label="bits as the posterior asks")
+    axes.plot([], [], "o-", color="0.4", mfc="white", label="the same bits for all (number)")
+    axes.set(xscale="log", xlabel="bytes", ylabel=f"{style.PRECISION}, {scorer}")
+    axes.margins(x=0.08, y=0.1)
+    style.legend(axes)
+    return drawn

@@ -1,0 +1,150 @@
+"""Linear and convolutional layers with one noise for each output channel or unit.
+
+    y = b + z (W x),    z ~ CN(1, alpha, 0) or N(1, alpha)    in training
+    y = b + W x                                               in evaluation
+
+one z for each output channel o, alpha_o = e^`log_alpha_out`, drawn once for each example: all
+weights of a channel share their noise, along a convolution too. The KL of a channel is that of one
+weight with mean 1 and variance alpha (see `kl`), log-uniform prior ("GroupVD") or automatic
+relevance determination ("GroupARD"). A channel is relevant if log_alpha_out <= threshold, and with
+it all its weights: what is masked are whole channels, so that a smaller dense layer is left.
+Constructor arguments are those of the mean layer, as in `torch.nn`.
+
+References:
+    Neklyudov, Molchanov, Ashukha and Vetrov (2017), "Structured Bayesian Pruning via Log-Normal
+        Multiplicative Noise". The noise is Gaussian here, so that the KL is that of single weights.
+    Nazarov and Burnaev (2020), "Bayesian Sparsification Methods for Deep Complex-valued Networks".
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .conv import CplxConv1d, CplxConv2d
+from .gaussian import Penalised
+from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, penalty
+from .linear import CplxLinear
+
+NO_NOISE = -10.0  # log_alpha_out at the start: a nearly deterministic layer
+
+
+class GroupNoise(Penalised):
+    """Mixin over a linear or convolutional layer: `log_alpha_out`, real (out,).
+
+    Attributes:
+        term: the KL of the prior; see `kl`.
+    """
+
+    own = "log_alpha_out"
+    term: ClassVar[Term]
+    log_alpha_out: nn.Parameter
+
+    def reset_parameters(self) -> None:
+        """Initialise as the mean layer does, and log_alpha_out to -10."""
+        super().reset_parameters()  # type: ignore[misc]
+        if "log_alpha_out" not in self._parameters:  # the mean layer's constructor calls first
+            weight: Any = self.weight
+            self.log_alpha_out = nn.Parameter(weight.real.new_empty(len(weight)))
+        nn.init.constant_(self.log_alpha_out, NO_NOISE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)  # type: ignore[misc]
+        if not self.training:
+            return y
+
+        axis = y.dim() - 1 if isinstance(self, (CplxLinear, nn.Linear)) else 1
+        shape = [1] * (y.dim() - 1 - axis)  # of the positions, which share their noise
+        bias: Any = self.bias
+        product = y if bias is None else y - bias.view(-1, *shape)
+        deviation = (self.log_alpha_out / 2).exp().view(-1, *shape)
+        eps = torch.randn(*y.shape[: axis + 1], *shape, dtype=y.dtype, device=y.device)
+
+        return y + product * (deviation * eps)
+
+    @property
+    def penalty(self) -> Tensor:
+        """The KL of every output channel: exact, differentiable, (out,)."""
+        mean = torch.ones_like(self.log_alpha_out)
+        if self.term.cplx:
+            mean = torch.stack([mean, torch.zeros_like(mean)], -1)
+        return penalty(mean, self.log_alpha_out, self.term)
+
+    @torch.no_grad()
+    def relevance(self, threshold: float) -> Tensor:
+        """bool, shape of the weight: True (keep) in channels with log_alpha_out <= threshold."""
+        weight: Any = self.weight
+        kept = self.log_alpha_out <= threshold
+        return kept.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape).clone()
+
+
+class CplxLinearGroupVD(GroupNoise, CplxLinear):
+    """`CplxLinear` with a noise a unit: complex (..., in) -> (..., out)."""
+
+    term = COMPLEX_VD
+
+
+class CplxLinearGroupARD(GroupNoise, CplxLinear):
+    """`CplxLinear` with a noise a unit: complex (..., in) -> (..., out)."""
+
+    term = COMPLEX_ARD
+
+
+class CplxConv1dGroupVD(GroupNoise, CplxConv1d):
+    """`CplxConv1d` with a noise a channel: complex (B, in, L) -> (B, out, L')."""
+
+    term = COMPLEX_VD
+
+
+class CplxConv1dGroupARD(GroupNoise, CplxConv1d):
+    """`CplxConv1d` with a noise a channel: complex (B, in, L) -> (B, out, L')."""
+
+    term = COMPLEX_ARD
+
+
+class CplxConv2dGroupVD(GroupNoise, CplxConv2d):
+    """`CplxConv2d` with a noise a channel: complex (B, in, H, W) -> (B, out, H', W')."""
+
+    term = COMPLEX_VD
+
+
+class CplxConv2dGroupARD(GroupNoise, CplxConv2d):
+    """`CplxConv2d` with a noise a channel: complex (B, in, H, W) -> (B, out, H', W')."""
+
+    term = COMPLEX_ARD
+
+
+class LinearGroupVD(GroupNoise, nn.Linear):
+    """`torch.nn.Linear` with a noise a unit."""
+
+    term = REAL_VD
+
+
+class LinearGroupARD(GroupNoise, nn.Linear):
+    """`torch.nn.Linear` with a noise a unit."""
+
+    term = REAL_ARD
+
+
+class Conv1dGroupVD(GroupNoise, nn.Conv1d):
+    """`torch.nn.Conv1d` with a noise a channel."""
+
+    term = REAL_VD
+
+
+class Conv1dGroupARD(GroupNoise, nn.Conv1d):
+    """`torch.nn.Conv1d` with a noise a channel."""
+
+    term = REAL_ARD
+
+
+class Conv2dGroupVD(GroupNoise, nn.Conv2d):
+    """`torch.nn.Conv2d` with a noise a channel."""
+
+    term = REAL_VD
+
+
+class Conv2dGroupARD(GroupNoise, nn.Conv2d):
+    """`torch.nn.Conv2d` with a noise a channel."""
+
+    term = REAL_ARD

@@ -1,0 +1,110 @@
+"""Noise of channels: its moments by Monte Carlo, its KL by quadrature, and whole channels masked."""
+
+import pytest
+import torch
+from layer_cases import FAMILIES, Family, ids
+from scipy import integrate, special
+from torch import nn
+
+from cplxnet import nn as cplx
+from cplxnet.nn import group
+
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=ids(FAMILIES))
+
+
+def grouped(family: Family, form: str = "GroupVD") -> nn.Module:
+    torch.manual_seed(5)
+    layer = family.make(getattr(group, family.name + form))
+    with torch.no_grad():
+        layer.log_alpha_out.copy_(torch.linspace(-2, 1, len(layer.log_alpha_out)))
+    return layer
+
+
+@every_family
+def test_evaluation_is_the_mean_layers(family):
+    layer, dense = grouped(family).eval(), family.make(family.dense)
+    dense.load_state_dict(layer.state_dict(), strict=False)
+    x = family.input()
+    torch.testing.assert_close(layer(x), dense(x), rtol=1e-12, atol=1e-12)
+
+
+@every_family
+def test_noise_multiplies_a_channel_of_an_example_by_one_number(family):
+    layer = grouped(family)
+    x = family.input(4000)
+    mean = layer.eval()(x)
+    noisy = layer.train()(x)
+    channels = -1 if "Linear" in family.name else 1
+    bias = 0 if layer.bias is None else layer.bias.view(-1, *[1] * (x.dim() - 2))
+    factor = (
+        ((noisy - bias) / (mean - bias))
+        .movedim(channels, 1)
+        .reshape(4000, mean.shape[channels], -1)
+    )
+    z = factor[..., :1]
+
+    # along a convolution the same number; its mean is 1, its variance alpha
+    torch.testing.assert_close(factor, z.expand_as(factor), rtol=1e-6, atol=1e-6)
+    alpha = layer.log_alpha_out.exp()
+    assert ((z.mean(0).squeeze() - 1).abs() < 4.5 * (alpha / 4000).sqrt()).all()
+    spread = (z - 1).abs().square().mean(0).squeeze()
+    torch.testing.assert_close(spread, alpha, rtol=0.12, atol=0)
+    if family.cplx:  # circular: E (z - 1)^2 = 0
+        assert ((z - 1).square().mean(0).squeeze().abs() < 4.5 * alpha / 4000**0.5).all()
+
+
+@pytest.mark.parametrize("log_alpha", [-8.0, -2.0, 0.0, 2.0])
+def test_penalties_are_those_of_one_weight_of_mean_1(log_alpha):
+    q = float(torch.tensor(-log_alpha, dtype=torch.float64).exp())
+    ein = integrate.quad(lambda t: -special.expm1(-t) / t, 0, q, epsabs=1e-12, limit=500)[0]
+    expected = {"VD": ein, "ARD": float(special.log1p(q))}
+    for prior, value in expected.items():
+        layer = getattr(group, f"CplxLinearGroup{prior}")(7, 3, dtype=torch.float64)
+        nn.init.constant_(layer.log_alpha_out, log_alpha)
+        assert layer.penalty.shape == (3,)
+        assert float(cplx.kl_sum(layer).detach()) == pytest.approx(3 * value, rel=1e-8)
+        assert float(cplx.kl_sum(layer, "mean").detach()) == pytest.approx(value, rel=1e-8)
+        real = getattr(group, f"Conv1dGroup{prior}")(2, 3, 3, dtype=torch.float64)
+        nn.init.constant_(real.log_alpha_out, log_alpha)
+        if prior == "ARD":
+            assert float(cplx.kl_sum(real).detach()) == pytest.approx(1.5 * value, rel=1e-8)
+
+
+def test_gradients_of_the_kl_are_its_slopes():
+    layer = grouped(FAMILIES[0])
+    value = cplx.kl_backward(layer, 2.0)
+    assert float(value) == pytest.approx(float(cplx.kl_sum(layer).detach()), rel=1e-12)
+    # dEin(q)/dlog_alpha = -(1 - e^-q)
+    q = layer.log_alpha_out.detach().neg().exp()
+    torch.testing.assert_close(layer.log_alpha_out.grad, -2.0 * -torch.expm1(-q), rtol=1e-9, atol=0)
+    assert layer.weight_ri.grad is None
+
+
+@every_family
+def test_masks_are_whole_channels(family):
+    layer = grouped(family)
+    mask = layer.relevance(-0.5)
+    assert mask.shape == layer.weight.shape
+    kept = layer.log_alpha_out <= -0.5
+    assert 0 < int(kept.sum()) < len(kept)
+    assert torch.equal(mask.flatten(1).all(1), kept) and torch.equal(mask.flatten(1).any(1), kept)
+
+
+def test_a_network_hands_its_channels_to_the_masked_one_and_gets_small():
+    from cplxnet.musicnet.networks import build
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 1, 4096, dtype=torch.complex64)
+    net = build("complex.DeepConvNetGroupVD", x)
+    for name, layer in net.named_modules():
+        if isinstance(layer, group.GroupNoise) and name != "fc2":
+            nn.init.constant_(layer.log_alpha_out[::2], 1.0)
+
+    masks = cplx.relevance_masks(net, -0.5)
+    masked = build("complex.DeepConvNetMasked", x)
+    masked.load_state_dict(net.state_dict(), strict=False)
+    cplx.deploy_masks(masked, masks)
+    small = cplx.compact(masked.eval(), measure=False)
+    torch.testing.assert_close(small(x), masked(x), rtol=1e-4, atol=1e-4)
+    widths = [stage.weight.shape[0] for stage in small.stages]
+    assert widths == [8, 16, 32, 32, 64, 64, 1024, 84]
