@@ -111,7 +111,8 @@ def _picture(truth: np.ndarray, written: np.ndarray, first: int, hop_s: float) -
     times = hop_s * np.arange(first, first + len(truth))
     shown = {"": written}
     figure = beside(times, truth, shown, begin_s=times[0], seconds=hop_s * len(times))
+    figure.set_size_inches(5, 2.6)  # of a page, beside the points: its words stay readable
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=60)
+    figure.savefig(file, format="png", dpi=100)
     pyplot.close(figure)
     return f'<img style="width:100%" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

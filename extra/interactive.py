@@ -33,8 +33,10 @@ SHOWN = {
 }
 UNLOADED = """<script>
   if (!window.Bokeh) document.body.textContent =
-    "Bokeh could not be loaded from the net: set BOKEH_RESOURCES=inline and restart the kernel."
+    "Bokeh could not be loaded from the net: run %env BOKEH_RESOURCES=inline, and this cell again."
 </script>"""
+# all that is left of it where a notebook is not trusted: in a new clone, on a web page
+UNSEEN = "<p>No figure above? It is drawn when this cell is run.</p>"
 CLICKED = "div.text = truth + (cards[source.selected.indices[0]] ?? '')"
 
 
@@ -97,10 +99,11 @@ def trade_off_page(
         shown = {"source": source, "div": text, "truth": truth, "cards": own}
         source.selected.js_on_change("indices", CustomJS(args=shown, code=CLICKED))
 
-    drawn.legend.location = "bottom_left"
+    drawn.legend.title = "filled: fine-tuned, hollow: before"
+    drawn.add_layout(drawn.legend[0], "above")  # inside it covers runs
     page = file_html(row(drawn, text), Resources(), title=f"{folder}: the trade-off") + UNLOADED
     frame = f'<iframe srcdoc="{html.escape(page)}" width="100%" height="520"></iframe>'
-    return HTML(f"<div>{frame}</div>")
+    return HTML(f"<div>{frame}{UNSEEN}</div>")
 
 
 def _cards(

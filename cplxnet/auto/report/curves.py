@@ -138,6 +138,7 @@ def figure(
         axes.set(xlabel=axis, ylabel=title)
         if name == "support":
             axes.set_yscale("log")
+            style.plain_log(axes, axis="y")
 
     for axes in (first, *others[:3]):
         axes.set_ylim(-0.03, 1.03)

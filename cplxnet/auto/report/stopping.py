@@ -20,9 +20,8 @@ def report(request: Request) -> Report:
     sentence = f"{len(early)} of {len(runs)} runs stopped fine-tuning early"
     if len(early):
         least, most = early["epochs"].min(), early["epochs"].max()
-        sentence += (
-            f", after {least} epochs" if least == most else f", after {least} to {most} epochs"
-        )
+        epochs = f"{least}" if least == most else f"{least} to {most}"
+        sentence += f", after {epochs} epoch{'' if most == 1 else 's'}"
     return Report(figure(runs), runs, [f"{sentence}."])
 
 
