@@ -162,7 +162,7 @@ def test_own_task(tmp_path: Path, checkout: Path) -> None:
         "extra/own_task.ipynb",
         tmp_path,
         root=checkout,
-        clues=("phase",),
+        clues=["phase"],
         n_signals=n_signals,
         n_batches=2,
     )
