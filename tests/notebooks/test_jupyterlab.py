@@ -60,7 +60,9 @@ class Tab:
     """A tab of the browser."""
 
     def __init__(self, address: str) -> None:
-        self.socket = websocket.create_connection(address, suppress_origin=True)
+        self.socket = websocket.create_connection(
+            address, suppress_origin=True, timeout=5 * PATIENCE_S
+        )
         self.numbers = itertools.count(1)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
