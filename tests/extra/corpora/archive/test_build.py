@@ -14,7 +14,8 @@ import tiny
 
 from cplxnet.musicnet import MusicNet
 from extra.corpora import archive
-from extra.corpora.archive.build import _all, _locked
+from extra.corpora.archive.build import _all
+from extra.corpora.jobs import locked
 
 NAMES = (
     "musicnet.h5",
@@ -140,7 +141,7 @@ def _die() -> None:
 
 def test_one_build_at_a_time(unpacked, tmp_path):
     with (
-        _locked(tmp_path / ".musicnet-build"),
+        locked(tmp_path / ".musicnet-build"),
         pytest.raises(RuntimeError, match="expected no other build here"),
     ):
         archive.build(unpacked, tmp_path, n_workers=0)
