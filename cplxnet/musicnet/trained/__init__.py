@@ -3,7 +3,7 @@
 from pathlib import Path
 
 NETWORKS = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.safetensors"))}
-DEFAULT = "82-times"
+DEFAULT = "181-times"
 
 
 def find(name: str) -> Path:
