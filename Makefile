@@ -17,7 +17,8 @@ notebook = (CPLXNET_PROGRESS=/proc/$$BASHPID/fd/2 exec $(BIN)/papermill --kernel
 	--stdout-file /dev/stdout --stderr-file /dev/stderr $(1)) 2>&1 | cat
 DEMO := runs/demo
 JOBS ?= 2
-pytest := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# the longest files first, so that both have work to the end
+pytest := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/notebooks tests/faults tests
 
 .PHONY: env demo lab quick test faults check format bench bench-growth bench-compact clean-demo
 

@@ -20,7 +20,6 @@ from cplxnet.auto.manifest.schema import INHERITED
 from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
-from cplxnet.nn.variational import FORMS
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
@@ -244,6 +243,8 @@ def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> l
     ]
     shown = parameters[known].astype(object).map(repr)
     varied = [path for path in known if shown[path].nunique() > 1]
+
+    from cplxnet.nn.variational import FORMS  # torch takes a second, which `status` does not need
 
     # field, architecture and form of the network: that of the stage with a posterior, if any
     names = [path for path in varied if path.endswith("model.name")]

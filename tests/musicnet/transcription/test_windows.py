@@ -109,7 +109,7 @@ def test_a_file_is_its_recordings_one_after_another(tiny_corpus: Path) -> None:
         (
             np.zeros(10, np.float32),
             {"kind": "mel"},
-            "expected a feature kind of fft, raw, stft, got 'mel'",
+            "expected a feature kind of fft, fft-random-phase, raw, stft, got 'mel'",
         ),
     ],
 )
