@@ -139,9 +139,8 @@ def test_reference_grid_varies_form_c_and_seed_and_trains_one_dense_network_a_se
 def test_the_committed_reference_grid_has_two_replicates_of_six_values():
     manifests = grid.read(RUNS / "reference")
     assert manifests == experiments.reference()
-    table = grid.varied(manifests)
-    counts = table.groupby([experiments.METHOD, experiments.C])["seed"].nunique()
-    assert (counts >= 2).all() and (counts.groupby(level=0).size() >= 6).all() and len(counts) >= 6
+    counts = grid.varied(manifests).groupby(experiments.C)["seed"].nunique()
+    assert (counts >= 2).all() and len(counts) >= 6
 
 
 def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_path):
