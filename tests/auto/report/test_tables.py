@@ -311,7 +311,7 @@ def test_status_of_results_kept_without_status_files_has_their_last_stage(folder
 
 def test_the_reference_grid_is_shown_as_done():
     table = report.status(Path(__file__).parents[3] / "runs" / "reference")
-    assert len(table) == 24 and set(table["state"]) == {"done"}
+    assert len(table) == 12 and set(table["state"]) == {"done"}
     counts = table.groupby(["state", "stage"]).size()  # what the notebook shows; leaves None out
     assert counts.to_dict() == {("done", "fine-tune"): 24}
 
