@@ -313,7 +313,7 @@ def test_the_reference_grid_is_shown_as_done():
     table = report.status(Path(__file__).parents[3] / "runs" / "reference")
     assert len(table) == 12 and set(table["state"]) == {"done"}
     counts = table.groupby(["state", "stage"]).size()  # what the notebook shows; leaves None out
-    assert counts.to_dict() == {("done", "fine-tune"): 24}
+    assert counts.to_dict() == {("done", "fine-tune"): 12}
 
 
 @pytest.mark.parametrize(
