@@ -116,7 +116,7 @@ def test_a_clone_without_runs_looks_at_the_networks_of_the_package(
     tmp_path: Path, checkout: Path
 ) -> None:
     ran = execute("extra/view_model.ipynb", tmp_path, root=checkout, run="runs/none")
-    assert images(ran) == 4 and "(641, 128, 29)" in texts(ran)  # of 2048 outputs, 641 are alive
+    assert images(ran) == 4 and "(607, 127, 29)" in texts(ran)  # of 2048 outputs, 607 are alive
 
     options = {"hop": 2048, "begin_s": 0.0, "seconds": 2.0}
     shown = texts(execute("extra/transcription.ipynb", tmp_path, root=checkout, **options))
