@@ -19,6 +19,10 @@ from cplxnet.musicnet import networks
 from cplxnet.nn.fast import native
 from cplxnet.nn.fast.dispatch import native_usable, own_gradient_usable
 
+with warnings.catch_warnings():  # of what torch scripts at the first jvp of a process, its own
+    warnings.simplefilter("ignore", DeprecationWarning)
+    torch.func.jvp(torch.sin, (torch.ones(()),), (torch.ones(()),))
+
 TRACING = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning"
 )  # torch.jit itself, and the layers' checks of shapes
