@@ -21,11 +21,30 @@ class Penalised(nn.Module):
 
     Attributes:
         own: the name of the parameter that the dense layer lacks, of `OWN`.
+        at_first: its value at the start.
         penalty: of every weight or channel, differentiable, shape of that parameter.
     """
 
     own: ClassVar[str]
+    at_first: ClassVar[float]
     penalty: Any
+
+    def reset_parameters(self) -> None:
+        """Initialise as the dense layer does, and the own parameter to its value at the start."""
+        super().reset_parameters()  # type: ignore[misc]
+        if self.own not in self._parameters:  # the dense layer's constructor calls first
+            self.register_parameter(self.own, nn.Parameter(self._empty_own()))
+        nn.init.constant_(self.own_parameter, self.at_first)
+
+    def _empty_own(self) -> Tensor:
+        """The own parameter without values: a real number for every weight."""
+        weight: Any = self.weight
+        return torch.empty_like(weight.real).contiguous()
+
+    @property
+    def own_parameter(self) -> nn.Parameter:
+        """The parameter named `own`."""
+        return self.get_parameter(self.own)
 
     def kl(self) -> Tensor:
         """The sum of `penalty`, added in float64: a scalar."""
@@ -66,17 +85,9 @@ class GaussianWeight(Penalised):
     """
 
     own = "log_sigma2"
+    at_first = -10.0
     term: ClassVar[Term]
     log_sigma2: nn.Parameter
-
-    def reset_parameters(self) -> None:
-        """Initialise the means as the mean layer does, and log_sigma2 to -10."""
-        super().reset_parameters()  # type: ignore[misc]
-        if "log_sigma2" not in self._parameters:  # the mean layer's constructor calls first
-            weight: Any = self.weight
-            log_sigma2 = torch.empty_like(weight.real if self.term.cplx else weight)
-            self.log_sigma2 = nn.Parameter(log_sigma2.contiguous())
-        nn.init.constant_(self.log_sigma2, -10.0)
 
     @property
     def log_alpha(self) -> Tensor:

@@ -26,8 +26,6 @@ from .gaussian import Penalised
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, penalty
 from .linear import CplxLinear
 
-NO_NOISE = -10.0  # log_alpha_out at the start: a nearly deterministic layer
-
 
 class GroupNoise(Penalised):
     """Mixin over a linear or convolutional layer: `log_alpha_out`, real (out,).
@@ -37,16 +35,13 @@ class GroupNoise(Penalised):
     """
 
     own = "log_alpha_out"
+    at_first = -10.0  # a nearly deterministic layer
     term: ClassVar[Term]
     log_alpha_out: nn.Parameter
 
-    def reset_parameters(self) -> None:
-        """Initialise as the mean layer does, and log_alpha_out to -10."""
-        super().reset_parameters()  # type: ignore[misc]
-        if "log_alpha_out" not in self._parameters:  # the mean layer's constructor calls first
-            weight: Any = self.weight
-            self.log_alpha_out = nn.Parameter(weight.real.new_empty(len(weight)))
-        nn.init.constant_(self.log_alpha_out, NO_NOISE)
+    def _empty_own(self) -> Tensor:
+        weight: Any = self.weight
+        return weight.real.new_empty(len(weight))
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)  # type: ignore[misc]

@@ -16,7 +16,6 @@ Regularization", equations 10 to 13.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,15 +35,8 @@ class Gated(Penalised):
     """Mixin over a linear or convolutional layer: `gate_logit`, real, of the weight's shape."""
 
     own = "gate_logit"
+    at_first = OPEN
     gate_logit: nn.Parameter
-
-    def reset_parameters(self) -> None:
-        """Initialise as the dense layer does, and open the gates."""
-        super().reset_parameters()  # type: ignore[misc]
-        if "gate_logit" not in self._parameters:  # the dense layer's constructor calls first
-            weight: Any = self.weight
-            self.gate_logit = nn.Parameter(torch.empty_like(weight.real).contiguous())
-        nn.init.constant_(self.gate_logit, OPEN)
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.drawn_gate() if self.training else self.gate

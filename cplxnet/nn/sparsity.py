@@ -66,7 +66,7 @@ def kl_backward(
         ValueError: no variational layer, or another reduction.
     """
     layers = list(_layers(module, reduction).values())
-    shares = [1.0 if reduction == "sum" else 1.0 / _parameter(x).numel() for x in layers]
+    shares = [1.0 if reduction == "sum" else 1.0 / x.own_parameter.numel() for x in layers]
     if all(isinstance(layer, GaussianWeight) for layer in layers):
         on_gpu = gpu.kl_backward(layers, scale, shares, squares)
         if on_gpu is not None:
@@ -76,9 +76,9 @@ def kl_backward(
     for layer, share in zip(layers, shares, strict=True):
         factor = scale * share
         if isinstance(factor, Tensor):
-            factor = factor.to(_parameter(layer))
+            factor = factor.to(layer.own_parameter)
         else:
-            factor = _parameter(layer).new_full((), factor)
+            factor = layer.own_parameter.new_full((), factor)
         values.append(layer.kl_backward(factor, squares) * share)
 
     return torch.stack(values).sum()
@@ -93,7 +93,7 @@ def named_penalties(module: nn.Module, reduction: Reduction | None = None) -> di
 
 
 def variational_layers(module: nn.Module) -> dict[str, Penalised]:
-    """{name: layer} of every layer with a Gaussian posterior, or gates.
+    """{name: layer} of every layer with a penalty: a posterior, noise of channels, or gates.
 
     Raises:
         ValueError: there is none.
@@ -114,7 +114,7 @@ def _reduced(module: nn.Module, reduction: str) -> dict[str, Tensor]:
     values = {}
     for name, layer in _layers(module, reduction).items():
         total = layer.kl()
-        values[name] = total if reduction == "sum" else total / _parameter(layer).numel()
+        values[name] = total if reduction == "sum" else total / layer.own_parameter.numel()
 
     return values
 
@@ -124,11 +124,6 @@ def _layers(module: nn.Module, reduction: str) -> dict[str, Penalised]:
         raise ValueError(f"expected reduction 'sum' or 'mean', got {reduction!r}")
 
     return variational_layers(module)
-
-
-def _parameter(layer: Penalised) -> nn.Parameter:
-    """What every weight of the layer has one number of: log_sigma2, or gate_logit."""
-    return layer.get_parameter(layer.own)
 
 
 # -- masks -----------------------------------------------------------------------------------------
