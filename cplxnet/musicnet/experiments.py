@@ -111,10 +111,10 @@ def reference(
 
 
 def settled(
-    values: Sequence[float] = (0.001, 0.01, 0.05, 0.2),
+    values: Sequence[float] = (0.003, 0.02, 0.1, 0.4),
     *,
     l0_values: Sequence[float] = (0.02, 0.1, 0.5, 2.0),
-    sparsities: Sequence[float] = (0.9, 0.98, 0.993, 0.9979),
+    sparsities: Sequence[float] = (0.9, 0.98, 0.9945, 0.998),
     replicates: int = 2,
 ) -> Preset:
     """Which pruner is best, and whether complex is worth it: `reference` with other contestants.
