@@ -211,7 +211,9 @@ def _generate(
     """
     from . import generate
 
-    varied = dict(generate.axis(text) for text in axes)
+    varied = dict(map(generate.axis, axes))
+    if len(varied) < len(axes):
+        raise ValueError(f"expected each path of --set once, got {' '.join(axes)}; try P=V1,V2")
     manifests = generate.manifests(source, varied, replicates=replicates)
     folder = into or generate.folder_of(source, varied, replicates)
     preview = generate.Preview(folder, manifests, data=data)

@@ -333,5 +333,5 @@ def axis(text: str) -> tuple[str, list[Any]]:
         raise ValueError(f"expected PATH=V1,V2, got {text!r}; try seed=0,1")
     try:
         return path, json.loads(f"[{values}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return path, values.split(",")

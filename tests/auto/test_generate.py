@@ -68,6 +68,7 @@ def test_faults_of_what_is_asked_for(tmp_path):
         ("a=[0.8,0.9],[0.9,0.99]", ("a", [[0.8, 0.9], [0.9, 0.99]])),
         ('a=null,{"scorer":"test"}', ("a", [None, {"scorer": "test"}])),
         ("a=fft,3", ("a", ["fft", "3"])),
+        ("a=" + "[" * 99999, ("a", ["[" * 99999])),
     ],
 )
 def test_an_axis_in_words(text, expected):
@@ -78,6 +79,11 @@ def test_an_axis_in_words(text, expected):
 def test_no_axis(text):
     with pytest.raises(ValueError, match=r"expected PATH=V1,V2, got .*; try seed=0,1"):
         generate.axis(text)
+
+
+def test_a_path_is_set_once(capsys):
+    assert main(["generate", "demo", "--set", "seed=0", "seed=1", "--dry-run"]) == 2
+    assert "expected each path of --set once, got seed=0 seed=1" in capsys.readouterr().err
 
 
 # --- what would be written

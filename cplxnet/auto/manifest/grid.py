@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -149,6 +150,13 @@ def edit(manifest: Manifest, changes: Values) -> Manifest:
 
 def _grid_faults(raw: Mapping[str, Any], grid: Mapping[Axis, Sequence[Any]]) -> Iterator[Fault]:
     known = set(_paths(raw))
+    n_axes = Counter(
+        path for axis in grid for path in (axis if isinstance(axis, tuple) else (axis,))
+    )
+    for path in (path for path, n in n_axes.items() if n > 1):
+        accepted = "it alone, or together with other paths"
+        yield Fault(path, "varies alone and together with other paths", path, accepted)
+
     by_path = {
         path: values
         for axis, values in grid.items()

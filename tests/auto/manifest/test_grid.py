@@ -270,3 +270,10 @@ def test_what_a_killed_call_left_is_removed_by_the_next(tmp_path):
         os.utime(left, (time.time() - 2 * 86_400,) * 2)
     grid.write(tmp_path, manifests)
     assert sorted(os.listdir(tmp_path)) == [".seed1.json.7-0123abcd.part", "seed0.json"]
+
+
+def test_a_path_that_varies_alone_and_with_others_is_a_fault():
+    together = {("seed", "threshold"): [(0, -0.5), (1, 0.0)]}
+    assert len(expand(together)) == 2
+    with pytest.raises(ManifestError, match="threshold: varies alone and together with other"):
+        expand({**together, "threshold": [1.0]})
