@@ -11,6 +11,7 @@ percent below six.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -106,8 +107,8 @@ def _deltas(
     return shared, np.array([_at(one, shared) - _at(other, shared) for one, other in pairs])
 
 
-def _at(curve: pd.Series, times: np.ndarray) -> np.ndarray:
-    """A replicate's score at these compressions, linear in their logarithm."""
+def _at(curve: pd.Series, times: Any) -> Any:
+    """A replicate's score at one or several compressions, linear in their logarithm."""
     return np.interp(np.log(times), np.log(curve.index.to_numpy(float)), curve)
 
 
@@ -154,26 +155,26 @@ def ranking(
     curves = _curves(table, scorer)
     ranks = []
     for level in times:
-        scores = {
+        reached = {
             method: {
-                replicate: _at(curve, np.array([level]))[0]
-                for replicate, curve in replicates.items()
+                seed: _at(curve, level)
+                for seed, curve in own.items()
                 if curve.index[0] <= level <= curve.index[-1]
             }
-            for method, replicates in curves.items()
+            for method, own in curves.items()
         }
-        means = pd.Series({m: np.mean(list(own.values())) for m, own in scores.items() if own})
-        for method in means.sort_values(ascending=False).index:
-            winner = str(means.idxmax())
-            pairs = sorted(scores[method].keys() & scores[winner].keys())
-            deltas = np.array([[scores[method][k] - scores[winner][k]] for k in pairs])
-            row = {"times": level, "method": method, "score": means[method], "winner": winner}
-            row |= {"n": len(pairs), "difference": np.nan, "verdict": ""}
+        scores = pd.DataFrame(reached, dtype=float)  # a row a seed
+        means = scores.mean().dropna().sort_values(ascending=False)
+        for method, mean in means.items():
+            winner = means.index[0]
+            deltas = (scores[method] - scores[winner]).dropna().to_numpy(float)[:, None]
+            row = {"times": level, "method": method, "score": mean, "winner": winner}
+            row |= {"n": len(deltas), "difference": np.nan, "verdict": ""}
             if method != winner:
                 row["verdict"] = APART
-            if len(pairs) and method != winner:
+            if len(deltas) and method != winner:
                 row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
-                few = len(pairs) < LEAST_PAIRS
+                few = len(deltas) < LEAST_PAIRS
                 if (row["greatest"] if few else row["high"]) < 0:
                     row["verdict"] = ABOVE if few else BETTER
             ranks.append(row)
@@ -187,7 +188,7 @@ def winners(ranks: pd.DataFrame) -> list[str]:
         said = [f"At {level:g} times fewer {rows['winner'].iloc[0]} has the highest mean"]
         for verdict in (BETTER, ABOVE, APART):
             named = [
-                f"{row['method']} ({row['difference']:z.4f}, {row['n']} pairs)"
+                f"{row['method']} ({row['difference']:z.4f}, {row['n']} pair{'s' if row['n'] > 1 else ''})"
                 for _, row in rows[rows["verdict"] == verdict].iterrows()
             ]
             said += [f"{verdict} {', '.join(named)}"] if named else []
