@@ -187,7 +187,11 @@ def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
     The keys "name" and "parent" are left out. A path that some manifests do not write is None
     there. Lists are one value (a tuple).
     """
-    rows = {name: dict(leaves(manifest.to_dict())) for name, manifest in manifests.items()}
+    return differing({name: dict(leaves(m.to_dict())) for name, m in manifests.items()})
+
+
+def differing(rows: Mapping[str, Values]) -> pd.DataFrame:
+    """`varied` of the values themselves: name of a manifest -> path -> value."""
     names = ("name", "parent")
     paths = dict.fromkeys(path for row in rows.values() for path in row if path not in names)
     columns = {}

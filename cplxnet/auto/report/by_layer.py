@@ -1,4 +1,4 @@
-"""Sparsity of every layer, a line for each value of C, a panel for each method."""
+"""Sparsity of every layer, a line for each C or sparsity, a panel for each method."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,20 +7,19 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import build
 from cplxnet.nn.gaussian import Penalised
 
 from . import style, tables
 from .style import Report, Request
-from .tables import Lacking, by_method
+from .tables import Lacking, by_method, by_setting
 
 STAGE = "sparsify"  # whose weights are counted
 
 
 def report(request: Request) -> Report:
-    """sparsity of every layer, a line for each C"""
+    """sparsity of every layer, a line for each C (or sparsity of a pruner)"""
     layers = rows(*request.folders)
     return Report(figure(layers), layers, list(_sentences(layers)))
 
@@ -29,10 +28,10 @@ def rows(*folders: str | Path) -> pd.DataFrame:
     """A row a run and layer that has weights to lose, from the input on.
 
     Returns:
-        Columns folder, run, method, C, seed, layer, n_par and n_zero (real numbers), sparsity.
+        Columns folder, run, method, C, setting, seed, layer, n_par and n_zero (real numbers), sparsity.
 
     Raises:
-        Lacking: no run is through with the stage, or none that is has a C.
+        Lacking: no run is through with the stage, or none that is has a C or a sparsity.
     """
     runs = [run for run in tables.every_run(folders) if STAGE in run.stages]
     if not runs:
@@ -51,7 +50,7 @@ def rows(*folders: str | Path) -> pd.DataFrame:
             run.columns | {"layer": layer} | run.stages[STAGE]["layers"][layer]
             for layer in networks[network]
         ]
-    layers = tables.with_c(pd.DataFrame(counts))
+    layers = tables.with_c(pd.DataFrame(counts), or_sparsity=True)
     return layers.assign(sparsity=layers["n_zero"] / layers["n_par"])
 
 
@@ -62,12 +61,12 @@ def _variational(manifest: Manifest) -> list[str]:
 
 
 def _sentences(layers: pd.DataFrame) -> Iterator[str]:
-    """Where the zeros are at the greatest C of each method."""
-    for method, group in by_method(layers):
-        c = group[C].max()
-        percent = 100 * group[group[C] == c].groupby("layer", sort=False)["sparsity"].mean()
+    """Where the zeros are at the greatest C or sparsity of each method."""
+    greatest = {method: (setting, runs) for method, setting, runs in by_setting(layers)}
+    for method, (setting, runs) in greatest.items():
+        percent = 100 * runs.groupby("layer", sort=False)["sparsity"].mean()
         yield (
-            f"{f'{method} at' if method else 'At'} C = {c:g}: the most irrelevant weights are in "
+            f"{tables.named(method, setting)}: the most irrelevant weights are in "
             f"{percent.idxmax()} ({percent.max():.3g} percent of its real numbers), the fewest in "
             f"{percent.idxmin()} ({percent.min():.3g} percent)."
         )
@@ -80,19 +79,16 @@ def figure(layers: pd.DataFrame) -> Figure:
     Args:
         layers: of `rows`.
     """
-    if "method" not in layers:
-        layers = layers.assign(method="")
-
     panels = by_method(layers)
-    colour_of = style.colours_of_c(layers[C])
+    colour_of = style.colours(layers)
     size = (7, 1 + 3.5 * len(panels))
     drawn, all_axes = plt.subplots(len(panels), 1, figsize=size, sharex=True, squeeze=False)
 
     for axes, (method, group) in zip(all_axes.flat, panels, strict=True):
         names = list(dict.fromkeys(group["layer"]))
-        for c, replicates in group.groupby(C):
+        for _, setting, replicates in by_setting(group):
             means = 100 * replicates.groupby("layer")["sparsity"].mean().reindex(names)
-            axes.plot(names, means, "o-", color=colour_of(c), label=f"C = {c:g}")
+            axes.plot(names, means, "o-", color=colour_of[setting], label=setting)
         axes.set(ylabel="irrelevant weights, percent", ylim=(-3, 103), title=method)
         axes.legend()
 

@@ -46,7 +46,7 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     """A row a pair of methods and compression.
 
     Args:
-        table: of `tables.gather`.
+        table: of `tables.collect`.
         scorer: whose scores.
 
     Returns:
@@ -199,7 +199,7 @@ def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "
     """For each pair of methods: how they differ and how sure that is, or why nothing is known.
 
     Args:
-        table: of `tables.gather`.
+        table: of `tables.collect`.
         differences: of `rows`.
         scorer: as of `rows`.
     """

@@ -1,6 +1,6 @@
 """Curves: of precision against recall, pooled and class by class; of learning, epoch by epoch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cplxnet.auto import tasks
-from cplxnet.auto.manifest.experiments import C
 
 from . import style, tables
 from .style import Report, Request
-from .tables import Lacking
+from .tables import Lacking, by_setting
 
 STAGES = ("dense", "fine-tune")
 BY_CLASS = {
@@ -44,7 +43,7 @@ def rows(
     """Two tables, of the pooled curves and of the scores by class, after dense and fine-tune.
 
     Returns:
-        Both with columns folder, run, method, C, seed and stage. Pooled: recall and precision, a
+        Both with columns folder, run, method, C, setting, seed and stage. Pooled: recall and precision, a
         row a point (of scorers with "curves": true). By class: class (its number), ap, precision,
         recall at logit > 0, and support (positives), as far as they were kept; classes without
         a positive are left out, and so is the precision of one that was never reported. Then what
@@ -87,23 +86,19 @@ def rows(
 
 
 def _losses(classes: pd.DataFrame, name: str) -> Iterator[str]:
-    """For each method the classes that its greatest C costs most."""
-    ap = classes.pivot_table("ap", ["method", C, "class"], "stage")
-    if not set(STAGES) <= set(ap):
-        return
-
-    for method, group in ap.dropna().groupby("method"):
-        greatest = group.xs(group.index.get_level_values(C).max(), level=C, drop_level=False)
-        loss = (greatest["dense"] - greatest["fine-tune"]).nlargest(3)
+    """For each method the classes that its greatest C or sparsity costs most."""
+    tuned = classes[classes["stage"] == "fine-tune"]
+    greatest = {method: setting for method, setting, _ in by_setting(tuned)}
+    for method, setting in greatest.items():
+        runs = classes[(classes["method"] == method) & (classes["setting"] == setting)]
+        ap = runs.pivot_table("ap", "class", "stage").reindex(columns=STAGES).dropna()
+        worst = (ap["dense"] - ap["fine-tune"]).nlargest(3).index
         costs = [
-            f"{name} {key[2]} ({greatest.loc[key, 'dense']:.3f} to "
-            f"{greatest.loc[key, 'fine-tune']:.3f})"
-            for key in loss.index
+            f"{name} {k} ({ap.loc[k, 'dense']:.3f} to {ap.loc[k, 'fine-tune']:.3f})" for k in worst
         ]
-        yield (
-            f"{f'{method} at' if method else 'At'} C = {loss.index[0][1]:g} loses most average "
-            f"precision at {', '.join(costs)}."
-        )
+        if costs:
+            group = tables.named(method, setting)
+            yield f"{group} loses most average precision at {', '.join(costs)}."
 
 
 @style.styled
@@ -112,7 +107,7 @@ def figure(
 ) -> Figure:
     """Top left the pooled curves; then average precision, precision, recall, support by class.
 
-    Dense is grey. Lines by class are means over the replicates of one method and C.
+    Dense is grey. Lines by class are means over the replicates of one method and C (or sparsity).
 
     Args:
         pooled, classes: of `rows`.
@@ -121,11 +116,11 @@ def figure(
     """
     drawn, panels = plt.subplots(2, 3, figsize=(12, 6.5))
     first, *others, key = panels.flat
-    colour_of = style.colours_of_c(*(table[C] for table in (pooled, classes) if len(table)))
+    colour_of = style.colours(*(table for table in (pooled, classes) if len(table)))
 
-    runs = pooled.groupby(["stage", "method", C, "folder", "run"]) if len(pooled) else ()
-    for (stage, method, c, _, _), points in runs:
-        look = _look(pooled, stage, method, c, colour_of)
+    runs = pooled.groupby(["stage", "method", "setting", "folder", "run"]) if len(pooled) else ()
+    for (stage, method, setting, _, _), points in runs:
+        look = _look(pooled, stage, method, setting, colour_of)
         first.step(points["recall"], points["precision"], where="pre", **look)
     first.set(xlabel="recall", ylabel="precision, all classes pooled", xlim=(-0.03, 1.03))
     first.set_title(f"scored on {scorer}", fontsize=10)
@@ -153,7 +148,7 @@ def figure(
 
 
 def _draw_by_class(
-    axes: Axes, classes: pd.DataFrame, name: str, colour_of: Callable[[float], Any]
+    axes: Axes, classes: pd.DataFrame, name: str, colour_of: Mapping[str, Any]
 ) -> None:
     dense = classes["stage"] == "dense"
     means = classes[dense].groupby("class")[name].mean()
@@ -161,20 +156,20 @@ def _draw_by_class(
     if name == "support":
         return  # the same for all networks
 
-    for (method, c), group in classes[~dense].groupby(["method", C]):
+    for method, setting, group in by_setting(classes[~dense]):
         means = group.groupby("class")[name].mean()
-        axes.plot(means.index, means, **_look(classes, "fine-tune", method, c, colour_of))
+        axes.plot(means.index, means, **_look(classes, "fine-tune", method, setting, colour_of))
 
 
 def _look(
-    table: pd.DataFrame, stage: str, method: str, c: float, colour_of: Callable[[float], Any]
+    table: pd.DataFrame, stage: str, method: str, setting: str, colour_of: Mapping[str, Any]
 ) -> dict[str, Any]:
     if stage == "dense":
         return {"color": "0.6", "lw": 3, "label": "dense", "zorder": 1}
 
     line = LINES[sorted(set(table["method"])).index(method) % len(LINES)]
-    label = f"{method} C = {c:g}".strip()
-    return {"color": colour_of(c), "ls": line, "lw": 1.2, "label": label}
+    label = f"{method} {setting}".strip()
+    return {"color": colour_of[setting], "ls": line, "lw": 1.2, "label": label}
 
 
 @style.styled

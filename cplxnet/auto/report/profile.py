@@ -12,7 +12,7 @@ from scipy import stats
 
 from cplxnet.auto.manifest.experiments import C
 
-from . import style, trade_off
+from . import style, tables, trade_off
 from .style import Report, Request
 from .tables import by_method, of_scorer, with_c
 
@@ -25,9 +25,14 @@ def report(request: Request) -> Report:
     means = rows(table, scorer=request.scorer)
     n_alone = int((means["n"] < 2).sum())
     alone = f"{n_alone} of {len(means)} values of C have one replicate, hence no band."
+    said = [alone] if n_alone else []
+    pruned = tables.of_scorer(table, request.scorer, "fine-tune")
+    pruned = pruned[pruned[C].isna() & (pruned["setting"] != "")]
+    if len(pruned):
+        said.append(f"Without a C, so left out: {', '.join(sorted(set(pruned['method'])))}.")
     dense = trade_off.rows(table, scorer=request.scorer)
     drawn = figure(means, dense=dense, scorer=request.scorer)
-    return Report(drawn, means, [alone] if n_alone else [])
+    return Report(drawn, means, said)
 
 
 def interval(values: pd.Series, *, log: bool = False) -> tuple[float, float, float]:
@@ -53,7 +58,7 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     """A row a method and C.
 
     Args:
-        table: of `tables.gather`, or of `tables.collect`.
+        table: of `tables.collect`.
         scorer: whose scores.
 
     Returns:
@@ -103,8 +108,8 @@ def figure(
     looks = style.looks(means)
     for method, group in by_method(means):
         colour, marker = looks[method]
-        before = {"mfc": "white", "label": f"{method} before fine-tuning".strip()}
-        after = {"label": f"{method} after fine-tuning".strip()}
+        before = {"mfc": "white", "label": f"{method} before fine-tuning"}
+        after = {"label": f"{method} after fine-tuning"}
         _band(upper, group, "before", f"{marker}--", color=colour, **before)
         _band(upper, group, "after", f"{marker}-", color=colour, **after)
         _band(lower, group, "compression", f"{marker}-", color=colour, label=method)

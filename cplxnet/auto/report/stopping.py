@@ -26,13 +26,13 @@ def report(request: Request) -> Report:
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
-    """A row a fine-tuned run of a table of `tables.gather`.
+    """A row a fine-tuned run of a table of `tables.collect`.
 
     Returns:
-        Columns folder, run, method, C, seed, compression, epochs, n_epochs (planned) and
+        Columns folder, run, method, C, setting, seed, compression, epochs, n_epochs (planned) and
         stopped_early.
     """
-    about = ["folder", "run", "method", C, "seed"]
+    about = ["folder", "run", "method", C, "setting", "seed"]
     course = ["compression", "epochs", "n_epochs", "stopped_early"]
     tuned = of_scorer(table, scorer, "fine-tune", on_one_set=False)
     return tuned[about + course].astype({"compression": float})

@@ -33,22 +33,21 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     """A row for each form and value of C, over the replicates that are through with fine-tuning.
 
     Args:
-        table: of `tables.collect` or `tables.gather`.
+        table: of `tables.collect`.
         scorer: whose scores.
 
     Returns:
-        Columns form (all that runs differ in beside C and seed; "sparse" if nothing), C, n
-        (replicates); means of n_par and kept (real numbers), compression, before and after
+        Columns form (a method of `collect`), C, setting, n (replicates); means of n_par and kept (real numbers), compression, before and after
         (average precision around fine-tuning), and loss (dense - after, each replicate beside its
         own dense network; negative: a gain); loss_low and loss_high, the least and the greatest.
     """
     runs = _runs(table, scorer)
-    runs = runs[runs["after"].notna()].assign(form=runs["method"].replace("", "sparse"))
-    grouped = runs.rename(columns={C: "C"}).groupby(["form", "C"], dropna=False)
-
+    runs = runs[runs["after"].notna()].rename(columns={"method": "form", C: "C"})
+    grouped = runs.assign(number=tables.numbers(runs["setting"])).groupby(
+        ["form", "number", "C", "setting"], dropna=False
+    )
     spread = grouped["loss"].agg(n="size", loss_low="min", loss_high="max")
-    rows = grouped[NUMBERS].mean().join(spread).reset_index()
-    return rows[["form", "C", "n", *NUMBERS, "loss_low", "loss_high"]]
+    return grouped[NUMBERS].mean().join(spread).reset_index().drop(columns="number")
 
 
 def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
@@ -56,7 +55,7 @@ def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
     try:
         rows = tables.of_scorer(table, scorer, DENSE, TUNED, on_one_set=False)
     except tables.Lacking:
-        columns = ["method", C, "seed", *NUMBERS, "dense"]
+        columns = ["method", C, "setting", "seed", *NUMBERS, "dense"]
         return pd.DataFrame(columns=columns)
 
     runs = tables.by_run(rows)
@@ -82,11 +81,9 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
         for name, scores, run in _dense(_runs(table, scorer))
     ]
     for _, row in groups(table, scorer).iterrows():
-        form = "" if row["form"] == "sparse" else row["form"]
-        weight = "" if np.isnan(row["C"]) else f"C = {row['C']:g}"
+        group = ", ".join(filter(None, (row["form"], row["setting"])))
         sentences.append(
-            f"{', '.join(filter(None, (form, weight))) or 'sparse'}: {row['compression']:.3g} "
-            f"times fewer real numbers, average precision {row['before']:.3f} before and "
+            f"{group}: {row['compression']:.3g} times fewer real numbers, average precision {row['before']:.3f} before and "
             f"{row['after']:.3f} after fine-tuning{_than_dense(row['loss'], 3)}."
         )
     return sentences + left_out(table, scorer)
@@ -203,7 +200,7 @@ def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
         spread = f"{row['loss_low']:z.4f} to {row['loss_high']:z.4f}"
         cells = (
             _escaped(row["form"]),
-            "none" if np.isnan(row["C"]) else f"{row['C']:g}",
+            row["setting"].removeprefix("C = ") or "none",
             f"{row['n']:d}",
             f"{row['compression']:.3g}",
             f"{row['kept']:,.0f}",
@@ -229,9 +226,8 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
         )
 
     for _, row in rows.iterrows():
-        weight = "" if np.isnan(row["C"]) else f" at C = {row['C']:g}"
         yield (
-            f"{row['form']}{weight} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
+            f"{tables.named(row['form'], row['setting'])} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
             f"real numbers, {row['compression']:.3g} times fewer: average precision "
             f"{row['after']:.4f}{_than_dense(row['loss'])}."
         )

@@ -24,6 +24,8 @@ def table(gaps: dict[int, float], shift: float = 1.0) -> pd.DataFrame:
                     "method": method,
                     "seed": seed,
                     experiments.C: x,
+                    "setting": f"C = {x:g}",
+                    "scored_on": ("test.h5", 4096, 128),
                 }
                 more = {
                     "stage": "fine-tune",

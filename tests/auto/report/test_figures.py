@@ -30,8 +30,12 @@ def table() -> pd.DataFrame:
     rows = []
     for (c, seed), (compression, before, after) in TUNED.items():
         about = {
+            "folder": "runs",
             "run": f"c{c}-r{seed}",
+            "method": "VD",
             experiments.C: c,
+            "setting": f"C = {c:g}",
+            "scored_on": ("test.h5", 4096, 128),
             "seed": seed,
             "scorer": "test",
             "positive_share": 0.03,
@@ -100,6 +104,7 @@ def test_the_pareto_front_is_of_means_over_replicates(table: pd.DataFrame) -> No
     # C = 0.05: the best and the smallest single runs are its, its means are beaten by C = 0.1
     more = table.assign(run=table["run"].str.replace("0.01", "0.05"))
     more[experiments.C] = more[experiments.C].replace(0.01, 0.05)
+    more["setting"] = more["setting"].replace("C = 0.01", "C = 0.05")
     more = more[more["run"].str.startswith("c0.05")]
     tuned = more["stage"] == "fine-tune"
     more.loc[tuned, "compression"] = [10.0, 200.0]
@@ -107,7 +112,7 @@ def test_the_pareto_front_is_of_means_over_replicates(table: pd.DataFrame) -> No
     runs = trade_off.rows(pd.concat([table, more]))
 
     means = trade_off.front(runs)
-    assert list(means.index) == [("", 0.01), ("", 0.1)] and (means["n"] == 2).all()
+    assert list(means.index) == [("VD", "C = 0.01"), ("VD", "C = 0.1")] and (means["n"] == 2).all()
     np.testing.assert_allclose(means["compression"], [11, 125])
     np.testing.assert_allclose(means["after"], [0.92, 0.82])
     assert set(runs.loc[runs["pareto"], experiments.C]) == {0.01, 0.1}
@@ -117,9 +122,7 @@ def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataF
     first = table[
         table["run"] == "c0.01-r0"
     ]  # of a second method, so far with one of the two dense networks
-    both = trade_off.rows(
-        pd.concat([table.assign(method="VD"), first.assign(method="ARD", run="ard")])
-    )
+    both = trade_off.rows(pd.concat([table, first.assign(method="ARD", run="ard")]))
     (band,) = trade_off.figure(both).axes[0].patches
     assert band.get_y() == pytest.approx(0.90, abs=2e-3)
     both.loc[both["method"] == "ARD", "dense"] = 0.7  # a network of its own: a line of its own
@@ -134,8 +137,8 @@ def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataF
 def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
     upper, lower = profile.figure(profile.rows(table)).axes
     lines = {line.get_label(): line for line in upper.get_lines()}
-    np.testing.assert_allclose(lines["before fine-tuning"].get_ydata(), [0.87, 0.72])
-    np.testing.assert_allclose(lines["after fine-tuning"].get_ydata(), [0.92, 0.82])
+    np.testing.assert_allclose(lines["VD before fine-tuning"].get_ydata(), [0.87, 0.72])
+    np.testing.assert_allclose(lines["VD after fine-tuning"].get_ydata(), [0.92, 0.82])
     np.testing.assert_allclose(lower.get_lines()[0].get_ydata(), [120**0.5, 15000**0.5])
     np.testing.assert_allclose(lower.get_lines()[0].get_xdata(), [0.01, 0.1])
 
@@ -143,7 +146,9 @@ def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
 def test_sparsity_by_layer_averages_replicates() -> None:
     rows = [
         {
+            "method": "VD",
             experiments.C: c,
+            "setting": f"C = {c:g}",
             "stage": "sparsify",
             "layer": layer,
             "n_zero": zeros,
@@ -258,8 +263,8 @@ def test_readings_say_what_the_table_says(table: pd.DataFrame) -> None:
         == "Dense: average precision 0.910 on test (0.030 would be chance), 1,000 real numbers."
     )
     assert low == (
-        "C = 0.01: 11 times fewer real numbers, average precision 0.870 before and 0.920 after "
+        "VD, C = 0.01: 11 times fewer real numbers, average precision 0.870 before and 0.920 after "
         "fine-tuning, 0.010 above dense."
     )
-    assert high.startswith("C = 0.1: 125 times fewer") and high.endswith("0.090 below dense.")
+    assert high.startswith("VD, C = 0.1: 125 times fewer") and high.endswith("0.090 below dense.")
     assert report.readings(pd.DataFrame()) == []
