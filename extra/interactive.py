@@ -14,7 +14,7 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 from IPython.display import HTML
 
-from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.grid import C
 from cplxnet.auto.models import heard, load_model
 from cplxnet.auto.report import style, tables, trade_off
 

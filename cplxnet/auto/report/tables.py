@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.grid import C
 from cplxnet.auto.manifest.read import Manifest, ManifestError, load
 from cplxnet.auto.manifest.schema import leaves
 from cplxnet.auto.progress import duration, show

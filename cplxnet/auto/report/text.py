@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cplxnet import files
-from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.grid import C
 
 from . import tables
 

@@ -12,7 +12,7 @@ from test_tables import fill, stage
 
 from cplxnet.auto import experiments, report
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.report import by_layer, curves, profile, style, trade_off
+from cplxnet.auto.report import curves, profile, style, trade_off
 
 matplotlib.use("Agg")
 
@@ -163,7 +163,7 @@ def test_sparsity_by_layer_averages_replicates() -> None:
             (0.1, "fc1", 94),
         ]
     ]
-    (axes,) = by_layer.figure(pd.DataFrame(rows)).axes
+    (axes,) = profile.layer_figure(pd.DataFrame(rows)).axes
     (line,) = axes.get_lines()
     assert list(line.get_xdata()) == ["conv1", "conv2", "fc1"]
     np.testing.assert_allclose(line.get_ydata(), [20.0, 0.0, 92.0])
@@ -175,7 +175,7 @@ def test_layers_with_weights_to_lose_are_there_with_zeros_or_without(tmp_path: P
     weighted = [*(f"conv{k}" for k in range(1, 7)), "fc1", "fc2"]
     counts = {name: {"n_par": 10, "n_zero": 9 * (name == "fc1")} for name in [*weighted, "norm1"]}
     fill(tmp_path, "one", manifest, {"sparsify": stage(0.3) | {"layers": counts}})
-    made = by_layer.report(style.Request([tmp_path], tmp_path))
+    made = profile.layers_report(style.Request([tmp_path], tmp_path))
     assert list(made.rows["layer"]) == weighted and made.rows["sparsity"].sum() == 0.9
     (said,) = made.sentences
     assert "in fc1 (90 percent" in said and "in conv1 (0 percent" in said

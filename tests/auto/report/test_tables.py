@@ -11,7 +11,7 @@ from small import C, small
 
 from cplxnet.auto import report
 from cplxnet.auto.__main__ import main
-from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest, ManifestError
 from cplxnet.auto.report import tables
 from cplxnet.auto.runner import lock
@@ -365,7 +365,7 @@ def test_methods_are_called_by_what_sparsifies_and_what_differs_and_by_no_more(t
     assert methods.items() >= RATES.items() and len(set(methods.values())) == 7
     assert {run.method for run in tables.every_run([root / "reference"])} == {"VD"}
 
-    settled = experiments.settled(replicates=1)
+    settled = grid.settled(replicates=1)
     grid.write(tmp_path, settled)
     runs = {run.name: (run.method, run.columns["setting"]) for run in tables.every_run([tmp_path])}
     assert (

@@ -8,7 +8,7 @@ from small import C, small
 from test_tables import fill, stage
 
 from cplxnet.auto import __main__, report
-from cplxnet.auto.manifest import experiments, grid, read
+from cplxnet.auto.manifest import grid, read
 from cplxnet.auto.manifest.read import parse
 from cplxnet.auto.report import text as page
 
@@ -24,12 +24,12 @@ LOSSES = {
 @pytest.fixture
 def folder(tmp_path):
     axes = {
-        experiments.METHOD: ["complex.TwoLayerDenseVD", "complex.TwoLayerDenseARD"],
+        grid.METHOD: ["complex.TwoLayerDenseVD", "complex.TwoLayerDenseARD"],
         C: [0.1, 0.2],
     }
 
     def label(values):
-        form = values[experiments.METHOD].removeprefix("complex.TwoLayerDense")
+        form = values[grid.METHOD].removeprefix("complex.TwoLayerDense")
         return f"{form}-{values[C]}-{values['seed']}"
 
     manifests = grid.expand(small(), axes, replicates=2, label=label)
