@@ -62,7 +62,7 @@ def edit(path: str | Path, changes: Mapping[str, Any]) -> Path:
     }
     edited = grid.edit(edited, about)
 
-    file = folder.with_name(f"{folder.name}-edited") / f"{path.stem}-{_label(changed)}.json"
+    file = edits_of(folder) / f"{path.stem}-{_label(changed)}.json"
     if file.exists() and not differences(load(file), edited):
         return file
     if file.exists() and file.with_suffix("").is_dir():
@@ -72,6 +72,11 @@ def edit(path: str | Path, changes: Mapping[str, Any]) -> Path:
         )
     edited.save(file)
     return file
+
+
+def edits_of(grid: Path) -> Path:
+    """The folder of the edits of a grid's manifests."""
+    return grid.parent / f"{grid.name}-edited"
 
 
 def differences(original: Manifest, edited: Manifest) -> dict[str, Any]:

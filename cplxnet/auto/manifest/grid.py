@@ -269,7 +269,7 @@ def write(
         )
 
     for name in manifests:
-        files.sweep(folder, f"{name}.json")  # of a call that was killed
+        files.tidy(Path(folder) / f"{name}.json")  # of a call that was killed
     for path, text in changed.items():
         files.write_text(path, text)
     return list(changed)

@@ -23,7 +23,7 @@ from . import style
 from .style import Report, Request
 from .tables import Lacking, by_method, of_scorer
 
-TIMES = (10.0, 30.0, 100.0, 300.0)  # compressions at which methods are ranked
+TIMES = (20.0, 50.0, 100.0, 200.0, 400.0)  # compressions at which methods are ranked
 N_POINTS = 25  # of compression, evenly in its logarithm
 N_RESAMPLES = 9999
 LEVEL = 0.95
@@ -142,6 +142,8 @@ def ranking(
 ) -> pd.DataFrame:
     """Who wins where: a row a compression and method that spans it, the best mean score first.
 
+    A compression that one method alone spans has no row.
+
     Args:
         table, scorer: as of `rows`.
         times: the compressions.
@@ -149,8 +151,8 @@ def ranking(
     Returns:
         Columns times, method, score (mean over its replicates), winner, n (pairs with the winner),
         difference (from the winner, the mean over pairs), least and greatest, low and high as of
-        `rows`; and verdict on the winner: "better than" the method, by the interval; with fewer
-        than six pairs "in every pair above" it; or "not told apart from". Empty for the winner itself.
+        `rows`; and verdict on the winner: "better than" the method, by the interval; with two to
+        five pairs "in every pair above" it; or "not told apart from". Empty for the winner itself.
     """
     curves = _curves(table, scorer)
     ranks = []
@@ -165,6 +167,8 @@ def ranking(
         }
         scores = pd.DataFrame(reached, dtype=float)  # a row a seed
         means = scores.mean().dropna().sort_values(ascending=False)
+        if len(means) < 2:
+            continue
         for method, mean in means.items():
             winner = means.index[0]
             deltas = (scores[method] - scores[winner]).dropna().to_numpy(float)[:, None]
@@ -175,7 +179,7 @@ def ranking(
             if len(deltas) and method != winner:
                 row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
                 few = len(deltas) < LEAST_PAIRS
-                if (row["greatest"] if few else row["high"]) < 0:
+                if len(deltas) > 1 and (row["greatest"] if few else row["high"]) < 0:
                     row["verdict"] = ABOVE if few else BETTER
             ranks.append(row)
     return pd.DataFrame(ranks)
@@ -188,7 +192,7 @@ def winners(ranks: pd.DataFrame) -> list[str]:
         said = [f"At {level:g} times fewer {rows['winner'].iloc[0]} has the highest mean"]
         for verdict in (BETTER, ABOVE, APART):
             named = [
-                f"{row['method']} ({row['difference']:z.4f}, {row['n']} pair{'s' if row['n'] > 1 else ''})"
+                f"{row['method']} ({row['difference']:z.4f}, {row['n']} pair{'s' * (row['n'] > 1)})"
                 for _, row in rows[rows["verdict"] == verdict].iterrows()
             ]
             said += [f"{verdict} {', '.join(named)}"] if named else []

@@ -163,11 +163,20 @@ def _how_far(run: str, row: pd.Series) -> str:
 def markdown(folder: str | Path, scorer: str = "test") -> str:
     """The page of a folder of runs: a table with a row a group, then numbered readings.
 
-    An unfinished grid has what is there, and what is missing is named.
+    Several methods are ranked as well: a table of who wins where, and its readings. An unfinished
+    grid has what is there, and what is missing is named.
     """
     table = tables.collect(folder)
     rows = groups(table, scorer)
-    numbered = [f"{k}. {text}" for k, text in enumerate(_page_readings(table, rows, scorer), 1)]
+    said = list(_page_readings(table, rows, scorer))
+    ranking = []
+    if rows["form"].nunique() > 1:
+        from . import compare  # loads matplotlib and scipy
+
+        ranks = compare.ranking(table, scorer=scorer)
+        ranking = ["", *_ranking_table(ranks)] if len(ranks) else []
+        said += compare.winners(ranks)
+    numbered = [f"{k}. {text}" for k, text in enumerate(said, 1)]
     remarks = left_out(table, scorer)
 
     through = set(table.loc[table["stage"] == TUNED, "run"]) if len(table) else set()
@@ -178,7 +187,7 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
             f"Not finished: {len(unfinished)} of {len(names)} runs ({', '.join(unfinished)})."
         )
 
-    lines = [*_markdown_table(rows), "", *map(_escaped, numbered)]
+    lines = [*_markdown_table(rows), *ranking, "", *map(_escaped, numbered)]
     for remark in remarks:
         lines += ["", _escaped(remark)]
     return "\n".join(lines).strip() + "\n"
@@ -212,6 +221,21 @@ def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def _ranking_table(ranks: pd.DataFrame) -> Iterator[str]:
+    """`compare.ranking`, a row a compression and method, the best first."""
+    yield "| at times fewer | form | AP | below the best | of each pair | pairs |"
+    yield "|---:|---|---:|---:|---:|---:|"
+    for _, row in ranks.iterrows():
+        below = least = "the best"
+        if row["method"] != row["winner"]:
+            below = f"{-row['difference']:z.4f}"
+            least = f"{-row['greatest']:z.4f} to {-row['least']:z.4f}"
+        yield (
+            f"| {row['times']:g} | {_escaped(row['method'])} | {row['score']:.4f} | {below} "
+            f"| {least} | {row['n']} |"
+        )
+
+
 def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iterator[str]:
     runs = _runs(table, scorer)
     for name, scores, run in _dense(runs):
@@ -231,6 +255,9 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
             f"real numbers, {row['compression']:.3g} times fewer: average precision "
             f"{row['after']:.4f}{_than_dense(row['loss'])}."
         )
+
+    if rows["form"].nunique() > 1:
+        return  # ranked at such levels
 
     dense = tables.dense_scores(runs)
     for form, group in rows.dropna(subset=["compression", "loss"]).groupby("form"):

@@ -8,7 +8,7 @@ from small import C, small
 from test_tables import fill, stage
 
 from cplxnet.auto import __main__, report
-from cplxnet.auto.manifest import grid
+from cplxnet.auto.manifest import grid, read
 from cplxnet.auto.manifest.read import parse
 from cplxnet.auto.report import text as page
 
@@ -80,13 +80,36 @@ def test_the_page_says_what_is_known_and_what_is_not(folder, capsys):
         "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, "
         "0.1000 below" in text
     )
-    assert "ARD at 50 times fewer: not known, what is finished spans 2 to 2 times." in text
+    assert "Not finished: 4 of 8 runs (ARD-0.1-1, ARD-0.2-0, ARD-0.2-1, VD-0.2-1)." in text
+    assert "at times fewer" not in text  # no compression is spanned by both forms
+
+
+def test_the_page_of_one_form_says_what_levels_cost(folder):
+    for name in ("ARD-0.1-0", "ARD-0.1-1", "ARD-0.2-0", "ARD-0.2-1"):
+        (folder / f"{name}.json").unlink()
+    text = page.markdown(folder)
     # 50 lies at log(12.5)/log(25) = 0.785 of the way from 4 to 100 times, from a loss of 0 to 0.1
     assert (
         "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond "
         "the 0.0400" in text
     )
-    assert "Not finished: 4 of 8 runs (ARD-0.1-1, ARD-0.2-0, ARD-0.2-1, VD-0.2-1)." in text
+    assert "VD at 200 times fewer: not known, what is finished spans 4 to 100 times." in text
+
+
+def test_the_page_of_several_forms_ranks_them(folder):
+    manifest = read.load(folder / "ARD-0.2-0.json")
+    stages = {"dense": stage(0.40), "sparsify": stage(0.3, n_zero=99)}
+    fill(folder, "ARD-0.2-0", manifest, stages | {"fine-tune": stage(0.35, start=0.3, n_zero=99)})
+
+    text = page.markdown(folder)
+    # seed 0: ARD goes from 0.39 at 2 times to 0.35 at 100, VD from 0.41 at 4 times to 0.30
+    assert "| 50 | ARD | 0.3571 | the best | the best | 1 |" in text
+    assert "| 50 | VD | 0.3237 | 0.0334 | 0.0334 to 0.0334 | 1 |" in text
+    assert (
+        "At 50 times fewer ARD has the highest mean; not told apart from VD (-0.0334, 1 pair)."
+        in text
+    )
+    assert "between its neighbours" not in text
 
 
 @pytest.mark.parametrize(
