@@ -243,7 +243,6 @@ def _pruner(path: str, stage: Row, earlier: list[str], masked: bool) -> Iterator
 
 def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
     """The faults that come to light when each stage's optimiser, schedule and network are built."""
-    window = next(iter(manifest.datasets.values())).window if manifest.datasets else 0
     before: Mapping[str, tuple[int, ...]] | None = None  # weights of the stage before
     layers: dict[str, set[str]] = {}  # of each stage so far
 
@@ -263,7 +262,7 @@ def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
             continue
         network = stage.model.model_dump()
         try:
-            weights = vocabulary.weights(stage.model, manifest.features, window)
+            weights = vocabulary.weights(stage.model, manifest.features, manifest.window)
         except UNUSABLE as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             problem = "a network that cannot be built"

@@ -11,6 +11,7 @@ percent below six.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -106,8 +107,8 @@ def _deltas(
     return shared, np.array([_at(one, shared) - _at(other, shared) for one, other in pairs])
 
 
-def _at(curve: pd.Series, times: np.ndarray) -> np.ndarray:
-    """A replicate's score at these compressions, linear in their logarithm."""
+def _at(curve: pd.Series, times: Any) -> Any:
+    """A replicate's score at one or several compressions, linear in their logarithm."""
     return np.interp(np.log(times), np.log(curve.index.to_numpy(float)), curve)
 
 
@@ -156,29 +157,29 @@ def ranking(
     curves = _curves(table, scorer)
     ranks = []
     for level in times:
-        scores = {
+        reached = {
             method: {
-                replicate: _at(curve, np.array([level]))[0]
-                for replicate, curve in replicates.items()
+                seed: _at(curve, level)
+                for seed, curve in own.items()
                 if curve.index[0] <= level <= curve.index[-1]
             }
-            for method, replicates in curves.items()
+            for method, own in curves.items()
         }
-        means = pd.Series({m: np.mean(list(own.values())) for m, own in scores.items() if own})
+        scores = pd.DataFrame(reached, dtype=float)  # a row a seed
+        means = scores.mean().dropna().sort_values(ascending=False)
         if len(means) < 2:
             continue
-        for method in means.sort_values(ascending=False).index:
-            winner = str(means.idxmax())
-            pairs = sorted(scores[method].keys() & scores[winner].keys())
-            deltas = np.array([[scores[method][k] - scores[winner][k]] for k in pairs])
-            row = {"times": level, "method": method, "score": means[method], "winner": winner}
-            row |= {"n": len(pairs), "difference": np.nan, "verdict": ""}
+        for method, mean in means.items():
+            winner = means.index[0]
+            deltas = (scores[method] - scores[winner]).dropna().to_numpy(float)[:, None]
+            row = {"times": level, "method": method, "score": mean, "winner": winner}
+            row |= {"n": len(deltas), "difference": np.nan, "verdict": ""}
             if method != winner:
                 row["verdict"] = APART
-            if len(pairs) and method != winner:
+            if len(deltas) and method != winner:
                 row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
-                few = len(pairs) < LEAST_PAIRS
-                if len(pairs) > 1 and (row["greatest"] if few else row["high"]) < 0:
+                few = len(deltas) < LEAST_PAIRS
+                if len(deltas) > 1 and (row["greatest"] if few else row["high"]) < 0:
                     row["verdict"] = ABOVE if few else BETTER
             ranks.append(row)
     return pd.DataFrame(ranks)

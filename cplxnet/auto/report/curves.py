@@ -193,23 +193,20 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         "compression": "compression, times",
     }
     titles = {column: title for column, title in titles.items() if column in history}
+    numbers = history.drop(columns="stage").astype(float)
     height = 1 + 1.9 * len(titles)
     drawn, panels = plt.subplots(len(titles), 1, figsize=(7, height), sharex=True)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        for stage, group in history.groupby("stage", sort=False):
-            values = pd.to_numeric(group[column])
-            if column == "validation":
-                after = pd.to_numeric(
-                    group.get("validation_after", pd.Series(dtype=float))
-                ).dropna()
+        for stage, rows in numbers.groupby(history["stage"], sort=False):
+            values = rows[column].set_axis(rows.index + (column != "validation"))
+            if column == "validation" and "validation_after" in rows:
+                after = rows["validation_after"].dropna()
                 values = pd.concat([values, after.set_axis(after.index + 1)])
-            else:
-                values.index += 1
             # a KL of 0: the objective has no such term
             values = values.where(values > 0) if column == "kl" else values.dropna()
             axes.plot(values.index, values, ".-", label=stage)
         axes.set_ylabel(title)
-        if column == "kl" and not (pd.to_numeric(history["kl"]) > 0).any():
+        if column == "kl" and not (numbers["kl"] > 0).any():
             axes.set_yticks([])  # nothing yet: matplotlib would count from -0.05 to 0.05
         if column == "compression":
             axes.set_yscale("log")
