@@ -231,6 +231,8 @@ def _pruner(path: str, stage: Row, earlier: list[str], masked: bool) -> Iterator
 
     if pruner.get("name") != "gradual":
         return
+    if stage.get("n_epochs") == 0:
+        yield Fault(f"{path}.n_epochs", "no epoch to prune in", 0, "1 at least")
     if stage["early"]:
         problem = "early stopping while weights are pruned"
         yield Fault(f"{path}.early", problem, stage["early"], "null")
@@ -246,6 +248,7 @@ def _pruner(path: str, stage: Row, earlier: list[str], masked: bool) -> Iterator
 def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
     """The faults that come to light when each stage's optimiser, schedule and network are built."""
     before: Mapping[str, tuple[int, ...]] | None = None  # weights of the stage before
+    layers: dict[str, set[str]] = {}  # of each stage so far
 
     for stage in manifest.all_stages():
         path = f"stages.{stage.name}"
@@ -276,6 +279,13 @@ def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
             accepted = f'the same architecture, or "reset": true ({key} differs)'
             yield Fault(f"{path}.model", problem, network, accepted)
         before = weights
+
+        layers[stage.name] = {key.rpartition(".")[0] for key in weights}
+        like = stage.pruner.like if stage.pruner else None
+        if like is not None and not layers[stage.name] <= layers[like]:
+            lacking = min(layers[stage.name] - layers[like])
+            problem = f"a stage whose network lacks the layer {shown(lacking)}"
+            yield Fault(f"{path}.pruner.like", problem, like, "a stage of the same architecture")
 
 
 def _trial(

@@ -285,6 +285,8 @@ class Pruner(Part):
             raise ValueError("either sparsity or like, not both")
         if self.begin >= self.end:
             raise ValueError("begin before end")
+        if self.sparsity is not None and self.initial > self.sparsity:
+            raise ValueError("initial at most sparsity")
         return self
 
 
