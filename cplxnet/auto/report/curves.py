@@ -256,7 +256,7 @@ def ends_figure(runs: pd.DataFrame) -> Figure:
         colour, marker = looks[method]
         for early, ends in group.groupby("stopped_early"):
             face = colour if early else "white"
-            label = f"{method}, {'stopped early' if early else 'whole schedule'}".lstrip(", ")
+            label = f"{method}, {'stopped early' if early else 'whole schedule'}"
             axes.plot(
                 ends["compression"], ends["epochs"], marker, mfc=face, mec=colour, label=label
             )

@@ -74,9 +74,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # beside the colours: nothing res
 
 
 def looks(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method of some rows."""
+    """Colour and marker of each method of some rows: a pair of its own, for up to 49 of them."""
+    n = len(COLOURS)
     return {
-        str(method): (COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)])
+        str(method): (COLOURS[k % n], MARKERS[(k + k // n) % len(MARKERS)])
         for k, method in enumerate(sorted(set(rows["method"])))
     }
 

@@ -47,7 +47,8 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
         ["form", "number", "C", "setting"], dropna=False
     )
     spread = grouped["loss"].agg(n="size", loss_low="min", loss_high="max")
-    return grouped[NUMBERS].mean().join(spread).reset_index().drop(columns="number")
+    rows = grouped[NUMBERS].mean().join(spread).reset_index()
+    return rows[["form", "C", "setting", "n", *NUMBERS, "loss_low", "loss_high"]]
 
 
 def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from torch import nn
 
 from cplxnet import files
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.edit import edits_of
+from cplxnet.auto.manifest.edit import EDITED
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.tasks import OWN
 from cplxnet.nn import gaussian
@@ -262,7 +262,7 @@ def of_kin(manifest: Manifest, folder: Path) -> list[Path]:
     """
     grid = folder.resolve().parent
     if manifest.parent is None:
-        return neighbours(edits_of(grid) / f"{folder.name}.json")
+        return neighbours(grid.with_name(grid.name + EDITED) / f"{folder.name}.json")
 
     original = grid.parent / manifest.parent
     return [original, *neighbours(original.with_name(f"{original.name}.json"))]

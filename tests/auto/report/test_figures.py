@@ -134,6 +134,19 @@ def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataF
     }
 
 
+def test_many_methods_and_settings_look_unlike_each_other() -> None:
+    methods = pd.DataFrame({"method": [f"method {k}" for k in range(20)]})
+    assert len(set(style.looks(methods).values())) == 20
+
+    named = ["C = 0.01", "C = 0.1", "C = 0", "sparsity = 0.9", "sparsity = 0.998", ""]
+    colour_of = style.colours(pd.DataFrame({"setting": named}))
+    assert len(colour_of) == 6
+    assert all(alpha == 1 for *_, alpha in colour_of.values())
+    # each kind from its least to its greatest, in the same colours
+    assert colour_of["C = 0.01"] == pytest.approx(colour_of["sparsity = 0.9"], abs=0.02)
+    assert colour_of["C = 0.1"] != colour_of["C = 0.01"]
+
+
 def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
     upper, lower = profile.figure(profile.rows(table)).axes
     lines = {line.get_label(): line for line in upper.get_lines()}
