@@ -1,7 +1,8 @@
 """Files that are whole or not there: written under a temporary name, synced, then renamed.
 
 Every file that matters is written by one of these functions, so a process that is killed at any
-moment leaves the old file or the new one, and at most a hidden `.NAME.*.part` beside it.
+moment leaves the old file or the new one, and at most a hidden `.NAME.*.part` beside it, which the
+next writing of that file removes.
 
 A snapshot also holds a CRC-32 of all that is in it. Zip's own checksums are not enough: with one
 bit of its directory flipped they still hold, and torch reads uninitialised memory for a tensor.
@@ -13,9 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 import zipfile
 import zlib
@@ -29,6 +33,7 @@ Check = Callable[[], None]
 """Asked "may I go on?"; raises if not, since another process has the work by now."""
 
 CRC32 = "crc32"  # the key in a snapshot, of everything else in it; older ones have none
+SILENT_S = 86400.0  # since a temporary file was written to, after which its writer counts as gone
 FOLDER = 0x10  # of a zip entry's attributes: it is a folder, of which torch reads nothing
 
 
@@ -48,6 +53,7 @@ def written(path: str | os.PathLike[str], *, check: Check | None = None) -> Iter
     check_regular(path)
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    tidy(path)
     temporary = _hidden(path, "part")
     try:
         yield temporary
@@ -96,19 +102,67 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# -- temporary files -------------------------------------------------------------------------------
+
+
 def _hidden(path: Path, ending: str) -> Path:
-    """A name beside `path` that nobody else uses."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.{ending}")
+    """A name beside `path` that nobody else uses, and that says whose it is."""
+    own = f"{os.getpid()}-{_tag(machine())}-{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{path.name}.{own}.{ending}")
+
+
+def machine() -> str:
+    """Where a process's number means this process: the kernel's boot and its process namespace.
+
+    Empty where it cannot be told (not Linux).
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _tag(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def tidy(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of writers of `path` that were killed: of processes of this
+    machine that have ended, and of others what was not written to for a day.
+    """
+    path = Path(path)
+    own = re.compile(rf"\.{re.escape(path.name)}\.(\d+)-(?:([0-9a-f]{{8}})-)?[0-9a-f]{{8}}\.part")
+    here = machine()
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        writer = own.fullmatch(part.name)
+        if writer is None:  # of a file whose name only begins like this one's
+            continue
+
+        with contextlib.suppress(OSError):  # it is gone by now, or another user's
+            ended = here != "" and writer[2] == _tag(here) and _ended(int(writer[1]))
+            if ended or time.time() - part.stat().st_mtime > SILENT_S:
+                part.unlink()
+
+
+def _ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass  # it is another user's
+    return False
 
 
 def sweep(folder: str | Path, name: str = "") -> None:
-    """Remove the temporary files of writers that were killed.
+    """Remove all temporary files of the files in `folder` whose names begin with `name`.
 
-    For the only writer of the folder's files whose names begin with `name`. One that only tries to
-    `create` such a file loses it to the caller.
+    For the only writer of these. One that only tries to `create` such a file loses it to the
+    caller.
     """
     for ending in ("part", "draft", "tmp"):  # tmp: of versions before 2026-12
-        for path in Path(folder).glob(f".{name}*.{ending}"):
+        for path in Path(folder).glob(f".{glob.escape(name)}*.{ending}"):
             path.unlink(missing_ok=True)
 
 

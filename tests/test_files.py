@@ -5,7 +5,12 @@ import io
 import json
 import os
 import pickle
+import re
+import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -294,6 +299,39 @@ def test_only_left_overs_of_the_named_files_are_swept(tmp_path):
         (tmp_path / name).write_text("half")
     files.sweep(tmp_path, "claim.")
     assert os.listdir(tmp_path) == [".scores.json.7-1.part"]
+
+
+def test_the_next_writing_removes_what_a_killed_one_has_left(tmp_path):
+    """Of the same file, and of a process that has ended; not what another one is writing."""
+    path = tmp_path / "net.[1].pt"
+    fork = """
+import os, signal, sys
+from cplxnet import files
+with files.written(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", fork, str(path)])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+
+    mine = left.with_name(re.sub(r"\d+-(?=\w{8}-)", f"{os.getpid()}-", left.name))
+    elsewhere = left.with_name(re.sub(r"-\w{8}-", "-0a1b2c3d-", left.name))
+    older_version = left.with_name(re.sub(r"-\w{8}-", "-", left.name))
+    other_file = left.with_name(left.name.replace(".pt.", ".pt.csv."))
+    others = (mine, elsewhere, older_version, other_file)
+    for part in others:
+        part.write_text("half")
+    assert len({left, *others}) == 5
+
+    files.write_text(path, "whole")
+    assert set(tmp_path.iterdir()) == {path, *others}
+
+    yesterday = time.time() - 90_000
+    for part in others:
+        os.utime(part, (yesterday, yesterday))
+    files.write_text(path, "whole")
+    assert set(tmp_path.iterdir()) == {path, other_file}
 
 
 def test_a_draft_that_was_swept_is_a_file_lost_to_the_sweeper(tmp_path, monkeypatch):

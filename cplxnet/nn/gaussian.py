@@ -12,7 +12,7 @@ from .kl import Squares, Term, penalty, penalty_backward, penalty_sum, squared_m
 from .parameters import stored_parameter
 
 # the parameters that penalised layers have and dense ones lack, whose learning rate is apart
-OWN = ("log_sigma2", "log_alpha_out", "gate_logit")
+OWN = ("log_sigma2", "log_sigma2_out", "gate_logit")
 VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 
 

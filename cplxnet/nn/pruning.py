@@ -1,7 +1,8 @@
 """Masks of a given sparsity: of the weights of least modulus, or of weights at random.
 
 A complex weight is masked whole, by |w|. Sparsity is the share of weights that is masked, and masks
-come out with exactly round(sparsity * n) zeros. `deploy_masks` puts them in place.
+come out with exactly round(sparsity * n) zeros, or those that there were if these are more.
+`deploy_masks` puts them in place.
 """
 
 from collections.abc import Mapping
@@ -28,17 +29,18 @@ def magnitude_masks(
     Raises:
         ValueError: no masked layer, or one without a sparsity.
     """
+    layers = masked_layers(module)
     scores = {
-        name: torch.where(layer.mask, layer.weight.abs(), -1.0)
-        for name, layer in masked_layers(module).items()
+        name: torch.where(layer.mask, layer.weight.abs(), -1.0) for name, layer in layers.items()
     }
-    return _largest_kept(scores, sparsity, by_layer)
+    kept = _largest_kept(scores, sparsity, by_layer)
+    return {name: mask & layers[name].mask for name, mask in kept.items()}
 
 
 def random_masks(
     module: nn.Module, sparsity: Sparsity, generator: torch.Generator, *, by_layer: bool = False
 ) -> dict[str, Tensor]:
-    """{layer name: bool mask}, False for weights drawn at random.
+    """{layer name: bool mask}, False for weights drawn at random, whatever is masked now.
 
     Args:
         module, sparsity, by_layer: as of `magnitude_masks`.

@@ -252,7 +252,7 @@ class Lab:
 # -- in the test: what a crash leaves ---------------------------------------------------------------
 
 # what differs between two trials of one job: processes, and names made up
-VOLATILE = re.compile(rb'\.\d+-[0-9a-f]{8}\.|"(pid|began)": -?\d+|"token": "\w+"')
+VOLATILE = re.compile(rb'\.\d+-[0-9a-f]{8}-[0-9a-f]{8}\.|"(pid|began)": -?\d+|"token": "\w+"')
 
 
 def digest(root: Path) -> str:

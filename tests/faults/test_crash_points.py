@@ -92,8 +92,8 @@ def _output_faults(
     lab: Lab, job: str, crashed: Trial, whole: Trial, state: str, to: Path
 ) -> list[str]:
     """Targets that are missing, or neither whole nor as they were: empty of all, or with an older
-    text; and names of no target, other than the hidden ones of a writer that was killed. Of a
-    builder, also what it leaves and makes once it has run again.
+    text; and names of no target, other than the hidden ones of a writer that was killed. And what
+    is not as it would have been at once, or left over, when the job has run again.
     """
     new = _contents(whole.root)
     there = _contents(to)
@@ -106,12 +106,12 @@ def _output_faults(
     left = [name for name, own in zip(there, hidden, strict=True) if not own and name not in new]
     if job == "outputs":
         left += [name for name in there if name.name[0] == "." and not HIDDEN.fullmatch(name.name)]
-    else:
-        again = lab.trial(job, to)
-        if again.code != 0:
-            return [*faults, f"exit code {again.code}: {again.output[-400:]}"]
-        if _contents(to) != new:
-            faults.append(f"not what is built at once: {sorted(_names(to) ^ _names(whole.root))}")
+
+    again = lab.trial(job, to)
+    if again.code != 0:
+        return [*faults, f"exit code {again.code}: {again.output[-400:]}"]
+    if _contents(to) != new:
+        faults.append(f"not what is written at once: {sorted(_names(to) ^ _names(whole.root))}")
     return faults + [f"left over: {name}" for name in left]
 
 

@@ -60,6 +60,17 @@ def test_masked_weights_stay_masked_whatever_has_become_of_them():
     assert all(not after[name][~mask].any() for name, mask in before.items())
 
 
+@pytest.mark.parametrize("share", [0.2, {"0": 0.1, "2": 0.3}])
+def test_a_sparsity_below_that_of_the_masks_unmasks_nothing(share):
+    """As of gradual pruning that begins in a network which is masked already."""
+    net = network()
+    masks = cplx.magnitude_masks(net, {"0": 0.5, "2": 0.1})
+    cplx.deploy_masks(net, masks)
+    after = cplx.magnitude_masks(net, share)
+    assert not any(bool(after[name][~masks[name]].any()) for name in masks)
+    assert n_masked(after) == {"0": 30, "2": 2 if share == 0.2 else 6}
+
+
 def test_of_equal_weights_exactly_as_many_are_masked_as_asked_for():
     net = network()
     with torch.no_grad():

@@ -285,6 +285,8 @@ class Pruner(Part):
             raise ValueError("either sparsity or like, not both")
         if self.begin >= self.end:
             raise ValueError("begin before end")
+        if self.sparsity is not None and self.initial > self.sparsity:
+            raise ValueError("initial at most sparsity")
         return self
 
 
@@ -397,6 +399,11 @@ class Manifest(Part):
         changes = spec.model.model_dump(exclude_unset=True)
         values["model"] = ModelChange(**{**self.model.model_dump(), **changes})
         return Stage(name=name, **values)
+
+    @property
+    def window(self) -> int:
+        """Samples of a window, one length in all datasets."""
+        return next(iter(self.datasets.values())).window
 
     def all_stages(self) -> list[Stage]:
         """The stages, filled in, in the order in which they run."""

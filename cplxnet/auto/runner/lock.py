@@ -58,17 +58,17 @@ class Owner(NamedTuple):
 
     pid: int
     host: str  # its machine's name, for people
-    machine: str  # the kernel's boot and process namespace, the scope of `pid`; empty: unknown
+    machine: str  # the scope of `pid`; empty: unknown, then only heartbeats count
     began: int | None  # when it started, in clock ticks; None: unknown
 
     @classmethod
     def me(cls) -> Owner:
         """The calling process."""
-        return cls(os.getpid(), socket.gethostname(), _machine(), _began(os.getpid()))
+        return cls(os.getpid(), socket.gethostname(), files.machine(), _began(os.getpid()))
 
     def gone(self) -> bool:
         """True if the process is known to have ended; False of one on another machine."""
-        if not self.machine or self.machine != _machine():
+        if not self.machine or self.machine != files.machine():
             return False
 
         try:
@@ -83,15 +83,6 @@ class Owner(NamedTuple):
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
-
-
-def _machine() -> str:
-    """Empty where it cannot be told (not Linux); then only heartbeats count."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
 
 
 def _began(pid: int) -> int | None:

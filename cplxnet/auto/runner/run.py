@@ -19,7 +19,7 @@ from cplxnet.nn.fast import gpu, native
 from . import lock
 from .components import Components
 from .folder import RunFolder, refuse_changes, unchanged
-from .stages import of_parent
+from .stages import of_kin
 from .stop import Stop
 from .trainer import Trainer
 
@@ -64,8 +64,8 @@ def run(
         device: as torch names it, "cpu" or "cuda:0".
         data: the folder that the manifest's files lie in.
         progress: show bars.
-        reuse: folders of other runs, from which finished stages are taken; an edited manifest's run
-            takes them from the runs of its original's grid too. None: nothing is taken.
+        reuse: folders of other runs, from which finished stages are taken; runs of a grid and of its
+            edited manifests take them from each other too. None: nothing is taken.
         accept_changes: run on with a manifest that has changed since the run was started, keeping
             what still holds.
         again: look at the stages of a run that is done too, and train those whose snapshots are
@@ -89,7 +89,7 @@ def run(
     manifest = manifest.resolved()
     run_folder = RunFolder(folder)
     place = run_folder.path / "claim"
-    others = [] if reuse is None else [*reuse, *of_parent(manifest, run_folder.path)]
+    others = [] if reuse is None else [*reuse, *of_kin(manifest, run_folder.path)]
 
     # done already?
     if not accept_changes:

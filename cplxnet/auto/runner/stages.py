@@ -15,6 +15,7 @@ from torch import nn
 
 from cplxnet import files
 from cplxnet import nn as cplx
+from cplxnet.auto.manifest.edit import EDITED
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.tasks import OWN
 from cplxnet.nn import gaussian
@@ -255,16 +256,19 @@ def from_others(
     return None
 
 
-def of_parent(manifest: Manifest, folder: Path) -> list[Path]:
-    """The runs' folders of the grid that holds the original of an edited manifest, its own first.
+def of_kin(manifest: Manifest, folder: Path) -> list[Path]:
+    """The runs' folders of another grid that may have stages of this run: of the one that holds the
+    original of an edited manifest, its own first; of the edits of this one's grid.
 
     Args:
         manifest: edited or not.
         folder: of its run.
     """
+    grid = folder.resolve().parent
     if manifest.parent is None:
-        return []
-    original = folder.resolve().parent.parent / manifest.parent
+        return neighbours(grid.with_name(grid.name + EDITED) / f"{folder.name}.json")
+
+    original = grid.parent / manifest.parent
     return [original, *neighbours(original.with_name(f"{original.name}.json"))]
 
 

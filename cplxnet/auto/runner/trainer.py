@@ -187,8 +187,8 @@ class Trainer:
 
         The block is given whether it has to train the stage. It does so under a claim, so that no
         other run of its grid trains the same stage meanwhile; there is none where stages are not
-        shared. Runs of another grid, as that of an edited run's original, take nothing from here:
-        their claims are waited for, and nothing is claimed there.
+        shared. Nothing is claimed in another grid, as that of an edited run's original, or of its
+        edits: the claims there are waited for.
         """
         if not others:
             yield True

@@ -13,18 +13,23 @@ def sparsity_after(step: int, n_steps: int, spec: Pruner, final: float) -> float
 
         s_t = s_f + (s_i - s_f) (1 - (t - t0)/(n dt))^3     from t0 to t0 + n dt
 
-    s_i is the pruner's `initial`, s_f `final`; t0 and t0 + n dt are its `begin` and `end`, as parts
-    of the stage, in whole steps.
+    s_i is the pruner's `initial`, or s_f where that is less; s_f is `final`; t0 and t0 + n dt are
+    its `begin` and `end`, as parts of the stage, in whole steps.
 
     Reference: Zhu and Gupta (2017), "To prune, or not to prune", equation 1.
     """
     first = round(spec.begin * n_steps)
-    last = round(spec.end * n_steps)
+    last = _last_step(spec, n_steps)
     if step >= last:
         return final
 
     share = max(step - first, 0) / (last - first)
-    return final + (spec.initial - final) * (1 - share) ** 3
+    return final + (min(spec.initial, final) - final) * (1 - share) ** 3
+
+
+def _last_step(spec: Pruner, n_steps: int) -> int:
+    """The step after which gradual pruning is over: the first, if the stage is that short."""
+    return max(round(spec.end * n_steps), 1)
 
 
 class Pruning:
@@ -69,7 +74,7 @@ class Pruning:
     def after(self, step: int, n_steps: int) -> None:
         """Gradual pruning after `step` of `n_steps` steps: every so many, and at its end."""
         spec = self._spec
-        last = round(spec.end * n_steps)
+        last = _last_step(spec, n_steps)
         due = step == last or (step % spec.every == 0 and spec.begin * n_steps < step < last)
         if spec.name != "gradual" or not due:
             return

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cplxnet.musicnet.features import features
 
+MOST_SAMPLES = 2**22  # of a batch of windows: a file may say that its network hears very long ones
 # features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -48,7 +49,7 @@ def transcribe(
         kind: of features; `auto.heard(manifest)` gives it, and `window`, `cplx` and `shift`.
         cplx: as for `features`.
         shift: as for `features`.
-        batch_size: windows at a time.
+        batch_size: windows at a time, fewer of very long ones.
         device: where the model is.
         progress: show a bar over the batches.
 
@@ -72,6 +73,7 @@ def transcribe(
     # zeros on either side: row p of the overlapping view is the window around sample p
     padded = torch.nn.functional.pad(signal, (window // 2, window - window // 2)).to(device)
     rows = padded.unfold(0, window, 1)
+    batch_size = max(1, min(batch_size, MOST_SAMPLES // window))
     batches = torch.from_numpy(centres).to(device).split(batch_size)
 
     probabilities = []

@@ -48,8 +48,8 @@ from torch import Tensor
 from cplxnet import files
 
 from .block import Pool, Stage
-from .network import Compact
-from .quantisation import from_whole_numbers, pack, to_whole_numbers, unpack
+from .network import MEASURED, Compact
+from .quantisation import check_claim, from_whole_numbers, pack, to_whole_numbers, unpack
 
 FORMAT = "cplxnet-compact-1"  # the number goes up when older readers would fail
 QUANTISED = "cplxnet-compact-2"
@@ -65,9 +65,14 @@ _PLAIN = {
 }
 _STEPS = {"steps8": torch.uint8, "steps16": torch.uint16}
 FORMS = ("all", "bits", *_STEPS)
-MOST_WEIGHTS = 2**28  # in a network that is read: a header may claim more than memory holds
+# In a network that is read, as a header may claim more than memory holds: weights, kept or not, in
+# all, and how many for a byte of a file of more than a few. A trained network has 30, random masks
+# over a DeepConvNet at most 420: sparser ones lose their units
+MOST_WEIGHTS = 2**28
+MOST_A_BYTE = 512
+FEW = 2**18
 MOST_ACTIVATIONS = 2**21  # of one window, in any of its layers
-MOST_TEXT = 2**24  # bytes of a description
+MOST_MEASURED = 2**24  # of a batch
 
 
 class CompactFileError(ValueError):
@@ -95,7 +100,8 @@ def save_compact(
 
     Raises:
         TypeError: another module, or metadata that is not text.
-        ValueError: another dtype, or weights beyond float16's range.
+        ValueError: another dtype, weights beyond float16's range, or more of them in so few bytes
+            than `load_compact` believes.
     """
     if not isinstance(model, Compact):
         raise TypeError(
@@ -132,6 +138,7 @@ def save_compact(
     # one entry: the order of several would not be fixed
     header = {version: f"{_digest(described, tensors)} {described}"}
     content = safetensors.torch.save(tensors, header)
+    _check_weights(network, len(content))
     files.write(path, lambda file: file.write(content))
 
 
@@ -162,10 +169,14 @@ def load_compact(
             f"{path}: expected a compact network, {FORMAT} or {QUANTISED}, got {error}; "
             "try save_compact again"
         ) from error
-    return model.measure(batch_sizes) if measure else model
+    if not measure:
+        return model
+    n_most = _most_activations(model)
+    return model.measure([n for n in batch_sizes if n == 1 or n * n_most <= MOST_MEASURED] or [1])
 
 
 def _read(path: str | os.PathLike[str]) -> Compact:
+    n_bytes = os.path.getsize(path)
     with safetensors.safe_open(path, "pt") as file:
         header = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
@@ -177,24 +188,30 @@ def _read(path: str | os.PathLike[str]) -> Compact:
     if checksum != _digest(described, tensors):
         raise ValueError("a wrong checksum: it was altered")
     if version == QUANTISED:
-        (letters,) = unpack(tensors["description"], [min(int(described), MOST_TEXT)])
+        check_claim(int(described), tensors["description"])
+        (letters,) = unpack(tensors["description"], [int(described)])
         described = letters.astype(np.uint8).tobytes().decode()
 
     description = json.loads(described)
     network = description["network"]
     _check(network)
+    _check_weights(network, n_bytes)
     if version == FORMAT:
         stored = [_stored(i, stage, tensors) for i, stage in enumerate(network["stages"])]
     else:
         stored = from_whole_numbers(network["stages"], tensors)
     stages = [_restored(*each) for each in zip(network["stages"], stored, strict=True)]
     model = Compact(stages, tensors["inputs"], network["in_channels"], metadata=description["user"])
-    _check_activations(model)
+    n_most = _most_activations(model)
+    if n_most > MOST_ACTIVATIONS:
+        raise ValueError(
+            f"expected {MOST_ACTIVATIONS} activations in a layer at most, got {n_most}"
+        )
     return model
 
 
 def _check(network: Any) -> None:
-    """Raise unless a description has the types that it should, and a size that can be allocated."""
+    """Raise unless a description has the types that it should, and no absurd sizes."""
     counts = [network["in_channels"]]
     for i, stage in enumerate(network["stages"]):
         for key, kind in _PLAIN.items():
@@ -212,24 +229,28 @@ def _check(network: Any) -> None:
 
     if not all(type(count) is int and 0 <= count <= MOST_WEIGHTS for count in counts):
         raise ValueError(f"expected whole numbers, {MOST_WEIGHTS} at most, got {counts}")
-    n_weights = sum(math.prod(stage["shape"]) for stage in network["stages"])
-    if n_weights > MOST_WEIGHTS:
-        raise ValueError(f"expected {MOST_WEIGHTS} weights at most, got {n_weights}")
 
 
-def _check_activations(model: Compact) -> None:
-    """Raise ValueError if the shortest window has more numbers somewhere than a network has."""
-    length = model.shortest()
+def _check_weights(network: dict[str, Any], n_bytes: int) -> None:
+    """Raise ValueError where a file of so many bytes cannot be a network of this size."""
+    sizes = [math.prod(max(count, 1) for count in stage["shape"]) for stage in network["stages"]]
+    most = min(MOST_WEIGHTS, FEW + MOST_A_BYTE * n_bytes)
+    if sum(sizes) > most:
+        raise ValueError(
+            f"expected {most} weights at most in a file of {n_bytes} bytes, got {sum(sizes)}"
+        )
+
+
+def _most_activations(model: Compact) -> int:
+    """Units times positions, the most of any layer, of the shortest window to measure on."""
+    length = model.shortest(MEASURED)
     n_most = model.in_channels * length
     for stage in model.stages:
         length = stage.n_conv(length)
         n_most = max(n_most, len(stage.weight) * length)
         if stage.pool is not None:
             length = (length - stage.pool.size) // stage.pool.stride + 1
-    if n_most > MOST_ACTIVATIONS:
-        raise ValueError(
-            f"expected {MOST_ACTIVATIONS} activations in a layer at most, got {n_most}"
-        )
+    return n_most
 
 
 def _described(stage: Stage) -> dict[str, Any]:

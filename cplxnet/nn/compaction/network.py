@@ -17,6 +17,7 @@ from .block import Stage
 from .dead_units import shrink
 from .read import read_chain
 
+MEASURED = 16  # positions that the input gives on which engines are timed, if not one
 Plan = dict[int, list[str]]  # {batch size it was measured at: engine of each stage}
 
 
@@ -128,7 +129,7 @@ class Compact(nn.Module):
 
     def _example(self, batch: int) -> Tensor:
         """Noise of the shortest length that goes through, before its units are selected."""
-        length = self.shortest(16)
+        length = self.shortest(MEASURED)
         generator = torch.Generator().manual_seed(0)
         channels = self.in_channels * self.stages[0].takes
         return torch.randn(batch, channels, length, generator=generator)

@@ -34,7 +34,11 @@ from .read import WEIGHTED
 
 SIGNIFICANT = 17  # bits of a weight's larger part, at most
 FIXED = 10  # bits of the largest bias of a stage, and of the largest number of its mix
-MOST_KEPT = 2**23  # weights of a network that is read: a file may claim more than memory holds
+# of numbers that are read, as a file may claim more than memory holds: all of them, and how many for
+# a byte, where there are more than a few. Zeros come 7000 to a byte, weights of 2 bits 4 or so
+MOST_KEPT = 2**23
+MOST_A_BYTE = 64
+FEW = 2**18
 STREAMS = ("gaps", "classes", "values", "others")
 WIDTHS = (1, 2, 4)  # bytes of a number
 _LZMA = [  # short repetitions alone: longer ones are chance, and take time to look for
@@ -203,7 +207,9 @@ def to_whole_numbers(
     n_kept = sum(stage["kept"] for stage in about)
     if n_kept > MOST_KEPT:
         raise ValueError(f"expected {MOST_KEPT} kept weights at most, got {n_kept}")
-    return about, {key: pack(numbers) for key, numbers in streams.items()}
+    tensors = {key: pack(numbers) for key, numbers in streams.items()}
+    check_claim(sum(map(np.size, streams["values"])), tensors["values"])
+    return about, tensors
 
 
 def from_whole_numbers(
@@ -223,6 +229,7 @@ def from_whole_numbers(
 
     if not 0 <= sum(kept) <= MOST_KEPT:
         raise ValueError(f"expected {MOST_KEPT} kept weights at most, got {kept}")
+    check_claim(sum(sizes["values"]), tensors["values"])
     streams = {key: iter(unpack(tensors[key], sizes[key])) for key in STREAMS}
     return [_stage_numbers(stage, streams) for stage in about]
 
@@ -272,19 +279,26 @@ def pack(numbers: Sequence[np.ndarray]) -> Tensor:
     return torch.frombuffer(bytearray([width, *coded]), dtype=torch.uint8)
 
 
+def check_claim(n: int, stored: Tensor) -> None:
+    """Raise ValueError where so few bytes cannot be `n` numbers that anybody has packed."""
+    most = FEW + MOST_A_BYTE * len(stored)
+    if n > most:
+        raise ValueError(f"expected {most} numbers at most in {len(stored)} bytes, got {n}")
+
+
 def unpack(stored: Tensor, sizes: Sequence[int]) -> list[np.ndarray]:
     """The numbers that were packed, int64, in parts of these sizes; no more are decoded.
 
     ValueError: there are more, or fewer, or it is something else.
     """
     n = sum(sizes)
-    width, *coded = stored.tolist()
+    width, coded = int(stored[0]), stored[1:].numpy().tobytes()
     if width not in WIDTHS:
         raise ValueError(f"expected numbers of {WIDTHS} bytes, got {width}")
 
     decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_LZMA)
     try:
-        planes = decoder.decompress(bytes(coded), n * width + 1)
+        planes = decoder.decompress(coded, n * width + 1)
     except lzma.LZMAError as error:
         raise ValueError(f"expected {n} numbers, got {error}") from error
     if len(planes) != n * width or not decoder.eof:

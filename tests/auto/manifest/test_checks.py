@@ -357,6 +357,7 @@ def test_a_pruner_is_in_the_fingerprint_and_null_is_not():
         ({"sparsity": None, "like": "dens"}, ".pruner.like", 'did you mean "dense"'),
         ({"sparsity": None, "like": "fine-tune"}, ".pruner.like", "not before this one"),
         ({"begin": 0.8, "end": 0.8}, ".pruner", "begin before end"),
+        ({"initial": 0.95}, ".pruner", "initial at most sparsity"),
         ({"every": 0}, ".pruner.every", "at least 1"),
         ({"evry": 5}, ".pruner.evry", 'did you mean "every"'),
     ],
@@ -373,6 +374,7 @@ def test_faults_of_a_pruner(pruner, where, text):
         ("model.name", "complex.DeepConvNet", "pruner", "a network without masks"),
         ("early", {"scorer": "test"}, "early", "early stopping while weights are pruned"),
         ("shrink", True, "shrink", "a shape that changes"),
+        ("n_epochs", 0, "n_epochs", "no epoch to prune in"),
     ],
 )
 def test_a_pruner_needs_masks_that_it_may_change(path, value, where, text):
@@ -380,3 +382,13 @@ def test_a_pruner_needs_masks_that_it_may_change(path, value, where, text):
     assert text in faults[f"stages.sparsify.{where}"], faults
     if where != "pruner":
         parse(put(pruned(name="one-shot"), f"stages.sparsify.{path}", value))
+
+
+def test_a_pruner_like_a_stage_of_another_architecture_is_named_before_anything_is_trained():
+    raw = pruned(name="random", sparsity=None, like="dense")
+    parse(raw)
+    raw["stages"]["dense"]["model"] = {"name": "complex.TwoLayerDense"}
+    raw["stages"]["sparsify"]["reset"] = True
+    faults = faults_of(raw)
+    assert list(faults) == ["stages.sparsify.pruner.like"]
+    assert 'lacks the layer "conv1"' in faults["stages.sparsify.pruner.like"], faults

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -263,7 +264,9 @@ def test_paths_that_vary_together():
 def test_what_a_killed_call_left_is_removed_by_the_next(tmp_path):
     manifests = expand({"seed": [0]})
     grid.write(tmp_path, manifests)
-    (tmp_path / ".seed0.json.7-0123abcd.part").write_text("{")
-    (tmp_path / ".seed1.json.7-0123abcd.part").write_text("{")  # another call's, perhaps alive
+    for name in ("seed0", "seed1"):  # of two days ago; seed1 is another call's
+        left = tmp_path / f".{name}.json.7-0123abcd.part"
+        left.write_text("{")
+        os.utime(left, (time.time() - 2 * 86_400,) * 2)
     grid.write(tmp_path, manifests)
     assert sorted(os.listdir(tmp_path)) == [".seed1.json.7-0123abcd.part", "seed0.json"]

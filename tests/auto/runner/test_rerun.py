@@ -369,22 +369,27 @@ def test_an_edited_manifests_run_takes_stages_from_its_originals_grid(
     assert epochs.n == 13
 
 
-def test_an_edited_manifests_run_waits_for_what_its_originals_grid_trains(
-    done, tiny_corpus, tmp_path, epochs, monkeypatch
+@pytest.mark.parametrize("edited_first", [False, True])
+def test_what_a_grid_and_its_edits_share_is_trained_once(
+    done, tiny_corpus, tmp_path, epochs, monkeypatch, edited_first
 ):
+    """A run waits for a stage that one of the other folder is training."""
     small().save(tmp_path / "demo" / "r0.json")
-    longer = edit(tmp_path / "demo" / "r0.json", {"stages.fine-tune.n_epochs": 3})
+    first = tmp_path / "demo" / "r0.json"
+    second = edit(first, {"stages.fine-tune.n_epochs": 3})
+    if edited_first:
+        first, second = second, first
     components = Components(small(), device="cpu", data=tiny_corpus)
     _, shared = next(stages.planned(small(), data=components.fingerprints))
 
     with contextlib.ExitStack() as training:
-        place = tmp_path / "demo" / ".claims" / shared.key[:32]
+        place = first.parent / ".claims" / shared.key[:32]
         training.enter_context(lock.hold(place))
 
         def finished_meanwhile(seconds):
             training.close()
-            shutil.copytree(done, tmp_path / "demo" / "r0", dirs_exist_ok=True)
+            shutil.copytree(done, first.with_suffix(""), dirs_exist_ok=True)
 
         monkeypatch.setattr("cplxnet.auto.runner.trainer.time.sleep", finished_meanwhile)
-        quick(load(longer), longer.with_suffix(""), tiny_corpus)
-    assert epochs.n == 3  # of fine-tune
+        quick(load(second), second.with_suffix(""), tiny_corpus)
+    assert epochs.n == (0 if edited_first else 3)  # of fine-tune

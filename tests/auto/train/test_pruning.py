@@ -50,6 +50,21 @@ def test_a_stage_prunes_every_so_many_steps_and_ends_at_its_sparsity():
     assert all((layer.weight[~layer.mask] == 0).all() for layer in net)
 
 
+@pytest.mark.parametrize(("n_steps", "end"), [(30, 0.01), (1, 0.4), (3, 0.1)])
+def test_a_stage_of_few_steps_is_pruned_all_the_same(n_steps, end):
+    """Its pruning is over before its first step, by the schedule."""
+    net = masked_net()
+    pruning = Pruning(pruner(end=end), net, like=None, threshold=-0.5, seed=0)
+    pruning.start()
+    for step in range(1, n_steps + 1):
+        pruning.after(step, n_steps)
+    assert n_zero(net) == 225
+
+
+def test_a_layer_of_less_than_the_initial_sparsity_has_its_own_from_the_first():
+    assert sparsity_after(50, 200, pruner(initial=0.5, end=1.0), 0.1) == 0.1
+
+
 @pytest.mark.parametrize("name", ["gradual", "one-shot", "random"])
 def test_the_sparsity_of_each_layer_of_an_earlier_network(name):
     like = nn.Sequential(cplx.CplxLinearVD(20, 10), cplx.CplxLinearARD(10, 5))

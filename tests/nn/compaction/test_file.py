@@ -167,7 +167,9 @@ def test_numbers_that_are_not_finite_are_refused(saved: Path, key: str) -> None:
 
 def test_a_claim_beyond_memory_is_refused_before_anything_is_allocated(saved: Path) -> None:
     crafted(saved, lambda network, _: network["stages"][1].update(shape=[10**4, 10**4, 10**4]))
-    with pytest.raises(CompactFileError, match="expected 268435456 weights at most"):
+    with pytest.raises(
+        CompactFileError, match=r"expected .* weights at most in a file of .* bytes"
+    ):
         load_compact(saved)
 
 

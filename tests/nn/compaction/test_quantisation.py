@@ -3,6 +3,8 @@
 import json
 import lzma
 import math
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from fractions import Fraction
@@ -342,10 +344,10 @@ def bomb(_: Any, tensors: dict[str, Tensor]) -> None:
     [
         (claim_kept(10**12), None, "expected whole numbers, 268435456 at most"),
         (claim_kept(2**24), None, "expected 8388608 kept weights at most"),
-        (claim_kept(2**22), None, "expected 4194.* numbers, got"),
-        (claim_shape, None, "expected 268435456 weights at most"),
+        (claim_kept(2**22), None, "expected .* numbers at most in .* bytes, got 838"),
+        (claim_shape, None, "expected .* weights at most in a file of .* bytes, got 10000000"),
         (bomb, None, "expected .* numbers, got"),
-        (lambda *_: None, 10**12, "expected 16777216 numbers, got"),
+        (lambda *_: None, 10**12, "expected .* numbers at most in .* bytes, got 1000000000000"),
     ],
 )
 def test_claims_beyond_memory_are_refused_before_room_is_made(
@@ -358,3 +360,72 @@ def test_claims_beyond_memory_are_refused_before_room_is_made(
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**22
+
+
+def layer(
+    out: int, window: int, kept: int, *, whole: bool = True, pool: tuple[int, int] | None = None
+) -> Change:
+    """A network of one layer over one channel, whose kept weights are the first ones, all equal."""
+
+    def change(network: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        stage = network["stages"][0] | {"shape": [out, 1, window], "kept": kept, "whole": whole}
+        stage |= {"stride": 1, "mix": None, "relu": False, "bias": 1.0, "pool": None}
+        if pool is not None:
+            stage["pool"] = ["average", *pool]
+        network |= {"stages": [stage], "in_channels": 1}
+
+        tensors["inputs"] = torch.zeros(1, dtype=torch.int64)
+        for key, numbers in (
+            ("gaps", np.zeros(kept, np.uint8)),
+            ("classes", np.zeros(kept, np.uint8)),
+            ("values", np.ones(2 * kept, np.uint8)),
+            ("others", np.zeros(2 * out, np.uint8)),
+        ):
+            tensors[key] = pack([numbers])
+
+    return change
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from cplxnet.nn import CompactFileError, load_compact
+
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, -1))
+for path in sys.argv[1:]:
+    try:
+        load_compact(path)
+        print("read")
+    except CompactFileError as error:
+        print(str(error).partition(", got ")[2])
+"""
+
+
+def test_a_file_of_a_kilobyte_takes_no_gigabyte(saved: Path, tmp_path: Path) -> None:
+    """What LZMA, sizes or a window claim beyond what so few bytes can be."""
+    content = saved.read_bytes()
+    cases = {
+        "kept": (layer(1, 2**23, 2**23), "weights at most in a file of"),
+        "equal": (layer(1, 2**19, 2**19), "numbers at most in"),
+        "empty": (layer(2**14, 2**14, 1), "weights at most in a file of"),
+        "without area": (layer(2**20, 0, 0), "weights at most in a file of"),
+        "window": (layer(16, 6, 96, whole=False, pool=(2**16, 2**16)), "activations in a layer"),
+        "long": (layer(1, 6, 6, whole=False, pool=(2**20, 1)), "read"),
+    }
+    for name, (change, _) in cases.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        crafted(path, change)
+        assert path.stat().st_size < 8000
+
+    finished = subprocess.run(
+        [sys.executable, "-c", LIMITED, *(str(tmp_path / name) for name in cases)],
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert len(lines) == len(cases)
+    for line, (_, told) in zip(lines, cases.values(), strict=True):
+        assert told in line
