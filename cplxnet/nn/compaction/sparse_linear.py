@@ -63,6 +63,10 @@ class SparseLinear(nn.Module):
         y = y.view(*x.shape[:-1], -1)
         return y if bias is None else y + bias
 
+    def extra_repr(self) -> str:
+        n_out, n_in = self._csr.shape
+        return f"in_features={n_in}, out_features={n_out}, living={len(self._by_column)}"
+
 
 class _Csr:
     """The places of a sparse matrix's numbers."""
@@ -72,10 +76,10 @@ class _Csr:
             warnings.simplefilter("ignore")  # "CSR is in beta state", at the first in a process
             csr = living.to_sparse_csr()
         self._arrays = csr.crow_indices().int(), csr.col_indices().int()  # int: MKL's type
-        self._shape = living.shape
+        self.shape = living.shape
 
     def matrix(self, values: Tensor) -> Tensor:
-        return torch.sparse_csr_tensor(*self._arrays, values, self._shape, check_invariants=False)
+        return torch.sparse_csr_tensor(*self._arrays, values, self.shape, check_invariants=False)
 
 
 class _Product(torch.autograd.Function):
