@@ -138,6 +138,7 @@ def settled(
         "features.cplx": True,
         FORM: "complex.DeepConvNetVD",
         C: 0.0,
+        "stages.sparsify.optimizer.lr": raw["stages"]["sparsify"]["optimizer"]["lr"],
         "stages.sparsify.optimizer.lr_log_sigma2": 1e-2,
         "stages.sparsify.pruner": None,
         "stages.fine-tune.model.name": "complex.DeepConvNetMasked",
@@ -152,6 +153,7 @@ def settled(
         "stages.fine-tune.reset": True,
         "stages.fine-tune.n_epochs": sum(one["n_epochs"] for one in raw["stages"].values()),
     }
+    slowly = {"stages.sparsify.optimizer.lr": 5e-4}  # extra/settled.md
     pruners: dict[str, dict[str, Any]] = {
         "gradual": {"name": "gradual"},
         "gradual-by-layer": {"name": "gradual", "by_layer": True},
@@ -174,6 +176,7 @@ def settled(
     for which, pruner in pruners.items():
         for sparsity in sparsities:
             own = {"stages.sparsify.pruner": {**pruner, "sparsity": sparsity}}
+            own |= slowly if pruner["name"] == "gradual" else {}
             contestants[f"{which}-s{sparsity:g}"] = masked | own
 
     together = [tuple((usual | own).values()) for own in contestants.values()]

@@ -46,6 +46,15 @@ class Penalised(nn.Module):
         """The parameter named `own`."""
         return self.get_parameter(self.own)
 
+    @property
+    def weight_in_evaluation(self) -> Tensor:
+        """What multiplies the input in evaluation, of the weight's shape; here the weight itself.
+
+        It is what a layer hands on to one without its own parameter.
+        """
+        weight: Tensor = self.weight  # type: ignore[assignment]
+        return weight
+
     def kl(self) -> Tensor:
         """The sum of `penalty`, added in float64: a scalar."""
         return self.penalty.sum(dtype=torch.float64).to(self._stored.dtype)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -117,3 +118,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what a build has left that was killed at its very end; one at work removes its own."""
+    if folder.exists():
+        with contextlib.suppress(RuntimeError), locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Average precision against bytes: each run's network in compact files, at several bits a number."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,16 @@ def report(request: Request) -> Report:
         for file in files[files["bits"] == AUTO].itertuples()
     ]
     drawn = figure(files, scorer=request.scorer)
-    return Report(drawn, files, sentences + threshold.without_snapshot(request))
+    left_out = threshold.left_out(request, _has_snapshot, why="No snapshot of the last stage")
+    return Report(drawn, files, sentences + left_out)
 
 
 def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.DataFrame:
     """Write the runs that have snapshots to compact files, read them back, and score them.
 
     Args:
-        request: of its folders' runs; those without a snapshot are left out.
+        request: of its folders' runs; those without a snapshot of the last stage are left out, and
+            those whose snapshots cannot be read are named.
         bits: of `export --bits`; 32: float32.
 
     Returns:
@@ -49,41 +51,55 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
 
     Raises:
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
-        FileNotFoundError: the data or a snapshot is not there.
+        FileNotFoundError: the data is not there.
     """
-    scorer = request.scorer
-    runs = threshold.to_mask(request)
-    tables.refuse_other_windows(runs, scorer)
-    files = []
-    shown = bar(total=len(runs) * len(bits), desc="sizes", unit="file")
-    with tempfile.TemporaryDirectory() as folder, shown:
+    runs = threshold.chosen(request, _has_snapshot, expected="of their last stage")
+    tables.refuse_other_windows(runs, request.scorer)
+    files: list[dict[str, Any]] = []
+    with bar(total=len(runs) * len(bits), desc="sizes", unit="file") as shown:
         for run in runs:
             components = Components(run.manifest, device="cpu", data=request.data)
-            feed = components.feed(run.manifest.scorers[scorer].feed)
-            last = run.stages[run.manifest.stage_order[-1]]
-            masked = last["scores"][scorer]["end"]["average_precision"]
-            about = threshold.about(run, scorer) | {"masked": masked}
-            for n in bits:
-                own: Any = None if n == 32 else n
-                try:
-                    path = export(run.files.path, Path(folder) / "net", kind="compact", bits=own)
-                except NoPosterior:  # as of L0: bits auto have nothing to go by
-                    continue
-                network: Any = load_deployed(path).network
-                target, logit = predict(network, feed)
-                size = path.stat().st_size
-                result = {
-                    "bits": str(n),
-                    "bytes": size,
-                    "times": 4 * last["n_par"] / size,
-                    "bits_kept": 8 * size / (last["n_par"] - last["n_zero"]),
-                    "average_precision": float(
-                        components.task.pooled_average_precision(target, logit)
-                    ),
-                }
-                files.append(about | result)
-                shown.update()
+            with tables.named(run):
+                for file in _files(run, components, request.scorer, bits):
+                    files.append(file)
+                    shown.update()
+    if not files:
+        raise tables.Lacking("expected runs whose snapshots can be read, got none")
     return pd.DataFrame(files).astype({"dense": float})
+
+
+def _has_snapshot(run: tables.Run) -> bool:
+    """Whether a run has finished its last stage and the snapshot is here."""
+    number, last = len(run.manifest.stage_order) - 1, run.manifest.stage_order[-1]
+    return last in run.stages and run.files.snapshot(number, last).is_file()
+
+
+def _files(
+    run: tables.Run, components: Components, scorer: str, bits: Sequence[int | str]
+) -> Iterator[dict[str, Any]]:
+    """The rows of one run."""
+    feed = components.feed(run.manifest.scorers[scorer].feed)
+    last = run.stages[run.manifest.stage_order[-1]]
+    masked = last["scores"][scorer]["end"]["average_precision"]
+    about = threshold.about(run, scorer) | {"masked": masked}
+
+    with tempfile.TemporaryDirectory() as folder:
+        for n in bits:
+            own: Any = None if n == 32 else n
+            try:
+                path = export(run.files.path, Path(folder) / "net", kind="compact", bits=own)
+            except NoPosterior:  # as of L0: bits auto have nothing to go by
+                continue
+            network: Any = load_deployed(path).network
+            target, logit = predict(network, feed)
+            size = path.stat().st_size
+            yield about | {
+                "bits": str(n),
+                "bytes": size,
+                "times": 4 * last["n_par"] / size,
+                "bits_kept": 8 * size / (last["n_par"] - last["n_zero"]),
+                "average_precision": float(components.task.pooled_average_precision(target, logit)),
+            }
 
 
 @style.styled

@@ -4,10 +4,11 @@ Snapshots are never opened, so that a table of a hundred runs takes a second. A 
 cannot be read, or whose manifest has changed since, is named on stderr and left out.
 """
 
+import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,15 @@ def every_run(folders: Iterable[str | Path]) -> list[Run]:
             manifests.items(), parameters.to_dict("records"), named, strict=True
         )
     ]
+
+
+@contextlib.contextmanager
+def named(run: Run) -> Iterator[None]:
+    """A block that a run whose files cannot be read ends: it is named on stderr and left out."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        show(f"{run.folder}/{run.name} is left out: {error}", sys.stderr)
 
 
 def readable(folder: str | Path) -> dict[str, Manifest]:

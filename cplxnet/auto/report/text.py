@@ -139,13 +139,16 @@ def missing(folders: Iterable[str | Path]) -> list[str]:
         if unfinished.empty:
             continue
 
-        named = [_how_far(str(run), row) for run, row in unfinished.head(8).iterrows()]
-        more = f" and {len(unfinished) - 8} more" if len(unfinished) > 8 else ""
+        named = _listed([_how_far(str(run), row) for run, row in unfinished.iterrows()])
         sentences.append(
-            f"{folder}: {len(unfinished)} of {len(states)} runs are not done: "
-            f"{', '.join(named)}{more}."
+            f"{folder}: {len(unfinished)} of {len(states)} runs are not done: {named}."
         )
     return sentences
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
 
 
 def _how_far(run: str, row: pd.Series) -> str:
@@ -185,7 +188,7 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
     unfinished = [name for name in names if name not in through]
     if unfinished:
         remarks.append(
-            f"Not finished: {len(unfinished)} of {len(names)} runs ({', '.join(unfinished)})."
+            f"Not finished: {len(unfinished)} of {len(names)} runs ({_listed(unfinished)})."
         )
 
     lines = [*_markdown_table(rows), *ranking, "", *map(_escaped, numbered)]

@@ -6,6 +6,7 @@ copied under the keys of a manifest with another threshold, and the runner goes 
 folder of its own.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from cplxnet.auto.runner.components import Components
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.sweep.run_many import run_many
 from cplxnet.auto.train.loop import predict
+from cplxnet.nn.gaussian import Penalised
+from cplxnet.nn.l0 import Gated
 
 from . import style, tables
 from .style import Report, Request
@@ -43,11 +46,15 @@ def report(request: Request) -> Report:
         masked = pd.concat([masked, tune(request)], ignore_index=True)
 
     drawn = figure(masked, scorer=request.scorer)
-    return Report(drawn, masked, without_snapshot(request))
+    said = left_out(request, _has_snapshot, why=f"No snapshot of {SPARSIFY}")
+    said += left_out(request, _has_threshold, why="No threshold on log alpha")
+    return Report(drawn, masked, said)
 
 
 def scan(request: Request) -> pd.DataFrame:
     """Score every run with a sparsify snapshot, masked at each threshold; nothing is trained.
+
+    A run whose snapshot cannot be read is named and left out.
 
     Returns:
         Columns folder, run, method, C, setting, seed, own (the manifest's threshold), dense (the dense
@@ -57,26 +64,29 @@ def scan(request: Request) -> pd.DataFrame:
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
         FileNotFoundError: the data is not there.
     """
-    runs = to_mask(request)
+    runs = _to_mask(request)
     tables.refuse_other_windows(runs, request.scorer)
     at = request.at or THRESHOLDS
     rows = []
     with bar(total=len(runs) * len(at), desc="thresholds", unit="score") as shown:
         for run in runs:
-            model = load_model(run.files.path, SPARSIFY)[0].to(request.device)
             components = Components(run.manifest, device=request.device, data=request.data)
-            for threshold in at:
-                score = score_at(
-                    model, run.manifest, components, threshold=threshold, scorer=request.scorer
-                )
-                result = {
-                    "threshold": float(threshold),
-                    "compression": cplx.compression(model, threshold),
-                    "average_precision": score,
-                    "tuned": False,
-                }
-                rows.append(about(run, request.scorer) | result)
-                shown.update()
+            with tables.named(run):
+                model = load_model(run.files.path, SPARSIFY)[0].to(request.device)
+                for threshold in at:
+                    score = score_at(
+                        model, run.manifest, components, threshold=threshold, scorer=request.scorer
+                    )
+                    result = {
+                        "threshold": float(threshold),
+                        "compression": cplx.compression(model, threshold),
+                        "average_precision": score,
+                        "tuned": False,
+                    }
+                    rows.append(about(run, request.scorer) | result)
+                    shown.update()
+    if not rows:
+        raise Lacking("expected runs whose snapshots can be read, got none")
     return pd.DataFrame(rows)
 
 
@@ -93,7 +103,7 @@ def tune(request: Request) -> pd.DataFrame:
     where: dict[str, Any] = {"data": request.data, "device": request.device}
     manifests: dict[str, Manifest] = {}
     columns: dict[str, dict[str, Any]] = {}
-    for run in to_mask(request):
+    for run in _to_mask(request):
         for threshold in request.at or THRESHOLDS:
             name = f"{Path(run.folder).name}-{run.name}-t{threshold:g}"
             title = f"{run.manifest.name} threshold {threshold:g}"
@@ -122,16 +132,16 @@ def about(run: Run, scorer: str) -> dict[str, Any]:
     }
 
 
-def to_mask(request: Request) -> list[Run]:
-    """The runs with a snapshot of the stage before the masks, and with the scorer.
+def chosen(request: Request, usable: Callable[[Run], bool], *, expected: str) -> list[Run]:
+    """The runs asked for that are usable and have the scorer.
 
-    Lacking: there is none; the text says what is looked for.
+    Lacking: there is none; the text says what is looked for, a snapshot `expected`.
     """
-    runs = [run for run in _asked(request) if _has_snapshot(run)]
+    runs = [run for run in _asked(request) if usable(run)]
     if not runs:
         named = "" if request.runs is None else f" named {', '.join(request.runs)}"
         raise Lacking(
-            f"expected runs with a snapshot of {SPARSIFY} (1-{SPARSIFY}.pt), got none in "
+            f"expected runs with a snapshot {expected}, got none in "
             f"{', '.join(map(str, request.folders))}{named}; snapshots are not committed: try "
             f"`python -m cplxnet.auto run {request.folders[0]} --again NAME`, which makes them"
         )
@@ -145,10 +155,10 @@ def to_mask(request: Request) -> list[Run]:
     return scored
 
 
-def without_snapshot(request: Request) -> list[str]:
-    """A sentence that names the runs that `to_mask` leaves out, if there are any."""
-    lacking = [f"{run.folder}/{run.name}" for run in _asked(request) if not _has_snapshot(run)]
-    return [f"No snapshot of {SPARSIFY}, so left out: {', '.join(lacking)}."] if lacking else []
+def left_out(request: Request, usable: Callable[[Run], bool], *, why: str) -> list[str]:
+    """A sentence that names the runs that are not usable, if there are any."""
+    lacking = [f"{run.folder}/{run.name}" for run in _asked(request) if not usable(run)]
+    return [f"{why}, so left out: {', '.join(lacking)}."] if lacking else []
 
 
 def _asked(request: Request) -> list[Run]:
@@ -156,11 +166,31 @@ def _asked(request: Request) -> list[Run]:
     return [run for run in runs if request.runs is None or run.name in request.runs]
 
 
+def _to_mask(request: Request) -> list[Run]:
+    """The runs with a snapshot of the stage before the masks, which depend on a threshold."""
+    expected = f"of {SPARSIFY} (1-{SPARSIFY}.pt), which has log alpha"
+    return chosen(
+        request, lambda run: _has_snapshot(run) and _has_threshold(run), expected=expected
+    )
+
+
 def _has_snapshot(run: Run) -> bool:
     order = run.manifest.stage_order
     return {SPARSIFY, TUNE} <= set(order) and run.files.snapshot(
         order.index(SPARSIFY), SPARSIFY
     ).is_file()
+
+
+def _has_threshold(run: Run) -> bool:
+    """Whether masks depend on a threshold; those of a pruner or of L0 do not."""
+    manifest = run.manifest
+    if SPARSIFY not in manifest.stage_order:
+        return True  # it has no snapshot
+
+    window = next(iter(manifest.datasets.values())).window
+    model = manifest.stage(SPARSIFY).model
+    layers = tasks.network(manifest.task, model, manifest.features, window).modules()
+    return any(isinstance(layer, Penalised) and not isinstance(layer, Gated) for layer in layers)
 
 
 def score_at(

@@ -144,9 +144,7 @@ def build(
     folder = data / _STAGING
     earlier = None if force else _earlier(data, key)
     if earlier is not None:
-        if folder.exists():  # killed at its very end
-            with jobs.locked(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+        jobs.remove_left(folder)
         return _told(earlier)
 
     with jobs.locked(folder):

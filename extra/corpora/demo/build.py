@@ -68,6 +68,7 @@ def build(
     there = _attributes(target, (*map(file_11khz, SPLITS), FULL), recipe)
     missing_there = None if there is None else json.loads(str(there["missing"]))
     if missing_there is not None and not force:
+        jobs.remove_left(target / ".build")
         _warn(missing_there, "--force tries them again")
         return target
 
@@ -110,11 +111,13 @@ def build_reference(
         IncompleteCorpusWarning, RuntimeError: some piece could not be made; nothing is written.
     """
     target = Path(data) / "reference"
+    folder = Path(data) / ".reference"
     names = [file_11khz(split) for split in SPLITS]
     if not force and _attributes(target, names, fingerprint(pieces)) is not None:
+        jobs.remove_left(folder)
         return target
 
-    with _emptied(Path(data) / ".reference") as staging:
+    with _emptied(folder) as staging:
         with warnings.catch_warnings():
             warnings.simplefilter("error", IncompleteCorpusWarning)
             built = build(

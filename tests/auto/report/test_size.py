@@ -1,6 +1,8 @@
 """Average precision against bytes, held to files written and scored by hand."""
 
+import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -63,3 +65,21 @@ def test_the_report(folder, tiny_corpus, tmp_path):
     assert report.rows["bits"].tolist() == ["32", "8", "6", "5", "4", "3", "auto"]
     assert report.rows["bytes"][:6].is_monotonic_decreasing
     assert report.sentences[0].startswith("r0: ") and "bytes with bits auto" in report.sentences[0]
+
+
+def test_runs_under_way_or_damaged_are_left_out_and_named(folder, tiny_corpus, tmp_path, capsys):
+    grid_of_three = tmp_path / "grid"
+    shutil.copytree(folder, grid_of_three)
+    for name in ("cut", "running"):
+        shutil.copy(grid_of_three / "r0.json", grid_of_three / f"{name}.json")
+        shutil.copytree(grid_of_three / "r0", grid_of_three / name)
+    os.truncate(grid_of_three / "cut" / "2-fine-tune.pt", 1000)
+    scores = read(grid_of_three / "running")
+    del scores["stages"]["fine-tune"]
+    (grid_of_three / "running" / "status.json").unlink()
+    (grid_of_three / "running" / "scores.json").write_text(json.dumps(scores))
+    (grid_of_three / "running" / "2-fine-tune.pt").unlink()
+
+    request = Request(folders=[grid_of_three], out=tmp_path, data=tiny_corpus)
+    assert size.rows(request, bits=[32])["run"].tolist() == ["r0"]
+    assert "grid/cut is left out: " in capsys.readouterr().err

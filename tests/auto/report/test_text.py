@@ -185,14 +185,15 @@ def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys)
     assert "expected the lines" in capsys.readouterr().err and path.read_text() == "# Results\n"
 
 
-def test_the_reference_page_has_the_marks_for_its_results(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["reference", "settled"])
+def test_a_committed_page_is_what_its_runs_say(tmp_path, monkeypatch, name):
     root = Path(__file__).resolve().parents[3]
-    copy = tmp_path / "reference.md"
-    copy.write_text((root / "extra" / "reference.md").read_text())
     monkeypatch.chdir(root)
-    page.insert(copy, "runs/reference")
-    head, _, rest = copy.read_text().partition("<!-- begin")
-    assert "This is rendered music" in head and page.markdown("runs/reference") in rest
+    committed = (root / "extra" / f"{name}.md").read_text()
+    copy = tmp_path / "page.md"
+    copy.write_text(committed)
+    page.insert(copy, f"runs/{name}")
+    assert copy.read_text() == committed and page.markdown(f"runs/{name}") in committed
 
 
 def renamed(manifest, stages, scorer):

@@ -1,5 +1,8 @@
 """Runs masked at other thresholds, against masks made by hand and runs with that threshold."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +125,24 @@ def test_no_snapshot_is_named(grid_of_two, tiny_corpus, tmp_path) -> None:
     assert made.sentences[0] == f"No snapshot of sparsify, so left out: {tmp_path}/r0."
 
 
+def test_a_damaged_snapshot_and_masks_without_a_threshold_are_left_out_and_named(
+    grid_of_two, tiny_corpus, tmp_path, capsys
+) -> None:
+    folder, limits = grid_of_two
+    both = shutil.copytree(folder, tmp_path / "both")
+    os.truncate(both / "r1" / "1-sparsify.pt", 1000)
+    pruned = {"stages.sparsify.model.name": "complex.TwoLayerDenseMasked"}
+    pruned |= {"stages.sparsify.objective": {"loss": 1.0}}
+    pruned |= {"stages.sparsify.pruner": {"name": "random", "sparsity": 0.5}}
+    grid.write(both, {"pruned": small(pruned)})
+    shutil.copytree(both / "r0", both / "pruned")
+
+    made = make("threshold", both, out=tmp_path, at=limits[:1], data=tiny_corpus)
+    assert made.rows["run"].tolist() == ["r0"]
+    assert made.sentences[0] == f"No threshold on log alpha, so left out: {both}/pruned."
+    assert "both/r1 is left out: " in capsys.readouterr().err
+
+
 def test_the_runs_asked_for_alone(grid_of_two, scanned, tiny_corpus, tmp_path) -> None:
     folder, limits = grid_of_two
     made = make("threshold", folder, out=tmp_path, runs=["r1"], at=limits, data=tiny_corpus)
@@ -129,7 +150,7 @@ def test_the_runs_asked_for_alone(grid_of_two, scanned, tiny_corpus, tmp_path) -
         made.rows.equals(scanned[scanned["run"] == "r1"].reset_index(drop=True))
         and made.sentences == []
     )
-    with pytest.raises(ValueError, match=r"1-sparsify\.pt\), got none in .* named r7"):
+    with pytest.raises(ValueError, match=r"1-sparsify\.pt\), .* got none in .* named r7"):
         make("threshold", folder, out=tmp_path, runs=["r7"], data=tiny_corpus)
 
 

@@ -9,6 +9,7 @@ import pytest
 from demo_pieces import piece
 
 from cplxnet.musicnet import recordings
+from extra.corpora import jobs
 from extra.corpora.demo import IncompleteCorpusWarning, __main__, build, build_reference
 from extra.corpora.demo.build import fingerprint
 from extra.corpora.demo.pieces import DEMO, REFERENCE, SPLITS
@@ -58,6 +59,23 @@ def misbehaves(piece, font, result):
     if piece.key != "id_1005":  # which ends well and leaves nothing
         data, labels = np.zeros(900, np.float32), np.zeros(0, recordings.LABELS)
         np.savez(result, full=data, full_labels=labels, low=data, low_labels=labels, dropped=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "left"), [(build, "demo/.build"), (build_reference, ".reference")]
+)
+def test_what_a_build_killed_at_its_very_end_left_is_removed(tmp_path, make, left):
+    def built():
+        make(tmp_path, pieces=THREE, maker=misbehaves, n_workers=0)
+
+    built()
+    (tmp_path / left).mkdir()
+    (tmp_path / left / "id_1001.npz").write_bytes(b"half")
+    with jobs.locked(tmp_path / left):  # it lives: it will remove it
+        built()
+        assert (tmp_path / left).exists()
+    built()
+    assert not (tmp_path / left).exists()
 
 
 def test_a_renderer_that_hangs_or_crashes_costs_that_piece_only(tmp_path, capsys):
