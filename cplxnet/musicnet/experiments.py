@@ -175,7 +175,7 @@ def settled(
     contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
     for which, pruner in pruners.items():
         for sparsity in sparsities:
-            own = {"stages.sparsify.pruner": {**pruner, "sparsity": sparsity}}
+            own: dict[str, Any] = {"stages.sparsify.pruner": {**pruner, "sparsity": sparsity}}
             own |= slowly if pruner["name"] == "gradual" else {}
             contestants[f"{which}-s{sparsity:g}"] = masked | own
 
