@@ -100,7 +100,7 @@ def _losses(classes: pd.DataFrame, name: str) -> Iterator[str]:
             f"{name} {k} ({ap.loc[k, 'dense']:.3f} to {ap.loc[k, 'fine-tune']:.3f})" for k in worst
         ]
         if costs:
-            group = tables.named(method, setting)
+            group = tables.group_name(method, setting)
             yield f"{group} loses most average precision at {', '.join(costs)}."
 
 

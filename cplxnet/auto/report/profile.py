@@ -206,7 +206,7 @@ def _where_zeros_are(layers: pd.DataFrame) -> Iterator[str]:
     for method, (setting, runs) in greatest.items():
         percent = 100 * runs.groupby("layer", sort=False)["sparsity"].mean()
         yield (
-            f"{tables.named(method, setting)}: the most irrelevant weights are in "
+            f"{tables.group_name(method, setting)}: the most irrelevant weights are in "
             f"{percent.idxmax()} ({percent.max():.3g} percent of its real numbers), the fewest in "
             f"{percent.idxmin()} ({percent.min():.3g} percent)."
         )

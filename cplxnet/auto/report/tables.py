@@ -608,7 +608,7 @@ def numbers(settings: pd.Series) -> pd.Series:
     return settings.str.extract("= (.*)", expand=False).astype(float)
 
 
-def named(method: str, setting: str) -> str:
+def group_name(method: str, setting: str) -> str:
     """A group of runs as sentences call it: "VD at C = 0.02"."""
     return f"{method} at {setting}" if setting else method
 

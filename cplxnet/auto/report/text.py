@@ -255,7 +255,7 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
 
     for _, row in rows.iterrows():
         yield (
-            f"{tables.named(row['form'], row['setting'])} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
+            f"{tables.group_name(row['form'], row['setting'])} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
             f"real numbers, {row['compression']:.3g} times fewer: average precision "
             f"{row['after']:.4f}{_than_dense(row['loss'])}."
         )

@@ -23,7 +23,7 @@ def report(request: Request) -> Report:
     drawn = figure(runs, scorer=request.scorer, published=_published(table, request))
 
     on_front = [
-        f"{tables.named(method, setting)} ({means['compression']:.3g} times fewer, "
+        f"{tables.group_name(method, setting)} ({means['compression']:.3g} times fewer, "
         f"{means['after']:.4f}, {means['n']:.0f} replicate{'s' if means['n'] > 1 else ''})"
         for (method, setting), means in front(runs).iterrows()
     ]

@@ -365,7 +365,7 @@ def test_methods_are_called_by_what_sparsifies_and_what_differs_and_by_no_more(t
     assert methods.items() >= RATES.items() and len(set(methods.values())) == 7
     assert {run.method for run in tables.every_run([root / "reference"])} == {"VD"}
 
-    settled = grid.settled(replicates=1)
+    settled = grid.settled((0.02, 0.4), l0_values=(2.0,), sparsities=(0.98, 0.9945), replicates=1)
     grid.write(tmp_path, settled)
     runs = {run.name: (run.method, run.columns["setting"]) for run in tables.every_run([tmp_path])}
     assert (
