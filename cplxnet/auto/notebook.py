@@ -74,7 +74,10 @@ def _show_error(
     if issubclass(kind, KeyboardInterrupt):
         ipython._showtraceback(kind, INTERRUPTED, [INTERRUPTED])
     elif isinstance(error, _TOLD) and _is_ours(trace):
-        ipython._showtraceback(kind, error, [f"{kind.__name__}: {error}"])
+        message = f"{kind.__name__}: {error}"
+        if isinstance(error, FileNotFoundError) and str(Path.cwd()) not in message:
+            message += f" (working directory: {Path.cwd()})"
+        ipython._showtraceback(kind, error, [message])
     else:
         ipython.showtraceback((kind, error, trace), tb_offset=tb_offset)
     return []

@@ -113,7 +113,7 @@ def reference(
 def settled(
     values: Sequence[float] = (0.003, 0.02, 0.1, 0.4),
     *,
-    l0_values: Sequence[float] = (0.1, 0.5, 5.0, 20.0),
+    l0_values: Sequence[float] = (0.1, 0.5, 5.0, 10.0, 20.0),
     sparsities: Sequence[float] = (0.9, 0.98, 0.9945, 0.998),
     replicates: int = 2,
 ) -> Preset:

@@ -59,7 +59,7 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
     with bar(total=len(runs) * len(bits), desc="sizes", unit="file") as shown:
         for run in runs:
             components = Components(run.manifest, device="cpu", data=request.data)
-            with tables.named(run):
+            with tables.or_left_out(run):
                 for file in _files(run, components, request.scorer, bits):
                     files.append(file)
                     shown.update()

@@ -188,7 +188,7 @@ def every_run(folders: Iterable[str | Path]) -> list[Run]:
 
 
 @contextlib.contextmanager
-def named(run: Run) -> Iterator[None]:
+def or_left_out(run: Run) -> Iterator[None]:
     """A block that a run whose files cannot be read ends: it is named on stderr and left out."""
     try:
         yield

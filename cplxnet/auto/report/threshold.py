@@ -71,7 +71,7 @@ def scan(request: Request) -> pd.DataFrame:
     with bar(total=len(runs) * len(at), desc="thresholds", unit="score") as shown:
         for run in runs:
             components = Components(run.manifest, device=request.device, data=request.data)
-            with tables.named(run):
+            with tables.or_left_out(run):
                 model = load_model(run.files.path, SPARSIFY)[0].to(request.device)
                 for threshold in at:
                     score = score_at(
