@@ -14,7 +14,7 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 from IPython.display import HTML
 
-from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.grid import C
 from cplxnet.auto.models import heard, load_model
 from cplxnet.auto.report import style, tables, trade_off
 
@@ -25,7 +25,7 @@ EXAMPLES = {"musicnet": example}  # by task
 SHOWN = {
     "run": "@run",
     "method": "@method",
-    "C": "@C",
+    "setting": "@setting",
     "seed": "@seed",
     "AP, fine-tuned": "@after{0.0000}",
     "AP before": "@before{0.0000}",
@@ -63,7 +63,7 @@ def trade_off_page(
     Raises:
         Lacking: no run has a score by `scorer`.
     """
-    runs = trade_off.rows(tables.gather(folder), scorer=scorer).dropna(subset=["compression"])
+    runs = trade_off.rows(tables.collect(folder), scorer=scorer).dropna(subset=["compression"])
     cards: dict[str, str] = {}
     none = "No run here has both its last snapshot and its data: run one to hear it."
     try:
@@ -87,13 +87,13 @@ def trade_off_page(
         drawn.add_layout(Span(location=scores.mean(), dimension="width", line_color="gray"))
 
     looks = style.looks(runs)
-    for method, group in tables.by_method(runs.rename(columns={C: "C"})):
+    for method, group in tables.by_method(runs.drop(columns=C)):
         colour = f"#{looks[method][0].removeprefix('#')}"
         source = ColumnDataSource(group.to_dict("list"))
         drawn.segment("compression", "before", "compression", "after", source=source, color=colour)
         point: dict[str, Any] = {"x": "compression", "source": source, "size": 9, "color": colour}
         drawn.scatter(y="before", fill_color="white", **point)
-        drawn.scatter(y="after", legend_label=method or "fine-tuned", **point)
+        drawn.scatter(y="after", legend_label=method, **point)
 
         own = [cards.get(run, "Its snapshot is not here.") for run in group["run"]]
         shown = {"source": source, "div": text, "truth": truth, "cards": own}

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cplxnet.musicnet.dataset import InOrder, OnePerRecording
 from cplxnet.musicnet.features import surrogate
 from cplxnet.musicnet.networks import FIELDS, KINDS, Network
-from cplxnet.musicnet.samplers import InOrder, OnePerRecording
 from cplxnet.musicnet.scores import pooled_average_precision
 
 WINDOW = 64  # samples of a signal

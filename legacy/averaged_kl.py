@@ -10,8 +10,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cplxnet.auto.manifest import experiments, grid
-from cplxnet.auto.manifest.experiments import METHOD, REDUCTION, C
+from cplxnet.auto.manifest import grid
+from cplxnet.auto.manifest.grid import METHOD, REDUCTION, C
 from cplxnet.auto.manifest.read import Manifest, parse
 from cplxnet.musicnet.experiments import TEMPLATE, label
 
@@ -123,7 +123,7 @@ def study(
 
     manifests: dict[str, Manifest] = {}
     for how, values in (("sum", sums), ("mean", means)):
-        for name, manifest in experiments.demo(values, **options).items():
+        for name, manifest in grid.demo(values, **options).items():
             heading = manifest.name.replace("demo", f"legacy study {how}", 1)
             changes = {"name": heading, REDUCTION: how}
             manifests[f"{how}-{name}"] = grid.edit(manifest, changes)

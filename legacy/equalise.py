@@ -14,7 +14,7 @@ from torch import nn
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.manifest.experiments import REDUCTION
+from cplxnet.auto.manifest.grid import REDUCTION
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import load_model, read_manifest
 from cplxnet.auto.progress import bar

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cplxnet.auto import report
-from cplxnet.auto.manifest.experiments import REDUCTION, C
+from cplxnet.auto.manifest.grid import REDUCTION, C
 from cplxnet.auto.report import style
 from cplxnet.auto.report.style import COLOURS, MARKERS, PRECISION
 

@@ -11,9 +11,9 @@ from .manifest import vocabulary
 
 _NAMES = {
     "Manifest": "cplxnet.auto.manifest.schema:Manifest",
-    "Outcome": "cplxnet.auto.sweep.run_one:Outcome",
+    "Outcome": "cplxnet.auto.sweep.queue:Outcome",
     "edit": "cplxnet.auto.manifest.edit:edit",
-    "experiments": "cplxnet.auto.manifest.experiments",
+    "experiments": "cplxnet.auto.manifest.grid",
     "generate": "cplxnet.auto.generate",
     "grid": "cplxnet.auto.manifest.grid",
     "heard": "cplxnet.auto.models:heard",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -24,13 +23,14 @@ import torch
 from . import tasks
 from .manifest import grid
 from .manifest.read import Manifest, ManifestNotFoundError, Stage, load
+from .models import build, heard
 from .runner.folder import RunFolder, unchanged
 from .runner.stages import planned, savings
 from .train.loop import make_step
 from .train.objective import Objective
 from .train.optim import make_optimizer
 
-MEASURED = (8, 32)  # windows of the steps that are timed; a larger batch is extrapolated
+MEASURED = 32  # windows of the steps that are timed, at most
 
 
 def manifests(
@@ -159,7 +159,7 @@ class Preview:
             network that is not in it), disk_mb (snapshots; two moments of each weight, of which SGD
             has one). Where the data file is absent, steps or hours are NaN.
         """
-        rows: dict[str, dict[str, float]] = {}
+        rows = []
         steps_ms: dict[Any, tuple[float, float]] = {}  # here and on a GPU, of steps of one kind
         for shared, (manifest, stage) in self._trained.items():
             options = "".join(f" {key}={value}" for key, value in stage.model.kwargs.items())
@@ -167,31 +167,25 @@ class Preview:
             n_batches, batch = self._batches(manifest, stage)
             n_steps = stage.n_epochs * n_batches
 
-            kind = (network, manifest.features, _window(manifest), batch)
+            kind = (network, manifest.features, manifest.window, batch)
             if kind not in steps_ms:
-                ms = gpu_ms = math.nan
-                if batch is not None:
-                    ms = _step_ms(manifest, stage, batch) if measure else math.nan
-                    gpu_ms = _gpu_ms(manifest, stage, batch)
-                steps_ms[kind] = ms, gpu_ms
+                ms = _step_ms(manifest, stage, batch) if measure and batch else math.nan
+                steps_ms[kind] = ms, _gpu_ms(manifest, stage, batch or math.nan)
             ms, gpu_ms = steps_ms[kind]
 
-            row = rows.setdefault(network, defaultdict(float))
-            row["stages"] += 1
-            row["epochs"] += stage.n_epochs
-            row["steps"] += n_steps
-            row["hours"] += n_steps * ms / 3.6e6
-            row["gpu_hours"] += n_steps * gpu_ms / 3.6e6
-            row["disk_mb"] += _snapshot_bytes(manifest, stage, shared.goes_on) / 1e6
+            row = {"network": network, "stages": 1, "epochs": stage.n_epochs, "steps": n_steps}
+            row |= {"hours": n_steps * ms / 3.6e6, "gpu_hours": n_steps * gpu_ms / 3.6e6}
+            row["disk_mb"] = _snapshot_bytes(manifest, stage, shared.goes_on) / 1e6
+            rows.append(row)
 
-        for row in rows.values():
-            row["ms"] = 3.6e6 * row["hours"] / max(row["steps"], 1)
-            row["gpu_ms"] = 3.6e6 * row["gpu_hours"] / max(row["steps"], 1)
-        order = ["stages", "epochs", "steps", "ms", "hours", "gpu_ms", "gpu_hours", "disk_mb"]
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=order)
+        sums = pd.DataFrame(rows).groupby("network", sort=False)
+        table = sums.agg(lambda column: column.sum(skipna=False)).rename_axis(None)
+        table["ms"] = 3.6e6 * table["hours"] / table["steps"].clip(lower=1)
+        table["gpu_ms"] = 3.6e6 * table["gpu_hours"] / table["steps"].clip(lower=1)
         table.loc["all"] = table.sum(skipna=False).drop(["ms", "gpu_ms"])
         whole = [name for name in ("stages", "epochs", "steps") if table[name].notna().all()]
-        table = table.astype(dict.fromkeys(whole, int))
+        order = ["stages", "epochs", "steps", "ms", "hours", "gpu_ms", "gpu_hours", "disk_mb"]
+        table = table[order].astype(dict.fromkeys(whole, int))
         return table if measure else table.drop(columns=["ms", "hours"])
 
     def sentences(self) -> list[str]:
@@ -253,11 +247,6 @@ class Preview:
         return math.ceil(n_windows / feed.batch_size), feed.batch_size
 
 
-def _window(manifest: Manifest) -> int:
-    """Samples of a window, one length in all datasets."""
-    return next(iter(manifest.datasets.values())).window
-
-
 def _run(folder: Path, manifest: Manifest | None = None) -> str:
     """The state of a run's folder, and whether it is of an earlier version of the manifest."""
     if not folder.is_dir():
@@ -271,41 +260,35 @@ def _run(folder: Path, manifest: Manifest | None = None) -> str:
 
 
 def _step_ms(manifest: Manifest, stage: Stage, batch: int) -> float:
-    """Milliseconds of one training step on this CPU, of `batch` windows of noise."""
+    """Milliseconds of one training step on this CPU, of `batch` windows of noise.
+
+    A larger batch than `MEASURED` is taken to need so many times longer.
+    """
     task = tasks.TASKS[manifest.task]
-    features = manifest.features
     spec = stage.optimizer
-    sizes = MEASURED if batch > MEASURED[-1] else (batch,)
+    n = min(batch, MEASURED)
+    options = heard(manifest)
+    window = options.pop("window")
 
-    def x(n: int) -> torch.Tensor:
-        signal = torch.randn(n, _window(manifest))
-        return task.features(signal, features.kind, cplx=features.cplx, shift=features.shift)
+    model = build(manifest, stage)
+    optimizer = make_optimizer(
+        model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
+    )
+    objective = Objective(manifest.objective_terms, stage.objective)
+    step = make_step(model, objective, optimizer, stage.grad_clip)
 
+    seconds = []
     with torch.random.fork_rng(devices=[]):
-        model = task.build(stage.model.name, x(1), **stage.model.kwargs)
-        optimizer = make_optimizer(
-            model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
-        )
-        objective = Objective(manifest.objective_terms, stage.objective)
-        step = make_step(model, objective, optimizer, stage.grad_clip)
-
-        shortest = []
-        for n in sizes:
-            target = torch.zeros_like(model(x(n)))
-            seconds = []
-            for _ in range(3):  # the first one allocates
-                began = time.perf_counter()
-                step(x(n), target)
-                seconds.append(time.perf_counter() - began)
-            shortest.append(1e3 * min(seconds))
-
-    if len(sizes) == 1:
-        return shortest[0]
-    slope = (shortest[1] - shortest[0]) / (sizes[1] - sizes[0])
-    return shortest[1] + max(slope, 0.0) * (batch - sizes[1])
+        signal = torch.randn(n, window)
+        target = torch.zeros_like(model(task.features(signal, **options)))
+        for _ in range(3):  # the first one allocates
+            began = time.perf_counter()
+            step(task.features(signal, **options), target)
+            seconds.append(time.perf_counter() - began)
+    return 1e3 * min(seconds) * batch / n
 
 
-def _gpu_ms(manifest: Manifest, stage: Stage, batch: int) -> float:
+def _gpu_ms(manifest: Manifest, stage: Stage, batch: float) -> float:
     """Milliseconds of one training step on a GPU, by the task's table; NaN: not in it."""
     table = tasks.TASKS[manifest.task].GPU_STEP_MS.get(stage.model.name)
     if table is None:
@@ -316,7 +299,7 @@ def _gpu_ms(manifest: Manifest, stage: Stage, batch: int) -> float:
 
 def _snapshot_bytes(manifest: Manifest, stage: Stage, goes_on: bool) -> int:
     """A stage's snapshot: weights, and two moments of each if the next stage goes on with them."""
-    network = tasks.network(manifest.task, stage.model, manifest.features, _window(manifest))
+    network = tasks.network(manifest.task, stage.model, manifest.features, manifest.window)
     weights = sum(value.nbytes for value in network.state_dict().values())
     moments = 2 * sum(value.nbytes for value in network.parameters())
     return weights + moments if goes_on else weights

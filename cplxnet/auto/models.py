@@ -86,9 +86,7 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 def heard(manifest: Manifest) -> dict[str, Any]:
     """What the network hears: `window` in samples; `kind`, `cplx` and `shift` of its features."""
-    first = manifest.stage(manifest.stage_order[0])
-    window = manifest.datasets[manifest.feeds[first.feed].dataset].window
-    return {"window": window, **manifest.features.model_dump()}
+    return {"window": manifest.window, **manifest.features.model_dump()}
 
 
 def build(manifest: Manifest, stage: Stage) -> nn.Module:

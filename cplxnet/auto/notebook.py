@@ -74,7 +74,10 @@ def _show_error(
     if issubclass(kind, KeyboardInterrupt):
         ipython._showtraceback(kind, INTERRUPTED, [INTERRUPTED])
     elif isinstance(error, _TOLD) and _is_ours(trace):
-        ipython._showtraceback(kind, error, [f"{kind.__name__}: {error}"])
+        message = f"{kind.__name__}: {error}"
+        if isinstance(error, FileNotFoundError) and str(Path.cwd()) not in message:
+            message += f" (working directory: {Path.cwd()})"
+        ipython._showtraceback(kind, error, [message])
     else:
         ipython.showtraceback((kind, error, trace), tb_offset=tb_offset)
     return []
@@ -84,6 +87,5 @@ def _is_ours(trace: TracebackType) -> bool:
     """Whether the error was raised by a line of this package or of a module beside a notebook."""
     while trace.tb_next is not None:
         trace = trace.tb_next
-    file = Path(trace.tb_frame.f_code.co_filename)
-    ours = (Path(__file__).parents[1], Path.cwd() / "extra", Path.cwd() / "legacy")
-    return any(file.is_relative_to(place) for place in ours)
+    module = str(trace.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in ("cplxnet", "extra", "legacy")

@@ -3,8 +3,7 @@
 The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`).
 """
 
-from .baselines import published
-from .dataset import MusicNet, check_datasets, sizes
+from .dataset import SAMPLERS, MusicNet, check_datasets, sizes
 from .deployment import (
     COMMANDS,
     EXPORTS,
@@ -17,8 +16,7 @@ from .experiments import GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
-from .samplers import SAMPLERS
-from .scores import pooled_average_precision, score, score_dataset
+from .scores import pooled_average_precision, published, score, score_dataset
 from .transcription.windows import transcribe
 
 open_dataset = MusicNet

@@ -113,7 +113,7 @@ def reference(
 def settled(
     values: Sequence[float] = (0.003, 0.02, 0.1, 0.4),
     *,
-    l0_values: Sequence[float] = (0.02, 0.1, 0.5, 2.0),
+    l0_values: Sequence[float] = (0.1, 0.5, 5.0, 10.0, 20.0),
     sparsities: Sequence[float] = (0.9, 0.98, 0.9945, 0.998),
     replicates: int = 2,
 ) -> Preset:
@@ -138,6 +138,7 @@ def settled(
         "features.cplx": True,
         FORM: "complex.DeepConvNetVD",
         C: 0.0,
+        "stages.sparsify.optimizer.lr": raw["stages"]["sparsify"]["optimizer"]["lr"],
         "stages.sparsify.optimizer.lr_log_sigma2": 1e-2,
         "stages.sparsify.pruner": None,
         "stages.fine-tune.model.name": "complex.DeepConvNetMasked",
@@ -152,6 +153,7 @@ def settled(
         "stages.fine-tune.reset": True,
         "stages.fine-tune.n_epochs": sum(one["n_epochs"] for one in raw["stages"].values()),
     }
+    slowly = {"stages.sparsify.optimizer.lr": 5e-4}  # extra/settled.md
     pruners: dict[str, dict[str, Any]] = {
         "gradual": {"name": "gradual"},
         "gradual-by-layer": {"name": "gradual", "by_layer": True},
@@ -173,7 +175,8 @@ def settled(
     contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
     for which, pruner in pruners.items():
         for sparsity in sparsities:
-            own = {"stages.sparsify.pruner": {**pruner, "sparsity": sparsity}}
+            own: dict[str, Any] = {"stages.sparsify.pruner": {**pruner, "sparsity": sparsity}}
+            own |= slowly if pruner["name"] == "gradual" else {}
             contestants[f"{which}-s{sparsity:g}"] = masked | own
 
     together = [tuple((usual | own).values()) for own in contestants.values()]

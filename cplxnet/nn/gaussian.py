@@ -12,7 +12,7 @@ from .kl import Squares, Term, penalty, penalty_backward, penalty_sum, squared_m
 from .parameters import stored_parameter
 
 # the parameters that penalised layers have and dense ones lack, whose learning rate is apart
-OWN = ("log_sigma2", "log_alpha_out", "gate_logit")
+OWN = ("log_sigma2", "log_sigma2_out", "gate_logit")
 VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 
 
@@ -45,6 +45,15 @@ class Penalised(nn.Module):
     def own_parameter(self) -> nn.Parameter:
         """The parameter named `own`."""
         return self.get_parameter(self.own)
+
+    @property
+    def weight_in_evaluation(self) -> Tensor:
+        """What multiplies the input in evaluation, of the weight's shape; here the weight itself.
+
+        It is what a layer hands on to one without its own parameter.
+        """
+        weight: Tensor = self.weight  # type: ignore[assignment]
+        return weight
 
     def kl(self) -> Tensor:
         """The sum of `penalty`, added in float64: a scalar."""

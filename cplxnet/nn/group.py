@@ -3,19 +3,26 @@
     y = b + z (W x),    z ~ CN(1, alpha, 0) or N(1, alpha)    in training
     y = b + W x                                               in evaluation
 
-one z for each output channel o, alpha_o = e^`log_alpha_out`, drawn once for each example: all
-weights of a channel share their noise, along a convolution too. The KL of a channel is that of one
-weight with mean 1 and variance alpha (see `kl`), log-uniform prior ("GroupVD") or automatic
-relevance determination ("GroupARD"). A channel is relevant if log_alpha_out <= threshold, and with
-it all its weights: what is masked are whole channels, so that a smaller dense layer is left.
-Constructor arguments are those of the mean layer, as in `torch.nn`.
+    alpha_o = sigma_o^2 / (mean of |w|^2 over the weights of channel o)
+
+one z for each output channel o, drawn once for each example: all weights of a channel share their
+noise, along a convolution too. sigma_o^2 = e^`log_sigma2_out` is learnt, not alpha: the noise stays
+what it is when the weights of a channel shrink, so that those of an irrelevant one go to zero, and
+masking it costs little (with alpha as the parameter nothing moves them). The KL of a channel is that
+of one weight with |mu|^2 the mean of |w|^2, and sigma_o^2 (see `kl`), log-uniform prior ("GroupVD")
+or automatic relevance determination ("GroupARD"). A channel is relevant if log alpha <= threshold,
+and with it all its weights: what is masked are whole channels, so that a smaller dense layer is
+left. Constructor arguments are those of the mean layer, as in `torch.nn`.
 
 References:
     Neklyudov, Molchanov, Ashukha and Vetrov (2017), "Structured Bayesian Pruning via Log-Normal
         Multiplicative Noise". The noise is Gaussian here, so that the KL is that of single weights.
+    Molchanov, Ashukha and Vetrov (2017), "Variational Dropout Sparsifies Deep Neural Networks",
+        section 4.2: sigma^2 as the parameter in the place of alpha.
     Nazarov and Burnaev (2020), "Bayesian Sparsification Methods for Deep Complex-valued Networks".
 """
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -26,22 +33,36 @@ from .gaussian import Penalised
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, penalty
 from .linear import CplxLinear
 
+SMALLEST = 1e-10  # root mean square of |w| that noise is measured by
+
 
 class GroupNoise(Penalised):
-    """Mixin over a linear or convolutional layer: `log_alpha_out`, real (out,).
+    """Mixin over a linear or convolutional layer: `log_sigma2_out`, real (out,).
 
     Attributes:
         term: the KL of the prior; see `kl`.
     """
 
-    own = "log_alpha_out"
+    own = "log_sigma2_out"
     at_first = -10.0  # a nearly deterministic layer
     term: ClassVar[Term]
-    log_alpha_out: nn.Parameter
+    log_sigma2_out: nn.Parameter
 
     def _empty_own(self) -> Tensor:
         weight: Any = self.weight
         return weight.real.new_empty(len(weight))
+
+    @property
+    def log_alpha_out(self) -> Tensor:
+        """The logarithm of each channel's noise against its size, (out,); +inf without weights."""
+        return self.log_sigma2_out - 2 * self._size.log()
+
+    @property
+    def _size(self) -> Tensor:
+        """The root mean square of |w| over the weights of each channel, (out,)."""
+        weight: Any = self.weight
+        norm = torch.linalg.vector_norm(self._stored.flatten(1), dim=1)
+        return norm / math.sqrt(weight[0].numel())
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)  # type: ignore[misc]
@@ -52,18 +73,18 @@ class GroupNoise(Penalised):
         shape = [1] * (y.dim() - 1 - axis)  # of the positions, which share their noise
         bias: Any = self.bias
         product = y if bias is None else y - bias.view(-1, *shape)
-        deviation = (self.log_alpha_out / 2).exp().view(-1, *shape)
+        deviation = (self.log_sigma2_out / 2).exp() / self._size.clamp_min(SMALLEST)
         eps = torch.randn(*y.shape[: axis + 1], *shape, dtype=y.dtype, device=y.device)
 
-        return y + product * (deviation * eps)
+        return y + product * (deviation.view(-1, *shape) * eps)
 
     @property
     def penalty(self) -> Tensor:
         """The KL of every output channel: exact, differentiable, (out,)."""
-        mean = torch.ones_like(self.log_alpha_out)
+        mean = self._size
         if self.term.cplx:
             mean = torch.stack([mean, torch.zeros_like(mean)], -1)
-        return penalty(mean, self.log_alpha_out, self.term)
+        return penalty(mean, self.log_sigma2_out, self.term)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:

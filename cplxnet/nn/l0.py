@@ -24,7 +24,6 @@ from .conv import CplxConv1d, CplxConv2d
 from .gaussian import Penalised
 from .linear import CplxLinear
 from .masked import with_weight
-from .parameters import stored_parameter
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 # of gate_logit at the start: in evaluation every gate is 1, so that the layer is the dense one
@@ -40,7 +39,10 @@ class Gated(Penalised):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.drawn_gate() if self.training else self.gate
-        return with_weight(self, x, self._gated(gate))
+        weight = self._stored
+        gate = gate if weight.dim() == gate.dim() else gate.unsqueeze(-1)  # one for both parts
+
+        return with_weight(self, x, weight * gate)
 
     @property
     def gate(self) -> Tensor:
@@ -53,9 +55,9 @@ class Gated(Penalised):
         return _stretched((noise + self.gate_logit) / BETA)
 
     @property
-    def masked_weight(self) -> Tensor:
-        """z * weight in evaluation, as it is stored: with a last axis of 2 in complex layers."""
-        return self._gated(self.gate)
+    def weight_in_evaluation(self) -> Tensor:
+        """z * weight, z in evaluation."""
+        return super().weight_in_evaluation * self.gate
 
     @property
     def penalty(self) -> Tensor:
@@ -66,10 +68,6 @@ class Gated(Penalised):
     def relevance(self, threshold: float) -> Tensor:
         """bool, shape of the weight: True (keep) where z > 0 in evaluation, whatever `threshold`."""
         return self.gate > 0
-
-    def _gated(self, gate: Tensor) -> Tensor:
-        weight = stored_parameter(self, "weight")
-        return weight * (gate if weight.dim() == gate.dim() else gate.unsqueeze(-1))
 
 
 def _stretched(logit: Tensor) -> Tensor:

@@ -69,7 +69,12 @@ class Masked(nn.Module):
     def masked_weight(self) -> Tensor:
         """mask * weight as it is stored: real, with a last axis of 2 in complex layers."""
         weight = stored_parameter(self, "weight")
-        return weight * (self.mask if weight.dim() == self.mask.dim() else self.mask.unsqueeze(-1))
+        if weight.dim() == self.mask.dim():
+            return weight * self.mask
+
+        # of pairs whole: half the time of a product with the mask of each part
+        kept = torch.view_as_complex(weight).masked_fill(~self.mask, 0)
+        return torch.view_as_real(kept)
 
 
 def with_weight(layer: Any, x: Tensor, weight: Tensor) -> Tensor:

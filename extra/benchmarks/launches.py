@@ -14,6 +14,7 @@ import collections
 import json
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,15 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from cplxnet import nn as cplx
 from cplxnet.musicnet.features import features
 from cplxnet.musicnet.networks import MODELS
+from cplxnet.nn.compaction import shrunk as of_shrunk
 from cplxnet.nn.fast import gpu
 from cplxnet.nn.fast.gpu.launch import STARTED
 
+from .shrunk import READ, masked
+
 DEVICE = "ghost"
 KINDS = {"dense": "", "masked": "Masked", "VD": "VD", "ARD": "ARD"}
+SHRUNK = {f"shrunk {compression}": compression for compression in READ}
 BATCH, WINDOW = 321, 4096
 ALLOCATIONS = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
 GATHERS = ("index_select", "index", "gather")
@@ -78,8 +83,23 @@ def placed(name: str, **options: int) -> nn.Module:
     """The network of this name and these options, with empty parameters on the device."""
     with _disable_current_modes(), torch.device("meta"):
         network = MODELS[name](**options)
+    return moved(network)
+
+
+def shrunk(compression: int) -> nn.Module:
+    """The shrunk network of masks of this compression, on the device."""
+    with _disable_current_modes(), mock.patch.object(of_shrunk, "is_sparse", return_value=False):
+        network = cplx.Shrunk(masked(compression)).network  # as on a GPU: dense
+    flatten: Any = network.get_submodule("flatten")
+    flatten.columns = torch.empty(flatten.columns.shape, dtype=torch.int64, device=DEVICE)
+    return moved(network)
+
+
+def moved(network: nn.Module) -> nn.Module:
+    """The network with empty parameters on the device."""
     for layer in network.modules():
-        for kept in (layer._parameters, layer._buffers):
+        tensors: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
+        for kept in tensors:
             for key, value in kept.items():
                 if value is not None:
                     empty = torch.empty(value.shape, dtype=value.dtype, device=DEVICE)
@@ -91,7 +111,10 @@ def count(kind: str, batch: int = BATCH) -> list[tuple[str, int, int]]:
     """The operations of one step."""
     gpu.DEVICES.add(DEVICE)
     with FakeTensorMode():
-        network = placed(f"complex.DeepConvNet{KINDS[kind]}")
+        if kind in SHRUNK:
+            network = shrunk(SHRUNK[kind])
+        else:
+            network = placed(f"complex.DeepConvNet{KINDS[kind]}")
         signal = torch.empty(batch, WINDOW, device=DEVICE)
         notes = torch.empty(batch, 84, device=DEVICE)
         scale = torch.empty((), device=DEVICE)
@@ -107,7 +130,7 @@ def count(kind: str, batch: int = BATCH) -> list[tuple[str, int, int]]:
 def table() -> dict[str, dict[str, int]]:
     """{kind: launches and bytes of a step}."""
     totals = {}
-    for kind in KINDS:
+    for kind in (*KINDS, *SHRUNK):
         operations = count(kind)
         totals[kind] = {
             "launches": sum(n for _, n, _ in operations),
@@ -119,7 +142,9 @@ def table() -> dict[str, dict[str, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    parser.add_argument("--list", choices=KINDS, help="print the operations of one kind's step")
+    parser.add_argument(
+        "--list", choices=(*KINDS, *SHRUNK), help="print the operations of one kind's step"
+    )
     arguments = parser.parse_args()
     _setup_privateuseone_for_python_backend(DEVICE)
     if arguments.list:

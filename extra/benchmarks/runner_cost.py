@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from cplxnet import auto
-from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.runner import stages
 from cplxnet.auto.runner.components import Components
@@ -113,7 +113,7 @@ def corpus(folder: Path) -> None:
 
 def manifest_of(n_epochs: int, n_batches: int) -> Manifest:
     """Experiment-1's first manifest with short epochs and scores of seconds."""
-    first = next(iter(experiments.experiment_1().values())).resolved()
+    first = next(iter(grid.experiment_1().values())).resolved()
     changes = {
         f"datasets.{split}.file": f"musicnet_11khz_{split}.h5"
         for split in ("train", "valid", "test")
@@ -210,7 +210,7 @@ def _median(clocks: list[Clock], field: str) -> float:
 
 def fill(folder: Path, count: int) -> None:
     """A grid of runs that are done, for what is looked up among them."""
-    manifest = next(iter(experiments.experiment_1().values())).resolved()
+    manifest = next(iter(grid.experiment_1().values())).resolved()
     grid.write(folder, {"r0": manifest})
     files = RunFolder(folder / "r0")
     files.start(manifest, "cpu")

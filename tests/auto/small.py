@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from cplxnet.auto import run
-from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.musicnet import SAMPLERS
 
-C = experiments.C
+C = grid.C
 SPLITS = ("train", "valid", "test")
 STAGES = ("dense", "sparsify", "fine-tune")
 SNAPSHOTS = ("0-dense.pt", "1-sparsify.pt", "2-fine-tune.pt")
@@ -33,7 +33,7 @@ def small(
     base = {f"datasets.{split}.window": window for split in SPLITS} | {
         "stages.dense.early.atol": 1.0
     }
-    return grid.edit(experiments.tiny(folder=".", model=model), base | (changes or {}))
+    return grid.edit(grid.tiny(folder=".", model=model), base | (changes or {}))
 
 
 def quick(manifest: Manifest, folder: Path, data: Path, **options: Any) -> dict[str, Any]:

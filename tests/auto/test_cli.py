@@ -190,7 +190,7 @@ def test_report_prints_a_row_a_stage_and_writes_the_whole_table(folder, tmp_path
     assert main(["report", str(folder[0]), "--csv", str(tmp_path / "table.csv")]) == 0
     out = capsys.readouterr().out
     assert [line.split()[1] for line in out.splitlines()[1:4]] == ["dense", "sparsify", "fine-tune"]
-    assert [line.split()[0] for line in out.splitlines()[4:]] == ["Dense:", "C"]  # the readings
+    assert [line.split()[0] for line in out.splitlines()[4:]] == ["Dense:", "VD"]  # the readings
     table = pd.read_csv(tmp_path / "table.csv")
     assert len(table) == 3 * 2 and set(table["scorer"]) == {"validation", "test"}
     end = RunFolder(folder[0] / "good").scores["stages"]["dense"]["scores"]["test"]["end"][

@@ -47,6 +47,7 @@ CELLS = {
     "where": "import os; print(os.getcwd())",
     "beside": "from extra import beside, widgets",
     "mistake": 'from cplxnet import auto\nauto.load("runs/nothing.json")',
+    "table": "from cplxnet.auto import report\nreport.status('runs/none')",
     "folder": 'widgets.Picker("runs/nothing")',
     "whole": "%tb",
     "own": "import json\njson.loads('{')",
@@ -115,7 +116,10 @@ def test_a_mistake_is_one_message_and_its_traceback_is_kept(shown):
     assert error(shown["mistake"]).startswith("ManifestNotFoundError: runs/nothing.json")
     assert error(shown["folder"]).startswith("FileNotFoundError: runs/nothing: expected a folder")
     assert "runs/one, runs/two" in error(shown["folder"])
-    for name in ("mistake", "folder"):
+    assert error(shown["table"]).endswith(
+        f"got nothing there (working directory: {shown['root'][0]})"
+    )
+    for name in ("mistake", "folder", "table"):
         assert "Traceback" not in error(shown[name]) and error(shown[name]).count("\n") <= 2
     assert "_names(folder)" in error(shown["whole"])  # where `Picker` asks for them
 

@@ -12,6 +12,9 @@ LIMITS = {  # launches, gigabytes
     "masked": (110, 4.5),
     "VD": (170, 6.0),
     "ARD": (170, 6.0),
+    "shrunk 50": (110, 3.1),
+    "shrunk 181": (110, 2.5),
+    "shrunk 493": (110, 2.2),
 }
 
 

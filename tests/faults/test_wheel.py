@@ -21,10 +21,10 @@ import json, sys
 from pathlib import Path
 
 from cplxnet import auto
-from cplxnet.auto.manifest import experiments
+from cplxnet.auto.manifest import grid
 
 data, grid = sys.argv[1:]
-manifest = experiments.tiny(folder=".", model="complex.DeepConvNet")
+manifest = grid.tiny(folder=".", model="complex.DeepConvNet")
 manifest.save(Path(grid) / "one.json")
 scores = auto.run(manifest, Path(grid) / "one", data=data, progress=False)
 table = auto.report.collect(grid)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_notebooks import checkout_of, execute, texts
 
-from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.runner import stages
 from cplxnet.musicnet import features
@@ -15,7 +15,7 @@ from legacy import averaged_kl
 
 FIELDS = ("real", "complex")
 LEGACY = Path(__file__).parents[2] / "legacy"
-C, REDUCTION = experiments.C, averaged_kl.REDUCTION
+C, REDUCTION = grid.C, averaged_kl.REDUCTION
 
 
 def test_replication_is_every_kind_and_field_for_200_epochs_without_shift() -> None:

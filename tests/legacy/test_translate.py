@@ -9,7 +9,7 @@ import pytest
 
 from cplxnet.auto import __main__ as command
 from cplxnet.auto import load
-from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import ManifestError
 from legacy import translate
 
@@ -123,7 +123,7 @@ def write(folder: Path, raw: dict, name: str = "musicnet[003]-101.json") -> Path
 def test_the_same_experiment_as_ours(tmp_path: Path) -> None:
     """An experiment that both systems have is ours to the last resolved value once translated."""
     made, notes = translate.translate_file(write(tmp_path, old()), tmp_path / "new.json")
-    ours = experiments.experiment_1()["c2.5e-03-r3"]
+    ours = grid.experiment_1()["c2.5e-03-r3"]
     assert made.fingerprint() == grid.edit(ours, {"name": "an own example"}).fingerprint()
     assert load(tmp_path / "new.json") == made and made.seed == 3
     assert any("musicnet_11khz_train.h5 in the data folder" in note for note in notes)
@@ -241,7 +241,7 @@ def test_load_names_the_translator(tmp_path: Path) -> None:
 
 def test_a_manifest_of_this_system_is_not_translated(tmp_path: Path) -> None:
     path = tmp_path / "ours.json"
-    experiments.experiment_1()["c1e+00-r0"].save(path)
+    grid.experiment_1()["c1e+00-r0"].save(path)
     with pytest.raises(ManifestError, match="not a manifest of the older system"):
         translate.translate_file(path)
 

@@ -135,11 +135,11 @@ def test_every_name_builds_and_counts(name: str) -> None:
     assert (logit[0] - logit[1]).abs().min() > 0  # each window has its own
     base = name.removesuffix("VD").removesuffix("ARD").removesuffix("Group")
     base = base.removesuffix("L0").removesuffix("Masked")
-    own = ("log_sigma2", "log_alpha_out", "gate_logit")
+    own = ("log_sigma2", "log_sigma2_out", "gate_logit")
     weights = [n for n, _ in network.named_parameters() if not n.endswith(own)]
     assert sum(network.get_parameter(n).numel() for n in weights) == by_hand(base, LENGTH)
     extras = {"VD": "log_sigma2", "ARD": "log_sigma2", "L0": "gate_logit", "Masked": "mask"}
-    extras |= {"GroupVD": "log_alpha_out", "GroupARD": "log_alpha_out"}
+    extras |= {"GroupVD": "log_sigma2_out", "GroupARD": "log_sigma2_out"}
     extra = extras.get(name.removeprefix(base))
     layers = [n.rpartition(".")[0] for n in network.state_dict() if n.endswith(f".{extra}")]
     affine_layers = [n for n, m in network.named_children() if n.startswith(("conv", "fc"))]

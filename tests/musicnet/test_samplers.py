@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from cplxnet.musicnet.dataset import MusicNet
-from cplxnet.musicnet.samplers import SAMPLERS
+from cplxnet.musicnet.dataset import SAMPLERS, MusicNet
 
 
 @pytest.fixture

@@ -12,11 +12,21 @@ from cplxnet.nn import group
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=ids(FAMILIES))
 
 
+def mean_power(layer: nn.Module) -> torch.Tensor:
+    """The mean of |w|^2 of each channel."""
+    return layer.weight.detach().abs().square().flatten(1).mean(1)
+
+
+@torch.no_grad()
+def set_log_alpha(layer: nn.Module, log_alpha: float | torch.Tensor) -> None:
+    layer.log_sigma2_out.copy_(log_alpha + mean_power(layer).log())
+
+
 def grouped(family: Family, form: str = "GroupVD") -> nn.Module:
     torch.manual_seed(5)
     layer = family.make(getattr(group, family.name + form))
     with torch.no_grad():
-        layer.log_alpha_out.copy_(torch.linspace(-2, 1, len(layer.log_alpha_out)))
+        set_log_alpha(layer, torch.linspace(-2, 1, len(layer.weight), dtype=torch.float64))
     return layer
 
 
@@ -45,7 +55,7 @@ def test_noise_multiplies_a_channel_of_an_example_by_one_number(family):
 
     # along a convolution the same number; its mean is 1, its variance alpha
     torch.testing.assert_close(factor, z.expand_as(factor), rtol=1e-6, atol=1e-6)
-    alpha = layer.log_alpha_out.exp()
+    alpha = layer.log_sigma2_out.detach().exp() / mean_power(layer)
     assert ((z.mean(0).squeeze() - 1).abs() < 4.5 * (alpha / 4000).sqrt()).all()
     spread = (z - 1).abs().square().mean(0).squeeze()
     torch.testing.assert_close(spread, alpha, rtol=0.12, atol=0)
@@ -60,24 +70,45 @@ def test_penalties_are_those_of_one_weight_of_mean_1(log_alpha):
     expected = {"VD": ein, "ARD": float(special.log1p(q))}
     for prior, value in expected.items():
         layer = getattr(group, f"CplxLinearGroup{prior}")(7, 3, dtype=torch.float64)
-        nn.init.constant_(layer.log_alpha_out, log_alpha)
+        set_log_alpha(layer, log_alpha)
         assert layer.penalty.shape == (3,)
         assert float(cplx.kl_sum(layer).detach()) == pytest.approx(3 * value, rel=1e-8)
         assert float(cplx.kl_sum(layer, "mean").detach()) == pytest.approx(value, rel=1e-8)
         real = getattr(group, f"Conv1dGroup{prior}")(2, 3, 3, dtype=torch.float64)
-        nn.init.constant_(real.log_alpha_out, log_alpha)
+        set_log_alpha(real, log_alpha)
         if prior == "ARD":
             assert float(cplx.kl_sum(real).detach()) == pytest.approx(1.5 * value, rel=1e-8)
 
 
-def test_gradients_of_the_kl_are_its_slopes():
-    layer = grouped(FAMILIES[0])
+@pytest.mark.parametrize("prior", ["VD", "ARD"])
+def test_gradients_of_the_kl_are_its_slopes(prior):
+    layer = grouped(FAMILIES[0], f"Group{prior}")
     value = cplx.kl_backward(layer, 2.0)
     assert float(value) == pytest.approx(float(cplx.kl_sum(layer).detach()), rel=1e-12)
-    # dEin(q)/dlog_alpha = -(1 - e^-q)
-    q = layer.log_alpha_out.detach().neg().exp()
-    torch.testing.assert_close(layer.log_alpha_out.grad, -2.0 * -torch.expm1(-q), rtol=1e-9, atol=0)
-    assert layer.weight_ri.grad is None
+
+    # slope of the KL by -log alpha: that of Ein(q) is 1 - e^-q, that of log(1 + q) is q/(1 + q)
+    power = mean_power(layer)
+    q = power / layer.log_sigma2_out.detach().exp()
+    slope = -torch.expm1(-q) if prior == "VD" else q / (1 + q)
+    torch.testing.assert_close(layer.log_sigma2_out.grad, -2 * slope, rtol=1e-9, atol=0)
+    # d log(mean |w|^2)/dw = 2 w/(n mean |w|^2): towards zero, along the weights of the channel
+    weight = layer.weight.detach()
+    expected = 2 * slope * 2 / (power * weight[0].numel())
+    gradient = torch.view_as_complex(layer.weight_ri.grad)
+    torch.testing.assert_close(gradient, expected.view(-1, *[1] * (weight.dim() - 1)) * weight)
+
+
+@every_family
+def test_a_channel_without_weights_is_irrelevant_and_finite(family):
+    layer = grouped(family)
+    with torch.no_grad():
+        layer.weight[0] = 0
+    x = family.input()
+    layer(x).abs().sum().backward()
+    cplx.kl_backward(layer, 1.0)
+    assert all(p.grad.isfinite().all() for p in layer.parameters())
+    assert not layer.relevance(20.0)[0].any() and layer.log_alpha_out[0] == torch.inf
+    assert float(layer.penalty[0].detach()) == 0
 
 
 @every_family
@@ -85,7 +116,7 @@ def test_masks_are_whole_channels(family):
     layer = grouped(family)
     mask = layer.relevance(-0.5)
     assert mask.shape == layer.weight.shape
-    kept = layer.log_alpha_out <= -0.5
+    kept = torch.linspace(-2, 1, len(mask)) <= -0.5
     assert 0 < int(kept.sum()) < len(kept)
     assert torch.equal(mask.flatten(1).all(1), kept) and torch.equal(mask.flatten(1).any(1), kept)
 
@@ -98,7 +129,7 @@ def test_a_network_hands_its_channels_to_the_masked_one_and_gets_small():
     net = build("complex.DeepConvNetGroupVD", x)
     for name, layer in net.named_modules():
         if isinstance(layer, group.GroupNoise) and name != "fc2":
-            nn.init.constant_(layer.log_alpha_out[::2], 1.0)
+            nn.init.constant_(layer.log_sigma2_out[::2], 10.0)
 
     masks = cplx.relevance_masks(net, -0.5)
     masked = build("complex.DeepConvNetMasked", x)

@@ -117,6 +117,7 @@ def lab(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
         tab = Tab(next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"))
         running = wait_for(lambda: list(home.glob("jpserver-*.json")), "JupyterLab")[0]
         yield json.loads(running.read_text())["url"], tab
+        tab.socket.close()
 
 
 APP = "window.jupyterapp"

@@ -11,7 +11,7 @@ import pytest
 
 from cplxnet import auto
 from cplxnet.auto import report
-from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def compressing(folder: str) -> Manifest:
     six steps.
     """
     fast = {"name": "adam", "lr": 1e-3, "lr_log_sigma2": 2.0}
-    return grid.edit(experiments.tiny(folder=folder), {"stages.sparsify.optimizer": fast})
+    return grid.edit(grid.tiny(folder=folder), {"stages.sparsify.optimizer": fast})
 
 
 def texts(notebook: dict) -> str:
@@ -81,7 +81,7 @@ def test_generator_writes_the_grid_of_a_preset(tmp_path: Path, preset: str) -> N
     folder = tmp_path / "grid"
     options = {"preset": preset, "folder": str(folder), "timed": preset == "demo"}
     printed = texts(execute("experiment_generator.ipynb", tmp_path, **options))
-    made = experiments.expanded(preset)
+    made = grid.expanded(preset)
     assert f"{len(made)} manifests, {len(made)} of them new or changed" in printed
     assert C in printed and f"{len(made)} new" in printed and "gpu_hours" in printed
     assert grid.read(folder) == made

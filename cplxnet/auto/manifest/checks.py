@@ -80,21 +80,28 @@ def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) 
     for key in ("lr_scheduler", "kl_scheduler"):
         yield from _keywords(f"{path}.{key}", stage.get(key) or {}, vocabulary)
 
-    if stage.get("kl_scheduler") and stage.get("objective") is not ABSENT:
-        terms = raw.get("objective_terms") or {}
-        names = [(terms.get(term) or {}).get("name") for term in stage.get("objective") or {}]
-        if all(names) and KL not in names:
-            problem = "a schedule of the KL terms' weights in a stage that has none"
-            accepted = f"null, or a {shown(KL)} term in {path}.objective"
-            yield Fault(f"{path}.kl_scheduler", problem, stage["kl_scheduler"], accepted)
+    terms = _terms(stage, raw)
+    losses = [loss for _, _, loss, _ in terms]
+    is_known = stage.get("objective") is not ABSENT and all(losses)
+    if stage.get("kl_scheduler") and is_known and KL not in losses:
+        problem = "a schedule of the KL terms' weights in a stage that has none"
+        accepted = f"null, or a {shown(KL)} term in {path}.objective"
+        yield Fault(f"{path}.kl_scheduler", problem, stage["kl_scheduler"], accepted)
 
     # training multiplies a term by weight times coefficient, in float32
-    for term, weight in (stage.get("objective") or {}).items():
-        coef = ((raw.get("objective_terms") or {}).get(term) or {}).get("coef")
+    for term, weight, _, coef in terms:
         if weight and coef and float(weight) * float(coef) > MAX_FLOAT32:
             problem = f"beyond float32 when multiplied by the term's coef, {shown(coef)}"
             accepted = f"at most {MAX_FLOAT32 / coef:.3g}"
             yield Fault(f"{path}.objective.{term}", problem, weight, accepted)
+
+
+def _terms(stage: Row, raw: Row) -> list[tuple[str, Any, Any, Any]]:
+    """The terms of a stage's objective: name, weight, the name of the loss, and its coefficient."""
+    about = raw.get("objective_terms") or {}
+    weights = (stage.get("objective") or {}).items()
+    rows = [(term, weight, about.get(term) or {}) for term, weight in weights]
+    return [(term, weight, row.get("name"), row.get("coef")) for term, weight, row in rows]
 
 
 def _keywords(
@@ -137,19 +144,18 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
 
     sparse = False  # whether a stage so far may have had variational layers, or a pruner
     previous = _optimizer(first)
-    for name in order:
+    for k, name in enumerate(order):
         path = f"stages.{name}"
         stage = stages[name]
         model = {**(raw.get("model") or {}), **(stage.get("model") or {})}.get("name")
         sparse = sparse or not model or model in vocabulary.variational_models
         sparse = sparse or stage.get("pruner") is not None
         if model and model not in vocabulary.variational_models:
-            yield from _kl(path, stage, raw.get("objective_terms") or {}, model, vocabulary)
-        earlier = order[: order.index(name)]
-        yield from _distill(path, stage, earlier, raw)
+            yield from _kl(path, stage, raw, model, vocabulary)
+        yield from _distill(path, stage, order[:k], raw)
         if stage.get("pruner"):
             masked = not model or vocabulary.is_masked(model)
-            yield from _pruner(path, {"early": first.get("early"), **stage}, earlier, masked)
+            yield from _pruner(path, {"early": first.get("early"), **stage}, order[:k], masked)
         if stage.get("shrink") is True and model and not vocabulary.is_masked(model):
             accepted = f"false, or as {path}.model.name a masked network"
             yield Fault(f"{path}.shrink", f"{model} has no masks", True, accepted)
@@ -182,14 +188,14 @@ def _state(path: str, before: Row, after: Row) -> Iterator[Fault]:
         yield Fault(path, problem, False, "true")
 
 
-def _kl(path: str, stage: Row, terms: Row, model: str, vocabulary: Vocabulary) -> Iterator[Fault]:
+def _kl(path: str, stage: Row, raw: Row, model: str, vocabulary: Vocabulary) -> Iterator[Fault]:
     """KL terms that weigh, or a log_sigma2 to start at, in a network without variational layers."""
     if stage.get("log_sigma2") is not None and stage["log_sigma2"] is not ABSENT:
         problem = f"{model} has no variational layers"
         accepted = f"null, or as {path}.model.name {one_of(vocabulary.variational_models)}"
         yield Fault(f"{path}.log_sigma2", problem, stage["log_sigma2"], accepted)
-    for term, weight in (stage.get("objective") or {}).items():
-        if weight and (terms.get(term) or {}).get("name") == KL:
+    for term, weight, loss, _ in _terms(stage, raw):
+        if weight and loss == KL:
             problem = f"a KL term weighs on {model}, which has no variational layers"
             accepted = f"0, or as {path}.model.name {one_of(vocabulary.variational_models)}"
             guess = nearest(f"{model}VD", vocabulary.variational_models)
@@ -206,10 +212,8 @@ def _distill(path: str, stage: Row, earlier: list[str], raw: Row) -> Iterator[Fa
         problem = "a stage that is not before this one"
         yield Fault(f"{path}.distill.teacher", problem, distill["teacher"], one_of(earlier))
 
-    terms = raw.get("objective_terms") or {}
-    weights = (stage.get("objective") or {}).items()
-    losses = [(terms.get(term) or {}).get("name") for term, weight in weights if weight]
-    others = [name for name in losses if name and name not in (SOFT, KL)]
+    losses = [loss for _, weight, loss, _ in _terms(stage, raw) if weight]
+    others = [loss for loss in losses if loss and loss not in (SOFT, KL)]
     if others:
         problem = f"soft targets beside the loss {shown(others[0])}"
         yield Fault(f"{path}.distill", problem, distill, f"null, or the loss {shown(SOFT)}")
@@ -243,7 +247,6 @@ def _pruner(path: str, stage: Row, earlier: list[str], masked: bool) -> Iterator
 
 def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
     """The faults that come to light when each stage's optimiser, schedule and network are built."""
-    window = next(iter(manifest.datasets.values())).window if manifest.datasets else 0
     before: Mapping[str, tuple[int, ...]] | None = None  # weights of the stage before
     layers: dict[str, set[str]] = {}  # of each stage so far
 
@@ -263,7 +266,7 @@ def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
             continue
         network = stage.model.model_dump()
         try:
-            weights = vocabulary.weights(stage.model, manifest.features, window)
+            weights = vocabulary.weights(stage.model, manifest.features, manifest.window)
         except UNUSABLE as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             problem = "a network that cannot be built"

@@ -14,6 +14,7 @@ from .read import load
 from .schema import Manifest, canonical
 from .vocabulary import TABLES
 
+EDITED = "-edited"  # what the name of the folder of a grid's edits ends in
 MAX_NAME = 80  # characters of a file's name that say what changed; longer ones end in a digest
 
 
@@ -62,7 +63,7 @@ def edit(path: str | Path, changes: Mapping[str, Any]) -> Path:
     }
     edited = grid.edit(edited, about)
 
-    file = edits_of(folder) / f"{path.stem}-{_label(changed)}.json"
+    file = folder.with_name(folder.name + EDITED) / f"{path.stem}-{_label(changed)}.json"
     if file.exists() and not differences(load(file), edited):
         return file
     if file.exists() and file.with_suffix("").is_dir():
@@ -72,11 +73,6 @@ def edit(path: str | Path, changes: Mapping[str, Any]) -> Path:
         )
     edited.save(file)
     return file
-
-
-def edits_of(grid: Path) -> Path:
-    """The folder of the edits of a grid's manifests."""
-    return grid.parent / f"{grid.name}-edited"
 
 
 def differences(original: Manifest, edited: Manifest) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 import re
 from collections import Counter
@@ -16,12 +17,20 @@ import pandas as pd
 
 from cplxnet import files
 
+from . import vocabulary
 from .errors import Fault, ManifestError, ManifestNotFoundError, nearest
 from .read import load, names_a_run, parse
 from .schema import Manifest, canonical, leaves
 
 Values = Mapping[str, Any]  # path -> the value it has in one manifest
 Axis = str | tuple[str, ...]  # a path, or several that vary together
+
+# the variable of the grids: the weight of the KL term while sparsifying
+C = "stages.sparsify.objective.kl_div"
+# the variational form of the network: ...VD or ...ARD
+METHOD = "stages.sparsify.model.name"
+# "sum": as the ELBO has it; "mean": averaged within each layer
+REDUCTION = "objective_terms.kl_div.reduction"
 
 # --- names of files
 
@@ -186,6 +195,27 @@ def _paths(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _paths(value, f"{prefix}{key}.")
 
 
+# --- the grids that the default task brings
+
+
+def expanded(preset: str, *values: Any, **options: Any) -> dict[str, Manifest]:
+    """The manifests of a preset of the default task; values, options: of what makes it."""
+    make = vocabulary.of_task(None).presets[preset]
+    return expand(**make(*values, **options))
+
+
+experiment_1 = functools.partial(expanded, "experiment-1")
+experiment_2 = functools.partial(expanded, "experiment-2")
+demo = functools.partial(expanded, "demo")
+reference = functools.partial(expanded, "reference")
+settled = functools.partial(expanded, "settled")
+
+
+def tiny(**options: Any) -> Manifest:
+    """A manifest of three stages of two epochs of three batches, for tests."""
+    return expanded("tiny", **options)["tiny"]
+
+
 # --- back from manifests to the parameters that vary
 
 
@@ -195,7 +225,11 @@ def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
     The keys "name" and "parent" are left out. A path that some manifests do not write is None
     there. Lists are one value (a tuple).
     """
-    rows = {name: dict(leaves(manifest.to_dict())) for name, manifest in manifests.items()}
+    return differing({name: dict(leaves(m.to_dict())) for name, m in manifests.items()})
+
+
+def differing(rows: Mapping[str, Values]) -> pd.DataFrame:
+    """`varied` of the values themselves: name of a manifest -> path -> value."""
     names = ("name", "parent")
     paths = dict.fromkeys(path for row in rows.values() for path in row if path not in names)
     columns = {}

@@ -400,6 +400,11 @@ class Manifest(Part):
         values["model"] = ModelChange(**{**self.model.model_dump(), **changes})
         return Stage(name=name, **values)
 
+    @property
+    def window(self) -> int:
+        """Samples of a window, one length in all datasets."""
+        return next(iter(self.datasets.values())).window
+
     def all_stages(self) -> list[Stage]:
         """The stages, filled in, in the order in which they run."""
         return [self.stage(name) for name in self.stage_order]

@@ -11,7 +11,6 @@ from cplxnet.extras import extra
 from .tables import (
     STATUS,
     collect,
-    gather,
     history,
     layers,
     of_run,

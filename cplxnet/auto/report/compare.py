@@ -11,6 +11,7 @@ percent below six.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,7 +23,7 @@ from . import style
 from .style import Report, Request
 from .tables import Lacking, by_method, of_scorer
 
-TIMES = (10.0, 30.0, 100.0, 300.0)  # compressions at which methods are ranked
+TIMES = (20.0, 50.0, 100.0, 200.0, 400.0)  # compressions at which methods are ranked
 N_POINTS = 25  # of compression, evenly in its logarithm
 N_RESAMPLES = 9999
 LEVEL = 0.95
@@ -46,7 +47,7 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     """A row a pair of methods and compression.
 
     Args:
-        table: of `tables.gather`.
+        table: of `tables.collect`.
         scorer: whose scores.
 
     Returns:
@@ -106,8 +107,8 @@ def _deltas(
     return shared, np.array([_at(one, shared) - _at(other, shared) for one, other in pairs])
 
 
-def _at(curve: pd.Series, times: np.ndarray) -> np.ndarray:
-    """A replicate's score at these compressions, linear in their logarithm."""
+def _at(curve: pd.Series, times: Any) -> Any:
+    """A replicate's score at one or several compressions, linear in their logarithm."""
     return np.interp(np.log(times), np.log(curve.index.to_numpy(float)), curve)
 
 
@@ -141,6 +142,8 @@ def ranking(
 ) -> pd.DataFrame:
     """Who wins where: a row a compression and method that spans it, the best mean score first.
 
+    A compression that one method alone spans has no row.
+
     Args:
         table, scorer: as of `rows`.
         times: the compressions.
@@ -148,33 +151,35 @@ def ranking(
     Returns:
         Columns times, method, score (mean over its replicates), winner, n (pairs with the winner),
         difference (from the winner, the mean over pairs), least and greatest, low and high as of
-        `rows`; and verdict on the winner: "better than" the method, by the interval; with fewer
-        than six pairs "in every pair above" it; or "not told apart from". Empty for the winner itself.
+        `rows`; and verdict on the winner: "better than" the method, by the interval; with two to
+        five pairs "in every pair above" it; or "not told apart from". Empty for the winner itself.
     """
     curves = _curves(table, scorer)
     ranks = []
     for level in times:
-        scores = {
+        reached = {
             method: {
-                replicate: _at(curve, np.array([level]))[0]
-                for replicate, curve in replicates.items()
+                seed: _at(curve, level)
+                for seed, curve in own.items()
                 if curve.index[0] <= level <= curve.index[-1]
             }
-            for method, replicates in curves.items()
+            for method, own in curves.items()
         }
-        means = pd.Series({m: np.mean(list(own.values())) for m, own in scores.items() if own})
-        for method in means.sort_values(ascending=False).index:
-            winner = str(means.idxmax())
-            pairs = sorted(scores[method].keys() & scores[winner].keys())
-            deltas = np.array([[scores[method][k] - scores[winner][k]] for k in pairs])
-            row = {"times": level, "method": method, "score": means[method], "winner": winner}
-            row |= {"n": len(pairs), "difference": np.nan, "verdict": ""}
+        scores = pd.DataFrame(reached, dtype=float)  # a row a seed
+        means = scores.mean().dropna().sort_values(ascending=False)
+        if len(means) < 2:
+            continue
+        for method, mean in means.items():
+            winner = means.index[0]
+            deltas = (scores[method] - scores[winner]).dropna().to_numpy(float)[:, None]
+            row = {"times": level, "method": method, "score": mean, "winner": winner}
+            row |= {"n": len(deltas), "difference": np.nan, "verdict": ""}
             if method != winner:
                 row["verdict"] = APART
-            if len(pairs) and method != winner:
+            if len(deltas) and method != winner:
                 row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
-                few = len(pairs) < LEAST_PAIRS
-                if (row["greatest"] if few else row["high"]) < 0:
+                few = len(deltas) < LEAST_PAIRS
+                if len(deltas) > 1 and (row["greatest"] if few else row["high"]) < 0:
                     row["verdict"] = ABOVE if few else BETTER
             ranks.append(row)
     return pd.DataFrame(ranks)
@@ -187,7 +192,7 @@ def winners(ranks: pd.DataFrame) -> list[str]:
         said = [f"At {level:g} times fewer {rows['winner'].iloc[0]} has the highest mean"]
         for verdict in (BETTER, ABOVE, APART):
             named = [
-                f"{row['method']} ({row['difference']:z.4f}, {row['n']} pairs)"
+                f"{row['method']} ({row['difference']:z.4f}, {row['n']} pair{'s' * (row['n'] > 1)})"
                 for _, row in rows[rows["verdict"] == verdict].iterrows()
             ]
             said += [f"{verdict} {', '.join(named)}"] if named else []
@@ -199,7 +204,7 @@ def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "
     """For each pair of methods: how they differ and how sure that is, or why nothing is known.
 
     Args:
-        table: of `tables.gather`.
+        table: of `tables.collect`.
         differences: of `rows`.
         scorer: as of `rows`.
     """

@@ -1,6 +1,8 @@
-"""Curves: of precision against recall, pooled and class by class; of learning, epoch by epoch."""
+"""Curves: of precision against recall, pooled and class by class; of learning, epoch by epoch, and
+where it stopped.
+"""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cplxnet.auto import tasks
-from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.grid import C
 
 from . import style, tables
 from .style import Report, Request
-from .tables import Lacking
+from .tables import Lacking, by_method, by_setting, of_scorer
 
 STAGES = ("dense", "fine-tune")
 BY_CLASS = {
@@ -44,7 +46,7 @@ def rows(
     """Two tables, of the pooled curves and of the scores by class, after dense and fine-tune.
 
     Returns:
-        Both with columns folder, run, method, C, seed and stage. Pooled: recall and precision, a
+        Both with columns folder, run, method, C, setting, seed and stage. Pooled: recall and precision, a
         row a point (of scorers with "curves": true). By class: class (its number), ap, precision,
         recall at logit > 0, and support (positives), as far as they were kept; classes without
         a positive are left out, and so is the precision of one that was never reported. Then what
@@ -87,23 +89,19 @@ def rows(
 
 
 def _losses(classes: pd.DataFrame, name: str) -> Iterator[str]:
-    """For each method the classes that its greatest C costs most."""
-    ap = classes.pivot_table("ap", ["method", C, "class"], "stage")
-    if not set(STAGES) <= set(ap):
-        return
-
-    for method, group in ap.dropna().groupby("method"):
-        greatest = group.xs(group.index.get_level_values(C).max(), level=C, drop_level=False)
-        loss = (greatest["dense"] - greatest["fine-tune"]).nlargest(3)
+    """For each method the classes that its greatest C or sparsity costs most."""
+    tuned = classes[classes["stage"] == "fine-tune"]
+    greatest = {method: setting for method, setting, _ in by_setting(tuned)}
+    for method, setting in greatest.items():
+        runs = classes[(classes["method"] == method) & (classes["setting"] == setting)]
+        ap = runs.pivot_table("ap", "class", "stage").reindex(columns=STAGES).dropna()
+        worst = (ap["dense"] - ap["fine-tune"]).nlargest(3).index
         costs = [
-            f"{name} {key[2]} ({greatest.loc[key, 'dense']:.3f} to "
-            f"{greatest.loc[key, 'fine-tune']:.3f})"
-            for key in loss.index
+            f"{name} {k} ({ap.loc[k, 'dense']:.3f} to {ap.loc[k, 'fine-tune']:.3f})" for k in worst
         ]
-        yield (
-            f"{f'{method} at' if method else 'At'} C = {loss.index[0][1]:g} loses most average "
-            f"precision at {', '.join(costs)}."
-        )
+        if costs:
+            group = tables.group_name(method, setting)
+            yield f"{group} loses most average precision at {', '.join(costs)}."
 
 
 @style.styled
@@ -112,7 +110,7 @@ def figure(
 ) -> Figure:
     """Top left the pooled curves; then average precision, precision, recall, support by class.
 
-    Dense is grey. Lines by class are means over the replicates of one method and C.
+    Dense is grey. Lines by class are means over the replicates of one method and C (or sparsity).
 
     Args:
         pooled, classes: of `rows`.
@@ -121,11 +119,11 @@ def figure(
     """
     drawn, panels = plt.subplots(2, 3, figsize=(12, 6.5))
     first, *others, key = panels.flat
-    colour_of = style.colours_of_c(*(table[C] for table in (pooled, classes) if len(table)))
+    colour_of = style.colours(*(table for table in (pooled, classes) if len(table)))
 
-    runs = pooled.groupby(["stage", "method", C, "folder", "run"]) if len(pooled) else ()
-    for (stage, method, c, _, _), points in runs:
-        look = _look(pooled, stage, method, c, colour_of)
+    runs = pooled.groupby(["stage", "method", "setting", "folder", "run"]) if len(pooled) else ()
+    for (stage, method, setting, _, _), points in runs:
+        look = _look(pooled, stage, method, setting, colour_of)
         first.step(points["recall"], points["precision"], where="pre", **look)
     first.set(xlabel="recall", ylabel="precision, all classes pooled", xlim=(-0.03, 1.03))
     first.set_title(f"scored on {scorer}", fontsize=10)
@@ -153,7 +151,7 @@ def figure(
 
 
 def _draw_by_class(
-    axes: Axes, classes: pd.DataFrame, name: str, colour_of: Callable[[float], Any]
+    axes: Axes, classes: pd.DataFrame, name: str, colour_of: Mapping[str, Any]
 ) -> None:
     dense = classes["stage"] == "dense"
     means = classes[dense].groupby("class")[name].mean()
@@ -161,20 +159,20 @@ def _draw_by_class(
     if name == "support":
         return  # the same for all networks
 
-    for (method, c), group in classes[~dense].groupby(["method", C]):
+    for method, setting, group in by_setting(classes[~dense]):
         means = group.groupby("class")[name].mean()
-        axes.plot(means.index, means, **_look(classes, "fine-tune", method, c, colour_of))
+        axes.plot(means.index, means, **_look(classes, "fine-tune", method, setting, colour_of))
 
 
 def _look(
-    table: pd.DataFrame, stage: str, method: str, c: float, colour_of: Callable[[float], Any]
+    table: pd.DataFrame, stage: str, method: str, setting: str, colour_of: Mapping[str, Any]
 ) -> dict[str, Any]:
     if stage == "dense":
         return {"color": "0.6", "lw": 3, "label": "dense", "zorder": 1}
 
     line = LINES[sorted(set(table["method"])).index(method) % len(LINES)]
-    label = f"{method} C = {c:g}".strip()
-    return {"color": colour_of(c), "ls": line, "lw": 1.2, "label": label}
+    label = f"{method} {setting}".strip()
+    return {"color": colour_of[setting], "ls": line, "lw": 1.2, "label": label}
 
 
 @style.styled
@@ -195,23 +193,20 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         "compression": "compression, times",
     }
     titles = {column: title for column, title in titles.items() if column in history}
+    numbers = history.drop(columns="stage").astype(float)
     height = 1 + 1.9 * len(titles)
     drawn, panels = plt.subplots(len(titles), 1, figsize=(7, height), sharex=True)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        for stage, group in history.groupby("stage", sort=False):
-            values = pd.to_numeric(group[column])
-            if column == "validation":
-                after = pd.to_numeric(
-                    group.get("validation_after", pd.Series(dtype=float))
-                ).dropna()
+        for stage, rows in numbers.groupby(history["stage"], sort=False):
+            values = rows[column].set_axis(rows.index + (column != "validation"))
+            if column == "validation" and "validation_after" in rows:
+                after = rows["validation_after"].dropna()
                 values = pd.concat([values, after.set_axis(after.index + 1)])
-            else:
-                values.index += 1
             # a KL of 0: the objective has no such term
             values = values.where(values > 0) if column == "kl" else values.dropna()
             axes.plot(values.index, values, ".-", label=stage)
         axes.set_ylabel(title)
-        if column == "kl" and not (pd.to_numeric(history["kl"]) > 0).any():
+        if column == "kl" and not (numbers["kl"] > 0).any():
             axes.set_yticks([])  # nothing yet: matplotlib would count from -0.05 to 0.05
         if column == "compression":
             axes.set_yscale("log")
@@ -220,4 +215,56 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     panels[0].legend()
     panels[-1].set_xlabel("epochs trained, over all stages")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return drawn
+
+
+def stopping_report(request: Request) -> Report:
+    """the epoch at which fine-tuning stopped, against compression"""
+    runs = ends(request.table(), scorer=request.scorer)
+
+    early = runs[runs["stopped_early"].astype(bool)]
+    sentence = f"{len(early)} of {len(runs)} runs stopped fine-tuning early"
+    if len(early):
+        least, most = early["epochs"].min(), early["epochs"].max()
+        epochs = f"{least}" if least == most else f"{least} to {most}"
+        sentence += f", after {epochs} epoch{'' if most == 1 else 's'}"
+    return Report(ends_figure(runs), runs, [f"{sentence}."])
+
+
+def ends(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
+    """A row a fine-tuned run of a table of `tables.collect`.
+
+    Returns:
+        Columns folder, run, method, C, setting, seed, compression, epochs, n_epochs (planned) and
+        stopped_early.
+    """
+    about = ["folder", "run", "method", C, "setting", "seed"]
+    course = ["compression", "epochs", "n_epochs", "stopped_early"]
+    tuned = of_scorer(table, scorer, "fine-tune", on_one_set=False)
+    return tuned[about + course].astype({"compression": float})
+
+
+@style.styled
+def ends_figure(runs: pd.DataFrame) -> Figure:
+    """Filled: stopped early. Hollow: trained to the end of the schedule, the dotted line."""
+    drawn, axes = plt.subplots(figsize=(7, 4))
+    for n_epochs in sorted(set(runs["n_epochs"])):
+        axes.axhline(n_epochs, color="0.5", ls=":", lw=1)
+
+    looks = style.looks(runs)
+    for method, group in by_method(runs):
+        colour, marker = looks[method]
+        for early, ends in group.groupby("stopped_early"):
+            face = colour if early else "white"
+            label = f"{method}, {'stopped early' if early else 'whole schedule'}"
+            axes.plot(
+                ends["compression"], ends["epochs"], marker, mfc=face, mec=colour, label=label
+            )
+
+    axes.set(xscale="log", xlabel=style.TIMES, ylabel="epochs of fine-tuning")
+    axes.set_ylim(0, 1.1 * max(runs["n_epochs"]))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.1)
+    style.plain_log(axes)
+    style.legend(axes)
     return drawn

@@ -18,15 +18,15 @@ from . import text
 from .tables import Lacking
 
 with extra("report"):
-    from . import by_layer, compare, curves, profile, size, stopping, style, threshold, trade_off
+    from . import compare, curves, profile, size, style, threshold, trade_off
     from .style import Report, Request
 
 KINDS: dict[str, Callable[[Request], Report]] = {
     "trade-off": trade_off.report,
     "threshold": threshold.report,
-    "layers": by_layer.report,
+    "layers": profile.layers_report,
     "c-profile": profile.report,
-    "stopping": stopping.report,
+    "stopping": curves.stopping_report,
     "curves": curves.report,
     "compare": compare.report,
     "size": size.report,

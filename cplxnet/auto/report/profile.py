@@ -1,5 +1,9 @@
-"""Score, compression and sparsity against C: means over replicates with 95 percent bands."""
+"""What C does: score, compression and sparsity against it, as means over replicates with 95 percent
+bands; and the sparsity of every layer.
+"""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,13 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
-from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.grid import C
+from cplxnet.auto.manifest.read import Manifest
+from cplxnet.auto.models import build
+from cplxnet.nn.gaussian import Penalised
 
-from . import style, trade_off
+from . import style, tables, trade_off
 from .style import Report, Request
-from .tables import by_method, of_scorer, with_c
+from .tables import Lacking, by_method, by_setting, of_scorer, with_c
 
 LEVEL = 0.95
+STAGE = "sparsify"  # whose weights are counted
 
 
 def report(request: Request) -> Report:
@@ -25,9 +33,14 @@ def report(request: Request) -> Report:
     means = rows(table, scorer=request.scorer)
     n_alone = int((means["n"] < 2).sum())
     alone = f"{n_alone} of {len(means)} values of C have one replicate, hence no band."
+    said = [alone] if n_alone else []
+    pruned = tables.of_scorer(table, request.scorer, "fine-tune")
+    pruned = pruned[pruned[C].isna() & (pruned["setting"] != "")]
+    if len(pruned):
+        said.append(f"Without a C, so left out: {', '.join(sorted(set(pruned['method'])))}.")
     dense = trade_off.rows(table, scorer=request.scorer)
     drawn = figure(means, dense=dense, scorer=request.scorer)
-    return Report(drawn, means, [alone] if n_alone else [])
+    return Report(drawn, means, said)
 
 
 def interval(values: pd.Series, *, log: bool = False) -> tuple[float, float, float]:
@@ -53,7 +66,7 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     """A row a method and C.
 
     Args:
-        table: of `tables.gather`, or of `tables.collect`.
+        table: of `tables.collect`.
         scorer: whose scores.
 
     Returns:
@@ -103,8 +116,8 @@ def figure(
     looks = style.looks(means)
     for method, group in by_method(means):
         colour, marker = looks[method]
-        before = {"mfc": "white", "label": f"{method} before fine-tuning".strip()}
-        after = {"label": f"{method} after fine-tuning".strip()}
+        before = {"mfc": "white", "label": f"{method} before fine-tuning"}
+        after = {"label": f"{method} after fine-tuning"}
         _band(upper, group, "before", f"{marker}--", color=colour, **before)
         _band(upper, group, "after", f"{marker}-", color=colour, **after)
         _band(lower, group, "compression", f"{marker}-", color=colour, label=method)
@@ -140,3 +153,84 @@ def _band(axes: Axes, group: pd.DataFrame, name: str, fmt: str, *, color: str, *
         group[C], group[f"{name}_low"], group[f"{name}_high"], color=color, alpha=0.15, lw=0
     )
     axes.dataLim.set(limits)  # the band has no part in the limits of the axes
+
+
+# ---- by layer -----------------------------------------------------------------------------------------
+
+
+def layers_report(request: Request) -> Report:
+    """sparsity of every layer, a line for each C (or sparsity of a pruner)"""
+    layers = layer_rows(*request.folders)
+    return Report(layer_figure(layers), layers, list(_where_zeros_are(layers)))
+
+
+def layer_rows(*folders: str | Path) -> pd.DataFrame:
+    """A row a run and layer that has weights to lose, from the input on.
+
+    Returns:
+        Columns folder, run, method, C, setting, seed, layer, n_par and n_zero (real numbers), sparsity.
+
+    Raises:
+        Lacking: no run is through with the stage, or none that is has a C or a sparsity.
+    """
+    runs = [run for run in tables.every_run(folders) if STAGE in run.stages]
+    if not runs:
+        raise Lacking(
+            f"expected runs through with {STAGE!r}, got none; "
+            "try again when one is, or run the folder"
+        )
+
+    networks: dict[str, list[str]] = {}
+    counts = []
+    for run in runs:
+        network = f"{run.manifest.stage(STAGE).model} {run.manifest.features}"
+        if network not in networks:
+            networks[network] = _variational(run.manifest)
+        counts += [
+            run.columns | {"layer": layer} | run.stages[STAGE]["layers"][layer]
+            for layer in networks[network]
+        ]
+    layers = tables.with_c(pd.DataFrame(counts), or_sparsity=True)
+    return layers.assign(sparsity=layers["n_zero"] / layers["n_par"])
+
+
+def _variational(manifest: Manifest) -> list[str]:
+    """The layers with a posterior: others, as batch norm, have no weights to lose."""
+    model = build(manifest, manifest.stage(STAGE))
+    return [name for name, layer in model.named_modules() if isinstance(layer, Penalised)]
+
+
+def _where_zeros_are(layers: pd.DataFrame) -> Iterator[str]:
+    """Where the zeros are at the greatest C or sparsity of each method."""
+    greatest = {method: (setting, runs) for method, setting, runs in by_setting(layers)}
+    for method, (setting, runs) in greatest.items():
+        percent = 100 * runs.groupby("layer", sort=False)["sparsity"].mean()
+        yield (
+            f"{tables.group_name(method, setting)}: the most irrelevant weights are in "
+            f"{percent.idxmax()} ({percent.max():.3g} percent of its real numbers), the fewest in "
+            f"{percent.idxmin()} ({percent.min():.3g} percent)."
+        )
+
+
+@style.styled
+def layer_figure(layers: pd.DataFrame) -> Figure:
+    """Share of irrelevant weights in every layer, from the input on; replicates are averaged.
+
+    Args:
+        layers: of `layer_rows`.
+    """
+    panels = by_method(layers)
+    colour_of = style.colours(layers)
+    size = (7, 1 + 3.5 * len(panels))
+    drawn, all_axes = plt.subplots(len(panels), 1, figsize=size, sharex=True, squeeze=False)
+
+    for axes, (method, group) in zip(all_axes.flat, panels, strict=True):
+        names = list(dict.fromkeys(group["layer"]))
+        for _, setting, replicates in by_setting(group):
+            means = 100 * replicates.groupby("layer")["sparsity"].mean().reindex(names)
+            axes.plot(names, means, "o-", color=colour_of[setting], label=setting)
+        axes.set(ylabel="irrelevant weights, percent", ylim=(-3, 103), title=method)
+        axes.legend()
+
+    all_axes.flat[-1].set_xlabel("layer, from the input on")
+    return drawn

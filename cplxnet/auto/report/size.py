@@ -9,7 +9,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.models import export, load_deployed
 from cplxnet.auto.progress import bar
 from cplxnet.auto.runner.components import Components
@@ -46,7 +45,7 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
         bits: of `export --bits`; 32: float32.
 
     Returns:
-        Columns folder, run, method, C, seed, own (the threshold), dense and masked (the scores of
+        Columns folder, run, method, C, setting, seed, own (the threshold), dense and masked (the scores of
         these networks), bits, bytes, times (fewer than the dense network's numbers in float32),
         bits_kept (of the whole file, for each real number left) and average_precision.
 
@@ -60,7 +59,7 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
     with bar(total=len(runs) * len(bits), desc="sizes", unit="file") as shown:
         for run in runs:
             components = Components(run.manifest, device="cpu", data=request.data)
-            with tables.named(run):
+            with tables.or_left_out(run):
                 for file in _files(run, components, request.scorer, bits):
                     files.append(file)
                     shown.update()
@@ -113,11 +112,11 @@ def figure(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
     """
     drawn, axes = plt.subplots(figsize=(7, 4.5))
     style.dense(axes, files)
-    colour_of = style.colours_of_c(files[C])
+    colour_of = style.colours(files)
     looks = style.looks(files)
 
-    for (method, c, _, run), group in files.groupby(["method", C, "folder", "run"], dropna=False):
-        colour = colour_of(c)
+    for (method, setting, _, run), group in files.groupby(["method", "setting", "folder", "run"]):
+        colour = colour_of[setting]
         marker = looks[method][1]
         is_auto = group["bits"] == AUTO
         rest = group[~is_auto].sort_values("bytes")

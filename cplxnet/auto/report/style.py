@@ -5,7 +5,7 @@ Colours, grid and legends are in `style.mplstyle`; a function that draws is deco
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,8 +41,8 @@ class Request:
     tune: bool = False  # fine-tune again at each threshold
 
     def table(self) -> pd.DataFrame:
-        """The scores of all runs (`tables.gather`)."""
-        return tables.gather(*self.folders)
+        """The scores of all runs (`tables.collect`)."""
+        return tables.collect(*self.folders)
 
 
 @dataclass(frozen=True)
@@ -74,24 +74,31 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # beside the colours: nothing res
 
 
 def looks(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method of some rows."""
+    """Colour and marker of each method of some rows: a pair of its own, for up to 49 of them."""
+    n = len(COLOURS)
     return {
-        str(method): (COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)])
+        str(method): (COLOURS[k % n], MARKERS[(k + k // n) % len(MARKERS)])
         for k, method in enumerate(sorted(set(rows["method"])))
     }
 
 
-def colours_of_c(*values: pd.Series) -> Callable[[float], tuple[float, ...]]:
-    """A colour for each value of C: viridis over its logarithm, readable in grey.
+def colours(*tables_of_runs: pd.DataFrame) -> dict[str, tuple[float, ...]]:
+    """A colour for each setting: viridis, readable in grey.
 
-    Values of 0, and a grid that does not write C, get an end of the palette.
+    It goes over the logarithm of C, and over that of the compression that pruners aim at, which is
+    1 / (1 - sparsity). C of 0, and no setting, get an end of the palette.
     """
-    c = pd.concat(values)
-    c = c[c > 0].dropna()
-    # up to 1.6 times the greatest: the palest end of the palette does not print
-    norm = LogNorm(1.0, 10.0) if c.empty else LogNorm(c.min() / 1.001, c.max() * 1.6)
+    settings = pd.concat([table["setting"] for table in tables_of_runs]).drop_duplicates()
     palette = matplotlib.colormaps["viridis"]
-    return lambda value: palette(norm(value))
+    colour_of: dict[str, tuple[float, ...]] = {}
+    for kind, group in settings.groupby(settings.str.extract("^(.*?)(?: =|$)", expand=False)):
+        values = tables.numbers(group)
+        values = 1 / (1 - values) if kind == "sparsity" else values
+        least, greatest = values[values > 0].agg(["min", "max"]).fillna(1.0)
+        norm = LogNorm(least / 1.001, greatest * 1.6)  # the palest end does not print
+        inside = values.fillna(least).clip(lower=least)
+        colour_of |= zip(group, map(palette, norm(inside.to_numpy())), strict=True)
+    return colour_of
 
 
 def dense(axes: Axes, rows: pd.DataFrame) -> None:

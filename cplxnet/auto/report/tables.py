@@ -6,8 +6,9 @@ cannot be read, or whose manifest has changed since, is named on stderr and left
 
 import contextlib
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,16 @@ from typing import Any
 import pandas as pd
 
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.manifest.experiments import SPARSITY, C
+from cplxnet.auto.manifest.grid import C
 from cplxnet.auto.manifest.read import Manifest, ManifestError, load
-from cplxnet.auto.manifest.schema import INHERITED
+from cplxnet.auto.manifest.schema import leaves
 from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
-NOT_A_METHOD = ("name", "parent", "seed", C, SPARSITY)
+NETWORK = ("field", "architecture", "form")
 SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
 
 
@@ -124,7 +125,7 @@ class Run:
     name: str
     manifest: Manifest
     parameters: Mapping[str, Any]  # what the runs' manifests vary, by dotted path
-    method: str  # the same in words, beside C and seed
+    method: str  # what sparsifies it, and what else it differs in beside C, sparsity and seed
     stages: Mapping[str, Any]  # of its scores.json; empty as long as there are none
 
     @property
@@ -133,9 +134,29 @@ class Run:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What every table of several folders says of a run."""
-        about = {"folder": self.folder, "run": self.name, "method": self.method}
-        return about | {C: _strength(self.manifest), "seed": self.manifest.seed}
+        """What every table says of a run.
+
+        C is None where a pruner decides how much is left; `setting` is "C = 0.02" or "sparsity =
+        0.98", and "" where neither is written.
+        """
+        stages = self.manifest.all_stages()
+        pruned = [stage.pruner.sparsity for stage in stages if stage.pruner]
+        sparsity = next((target for target in pruned if target is not None), None)
+        c = grid.value(self.manifest, C) if sparsity is None else None
+        setting = "" if c is None else f"C = {c:g}"
+        return {
+            "folder": self.folder,
+            "run": self.name,
+            "method": self.method,
+            C: c,
+            "setting": setting if sparsity is None else f"sparsity = {sparsity:g}",
+            "seed": self.manifest.seed,
+        }
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Its columns, and what else the runs' manifests vary."""
+        return {**self.columns, **self.parameters, **self.columns}
 
     def scored_on(self, scorer: str) -> tuple[str, int, int]:
         """The file, window and stride (samples) that a scorer reads."""
@@ -156,8 +177,8 @@ def every_run(folders: Iterable[str | Path]) -> list[Run]:
         for folder in dict.fromkeys(map(str, folders))
         for name, manifest in readable(folder).items()
     }
-    parameters = _varied(manifests)
-    named = methods(parameters, [folder for folder, _ in manifests])
+    parameters = _parameters(list(manifests.values()))
+    named = _methods(list(manifests.values()), parameters, [folder for folder, _ in manifests])
     return [
         Run(folder, name, manifest, varied, method, _stages(Path(folder) / name, manifest))
         for ((folder, name), manifest), varied, method in zip(
@@ -167,7 +188,7 @@ def every_run(folders: Iterable[str | Path]) -> list[Run]:
 
 
 @contextlib.contextmanager
-def named(run: Run) -> Iterator[None]:
+def or_left_out(run: Run) -> Iterator[None]:
     """A block that a run whose files cannot be read ends: it is named on stderr and left out."""
     try:
         yield
@@ -197,124 +218,116 @@ def readable(folder: str | Path) -> dict[str, Manifest]:
     return manifests
 
 
-def _varied(manifests: Mapping[tuple[str, str], Manifest]) -> pd.DataFrame:
-    """`grid.varied`, without paths that differ only in whether a default is written out.
+def _parameters(manifests: Sequence[Manifest]) -> pd.DataFrame:
+    """What the runs differ in: a row a run, a column a dotted path, the values those in force.
 
-    What a stage inherits is "inherited": None is what switches it off. C is always there: readers
-    look for it.
+    A default that is written out makes no difference, and what stages inherit is the first one's.
+    A part that some runs switch off, such as a stage's "distill", is a column too: "on" or None.
     """
-    numbered = {str(number): manifest for number, manifest in enumerate(manifests.values())}
-    written = grid.varied(numbered)
-    effective = grid.varied({key: manifest.resolved() for key, manifest in numbered.items()})
-    varied = written[[path for path in written if path in effective]].copy()
-    for path in varied:
-        inherited = [_inherits(manifest, path) for manifest in manifests.values()]
-        if any(inherited):
-            varied[path] = varied[path].astype(object).mask(inherited, "inherited")
-    if C not in varied or SPARSITY in varied:
-        varied[C] = [_strength(manifest) for manifest in manifests.values()]
-    return varied
+    rows = {}
+    for number, manifest in enumerate(manifests):
+        values = dict(leaves(manifest.whole()))
+        parents = [path.split(".")[:n] for path in values for n in range(1, path.count(".") + 1)]
+        rows[str(number)] = {".".join(keys): "on" for keys in parents} | values
+
+    in_force = grid.differing(rows)
+    written = list(grid.varied({str(number): m for number, m in enumerate(manifests)}))
+    is_written = [any(f"{other}.".startswith(f"{path}.") for other in written) for path in in_force]
+    return in_force.loc[:, is_written]
 
 
-def _strength(manifest: Manifest) -> Any:
-    """C; where a run prunes in the place of sparsifying, the sparsity that it ends at."""
-    sparsity = grid.value(manifest, SPARSITY)
-    return grid.value(manifest, C) if sparsity is None else sparsity
-
-
-def _inherits(manifest: Manifest, path: str) -> bool:
-    """Whether what is at a path under "stages" is the first stage's."""
-    table, stage, key, *_ = [*path.split("."), "", ""]
-    return (
-        table == "stages"
-        and key in INHERITED
-        and stage in manifest.stage_order[1:]
-        and key not in manifest.stages[stage].model_fields_set
-    )
-
-
-def methods(parameters: pd.DataFrame, folders: Iterable[str] | None = None) -> list[str]:
-    """In words what each run differs in from the others, beside C and seed: nothing else is one.
-
-    What differs in the network that is sparsified is said by its name and pruner, "complex VD" or
-    "complex gradual" say, and of what else it hears or has the values that are not the usual ones.
-    Of other parameters, those in which whole folders differ are said by the folder's name, all others by
-    path and value.
-
-    Args:
-        parameters: a row a run, a column a dotted path; columns that are no parameters are passed
-            over.
-        folders: of each run; None: one for all.
-    """
-    known = [
-        path
-        for path in parameters
-        if path.partition(".")[0] in Manifest.model_fields and path not in NOT_A_METHOD
-    ]
-    shown = parameters[known].astype(object).map(repr)
-    varied = [path for path in known if shown[path].nunique() > 1]
-
+def _network(manifest: Manifest) -> tuple[str, str, str]:
+    """The network's field and architecture, and what sparsifies it: "VD", or "gradual by layer"."""
     from cplxnet.nn.variational import FORMS  # torch takes a second, which `status` does not need
 
-    # field, architecture and form of the network: that of the stage with a posterior, if any
-    names = [path for path in varied if path.endswith("model.name")]
-    named = sorted(names, key=lambda path: not parameters[path].str.endswith(FORMS, na=False).any())
-    parts = pd.DataFrame("", index=parameters.index, columns=range(3))
-    if named:
-        forms = "|".join((*FORMS, "Masked"))
-        parts = parameters[named[0]].str.extract(rf"^(?:([^.]+)\.)?(.*?)({forms})?$").fillna("")
-    pruners = _pruners(parameters)
-    parts[2] = parts[2].where(pruners == "", pruners)
-    words = parts[[part for part in parts if parts[part].nunique() > 1]]
-    pruned = tuple(path.removesuffix("pruner.name") for path in varied if ".pruner.name" in path)
+    field, architecture, form = "", "", ""
+    for stage in manifest.all_stages():
+        pattern = rf"(?:([^.]+)\.)?(.*?)({'|'.join(FORMS)}|Masked)?"
+        of_stage = re.fullmatch(pattern, stage.model.name)
+        if of_stage and form in ("", "Masked"):
+            field, architecture, form = of_stage.groups("")
+        if stage.pruner:
+            form = stage.pruner.name + (" by layer" if stage.pruner.by_layer else "")
+            return field, architecture, form
+    return field, architecture, form or "dense"
 
-    where = pd.Series(
-        "" if folders is None else list(folders), index=parameters.index, dtype=object
-    )
+
+def _methods(
+    manifests: Sequence[Manifest], parameters: pd.DataFrame, folders: Sequence[str]
+) -> list[str]:
+    """In words what sparsifies each run, and what it differs in from the others.
+
+    Neither C, nor the sparsity of a pruner, nor the seed makes a method. What most runs have is
+    not said, nor what follows from the network and its pruner. Parameters in which whole folders
+    differ are said by the folder's name, all others by key and value: "complex VD", "real VD
+    width=1.38" or "VD fine-tune lr=0.004 distill", say.
+    """
+    parts = pd.DataFrame(map(_network, manifests), index=parameters.index, columns=list(NETWORK))
+    words = parts[[part for part in NETWORK if part == "form" or parts[part].nunique() > 1]]
+
+    varied = [path for path in parameters if path not in ("seed", C)]
+    varied = [path for path in varied if not path.endswith(".pruner.sparsity")]
+    pruned = tuple(path[: path.index("pruner")] for path in varied if ".pruner" in path)
+    shown = parameters.astype(object).map(repr)
+    where = pd.Series(folders, index=parameters.index, dtype=object)
     by_folder = False
     for path in varied:
         of_network = path.startswith(("model.", "features.", *pruned)) or ".model." in path
         finer = words.assign(value=shown[path]).drop_duplicates()
-        if of_network and len(words.columns) and len(finer) == len(words.drop_duplicates()):
+        if of_network and len(finer) == len(words.drop_duplicates()):
             continue  # it follows from the network
 
         if where.nunique() > 1 and (shown[path].groupby(where).nunique() == 1).all():
             by_folder = True
             continue
-
-        said = pd.Series([_in_words(path, value) for value in parameters[path]], parameters.index)
-        usual = said.mode()[0]
-        if of_network and (said == usual).mean() > 0.5:
-            said = said.where(said != usual, "")
-        words = words.assign(**{path: said})
+        words = words.assign(**{path: _in_words(path, parameters[path], varied)})
 
     if by_folder:
         short = where.map(lambda folder: Path(folder).name)
         is_unique = short.nunique() == where.nunique()
         words.insert(0, "folder", short if is_unique else where)
-    return [" ".join(filter(None, row)) for row in words.itertuples(index=False)]
+    return [_joined(row) for row in words.to_dict("records")]
 
 
-def _pruners(parameters: pd.DataFrame) -> pd.Series:
-    """What prunes each run, "gradual by layer" say; empty where nothing does."""
-    said = pd.Series("", index=parameters.index)
-    for path in parameters:
-        if not str(path).endswith(".pruner.name"):
-            continue
-        by_layer = parameters.get(str(path).replace(".name", ".by_layer"), said)
-        names = [
-            (name if isinstance(name, str) else "") + (" by layer" if each is True else "")
-            for name, each in zip(parameters[path], by_layer, strict=True)
-        ]
-        said = said.where(said != "", pd.Series(names, parameters.index))
-    return said
+def _in_words(path: str, values: pd.Series, varied: Sequence[str]) -> pd.Series:
+    """Key and value of each run, empty for what most runs have."""
+    parent, _, last = path.rpartition(".")
+    implied = parent in varied or (last != "name" and f"{parent}.name" in varied)
+    present = values.dropna()
+    if implied and present.nunique() == 1:
+        return values.map(lambda value: "")  # another key of this part tells the same
+
+    inner = {other: _within_stage(other) for other in varied}
+    key = inner[path].removesuffix(".name")
+    tail = key.rpartition(".")[2]
+    if path.startswith("stages.") and sum(tail == k.rpartition(".")[2] for k in inner.values()) < 2:
+        key = tail
+
+    lacks = "" if implied else f"no {key}"
+    said = present.map(lambda value: key if value == "on" else f"{key}={value}".removesuffix(".0"))
+    said = said.reindex(values.index, fill_value=lacks)
+    usual = said.mode()[0]
+    return said.where(said != (usual if (said == usual).mean() > 0.5 else lacks), "")
 
 
-def _in_words(path: str, value: Any) -> str:
-    name = path.removeprefix("stages.").removeprefix("model.")
-    if value is None or value != value:
-        return f"{name} default"
-    return f"{name}={value}".removesuffix(".0")
+def _within_stage(path: str) -> str:
+    """optimizer.lr for stages.fine-tune.optimizer.lr; width for model.width."""
+    if path.startswith("stages."):
+        path = path.split(".", 2)[-1]
+    return path.removeprefix("model.")
+
+
+def _joined(words: Mapping[Any, str]) -> str:
+    """The words of a run, those of a stage after the stage's name."""
+    said: list[str] = []
+    for column, word in words.items():
+        table, _, rest = column.partition(".")
+        stage = rest.partition(".")[0]
+        if word and table == "stages" and stage not in said:
+            said.append(stage)
+        if word:
+            said.append(word)
+    return " ".join(said)
 
 
 def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
@@ -362,81 +375,55 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
             raise ValueError(f"{path}: expected numbers in stage {stage}, got {others[0]!r}")
 
 
-def collect(folder: str | Path) -> pd.DataFrame:
-    """Scores and compression of a folder's runs: a row per run, stage and scorer.
+def collect(*folders: str | Path) -> pd.DataFrame:
+    """Scores and compression of the runs of some folders: a row per run, stage and scorer.
 
     Returns:
-        Columns run, state, one for every parameter that the manifests vary (by its dotted path),
-        stage, scorer, average_precision, average_precision_trabelsi2018, positive_share,
-        n_windows, average_precision_start (before the stage's first epoch, if it inherited
-        masks), n_par, n_zero (real numbers), compression, epochs, stopped_early, seconds and
-        reused_from. Runs without scores are left out.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ManifestError: none of its manifests can be read.
-    """
-    return pd.DataFrame([row for _, row in _score_rows([folder])])
-
-
-def gather(*folders: str | Path) -> pd.DataFrame:
-    """`collect` of several folders, one under another, with what tells their runs apart.
-
-    Returns:
-        The columns of `collect`, and folder, method (what a run differs in beside C and seed,
-        "complex VD" say; empty if nothing does), seed, C, n_epochs (planned for the row's stage)
-        and scored_on (file, window and stride that the row's scorer reads).
+        Columns folder, run, method (what sparsifies the run, and what else it differs in), C,
+        setting ("C = 0.02", or for pruners "sparsity = 0.98"), seed, state, one for every other
+        parameter that the manifests vary (by its dotted path), stage, scorer, scored_on (file,
+        window and stride that the scorer reads), average_precision,
+        average_precision_trabelsi2018, positive_share, n_windows, average_precision_start (before
+        the stage's first epoch, if it inherited masks), n_par, n_zero (real numbers), compression,
+        epochs, n_epochs (planned), stopped_early, seconds and reused_from. Runs without scores are
+        left out.
 
     Raises:
         ValueError: no folder at all.
-        FileNotFoundError, ManifestError: as `collect`.
+        FileNotFoundError: there is no such folder.
+        ManifestError: none of its manifests can be read.
     """
     if not folders:
         raise ValueError("expected a folder of manifests at least, got none; try runs/demo")
 
     rows = []
-    for run, row in _score_rows(folders):
-        own = {
-            "n_epochs": run.manifest.stage(row["stage"]).n_epochs,
-            "scored_on": run.scored_on(row["scorer"]),
-        }
-        rows.append(row | run.columns | own)
-    return pd.DataFrame(rows)
-
-
-def _score_rows(folders: Iterable[str | Path]) -> Iterator[tuple[Run, dict[str, Any]]]:
     for run in every_run(folders):
         if not run.stages:
             continue
 
         state = _status_row(Path(run.folder) / f"{run.name}.json")["state"]
+        about = run.described | {"state": state}
         for stage, result in run.stages.items():
+            counts = {name: result[name] for name in COUNTS}
+            counts["n_epochs"] = run.manifest.stage(stage).n_epochs
             for scorer, scores in result["scores"].items():
                 start = scores["start"]
-                yield (
-                    run,
-                    {
-                        "run": run.name,
-                        "state": state,
-                        **run.parameters,
-                        "stage": stage,
-                        "scorer": scorer,
-                        **{name: scores["end"][name] for name in SCORES},
-                        "average_precision_start": start and start["average_precision"],
-                        **{name: result[name] for name in COUNTS},
-                    },
-                )
+                own = {"stage": stage, "scorer": scorer, "scored_on": run.scored_on(scorer)}
+                own |= {name: scores["end"][name] for name in SCORES}
+                own["average_precision_start"] = start and start["average_precision"]
+                rows.append(about | own | counts)
+    return pd.DataFrame(rows)
 
 
 def layers(folder: str | Path) -> pd.DataFrame:
     """Sparsity by layer: a row per run, stage and layer.
 
     Returns:
-        Columns run, the varied parameters, stage, layer, n_par and n_zero (real numbers), and
+        Columns of the run as in `collect`, stage, layer, n_par and n_zero (real numbers), and
         sparsity = n_zero/n_par.
     """
     rows = [
-        {"run": run.name, **run.parameters, "stage": stage, "layer": layer, **count}
+        run.described | {"stage": stage, "layer": layer} | count
         for run in every_run([folder])
         for stage, result in run.stages.items()
         for layer, count in result["layers"].items()
@@ -505,9 +492,10 @@ def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
 def of_scorer(
     table: pd.DataFrame, scorer: str, *stages: str, on_one_set: bool = True
 ) -> pd.DataFrame:
-    """The rows of one scorer after some stages; columns that `collect` alone lacks are filled.
+    """The rows of one scorer after some stages.
 
     Args:
+        table: of `collect`.
         stages: none: all.
         on_one_set: refuse runs whose scores are of different files or windows.
 
@@ -531,11 +519,6 @@ def of_scorer(
                 f"(stages: {there}); try again when one is through with it"
             )
 
-    defaults = {"seed": 0, "folder": "", "scored_on": ""}
-    rows = rows.assign(**{name: value for name, value in defaults.items() if name not in rows})
-    if "method" not in rows:
-        rows = rows.assign(method=methods(rows))
-
     if on_one_set:
         _refuse_several(zip(rows["folder"], rows["scored_on"], strict=True), scorer)
     return rows.reset_index(drop=True)
@@ -548,7 +531,7 @@ def by_run(rows: pd.DataFrame) -> pd.DataFrame:
         rows: of `of_scorer`.
 
     Returns:
-        Columns folder, run, method, C, seed; compression, before and after (average precision
+        Columns folder, run, method, C, setting, seed; compression, before and after (average precision
         around fine-tuning) and kept (real numbers), NaN while it is not fine-tuned; dense (the
         dense network's score), n_par and chance.
     """
@@ -556,7 +539,7 @@ def by_run(rows: pd.DataFrame) -> pd.DataFrame:
     dense = rows[rows["stage"] == "dense"].set_index(key)
     tuned = rows[rows["stage"] == "fine-tune"].set_index(key)
 
-    runs = rows.drop_duplicates(key).set_index(key)[["method", C, "seed"]]
+    runs = rows.drop_duplicates(key).set_index(key)[["method", C, "setting", "seed"]]
     runs[C] = runs[C].astype(float)  # of None alone: NaN
     reached = {
         "compression": tuned["compression"],
@@ -590,13 +573,16 @@ def _refuse_several(sets: Iterable[tuple[str, Any]], scorer: str) -> None:
         )
 
 
-def with_c(rows: pd.DataFrame) -> pd.DataFrame:
+def with_c(rows: pd.DataFrame, *, or_sparsity: bool = False) -> pd.DataFrame:
     """The rows of runs that write C, which is what a report is drawn over.
+
+    Args:
+        or_sparsity: also those of runs that are pruned to a sparsity.
 
     Raises:
         Lacking: none does.
     """
-    written = rows[rows[C].notna()]
+    written = rows[rows["setting"] != "" if or_sparsity else rows[C].notna()]
     if written.empty:
         raise Lacking(
             f"expected runs with a weight at {C}, got none; try a grid whose KL term has this name"
@@ -607,6 +593,24 @@ def with_c(rows: pd.DataFrame) -> pd.DataFrame:
 def by_method(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of each method, in the order of their names."""
     return [(str(method), group) for method, group in rows.groupby("method", sort=True)]
+
+
+def by_setting(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """The rows of each method and setting, by the method's name and rising C or sparsity."""
+    ordered = rows.assign(number=numbers(rows["setting"]))
+    ordered = ordered.sort_values(["method", "number"], kind="stable").drop(columns="number")
+    groups = ordered.groupby(["method", "setting"], sort=False)
+    return [(method, setting, group) for (method, setting), group in groups]
+
+
+def numbers(settings: pd.Series) -> pd.Series:
+    """The number in each setting, which is a value of C or a sparsity; NaN where neither is."""
+    return settings.str.extract("= (.*)", expand=False).astype(float)
+
+
+def group_name(method: str, setting: str) -> str:
+    """A group of runs as sentences call it: "VD at C = 0.02"."""
+    return f"{method} at {setting}" if setting else method
 
 
 def dense_scores(rows: pd.DataFrame) -> dict[str, pd.Series]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cplxnet import files
-from cplxnet.auto.manifest.experiments import C
+from cplxnet.auto.manifest.grid import C
 
 from . import tables
 
@@ -33,22 +33,22 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     """A row for each form and value of C, over the replicates that are through with fine-tuning.
 
     Args:
-        table: of `tables.collect` or `tables.gather`.
+        table: of `tables.collect`.
         scorer: whose scores.
 
     Returns:
-        Columns form (all that runs differ in beside C and seed; "sparse" if nothing), C, n
-        (replicates); means of n_par and kept (real numbers), compression, before and after
+        Columns form (a method of `collect`), C, setting, n (replicates); means of n_par and kept (real numbers), compression, before and after
         (average precision around fine-tuning), and loss (dense - after, each replicate beside its
         own dense network; negative: a gain); loss_low and loss_high, the least and the greatest.
     """
     runs = _runs(table, scorer)
-    runs = runs[runs["after"].notna()].assign(form=runs["method"].replace("", "sparse"))
-    grouped = runs.rename(columns={C: "C"}).groupby(["form", "C"], dropna=False)
-
+    runs = runs[runs["after"].notna()].rename(columns={"method": "form", C: "C"})
+    grouped = runs.assign(number=tables.numbers(runs["setting"])).groupby(
+        ["form", "number", "C", "setting"], dropna=False
+    )
     spread = grouped["loss"].agg(n="size", loss_low="min", loss_high="max")
     rows = grouped[NUMBERS].mean().join(spread).reset_index()
-    return rows[["form", "C", "n", *NUMBERS, "loss_low", "loss_high"]]
+    return rows[["form", "C", "setting", "n", *NUMBERS, "loss_low", "loss_high"]]
 
 
 def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
@@ -56,7 +56,7 @@ def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
     try:
         rows = tables.of_scorer(table, scorer, DENSE, TUNED, on_one_set=False)
     except tables.Lacking:
-        columns = ["method", C, "seed", *NUMBERS, "dense"]
+        columns = ["method", C, "setting", "seed", *NUMBERS, "dense"]
         return pd.DataFrame(columns=columns)
 
     runs = tables.by_run(rows)
@@ -82,11 +82,9 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
         for name, scores, run in _dense(_runs(table, scorer))
     ]
     for _, row in groups(table, scorer).iterrows():
-        form = "" if row["form"] == "sparse" else row["form"]
-        weight = "" if np.isnan(row["C"]) else f"C = {row['C']:g}"
+        group = ", ".join(filter(None, (row["form"], row["setting"])))
         sentences.append(
-            f"{', '.join(filter(None, (form, weight))) or 'sparse'}: {row['compression']:.3g} "
-            f"times fewer real numbers, average precision {row['before']:.3f} before and "
+            f"{group}: {row['compression']:.3g} times fewer real numbers, average precision {row['before']:.3f} before and "
             f"{row['after']:.3f} after fine-tuning{_than_dense(row['loss'], 3)}."
         )
     return sentences + left_out(table, scorer)
@@ -141,13 +139,16 @@ def missing(folders: Iterable[str | Path]) -> list[str]:
         if unfinished.empty:
             continue
 
-        named = [_how_far(str(run), row) for run, row in unfinished.head(8).iterrows()]
-        more = f" and {len(unfinished) - 8} more" if len(unfinished) > 8 else ""
+        named = _listed([_how_far(str(run), row) for run, row in unfinished.iterrows()])
         sentences.append(
-            f"{folder}: {len(unfinished)} of {len(states)} runs are not done: "
-            f"{', '.join(named)}{more}."
+            f"{folder}: {len(unfinished)} of {len(states)} runs are not done: {named}."
         )
     return sentences
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
 
 
 def _how_far(run: str, row: pd.Series) -> str:
@@ -166,11 +167,20 @@ def _how_far(run: str, row: pd.Series) -> str:
 def markdown(folder: str | Path, scorer: str = "test") -> str:
     """The page of a folder of runs: a table with a row a group, then numbered readings.
 
-    An unfinished grid has what is there, and what is missing is named.
+    Several methods are ranked as well: a table of who wins where, and its readings. An unfinished
+    grid has what is there, and what is missing is named.
     """
     table = tables.collect(folder)
     rows = groups(table, scorer)
-    numbered = [f"{k}. {text}" for k, text in enumerate(_page_readings(table, rows, scorer), 1)]
+    said = list(_page_readings(table, rows, scorer))
+    ranking = []
+    if rows["form"].nunique() > 1:
+        from . import compare  # loads matplotlib and scipy
+
+        ranks = compare.ranking(table, scorer=scorer)
+        ranking = ["", *_ranking_table(ranks)] if len(ranks) else []
+        said += compare.winners(ranks)
+    numbered = [f"{k}. {text}" for k, text in enumerate(said, 1)]
     remarks = left_out(table, scorer)
 
     through = set(table.loc[table["stage"] == TUNED, "run"]) if len(table) else set()
@@ -178,10 +188,10 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
     unfinished = [name for name in names if name not in through]
     if unfinished:
         remarks.append(
-            f"Not finished: {len(unfinished)} of {len(names)} runs ({', '.join(unfinished)})."
+            f"Not finished: {len(unfinished)} of {len(names)} runs ({_listed(unfinished)})."
         )
 
-    lines = [*_markdown_table(rows), "", *map(_escaped, numbered)]
+    lines = [*_markdown_table(rows), *ranking, "", *map(_escaped, numbered)]
     for remark in remarks:
         lines += ["", _escaped(remark)]
     return "\n".join(lines).strip() + "\n"
@@ -203,7 +213,7 @@ def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
         spread = f"{row['loss_low']:z.4f} to {row['loss_high']:z.4f}"
         cells = (
             _escaped(row["form"]),
-            "none" if np.isnan(row["C"]) else f"{row['C']:g}",
+            row["setting"].removeprefix("C = ") or "none",
             f"{row['n']:d}",
             f"{row['compression']:.3g}",
             f"{row['kept']:,.0f}",
@@ -213,6 +223,21 @@ def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
             spread if row["n"] > 1 else "one only",
         )
         yield f"| {' | '.join(cells)} |"
+
+
+def _ranking_table(ranks: pd.DataFrame) -> Iterator[str]:
+    """`compare.ranking`, a row a compression and method, the best first."""
+    yield "| at times fewer | form | AP | below the best | of each pair | pairs |"
+    yield "|---:|---|---:|---:|---:|---:|"
+    for _, row in ranks.iterrows():
+        below = least = "the best"
+        if row["method"] != row["winner"]:
+            below = f"{-row['difference']:z.4f}"
+            least = f"{-row['greatest']:z.4f} to {-row['least']:z.4f}"
+        yield (
+            f"| {row['times']:g} | {_escaped(row['method'])} | {row['score']:.4f} | {below} "
+            f"| {least} | {row['n']} |"
+        )
 
 
 def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iterator[str]:
@@ -229,12 +254,14 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
         )
 
     for _, row in rows.iterrows():
-        weight = "" if np.isnan(row["C"]) else f" at C = {row['C']:g}"
         yield (
-            f"{row['form']}{weight} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
+            f"{tables.group_name(row['form'], row['setting'])} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
             f"real numbers, {row['compression']:.3g} times fewer: average precision "
             f"{row['after']:.4f}{_than_dense(row['loss'])}."
         )
+
+    if rows["form"].nunique() > 1:
+        return  # ranked at such levels
 
     dense = tables.dense_scores(runs)
     for form, group in rows.dropna(subset=["compression", "loss"]).groupby("form"):

@@ -19,7 +19,6 @@ from cplxnet import files
 from cplxnet import nn as cplx
 from cplxnet.auto import tasks
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.manifest.experiments import C
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import load_model, read_manifest
 from cplxnet.auto.progress import bar
@@ -58,7 +57,7 @@ def scan(request: Request) -> pd.DataFrame:
     A run whose snapshot cannot be read is named and left out.
 
     Returns:
-        Columns folder, run, method, C, seed, own (the manifest's threshold), dense (the dense
+        Columns folder, run, method, C, setting, seed, own (the manifest's threshold), dense (the dense
         network's score), threshold, compression, average_precision and tuned (False).
 
     Raises:
@@ -72,7 +71,7 @@ def scan(request: Request) -> pd.DataFrame:
     with bar(total=len(runs) * len(at), desc="thresholds", unit="score") as shown:
         for run in runs:
             components = Components(run.manifest, device=request.device, data=request.data)
-            with tables.named(run):
+            with tables.or_left_out(run):
                 model = load_model(run.files.path, SPARSIFY)[0].to(request.device)
                 for threshold in at:
                     score = score_at(
@@ -292,16 +291,17 @@ def figure(masked: pd.DataFrame, *, scorer: str = "test") -> Figure:
         scorer: named on the axis.
     """
     drawn, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
-    colour_of = style.colours_of_c(masked[C])
+    colour_of = style.colours(masked)
     looks = style.looks(masked)
     style.dense(left, masked)
 
-    for (method, tuned, c, _, _), run in masked.groupby(["method", "tuned", C, "folder", "run"]):
+    lines = ["method", "tuned", "setting", "folder", "run"]
+    for (method, tuned, setting, _, _), run in masked.groupby(lines):
         run = run.sort_values("threshold")
         how = "fine-tuned again" if tuned else "masked only"
-        label = f"{method if len(looks) > 1 else ''} C = {c:g}, {how}".lstrip()
+        label = f"{method} {setting}, {how}"
         look = {"marker": looks[method][1], "ms": 4, "ls": "-" if tuned else "--"}
-        look["color"] = colour_of(c)
+        look["color"] = colour_of[setting]
         left.plot(run["threshold"], run["average_precision"], label=label, **look)
         # compression is that of the mask, whether or not it is fine-tuned again
         if not tuned or masked["tuned"].all():

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from cplxnet.auto import tasks
-from cplxnet.auto.manifest.experiments import C
 
 from . import style, tables
 from .style import Report, Request
@@ -24,9 +23,9 @@ def report(request: Request) -> Report:
     drawn = figure(runs, scorer=request.scorer, published=_published(table, request))
 
     on_front = [
-        f"{f'{method} '.lstrip()}C = {c:g} ({means['compression']:.3g} times fewer, "
+        f"{tables.group_name(method, setting)} ({means['compression']:.3g} times fewer, "
         f"{means['after']:.4f}, {means['n']:.0f} replicate{'s' if means['n'] > 1 else ''})"
-        for (method, c), means in front(runs).iterrows()
+        for (method, setting), means in front(runs).iterrows()
     ]
     sentence = f"On the Pareto front of means after fine-tuning: {', '.join(on_front)}."
     return Report(drawn, runs, [sentence] if on_front else [])
@@ -48,29 +47,29 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     """A row a run.
 
     Args:
-        table: of `tables.gather`, or of `tables.collect`.
+        table: of `tables.collect`.
         scorer: whose scores.
 
     Returns:
-        Columns folder, run, method, C, seed, compression, before and after (average precision
-        around fine-tuning), dense, and pareto: its method and C are on the `front`. A run that is
+        Columns folder, run, method, C, setting, seed, compression, before and after (average precision
+        around fine-tuning), dense, and pareto: its method and setting are on the `front`. A run that is
         not fine-tuned yet has its dense score only.
 
     Raises:
         Lacking: no run has a score by `scorer`, or the scores do not compare.
     """
     runs = by_run(of_scorer(table, scorer)).drop(columns=["kept", "n_par", "chance"])
-    on_front = pd.MultiIndex.from_frame(runs[["method", C]]).isin(front(runs).index)
+    on_front = pd.MultiIndex.from_frame(runs[["method", "setting"]]).isin(front(runs).index)
     return runs.assign(pareto=on_front)
 
 
 def front(runs: pd.DataFrame) -> pd.DataFrame:
-    """The Pareto front, by method and C: none other is both smaller and at least as precise.
+    """The Pareto front, by method and setting: none other is both smaller and at least as precise.
 
     Returns:
         Means over replicates of compression and after, and n, by rising compression.
     """
-    tuned = runs.dropna(subset=["compression", "after"]).groupby(["method", C])
+    tuned = runs.dropna(subset=["compression", "after"]).groupby(["method", "setting"])
     means = tuned[["compression", "after"]].mean().assign(n=tuned.size())
     means = means.sort_values(["compression", "after"])
 
@@ -82,7 +81,7 @@ def front(runs: pd.DataFrame) -> pd.DataFrame:
 def figure(
     runs: pd.DataFrame, *, scorer: str = "test", published: Mapping[str, float] | None = None
 ) -> Figure:
-    """Every run hollow before and filled after fine-tuning, with its C; the Pareto front dashed.
+    """Every run hollow before and filled after fine-tuning, with its C or sparsity; the Pareto front dashed.
 
     Args:
         runs: of `rows`.
@@ -109,7 +108,9 @@ def figure(
         label = "Pareto front of means"
         axes.plot(means["compression"], means["after"], "--", color="0.3", lw=1, label=label)
 
-    axes.plot([], [], "o", mfc="white", mec="0.4", label="before fine-tuning (number: C)")
+    kinds = sorted({setting.partition(" = ")[0] for setting in runs["setting"]} - {""})
+    what = f" (number: {' or '.join(kinds)})" if kinds else ""
+    axes.plot([], [], "o", mfc="white", mec="0.4", label=f"before fine-tuning{what}")
     axes.plot([], [], "o", color="0.4", label="after fine-tuning")
 
     for label, value in (published or {}).items():
@@ -128,16 +129,18 @@ def figure(
 
 
 def _name_values(axes: Axes, runs: pd.DataFrame, *, below: bool) -> None:
-    """Each C once, over the highest point of its replicates, or under the lowest."""
+    """Each C or sparsity once, over the highest point of its replicates, or under the lowest."""
     scores = runs[["before", "after"]]
     ends = scores.min(axis="columns") if below else scores.max(axis="columns")
-    outermost = runs.assign(end=ends).sort_values("end", ascending=not below).groupby(C).tail(1)
+    outermost = (
+        runs.assign(end=ends).sort_values("end", ascending=not below).groupby("setting").tail(1)
+    )
 
     shift = (0, -13 if below else 6)
     halo = [withStroke(linewidth=2, foreground="white")]  # a box would cut the lines behind it
     for _, run in outermost.iterrows():
         axes.annotate(
-            f"{run[C]:g}",
+            run["setting"].partition(" = ")[2],
             (run["compression"], run["end"]),
             shift,
             textcoords="offset points",

@@ -15,11 +15,10 @@ from torch import nn
 
 from cplxnet import files
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.edit import edits_of
+from cplxnet.auto.manifest.edit import EDITED
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.tasks import OWN
 from cplxnet.nn import gaussian
-from cplxnet.nn.l0 import Gated
 
 from .folder import RunFolder
 
@@ -85,6 +84,10 @@ def key_of(
         counted["name"] = stage
     if settings["optimizer"].get("weight_decay"):
         counted["weight_decay_of"] = "weights"  # in versions before 2026-12 of log_sigma2 too
+    if settings.get("shrink") and counted["device"] == "cpu":
+        counted["shrunk_linear"] = (
+            "sparse"  # dense in versions before 2026-11-27: other last digits
+        )
 
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
@@ -154,16 +157,17 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
             f"{', '.join(strange)}"
         )
 
+    for name, layer in previous.named_modules():
+        if isinstance(layer, gaussian.Penalised):
+            receiver: Any = model.get_submodule(name)
+            if getattr(receiver, "own", None) != layer.own:
+                with torch.no_grad():
+                    receiver.weight.copy_(layer.weight_in_evaluation)
+
     kinds = {key.rsplit(".", 1)[-1] for key in previous.state_dict()}
     has_masks = any(key.endswith("mask") for key in model.state_dict())
     if has_masks and not kinds.isdisjoint(gaussian.OWN):
         cplx.deploy_masks(model, cplx.relevance_masks(previous, threshold))
-    for name, layer in previous.named_modules():
-        if isinstance(layer, Gated):
-            receiver: Any = model.get_submodule(name)
-            if not isinstance(receiver, Gated):
-                with torch.no_grad():
-                    receiver.weight.mul_(layer.gate)
     return has_masks and not kinds.isdisjoint(OWN)
 
 
@@ -262,7 +266,7 @@ def of_kin(manifest: Manifest, folder: Path) -> list[Path]:
     """
     grid = folder.resolve().parent
     if manifest.parent is None:
-        return neighbours(edits_of(grid) / f"{folder.name}.json")
+        return neighbours(grid.with_name(grid.name + EDITED) / f"{folder.name}.json")
 
     original = grid.parent / manifest.parent
     return [original, *neighbours(original.with_name(f"{original.name}.json"))]

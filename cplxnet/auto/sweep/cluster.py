@@ -33,8 +33,7 @@ from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.runner.stop import Stop
 
-from .queue import Queue
-from .run_one import Outcome, Settings
+from .queue import Outcome, Queue, Settings
 from .worker import Job, forget, forget_here, stop, work
 
 RETRIES = 3  # of a run whose worker died; a scheduler of one's own has its allowed-failures

@@ -11,8 +11,7 @@ from cplxnet.auto.runner.run import check_device, each_device
 from cplxnet.auto.runner.stop import Stop
 from cplxnet.extras import extra
 
-from .queue import Queue, failed
-from .run_one import Outcome, Settings, run_one
+from .queue import Outcome, Queue, Settings, failed, run_one
 
 
 def run_many(

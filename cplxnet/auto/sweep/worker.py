@@ -26,7 +26,7 @@ from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.runner.run import answers, each_device
 from cplxnet.auto.runner.stop import Interrupted, Stop
 
-from .run_one import Outcome, Settings, run_one
+from .queue import Outcome, Settings, run_one
 
 LOOK_EVERY_S = 0.5  # for a free slot
 

@@ -148,7 +148,7 @@ def make_optimizer(
     Args:
         name: of `OPTIMIZERS`.
         lr: learning rate at the start of the stage.
-        lr_log_sigma2: that of log_sigma2, log_alpha_out and gate_logit; None: `lr`.
+        lr_log_sigma2: that of log_sigma2, log_sigma2_out and gate_logit; None: `lr`.
         options: what else the optimiser takes, `betas`, `eps` or `weight_decay` say.
     """
     build = OPTIMIZERS[name]

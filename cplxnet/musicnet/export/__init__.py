@@ -3,8 +3,7 @@
 from cplxnet.extras import extra
 
 with extra("onnx"):
-    from .network import OnnxNetwork
-    from .onnx import export_onnx
+    from .onnx import OnnxNetwork, export_onnx
     from .real_form import UnknownLayerError
 
 __all__ = ["OnnxNetwork", "UnknownLayerError", "export_onnx"]

@@ -28,9 +28,8 @@ from cplxnet.nn.activation import ELEMENTWISE
 from cplxnet.nn.compaction.block import Stage, real_form
 from cplxnet.nn.compaction.network import Compact
 from cplxnet.nn.conv import _CplxConv, block_weight
-from cplxnet.nn.l0 import Gated
+from cplxnet.nn.gaussian import Penalised
 from cplxnet.nn.masked import Masked
-from cplxnet.nn.parameters import ComplexParameters
 from cplxnet.nn.whitening import matrix_of
 
 _POOLS = (nn.AvgPool1d, nn.MaxPool1d)
@@ -237,9 +236,11 @@ def _module(layer: Any, name: str, x: Tensor) -> nn.Module:
 
 def _weight_of(layer: Any) -> Tensor:
     """The weight as the layer uses it: masked, and complex ones with a last axis of 2."""
-    if isinstance(layer, (Masked, Gated)):
+    if isinstance(layer, Masked):
         return layer.masked_weight.detach()
-    return (layer.weight_ri if isinstance(layer, ComplexParameters) else layer.weight).detach()
+
+    weight = layer.weight_in_evaluation if isinstance(layer, Penalised) else layer.weight
+    return (torch.view_as_real(weight) if weight.is_complex() else weight).detach()
 
 
 _GEOMETRY = ("stride", "padding", "dilation", "groups", "padding_mode")

@@ -19,7 +19,6 @@ from cplxnet.nn.activation import CplxDropout, CplxFlatten, CplxToReal, Split
 from cplxnet.nn.batchnorm import CplxBatchNorm1d
 from cplxnet.nn.conv import CplxConv1d
 from cplxnet.nn.gaussian import Penalised
-from cplxnet.nn.l0 import Gated
 from cplxnet.nn.linear import CplxLinear
 from cplxnet.nn.masked import Masked
 from cplxnet.nn.whitening import matrix_of
@@ -127,13 +126,12 @@ def _refused(name: str, layer: nn.Module, why: str) -> UnknownLayer:
 
 def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
     """The weight, zero where it is masked."""
-    weight = layer.weight.detach()
+    weight = layer.weight_in_evaluation if isinstance(layer, Penalised) else layer.weight
+    weight = weight.detach()
     if not bool(torch.isfinite(weight).all()):
         raise ValueError(
             f"{name}: expected finite weights, got NaN or infinity; try an earlier snapshot"
         )
-    if isinstance(layer, Gated):
-        weight = weight * layer.gate.detach()
     mask = None
     if reader.masks is not None and name in reader.masks:
         mask = reader.masks[name]

@@ -6,6 +6,7 @@ with their batch norm and the columns that only they read:
 
     small weight = weight[rows that are read, columns that are read];  mask, bias, batch norm alike
 
+Of a linear layer with few living weights these alone are left, in a vector (see `sparse_linear`).
 What is left computes the same. In the masked network the gradient of everything left out is 0, so
 without weight decay the same step is made, but for rounding; with it what is left out does not
 decay, which no output shows. A unit without a living weight that is read stays: it is a constant,
@@ -23,6 +24,7 @@ from cplxnet.nn.batchnorm import CplxBatchNorm1d
 from cplxnet.nn.gaussian import Penalised
 
 from .read import WEIGHTED, UnknownLayer, leaves, reader_of
+from .sparse_linear import SparseLinear, is_sparse
 
 NORMS = (CplxBatchNorm1d, nn.BatchNorm1d)
 State = Mapping[str, Mapping[str, Any]]  # an optimiser's, by parameter name
@@ -47,7 +49,7 @@ class Shrunk:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._left, flattened = _what_is_left(_known_layers(model))
+        self._left, flattened, sparse = _what_is_left(_known_layers(model))
 
         shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
         network: nn.Module = copy.deepcopy(model, memo=shared)
@@ -55,6 +57,9 @@ class Shrunk:
             self._cut(name, layer)
         for name, columns in flattened.items():
             network.set_submodule(name, _FlattenAndRead(columns))
+        for name, living in sparse.items():
+            parameters = network.get_submodule(name)._parameters
+            network.set_submodule(name, SparseLinear(living, parameters))
         self.network = network
 
     @torch.no_grad()
@@ -98,7 +103,7 @@ class Shrunk:
             if full is not None:
                 layer._buffers[key] = self._part(f"{name}.{key}", full)
 
-        if isinstance(layer, WEIGHTED):
+        if isinstance(layer, WEIGHTED) and layer.weight.dim() > 1:
             n_out, n_in, *kernel = layer.weight.shape
             kind = "channels" if kernel else "features"
             setattr(layer, f"in_{kind}", n_in)
@@ -143,8 +148,10 @@ def _known_layers(model: nn.Module) -> dict[str, Any]:
     return layers
 
 
-def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor]]:
-    """What is left of each tensor, and by each flatten's name the columns that are read."""
+def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor], dict[str, Tensor]]:
+    """What is left of each tensor; by each flatten's name the columns that are read; and the living
+    weights of each layer that is sparse, bool (rows that are read, columns that are read).
+    """
     n_units: dict[str, int | None] = {}  # that each layer is given; None: the network's input
     width: int | None = None
     for name, layer in layers.items():
@@ -156,6 +163,7 @@ def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor]]:
 
     left: Left = {}
     flattened: dict[str, Tensor] = {}
+    sparse: dict[str, Tensor] = {}
     read: Tensor | None = None  # bool, of the units that the next layer is given; None: all
 
     for name, layer in reversed(layers.items()):
@@ -172,8 +180,15 @@ def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor]]:
                 read = torch.ones_like(read)
             read[0] |= ~read.any()  # one unit stays, so that a constant network needs no rules
 
+            columns = _true(read)
+            place: tuple[Tensor, Tensor] = (rows.unsqueeze(1), columns)
+            if is_sparse(living[place]):
+                sparse[name] = living[place]
+                row, column = sparse[name].nonzero(as_tuple=True)
+                place = (rows[row], columns[column])
+
             for key in ("weight", "weight_ri", "mask"):
-                left[f"{name}.{key}"] = (rows.unsqueeze(1), _true(read))
+                left[f"{name}.{key}"] = place
             for key in ("bias", "bias_ri"):
                 left[f"{name}.{key}"] = (rows,)
         elif read is None:
@@ -186,7 +201,7 @@ def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor]]:
             units = by_unit.any(1)
             flattened[name] = _true(by_unit[units].flatten())
             read = units if n_units[name] else None
-    return left, flattened
+    return left, flattened, sparse
 
 
 def _mask(layer: Any) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import load
 from cplxnet.auto.report.tables import every_run
 from cplxnet.auto.runner import stages
@@ -35,8 +35,8 @@ VALUES_1 = [
 ]
 VALUES_2 = [3.75e-3, 6.75e-3, 8.75e-3, 3.75e-2, 6.75e-2, 8.75e-2]
 GRIDS = {
-    "experiment-1": (experiments.experiment_1, VALUES_1, 85),
-    "experiment-2": (experiments.experiment_2, VALUES_2, 30),
+    "experiment-1": (grid.experiment_1, VALUES_1, 85),
+    "experiment-2": (grid.experiment_2, VALUES_2, 30),
 }
 
 
@@ -46,8 +46,8 @@ def test_values_and_replicates(name):
     manifests = make()
     assert len(manifests) == count == len({m.fingerprint() for m in manifests.values()})
     table = grid.varied(manifests)
-    assert list(table.columns) == ["seed", experiments.C]
-    rows = sorted(zip(table[experiments.C], table["seed"], strict=True))
+    assert list(table.columns) == ["seed", grid.C]
+    rows = sorted(zip(table[grid.C], table["seed"], strict=True))
     assert rows == [(value, seed) for value in sorted(values) for seed in range(5)]
 
 
@@ -65,7 +65,7 @@ def test_committed_files_are_valid_for_the_real_task():
 
 
 def test_the_template_is_the_designs():
-    manifest = experiments.experiment_1()["c2.5e-03-r0"]
+    manifest = grid.experiment_1()["c2.5e-03-r0"]
     raw = json.loads(manifest.to_json())
     assert raw["name"] == "experiment-1 C=2.5e-3 replicate 0" and raw["threshold"] == -0.5
     assert [stage.n_epochs for stage in manifest.all_stages()] == [50, 75, 50]
@@ -80,7 +80,7 @@ def test_the_template_is_the_designs():
 
 
 def test_the_grids_are_disjoint_and_names_tell_values_apart():
-    one, two = experiments.experiment_1(), experiments.experiment_2()
+    one, two = grid.experiment_1(), grid.experiment_2()
     assert not set(one) & set(two)
     values = [m.stage("sparsify").objective["kl_div"] for m in {**one, **two}.values()]
     assert len(set(values)) == 17 + 6
@@ -91,16 +91,16 @@ def test_the_grids_are_disjoint_and_names_tell_values_apart():
 
 
 def test_names_on_the_page():
-    names = [m.name for m in experiments.experiment_1().values()]
+    names = [m.name for m in grid.experiment_1().values()]
     assert (
         names[0] == "experiment-1 C=1e-5 replicate 0"
         and names[-1] == "experiment-1 C=1e0 replicate 4"
     )
-    assert "c6.75e-03-r3" in experiments.experiment_2()
+    assert "c6.75e-03-r3" in grid.experiment_2()
 
 
 def test_demo_grid_on_its_own_schedule():
-    manifests = experiments.demo(
+    manifests = grid.demo(
         (0.05, 0.5), n_batches=7, n_epochs=(3, 2, 1), stride=1024, lr_log_sigma2=1e-2
     )
     assert list(manifests) == ["c5e-02-r0", "c5e-01-r0"]
@@ -120,9 +120,9 @@ def test_demo_grid_on_its_own_schedule():
 
 
 def test_reference_grid_varies_form_c_and_seed_and_trains_one_dense_network_a_seed():
-    manifests = experiments.reference((0.05, 0.5), forms=("VD", "ARD"), replicates=3)
+    manifests = grid.reference((0.05, 0.5), forms=("VD", "ARD"), replicates=3)
     table = grid.varied(manifests)
-    assert list(table.columns) == ["seed", experiments.METHOD, experiments.C]
+    assert list(table.columns) == ["seed", grid.METHOD, grid.C]
     assert len(manifests) == 2 * 2 * 3 and not table.duplicated().any()
     assert manifests["ard-c5e-01-r2"].stage("sparsify").model.name == "complex.DeepConvNetARD"
     assert manifests["vd-c5e-02-r1"].name == "reference VD C=0.05 replicate 1"
@@ -138,13 +138,13 @@ def test_reference_grid_varies_form_c_and_seed_and_trains_one_dense_network_a_se
 
 def test_the_committed_reference_grid_has_two_replicates_of_six_values():
     manifests = grid.read(RUNS / "reference")
-    assert manifests == experiments.reference()
-    counts = grid.varied(manifests).groupby(experiments.C)["seed"].nunique()
+    assert manifests == grid.reference()
+    counts = grid.varied(manifests).groupby(grid.C)["seed"].nunique()
     assert (counts >= 2).all() and len(counts) >= 6
 
 
 def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_path):
-    manifests = experiments.settled((0.01, 0.2), l0_values=(0.5,), sparsities=(0.98,), replicates=1)
+    manifests = grid.settled((0.01, 0.2), l0_values=(0.5,), sparsities=(0.98,), replicates=1)
     keys: dict[str, set[str]] = {}
     for name, manifest in manifests.items():
         (_, dense), (_, sparsify), _ = planned(manifest)
@@ -156,19 +156,19 @@ def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_pa
     assert sparsify.key == of_vd  # random masks have the sparsity of VD's own run
 
     grid.write(tmp_path, manifests)
-    rows = {run.name: (run.method, run.columns[experiments.C]) for run in every_run([tmp_path])}
-    assert rows["gradual-s0.98-r0"] == ("complex gradual", 0.98)
-    assert rows["gradual-by-layer-s0.98-r0"] == ("complex gradual by layer", 0.98)
-    assert rows["l0-c5e-01-r0"] == ("complex L0", 0.5)
-    assert rows["random-c2e-01-r0"] == ("complex random", 0.2)
+    rows = {run.name: (run.method, run.columns["setting"]) for run in every_run([tmp_path])}
+    assert rows["gradual-s0.98-r0"] == ("complex gradual", "sparsity = 0.98")
+    assert rows["gradual-by-layer-s0.98-r0"] == ("complex gradual by layer", "sparsity = 0.98")
+    assert rows["l0-c5e-01-r0"] == ("complex L0", "C = 0.5")
+    assert rows["random-c2e-01-r0"] == ("complex random", "C = 0.2")
     assert rows["real-moduli-c1e-02-r0"][0].startswith("real VD features.cplx=False")
     assert len({method for method, _ in rows.values()}) == 11
 
 
 def test_making_a_grid_leaves_the_template_alone():
     before = json.dumps(TEMPLATE)
-    experiments.demo((0.5,), lr_log_sigma2=1.0)
-    tiny = experiments.tiny()
+    grid.demo((0.5,), lr_log_sigma2=1.0)
+    tiny = grid.tiny()
     assert json.dumps(TEMPLATE) == before
     assert (
         tiny.stage("sparsify").model.name == "complex.TwoLayerDenseVD"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cplxnet.auto.manifest import experiments
+from cplxnet.auto.manifest import grid
 from cplxnet.auto.report import compare, profile, trade_off
 
 TIMES = (4.0, 20.0, 100.0, 300.0)
@@ -23,7 +23,9 @@ def table(gaps: dict[int, float], shift: float = 1.0) -> pd.DataFrame:
                     "folder": "f",
                     "method": method,
                     "seed": seed,
-                    experiments.C: x,
+                    grid.C: x,
+                    "setting": f"C = {x:g}",
+                    "scored_on": ("test.h5", 4096, 128),
                 }
                 more = {
                     "stage": "fine-tune",

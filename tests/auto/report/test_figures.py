@@ -12,7 +12,7 @@ from test_tables import fill, stage
 
 from cplxnet.auto import experiments, report
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.report import by_layer, curves, profile, style, trade_off
+from cplxnet.auto.report import curves, profile, style, trade_off
 
 matplotlib.use("Agg")
 
@@ -30,8 +30,12 @@ def table() -> pd.DataFrame:
     rows = []
     for (c, seed), (compression, before, after) in TUNED.items():
         about = {
+            "folder": "runs",
             "run": f"c{c}-r{seed}",
+            "method": "VD",
             experiments.C: c,
+            "setting": f"C = {c:g}",
+            "scored_on": ("test.h5", 4096, 128),
             "seed": seed,
             "scorer": "test",
             "positive_share": 0.03,
@@ -100,6 +104,7 @@ def test_the_pareto_front_is_of_means_over_replicates(table: pd.DataFrame) -> No
     # C = 0.05: the best and the smallest single runs are its, its means are beaten by C = 0.1
     more = table.assign(run=table["run"].str.replace("0.01", "0.05"))
     more[experiments.C] = more[experiments.C].replace(0.01, 0.05)
+    more["setting"] = more["setting"].replace("C = 0.01", "C = 0.05")
     more = more[more["run"].str.startswith("c0.05")]
     tuned = more["stage"] == "fine-tune"
     more.loc[tuned, "compression"] = [10.0, 200.0]
@@ -107,7 +112,7 @@ def test_the_pareto_front_is_of_means_over_replicates(table: pd.DataFrame) -> No
     runs = trade_off.rows(pd.concat([table, more]))
 
     means = trade_off.front(runs)
-    assert list(means.index) == [("", 0.01), ("", 0.1)] and (means["n"] == 2).all()
+    assert list(means.index) == [("VD", "C = 0.01"), ("VD", "C = 0.1")] and (means["n"] == 2).all()
     np.testing.assert_allclose(means["compression"], [11, 125])
     np.testing.assert_allclose(means["after"], [0.92, 0.82])
     assert set(runs.loc[runs["pareto"], experiments.C]) == {0.01, 0.1}
@@ -117,9 +122,7 @@ def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataF
     first = table[
         table["run"] == "c0.01-r0"
     ]  # of a second method, so far with one of the two dense networks
-    both = trade_off.rows(
-        pd.concat([table.assign(method="VD"), first.assign(method="ARD", run="ard")])
-    )
+    both = trade_off.rows(pd.concat([table, first.assign(method="ARD", run="ard")]))
     (band,) = trade_off.figure(both).axes[0].patches
     assert band.get_y() == pytest.approx(0.90, abs=2e-3)
     both.loc[both["method"] == "ARD", "dense"] = 0.7  # a network of its own: a line of its own
@@ -131,11 +134,24 @@ def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataF
     }
 
 
+def test_many_methods_and_settings_look_unlike_each_other() -> None:
+    methods = pd.DataFrame({"method": [f"method {k}" for k in range(20)]})
+    assert len(set(style.looks(methods).values())) == 20
+
+    named = ["C = 0.01", "C = 0.1", "C = 0", "sparsity = 0.9", "sparsity = 0.998", ""]
+    colour_of = style.colours(pd.DataFrame({"setting": named}))
+    assert len(colour_of) == 6
+    assert all(alpha == 1 for *_, alpha in colour_of.values())
+    # each kind from its least to its greatest, in the same colours
+    assert colour_of["C = 0.01"] == pytest.approx(colour_of["sparsity = 0.9"], abs=0.02)
+    assert colour_of["C = 0.1"] != colour_of["C = 0.01"]
+
+
 def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
     upper, lower = profile.figure(profile.rows(table)).axes
     lines = {line.get_label(): line for line in upper.get_lines()}
-    np.testing.assert_allclose(lines["before fine-tuning"].get_ydata(), [0.87, 0.72])
-    np.testing.assert_allclose(lines["after fine-tuning"].get_ydata(), [0.92, 0.82])
+    np.testing.assert_allclose(lines["VD before fine-tuning"].get_ydata(), [0.87, 0.72])
+    np.testing.assert_allclose(lines["VD after fine-tuning"].get_ydata(), [0.92, 0.82])
     np.testing.assert_allclose(lower.get_lines()[0].get_ydata(), [120**0.5, 15000**0.5])
     np.testing.assert_allclose(lower.get_lines()[0].get_xdata(), [0.01, 0.1])
 
@@ -143,7 +159,9 @@ def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
 def test_sparsity_by_layer_averages_replicates() -> None:
     rows = [
         {
+            "method": "VD",
             experiments.C: c,
+            "setting": f"C = {c:g}",
             "stage": "sparsify",
             "layer": layer,
             "n_zero": zeros,
@@ -158,7 +176,7 @@ def test_sparsity_by_layer_averages_replicates() -> None:
             (0.1, "fc1", 94),
         ]
     ]
-    (axes,) = by_layer.figure(pd.DataFrame(rows)).axes
+    (axes,) = profile.layer_figure(pd.DataFrame(rows)).axes
     (line,) = axes.get_lines()
     assert list(line.get_xdata()) == ["conv1", "conv2", "fc1"]
     np.testing.assert_allclose(line.get_ydata(), [20.0, 0.0, 92.0])
@@ -170,7 +188,7 @@ def test_layers_with_weights_to_lose_are_there_with_zeros_or_without(tmp_path: P
     weighted = [*(f"conv{k}" for k in range(1, 7)), "fc1", "fc2"]
     counts = {name: {"n_par": 10, "n_zero": 9 * (name == "fc1")} for name in [*weighted, "norm1"]}
     fill(tmp_path, "one", manifest, {"sparsify": stage(0.3) | {"layers": counts}})
-    made = by_layer.report(style.Request([tmp_path], tmp_path))
+    made = profile.layers_report(style.Request([tmp_path], tmp_path))
     assert list(made.rows["layer"]) == weighted and made.rows["sparsity"].sum() == 0.9
     (said,) = made.sentences
     assert "in fc1 (90 percent" in said and "in conv1 (0 percent" in said
@@ -258,8 +276,8 @@ def test_readings_say_what_the_table_says(table: pd.DataFrame) -> None:
         == "Dense: average precision 0.910 on test (0.030 would be chance), 1,000 real numbers."
     )
     assert low == (
-        "C = 0.01: 11 times fewer real numbers, average precision 0.870 before and 0.920 after "
+        "VD, C = 0.01: 11 times fewer real numbers, average precision 0.870 before and 0.920 after "
         "fine-tuning, 0.010 above dense."
     )
-    assert high.startswith("C = 0.1: 125 times fewer") and high.endswith("0.090 below dense.")
+    assert high.startswith("VD, C = 0.1: 125 times fewer") and high.endswith("0.090 below dense.")
     assert report.readings(pd.DataFrame()) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from small import C, small
 
 from cplxnet.auto import report
@@ -17,12 +18,16 @@ from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder
 
 COLUMNS = [
+    "folder",
     "run",
-    "state",
+    "method",
     C,
+    "setting",
     "seed",
+    "state",
     "stage",
     "scorer",
+    "scored_on",
     "average_precision",
     "average_precision_trabelsi2018",
     "positive_share",
@@ -32,6 +37,7 @@ COLUMNS = [
     "n_zero",
     "compression",
     "epochs",
+    "n_epochs",
     "stopped_early",
     "seconds",
     "reused_from",
@@ -259,7 +265,7 @@ def test_a_broken_manifest_is_named_and_the_others_are_there(folder, capsys):
     (folder / "c0.1-r0.json").write_text("{}")
     assert report.collect(folder).equals(whole[whole["run"] != "c0.1-r0"].reset_index(drop=True))
     assert capsys.readouterr().err.startswith("c0.1-r0 is left out: ")
-    assert "| sparse | 0.1 | 1 | 4 |" in report.page.markdown(folder)
+    assert "| VD | 0.1 | 1 | 4 |" in report.page.markdown(folder)
     assert "Not finished: 4 of 6 runs (c0.1-r0, " in report.page.markdown(folder)
 
 
@@ -273,20 +279,20 @@ def test_what_is_switched_off_is_not_averaged_with_what_is_inherited(tmp_path):
     grid.write(tmp_path, manifests)
     methods = {run.name: run.method for run in tables.every_run([tmp_path])}
     assert methods == {
-        "inherits": "fine-tune.early=inherited",
-        "off": "fine-tune.early default",
+        "inherits": "VD fine-tune early",
+        "off": "VD",
     }
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])
 def test_damaged_scores_stop_neither_report_nor_page(folder, text, capsys):
     (folder / "c0.1-r0" / "scores.json").write_text(text)
-    assert "| sparse | 0.1 | 1 | 4 |" in report.page.markdown(folder)
+    assert "| VD | 0.1 | 1 | 4 |" in report.page.markdown(folder)
     assert len(report.layers(folder)) == 2 * 3 * 2 + 2
     assert main(["report", str(folder)]) == 0
     assert main(["page", str(folder)]) == 0
     shown = capsys.readouterr()
-    assert "c0.1-r0 is left out: " in shown.err and "C = 0.1: 4 times fewer" in shown.out
+    assert "c0.1-r0 is left out: " in shown.err and "VD, C = 0.1: 4 times fewer" in shown.out
 
 
 def test_a_run_whose_folder_cannot_be_read_is_damaged(folder):
@@ -336,10 +342,70 @@ def test_a_grid_whose_kl_term_has_another_name_lacks_what_is_drawn_over_c(folder
             fill(other, name, Manifest.model_validate(renamed), scores["stages"])
 
     assert main(["report", str(other)]) == 0
-    assert "sparse: 3 times fewer" in capsys.readouterr().out
+    assert "VD: 3 times fewer" in capsys.readouterr().out
     page = report.page.markdown(other)
-    assert "| sparse | none | 2 |" in page and "sparse keeps " in page and "nan" not in page
+    assert "| VD | none | 2 |" in page and "VD keeps " in page and "nan" not in page
     for kind in report.KINDS:
         made = report.make(kind, other, out=tmp_path / "figures", strict=False)
         lacks = "expected runs with a weight at stages.sparsify.objective.kl_div, got none"
         assert (kind in ("c-profile", "layers")) == (lacks in " ".join(made.sentences)), kind
+
+
+RATES = {  # of the committed grid `runs/rates`
+    "c1e-01-tune2e-03": "VD fine-tune lr=0.002 shrink=False",
+    "c1e-01-tune8e-03": "VD fine-tune lr=0.008",
+    "c1e-01-tune8e-03-taught": "VD fine-tune lr=0.008 distill temperature=2",
+    "c1e-01-tune8e-03-taught-T4": "VD fine-tune lr=0.008 distill temperature=4",
+}
+
+
+def test_methods_are_called_by_what_sparsifies_and_what_differs_and_by_no_more(tmp_path):
+    root = Path(__file__).parents[3] / "runs"
+    methods = {run.name: run.method for run in tables.every_run([root / "rates"])}
+    assert methods.items() >= RATES.items() and len(set(methods.values())) == 7
+    assert {run.method for run in tables.every_run([root / "reference"])} == {"VD"}
+
+    settled = grid.settled((0.02, 0.4), l0_values=(2.0,), sparsities=(0.98, 0.9945), replicates=1)
+    grid.write(tmp_path, settled)
+    runs = {run.name: (run.method, run.columns["setting"]) for run in tables.every_run([tmp_path])}
+    assert (
+        runs.items()
+        >= {
+            "vd-c2e-02-r0": ("complex VD", "C = 0.02"),
+            "l0-c2e+00-r0": ("complex L0", "C = 2"),
+            "gradual-by-layer-s0.98-r0": ("complex gradual by layer", "sparsity = 0.98"),
+            "one-shot-s0.9945-r0": ("complex one-shot", "sparsity = 0.9945"),
+            "random-c4e-01-r0": ("complex random", "C = 0.4"),
+            "real-same-cost-c2e-02-r0": ("real VD width=1.38", "C = 0.02"),
+            "real-moduli-c2e-02-r0": ("real VD features.cplx=False width=1.257", "C = 0.02"),
+            "random-phase-c2e-02-r0": ("complex VD features.kind=fft-random-phase", "C = 0.02"),
+        }.items()
+    )
+
+
+def test_the_sparsity_of_a_pruner_is_never_called_c(tmp_path):
+    pruned = {
+        "stages.sparsify.model.name": "complex.TwoLayerDenseMasked",
+        "stages.sparsify.objective": {"loss": 1.0},
+    }
+    manifests = {"vd": small({C: 0.02})}
+    for sparsity in (0.5, 0.75):
+        pruner = {"name": "one-shot", "sparsity": sparsity}
+        changes = pruned | {"stages.sparsify.pruner": pruner}
+        manifests[f"s{sparsity}"] = grid.edit(small(), changes)
+    grid.write(tmp_path, manifests)
+    for name, n_zero in {"vd": 60, "s0.5": 50, "s0.75": 75}.items():
+        stages = {"dense": stage(0.4), "sparsify": stage(0.3, n_zero=n_zero)}
+        stages["fine-tune"] = stage(0.35, start=0.3, n_zero=n_zero)
+        fill(tmp_path, name, manifests[name], stages)
+
+    table = report.collect(tmp_path)
+    assert table.set_index("run")[C].drop("vd").isna().all()
+    page = report.page.markdown(tmp_path)
+    assert "| one-shot | sparsity = 0.75 | 1 |" in page and "| VD | 0.02 | 1 |" in page
+    assert "one-shot at sparsity = 0.75 keeps 25 of 100" in page and "C = 0.75" not in page
+    for kind in ("trade-off", "layers", "c-profile", "stopping", "compare"):
+        made = report.make(kind, tmp_path, out=tmp_path / "figures", strict=False)
+        texts = [*made.sentences, *map(str, made.figure.findobj(Text) if made.figure else [])]
+        assert not any("C = 0.75" in text or "C = 0.5" in text for text in texts), kind
+    assert "Without a C, so left out: one-shot." in report.make("c-profile", tmp_path).sentences

@@ -8,7 +8,7 @@ from small import C, small
 from test_tables import fill, stage
 
 from cplxnet.auto import __main__, report
-from cplxnet.auto.manifest import experiments, grid
+from cplxnet.auto.manifest import grid, read
 from cplxnet.auto.manifest.read import parse
 from cplxnet.auto.report import text as page
 
@@ -24,12 +24,12 @@ LOSSES = {
 @pytest.fixture
 def folder(tmp_path):
     axes = {
-        experiments.METHOD: ["complex.TwoLayerDenseVD", "complex.TwoLayerDenseARD"],
+        grid.METHOD: ["complex.TwoLayerDenseVD", "complex.TwoLayerDenseARD"],
         C: [0.1, 0.2],
     }
 
     def label(values):
-        form = values[experiments.METHOD].removeprefix("complex.TwoLayerDense")
+        form = values[grid.METHOD].removeprefix("complex.TwoLayerDense")
         return f"{form}-{values[C]}-{values['seed']}"
 
     manifests = grid.expand(small(), axes, replicates=2, label=label)
@@ -80,25 +80,48 @@ def test_the_page_says_what_is_known_and_what_is_not(folder, capsys):
         "4. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, "
         "0.1000 below" in text
     )
-    assert "ARD at 50 times fewer: not known, what is finished spans 2 to 2 times." in text
+    assert "Not finished: 4 of 8 runs (ARD-0.1-1, ARD-0.2-0, ARD-0.2-1, VD-0.2-1)." in text
+    assert "at times fewer" not in text  # no compression is spanned by both forms
+
+
+def test_the_page_of_one_form_says_what_levels_cost(folder):
+    for name in ("ARD-0.1-0", "ARD-0.1-1", "ARD-0.2-0", "ARD-0.2-1"):
+        (folder / f"{name}.json").unlink()
+    text = page.markdown(folder)
     # 50 lies at log(12.5)/log(25) = 0.785 of the way from 4 to 100 times, from a loss of 0 to 0.1
     assert (
         "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond "
         "the 0.0400" in text
     )
-    assert "Not finished: 4 of 8 runs (ARD-0.1-1, ARD-0.2-0, ARD-0.2-1, VD-0.2-1)." in text
+    assert "VD at 200 times fewer: not known, what is finished spans 4 to 100 times." in text
+
+
+def test_the_page_of_several_forms_ranks_them(folder):
+    manifest = read.load(folder / "ARD-0.2-0.json")
+    stages = {"dense": stage(0.40), "sparsify": stage(0.3, n_zero=99)}
+    fill(folder, "ARD-0.2-0", manifest, stages | {"fine-tune": stage(0.35, start=0.3, n_zero=99)})
+
+    text = page.markdown(folder)
+    # seed 0: ARD goes from 0.39 at 2 times to 0.35 at 100, VD from 0.41 at 4 times to 0.30
+    assert "| 50 | ARD | 0.3571 | the best | the best | 1 |" in text
+    assert "| 50 | VD | 0.3237 | 0.0334 | 0.0334 to 0.0334 | 1 |" in text
+    assert (
+        "At 50 times fewer ARD has the highest mean; not told apart from VD (-0.0334, 1 pair)."
+        in text
+    )
+    assert "between its neighbours" not in text
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
+    ("path", "value", "said"),
     [
-        ("threshold", 0.25),
-        ("stages.dense.n_epochs", 1),
-        ("objective_terms.kl_div.coef", 2e-5),
-        ("datasets.test.file", "other.h5"),
+        ("threshold", 0.25, "threshold=0.25"),
+        ("stages.dense.n_epochs", 1, "dense n_epochs=1"),
+        ("objective_terms.kl_div.coef", 2e-5, "objective_terms.kl_div.coef=2e-05"),
+        ("datasets.test.file", "other.h5", "datasets.test.file=other.h5"),
     ],
 )
-def test_an_edited_run_is_never_averaged_with_the_others(folder, path, value):
+def test_an_edited_run_is_never_averaged_with_the_others(folder, path, value, said):
     before = page.groups(report.collect(folder)).set_index(["form", "C"])
     edited = grid.edit(grid.read(folder)["VD-0.1-0"], {path: value, "seed": 1})
     grid.write(folder, {"edited": edited})
@@ -109,16 +132,15 @@ def test_an_edited_run_is_never_averaged_with_the_others(folder, path, value):
     found = page.groups(report.collect(folder))
     own = found[found["form"].str.contains("=") & (found["after"] == 0.19)]
     assert len(own) == 1 and own["n"].item() == 1
-    assert path.removeprefix("stages.") in own["form"].item() and f"={value}" in own["form"].item()
-    # what is not edited is called by its own value, and has the numbers that it had
+    assert own["form"].item() == f"VD {said}"
+    # what is not edited, which most runs are not, keeps its name and its numbers
     others = found.drop(own.index)
-    others["form"] = others["form"].str.split().str[0]
     pd.testing.assert_frame_equal(others.set_index(["form", "C"]), before, check_index_type=False)
 
     dense = [text for text in report.readings(report.collect(folder)) if text.startswith("Dense")]
     scores = sorted(text.partition(" on ")[0][-5:] for text in dense)
     assert scores == ["0.200", "0.420", "0.420"]
-    table = report.gather(folder)
+    table = report.collect(folder)
     assert not set(table[table["run"] == "edited"]["method"]) & set(
         table[table["run"] != "edited"]["method"]
     )
@@ -139,7 +161,7 @@ def test_whole_folders_that_differ_are_called_by_their_names(folder, tmp_path):
     name = "VD-0.1-0"
     stages = {"dense": stage(0.4), "sparsify": stage(0.3, n_zero=75)}
     fill(tmp_path / "longer", name, longer[name], stages)
-    methods = report.gather(folder, tmp_path / "longer")["method"]
+    methods = report.collect(folder, tmp_path / "longer")["method"]
     assert set(methods) == {f"{folder.name} ARD", f"{folder.name} VD", "longer VD"}
 
 
@@ -163,14 +185,15 @@ def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys)
     assert "expected the lines" in capsys.readouterr().err and path.read_text() == "# Results\n"
 
 
-def test_the_reference_page_has_the_marks_for_its_results(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["reference", "settled"])
+def test_a_committed_page_is_what_its_runs_say(tmp_path, monkeypatch, name):
     root = Path(__file__).resolve().parents[3]
-    copy = tmp_path / "reference.md"
-    copy.write_text((root / "extra" / "reference.md").read_text())
     monkeypatch.chdir(root)
-    page.insert(copy, "runs/reference")
-    head, _, rest = copy.read_text().partition("<!-- begin")
-    assert "This is rendered music" in head and page.markdown("runs/reference") in rest
+    committed = (root / "extra" / f"{name}.md").read_text()
+    copy = tmp_path / "page.md"
+    copy.write_text(committed)
+    page.insert(copy, f"runs/{name}")
+    assert copy.read_text() == committed and page.markdown(f"runs/{name}") in committed
 
 
 def renamed(manifest, stages, scorer):

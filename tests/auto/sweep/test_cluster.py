@@ -23,8 +23,7 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.runner.stop import Interrupted, Stop
 from cplxnet.auto.sweep import cluster
-from cplxnet.auto.sweep.queue import Queue
-from cplxnet.auto.sweep.run_one import Settings
+from cplxnet.auto.sweep.queue import Queue, Settings
 
 pytestmark = [
     pytest.mark.slow,

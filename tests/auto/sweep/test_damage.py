@@ -18,7 +18,7 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.checkpoint import Checkpoints
 from cplxnet.auto.runner.folder import RunFolder
-from cplxnet.auto.sweep.run_one import Settings, run_one
+from cplxnet.auto.sweep.queue import Settings, run_one
 
 OFTEN = settings(max_examples=25, deadline=None, derandomize=True)
 KEYS = [

@@ -7,8 +7,7 @@ from small import C, small
 
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.sweep import queue
-from cplxnet.auto.sweep.queue import Queue
-from cplxnet.auto.sweep.run_one import Outcome, Settings
+from cplxnet.auto.sweep.queue import Outcome, Queue, Settings
 
 OPENED: list[str] | None = None
 

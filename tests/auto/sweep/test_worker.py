@@ -8,7 +8,7 @@ from small import small
 
 from cplxnet.auto.runner.stop import Interrupted, Stop
 from cplxnet.auto.sweep import worker
-from cplxnet.auto.sweep.run_one import Outcome, Settings
+from cplxnet.auto.sweep.queue import Outcome, Settings
 from cplxnet.auto.sweep.worker import Job
 
 
