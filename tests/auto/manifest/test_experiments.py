@@ -143,6 +143,11 @@ def test_the_committed_reference_grid_has_two_replicates_of_six_values():
     assert (counts >= 2).all() and len(counts) >= 6
 
 
+def test_the_other_committed_grids_are_presets():
+    assert grid.read(RUNS / "structured") == grid.reference((35.0,), forms=("GroupVD",))
+    assert grid.read(RUNS / "settled") == grid.settled()
+
+
 def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_path):
     manifests = grid.settled((0.01, 0.2), l0_values=(0.5,), sparsities=(0.98,), replicates=1)
     keys: dict[str, set[str]] = {}
