@@ -64,10 +64,23 @@ def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
 
 
 def _dense(runs: pd.DataFrame) -> Iterator[tuple[str, pd.Series, pd.Series]]:
-    """The name, the scores and any one run of each set of dense networks."""
-    for method, scores in tables.dense_scores(runs).items():
-        name = f"Dense, {method}" if method else "Dense"
-        yield name, scores, runs.loc[scores.index[0]]
+    """The name, the scores and any one run of each set of dense networks.
+
+    Methods that begin with the same networks, or some of them, are named together.
+    """
+    sets: list[tuple[list[str], pd.Series, pd.Series]] = []
+    by_replicates = sorted(tables.dense_scores(runs).items(), key=lambda item: -len(item[1]))
+    for method, scores in by_replicates:
+        run = runs.loc[scores.index[0]]
+        for names, known, other in sets:
+            if run["n_par"] == other["n_par"] and set(scores) <= set(known):
+                names.append(method)
+                break
+        else:
+            sets.append(([method], scores, run))
+
+    for names, scores, run in sets:
+        yield ", ".join(["Dense", *filter(None, names)]), scores, run
 
 
 def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:

@@ -139,7 +139,7 @@ def test_an_edited_run_is_never_averaged_with_the_others(folder, path, value, sa
 
     dense = [text for text in report.readings(report.collect(folder)) if text.startswith("Dense")]
     scores = sorted(text.partition(" on ")[0][-5:] for text in dense)
-    assert scores == ["0.200", "0.420", "0.420"]
+    assert scores == ["0.200", "0.420"]  # VD and ARD begin with the same networks
     table = report.collect(folder)
     assert not set(table[table["run"] == "edited"]["method"]) & set(
         table[table["run"] != "edited"]["method"]
