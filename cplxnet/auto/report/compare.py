@@ -192,12 +192,16 @@ def winners(ranks: pd.DataFrame) -> list[str]:
         said = [f"At {level:g} times fewer {rows['winner'].iloc[0]} has the highest mean"]
         for verdict in (BETTER, ABOVE, APART):
             named = [
-                f"{row['method']} ({row['difference']:z.4f}, {row['n']} pair{'s' * (row['n'] > 1)})"
+                f"{row['method']} ({row['difference']:z.4f}, {_pairs(row['n'])})"
                 for _, row in rows[rows["verdict"] == verdict].iterrows()
             ]
             said += [f"{verdict} {', '.join(named)}"] if named else []
         sentences.append("; ".join(said) + ".")
     return sentences
+
+
+def _pairs(n: int) -> str:
+    return "1 pair" if n == 1 else f"{n} pairs"
 
 
 def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "test") -> list[str]:
@@ -258,14 +262,14 @@ def _no_verdict(curves: Curves, first: str, second: str) -> str:
 
 @style.styled
 def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
-    """Mean difference of average precision against compression.
+    """Difference of average precision, the mean over pairs, against compression.
 
     The band is the interval of the mean, or below six pairs the range of the pairs.
     """
     drawn, axes = plt.subplots(figsize=(7, 4.2))
     for (first, second), rows in differences.groupby(["first", "second"], sort=False):
         n = rows["n"].iloc[0]
-        label = f"{first} - {second}, mean of {n} pairs"
+        label = f"{first} - {second} ({_pairs(n)})"
         (line,) = axes.plot(rows["compression"], rows["difference"], label=label)
 
         low, high, name = "low", "high", "95 percent interval of the mean"
@@ -276,7 +280,9 @@ def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
             axes.fill_between(x, rows[low], rows[high], color=colour, alpha=0.2, lw=0, label=name)
 
     axes.axhline(0, color="0.3", lw=1)
-    axes.set(xscale="log", xlabel=style.TIMES, ylabel=f"difference of AP, {scorer}")
+    axes.set(
+        xscale="log", xlabel=style.TIMES, ylabel=f"difference of AP, {scorer}"
+    )
     style.plain_log(axes)
     if len(differences):
         style.legend(axes)

@@ -137,7 +137,7 @@ def legend(axes: Axes) -> None:
 
     figure = axes.get_figure(root=True)
     assert figure is not None
-    n_columns = 1 if longest > 60 else 2
+    n_columns = 1 if longest > 42 else 2  # of a figure 7 inches wide
     figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=n_columns)
 
 
