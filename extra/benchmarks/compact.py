@@ -25,10 +25,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from cplxnet import nn as cplx
+from cplxnet.musicnet.export import export_onnx
 from cplxnet.musicnet.features import features
 from cplxnet.musicnet.networks import MODELS
 from cplxnet.nn.masked import Masked
@@ -118,6 +120,7 @@ def measure(
         calls: dict[str, Callable[[], object]] = {
             name: functools.partial(net, x) for name, net in nets.items()
         }
+        calls |= {f"{name} ONNX": in_onnx(nets[name], x) for name in ("dense", "compact")}
         calls["features"] = functools.partial(features, signal, kind="fft")
         found = {
             name: statistics.median(values)
@@ -129,8 +132,21 @@ def measure(
         yield [
             case.source, f"{rate:.3g}", *(f"{checkpoint / size:.0f}" for size in sizes), str(batch),
             *(f"{1000 * found[name]:.3g}" for name in nets), f"{found['dense'] / found['compact']:.2f}",
+            f"{found['dense ONNX'] / found['compact ONNX']:.2f}",
             f"{speed:.1f}", " ".join(name[0] for name in made.plan[batch]), f"{difference:.0e}",
         ]  # fmt: skip
+
+
+@torch.inference_mode(False)
+def in_onnx(net: nn.Module, x: Tensor) -> Callable[[], object]:
+    """A call of the network's ONNX form by onnxruntime, with as many threads as torch has."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx(net, Path(folder) / "net.onnx")
+        session = onnxruntime.InferenceSession(path, options)
+    parts = {"real": x.real.numpy().copy(), "imag": x.imag.numpy().copy()}
+    return functools.partial(session.run, None, parts)
 
 
 def disagreement(net: nn.Module, made: nn.Module) -> float:
@@ -160,7 +176,7 @@ def in_turn(
 
 
 HEAD = ["masks", "compression", "file, times smaller", "float16", "batch", "dense, ms", "masked, ms", "compact, ms",
-        "dense/compact", "times real time", "engines", "difference"]  # fmt: skip
+        "dense/compact", "the same in onnxruntime", "times real time", "engines", "difference"]  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -280,9 +280,7 @@ def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
             axes.fill_between(x, rows[low], rows[high], color=colour, alpha=0.2, lw=0, label=name)
 
     axes.axhline(0, color="0.3", lw=1)
-    axes.set(
-        xscale="log", xlabel=style.TIMES, ylabel=f"difference of AP, {scorer}"
-    )
+    axes.set(xscale="log", xlabel=style.TIMES, ylabel=f"difference of AP, {scorer}")
     style.plain_log(axes)
     if len(differences):
         style.legend(axes)

@@ -307,16 +307,24 @@ def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
     """Put `markdown(folder)` between its two marks, `BEGIN` and `END`, in the file `page`.
 
     Raises:
-        ValueError: `BEGIN` is not there once, or `END` not after it.
+        ValueError: as `put`.
+    """
+    begin = BEGIN.format(folder=Path(folder).as_posix())
+    put(page, begin, END, markdown(folder, scorer).rstrip())
+
+
+def put(page: str | Path, begin: str, end: str, text: str) -> None:
+    """Put `text` between two lines of the file `page`.
+
+    Raises:
+        ValueError: `begin` is not there once, or `end` not after it.
     """
     page = Path(page)
-    begin = BEGIN.format(folder=Path(folder).as_posix())
     before, begun, inside = page.read_text(encoding="utf-8").partition(begin + "\n")
-    _, ended, after = inside.partition(END)
+    _, ended, after = inside.partition(end)
     if not begun or not ended or begin in inside:
         raise ValueError(
-            f"{page}: expected the lines {begin!r} and {END!r} once, got others; "
+            f"{page}: expected the lines {begin!r} and {end!r} once, got others; "
             "write them where the text goes"
         )
-    text = markdown(folder, scorer).rstrip()
-    files.write_text(page, f"{before}{begin}\n\n{text}\n\n{END}{after}")
+    files.write_text(page, f"{before}{begin}\n\n{text}\n\n{end}{after}")
