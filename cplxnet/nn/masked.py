@@ -71,6 +71,8 @@ class Masked(nn.Module):
         weight = stored_parameter(self, "weight")
         if weight.dim() == self.mask.dim():
             return weight * self.mask
+        if not weight.is_contiguous() or weight.dtype not in (torch.float32, torch.float64):
+            return weight * self.mask.unsqueeze(-1)
 
         # of pairs whole: half the time of a product with the mask of each part
         kept = torch.view_as_complex(weight).masked_fill(~self.mask, 0)

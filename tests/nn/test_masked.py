@@ -5,6 +5,8 @@ import torch
 from layer_cases import FAMILIES, Family, ids, stored
 from torch import nn
 
+from cplxnet import nn as cplx
+
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=ids(FAMILIES))
 
 
@@ -89,3 +91,17 @@ def test_fused_adam_leaves_masked_weights_alone(family: Family) -> None:
     optimiser.step()
     assert torch.equal(layer.weight[~layer.mask], before[~layer.mask])
     assert (layer.weight[layer.mask] != before[layer.mask]).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("in_order", [True, False])
+def test_the_masked_weight_is_the_product_however_it_is_stored(
+    dtype: torch.dtype, in_order: bool
+) -> None:
+    layer = cplx.CplxLinearMasked(6, 5)
+    stored = layer.weight_ri.detach().to(dtype)
+    if not in_order:
+        stored = stored.movedim(-1, 0).contiguous().movedim(0, -1)
+    layer.weight_ri = torch.nn.Parameter(stored)
+    layer.mask = torch.rand(5, 6) < 0.5
+    assert torch.equal(layer.masked_weight, stored * layer.mask.unsqueeze(-1))
