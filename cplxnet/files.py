@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
 import json
 import os
@@ -111,6 +112,7 @@ def _hidden(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{own}.{ending}")
 
 
+@functools.cache
 def machine() -> str:
     """Where a process's number means this process: the kernel's boot and its process namespace.
 
@@ -140,12 +142,13 @@ def tidy(path: str | os.PathLike[str]) -> None:
             continue
 
         with contextlib.suppress(OSError):  # it is gone by now, or another user's
-            ended = here != "" and writer[2] == _tag(here) and _ended(int(writer[1]))
-            if ended or time.time() - part.stat().st_mtime > SILENT_S:
+            is_left = here != "" and writer[2] == _tag(here) and ended(int(writer[1]))
+            if is_left or time.time() - part.stat().st_mtime > SILENT_S:
                 part.unlink()
 
 
-def _ended(pid: int) -> bool:
+def ended(pid: int) -> bool:
+    """Whether no process of this machine has this number."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

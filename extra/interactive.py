@@ -83,7 +83,7 @@ def trade_off_page(
         tools="pan,box_zoom,wheel_zoom,reset,save,hover,tap",
         tooltips=list(SHOWN.items()),
     )
-    for scores in tables.dense_scores(runs).values():
+    for _, scores in tables.dense_scores(runs):
         drawn.add_layout(Span(location=scores.mean(), dimension="width", line_color="gray"))
 
     looks = style.looks(runs)

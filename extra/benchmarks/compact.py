@@ -25,18 +25,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from cplxnet import nn as cplx
-from cplxnet.musicnet.export import export_onnx
+from cplxnet.musicnet.export import OnnxNetwork, export_onnx
 from cplxnet.musicnet.features import features
 from cplxnet.musicnet.networks import MODELS
 from cplxnet.nn.masked import Masked
 
 from .machine import description
 from .report import WRITERS, table, write
+from .timing import in_turn
 
 NAME = "complex.DeepConvNet"
 WINDOW, HOP, RATE_HZ = (
@@ -115,12 +115,13 @@ def measure(
     sizes = [n_bytes(made, dtype) for dtype in ("float32", "float16")]
     checkpoint = 4 * sum(p.numel() for p in dense.parameters())
     nets = {"dense": dense, "masked": case.net, "compact": made}
+    onnx = {name: in_onnx(nets[name]) for name in ("dense", "compact")}
     for batch in batches:
         x, signal = example(batch), torch.randn(batch, WINDOW)
         calls: dict[str, Callable[[], object]] = {
             name: functools.partial(net, x) for name, net in nets.items()
         }
-        calls |= {f"{name} ONNX": in_onnx(nets[name], x) for name in ("dense", "compact")}
+        calls |= {f"{name} ONNX": functools.partial(net, x) for name, net in onnx.items()}
         calls["features"] = functools.partial(features, signal, kind="fft")
         found = {
             name: statistics.median(values)
@@ -138,15 +139,10 @@ def measure(
 
 
 @torch.inference_mode(False)
-def in_onnx(net: nn.Module, x: Tensor) -> Callable[[], object]:
-    """A call of the network's ONNX form by onnxruntime, with as many threads as torch has."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+def in_onnx(net: nn.Module) -> OnnxNetwork:
+    """The network's ONNX form as onnxruntime runs it, with as many threads as torch has."""
     with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(net, Path(folder) / "net.onnx")
-        session = onnxruntime.InferenceSession(path, options)
-    parts = {"real": x.real.numpy().copy(), "imag": x.imag.numpy().copy()}
-    return functools.partial(session.run, None, parts)
+        return OnnxNetwork(export_onnx(net, Path(folder) / "net.onnx"))
 
 
 def disagreement(net: nn.Module, made: nn.Module) -> float:
@@ -159,20 +155,6 @@ def n_bytes(made: cplx.Compact, dtype: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         cplx.save_compact(made, Path(folder) / "net", dtype=dtype)
         return (Path(folder) / "net").stat().st_size
-
-
-def in_turn(
-    calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Seconds of `rounds` calls of each by `clock`, one after the other; a first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name, call in calls.items():
-            start = clock()
-            call()
-            if number:
-                seconds[name].append(clock() - start)
-    return seconds
 
 
 HEAD = ["masks", "compression", "file, times smaller", "float16", "batch", "dense, ms", "masked, ms", "compact, ms",

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from cplxnet import nn as cplx
 from cplxnet.musicnet.networks import MODELS
 
+from .timing import in_turn
+
 TRAIN_BATCH, SCORE_BATCH, WINDOW = 52, 128, 4096
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc1", "fc2")
 # compression -> of each layer the outputs and inputs that are read, and the living weights
@@ -78,17 +80,6 @@ def scoring(network: nn.Module) -> Callable[[], None]:
     return run
 
 
-def least_seconds(works: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Of each work's rounds in turn, the first of which does not count."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds + 1):
-        for name, work in works.items():
-            start = time.process_time()
-            work()
-            times[name].append(time.process_time() - start)
-    return {name: min(seconds[1:]) for name, seconds in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -107,9 +98,9 @@ def main() -> None:
         }
         for name, work in (("step", step), ("scoring", scoring)):
             works = {kind: work(network) for kind, network in networks.items()}
-            times = least_seconds(works, arguments.rounds)
-            dense = times.pop("dense")
-            ratios = " | ".join(f"{seconds / dense:.2f}" for seconds in times.values())
+            times = in_turn(works, arguments.rounds, time.process_time)
+            dense = min(times.pop("dense"))
+            ratios = " | ".join(f"{min(seconds) / dense:.2f}" for seconds in times.values())
             print(f"| {compression} | {name} | {1000 * dense:.0f} | {ratios} |", flush=True)
 
 

@@ -38,6 +38,20 @@ def alternate(
     return {name: _summary(values) for name, values in seconds.items()}
 
 
+def in_turn(
+    calls: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Seconds of `rounds` calls of each by `clock`, one after the other; a first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            start = clock()
+            call()
+            if number:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
 def median(call: Callable[[], object], n: int) -> float:
     """Median seconds of `n` calls in a row, after one that does not count."""
     call()

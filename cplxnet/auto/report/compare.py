@@ -169,8 +169,8 @@ def ranking(
         means = scores.mean().dropna().sort_values(ascending=False)
         if len(means) < 2:
             continue
+        winner = means.index[0]
         for method, mean in means.items():
-            winner = means.index[0]
             deltas = (scores[method] - scores[winner]).dropna().to_numpy(float)[:, None]
             row = {"times": level, "method": method, "score": mean, "winner": winner}
             row |= {"n": len(deltas), "difference": np.nan, "verdict": ""}

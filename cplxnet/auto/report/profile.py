@@ -168,7 +168,8 @@ def layer_rows(*folders: str | Path) -> pd.DataFrame:
     """A row a run and layer that has weights to lose, from the input on.
 
     Returns:
-        Columns folder, run, method, C, setting, seed, layer, n_par and n_zero (real numbers), sparsity.
+        Columns folder, run, method, C, setting, seed, layer, n_par and n_zero (real numbers), and
+        sparsity.
 
     Raises:
         Lacking: no run is through with the stage, or none that is has a C or a sparsity.

@@ -45,8 +45,8 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
         bits: of `export --bits`; 32: float32.
 
     Returns:
-        Columns folder, run, method, C, setting, seed, own (the threshold), dense and masked (the scores of
-        these networks), bits, bytes, times (fewer than the dense network's numbers in float32),
+        Columns folder, run, method, C, setting, seed, own (the threshold), dense and masked (the
+        scores of these networks), bits, bytes, times (fewer than the dense network's numbers in float32),
         bits_kept (of the whole file, for each real number left) and average_precision.
 
     Raises:
@@ -70,8 +70,8 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
 
 def _has_snapshot(run: tables.Run) -> bool:
     """Whether a run has finished its last stage and the snapshot is here."""
-    number, last = len(run.manifest.stage_order) - 1, run.manifest.stage_order[-1]
-    return last in run.stages and run.files.snapshot(number, last).is_file()
+    last = run.manifest.stage_order[-1]
+    return last in run.stages and run.has_snapshot(last)
 
 
 def _files(

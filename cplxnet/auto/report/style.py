@@ -104,17 +104,18 @@ def colours(*tables_of_runs: pd.DataFrame) -> dict[str, tuple[float, ...]]:
 def dense(axes: Axes, rows: pd.DataFrame) -> None:
     """The dense networks' scores: a line at their mean; where they differ, a band of their range.
 
-    One for all methods that began from the same networks, else one for each.
+    One for all methods that began from the same networks.
 
     Args:
         axes: to draw on.
         rows: with columns method, seed and dense.
     """
-    colours = {"": ("0.5", "")} | looks(rows)
-    groups = tables.dense_scores(rows)
-    for method, scores in groups.items():
-        colour = "0.5" if len(groups) == 1 else colours[method][0]
-        name = f"dense {method}".strip()
+    looks_of = looks(rows)
+    sets = tables.dense_scores(rows)
+    for methods, scores in sets:
+        is_only = len(sets) == 1
+        colour = "0.5" if is_only else looks_of[methods[0]][0]
+        name = "dense" if is_only else f"dense {', '.join(methods)}"
         spread = scores.max() - scores.min()
         if spread > 0:
             digits = max(3, 1 - math.floor(math.log10(spread)))

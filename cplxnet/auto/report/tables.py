@@ -156,7 +156,13 @@ class Run:
     @property
     def described(self) -> dict[str, Any]:
         """Its columns, and what else the runs' manifests vary."""
-        return {**self.columns, **self.parameters, **self.columns}
+        columns = self.columns
+        return columns | {path: v for path, v in self.parameters.items() if path not in columns}
+
+    def has_snapshot(self, stage: str) -> bool:
+        """Whether the snapshot of a stage is here."""
+        order = self.manifest.stage_order
+        return stage in order and self.files.snapshot(order.index(stage), stage).is_file()
 
     def scored_on(self, scorer: str) -> tuple[str, int, int]:
         """The file, window and stride (samples) that a scorer reads."""
@@ -531,8 +537,8 @@ def by_run(rows: pd.DataFrame) -> pd.DataFrame:
         rows: of `of_scorer`.
 
     Returns:
-        Columns folder, run, method, C, setting, seed; compression, before and after (average precision
-        around fine-tuning) and kept (real numbers), NaN while it is not fine-tuned; dense (the
+        Columns folder, run, method, C, setting, seed; compression, before and after (average
+        precision around fine-tuning) and kept (real numbers), NaN while it is not fine-tuned; dense (the
         dense network's score), n_par and chance.
     """
     key = ["folder", "run"]
@@ -613,18 +619,20 @@ def group_name(method: str, setting: str) -> str:
     return f"{method} at {setting}" if setting else method
 
 
-def dense_scores(rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """The scores of the dense networks, by the method that began from them.
-
-    The key is "" for all methods together if they began from the same networks (one of them has
-    all that there are).
+def dense_scores(rows: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
+    """The scores of each set of dense networks, after the methods that began from it or part of it.
 
     Args:
         rows: with columns method, seed and dense, a score.
     """
     networks = rows.dropna(subset=["dense"]).drop_duplicates(["method", "seed", "dense"])
-    every = networks.drop_duplicates(["seed", "dense"])
-    scores = {method: group["dense"] for method, group in by_method(networks)}
-    if any(len(own) == len(every) for own in scores.values()):
-        return {"": every["dense"]}
-    return scores
+    sets: list[tuple[list[str], set[tuple[int, float]], pd.Series]] = []
+    for method, own in sorted(by_method(networks), key=lambda item: -len(item[1])):
+        began_from = set(zip(own["seed"], own["dense"], strict=True))
+        for methods, known, _ in sets:
+            if began_from <= known:
+                methods.append(method)
+                break
+        else:
+            sets.append(([method], began_from, own["dense"]))
+    return [(methods, scores) for methods, _, scores in sets]

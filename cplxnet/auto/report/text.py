@@ -37,9 +37,10 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
         scorer: whose scores.
 
     Returns:
-        Columns form (a method of `collect`), C, setting, n (replicates); means of n_par and kept (real numbers), compression, before and after
-        (average precision around fine-tuning), and loss (dense - after, each replicate beside its
-        own dense network; negative: a gain); loss_low and loss_high, the least and the greatest.
+        Columns form (a method of `collect`), C, setting, n (replicates); means of n_par and kept
+        (real numbers), compression, before and after (average precision around fine-tuning), and
+        loss (dense - after, each replicate beside its own dense network; negative: a gain);
+        loss_low and loss_high, the least and the greatest.
     """
     runs = _runs(table, scorer)
     runs = runs[runs["after"].notna()].rename(columns={"method": "form", C: "C"})
@@ -64,23 +65,11 @@ def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
 
 
 def _dense(runs: pd.DataFrame) -> Iterator[tuple[str, pd.Series, pd.Series]]:
-    """The name, the scores and any one run of each set of dense networks.
-
-    Methods that begin with the same networks, or some of them, are named together.
-    """
-    sets: list[tuple[list[str], pd.Series, pd.Series]] = []
-    by_replicates = sorted(tables.dense_scores(runs).items(), key=lambda item: -len(item[1]))
-    for method, scores in by_replicates:
-        run = runs.loc[scores.index[0]]
-        for names, known, other in sets:
-            if run["n_par"] == other["n_par"] and set(scores) <= set(known):
-                names.append(method)
-                break
-        else:
-            sets.append(([method], scores, run))
-
-    for names, scores, run in sets:
-        yield ", ".join(["Dense", *filter(None, names)]), scores, run
+    """The name, the scores and any one run of each set of dense networks."""
+    sets = tables.dense_scores(runs)
+    for methods, scores in sets:
+        name = "Dense" if len(sets) == 1 else f"Dense, {', '.join(methods)}"
+        yield name, scores, runs.loc[scores.index[0]]
 
 
 def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
@@ -97,7 +86,8 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
     for _, row in groups(table, scorer).iterrows():
         group = ", ".join(filter(None, (row["form"], row["setting"])))
         sentences.append(
-            f"{group}: {row['compression']:.3g} times fewer real numbers, average precision {row['before']:.3f} before and "
+            f"{group}: {row['compression']:.3g} times fewer real numbers, "
+            f"average precision {row['before']:.3f} before and "
             f"{row['after']:.3f} after fine-tuning{_than_dense(row['loss'], 3)}."
         )
     return sentences + left_out(table, scorer)
@@ -267,20 +257,21 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
         )
 
     for _, row in rows.iterrows():
+        group_name = tables.group_name(row["form"], row["setting"])
         yield (
-            f"{tables.group_name(row['form'], row['setting'])} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} "
-            f"real numbers, {row['compression']:.3g} times fewer: average precision "
-            f"{row['after']:.4f}{_than_dense(row['loss'])}."
+            f"{group_name} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} real numbers, "
+            f"{row['compression']:.3g} times fewer: average precision {row['after']:.4f}"
+            f"{_than_dense(row['loss'])}."
         )
 
     if rows["form"].nunique() > 1:
         return  # ranked at such levels
 
-    dense = tables.dense_scores(runs)
+    sets = tables.dense_scores(runs)
+    dense = {method: scores for methods, scores in sets for method in methods}
     for form, group in rows.dropna(subset=["compression", "loss"]).groupby("form"):
-        scores = dense.get("", dense.get(str(form)))
         for level in LEVELS:
-            yield _cost_at(f"{form} at {level:g} times fewer", level, group, scores)
+            yield _cost_at(f"{form} at {level:g} times fewer", level, group, dense.get(str(form)))
 
 
 def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | None) -> str:

@@ -57,8 +57,8 @@ def scan(request: Request) -> pd.DataFrame:
     A run whose snapshot cannot be read is named and left out.
 
     Returns:
-        Columns folder, run, method, C, setting, seed, own (the manifest's threshold), dense (the dense
-        network's score), threshold, compression, average_precision and tuned (False).
+        Columns folder, run, method, C, setting, seed, own (the manifest's threshold), dense (the
+        dense network's score), threshold, compression, average_precision and tuned (False).
 
     Raises:
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
@@ -175,10 +175,7 @@ def _to_mask(request: Request) -> list[Run]:
 
 
 def _has_snapshot(run: Run) -> bool:
-    order = run.manifest.stage_order
-    return {SPARSIFY, TUNE} <= set(order) and run.files.snapshot(
-        order.index(SPARSIFY), SPARSIFY
-    ).is_file()
+    return TUNE in run.manifest.stage_order and run.has_snapshot(SPARSIFY)
 
 
 def _has_threshold(run: Run) -> bool:
@@ -187,9 +184,9 @@ def _has_threshold(run: Run) -> bool:
     if SPARSIFY not in manifest.stage_order:
         return True  # it has no snapshot
 
-    window = next(iter(manifest.datasets.values())).window
     model = manifest.stage(SPARSIFY).model
-    layers = tasks.network(manifest.task, model, manifest.features, window).modules()
+    network = tasks.network(manifest.task, model, manifest.features, manifest.window)
+    layers = network.modules()
     return any(isinstance(layer, Penalised) and not isinstance(layer, Gated) for layer in layers)
 
 

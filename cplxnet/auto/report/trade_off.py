@@ -51,9 +51,9 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
         scorer: whose scores.
 
     Returns:
-        Columns folder, run, method, C, setting, seed, compression, before and after (average precision
-        around fine-tuning), dense, and pareto: its method and setting are on the `front`. A run that is
-        not fine-tuned yet has its dense score only.
+        Columns folder, run, method, C, setting, seed, compression, before and after (average
+        precision around fine-tuning), dense, and pareto: its method and setting are on the `front`.
+        A run that is not fine-tuned yet has its dense score only.
 
     Raises:
         Lacking: no run has a score by `scorer`, or the scores do not compare.
@@ -81,7 +81,9 @@ def front(runs: pd.DataFrame) -> pd.DataFrame:
 def figure(
     runs: pd.DataFrame, *, scorer: str = "test", published: Mapping[str, float] | None = None
 ) -> Figure:
-    """Every run hollow before and filled after fine-tuning, with its C or sparsity; the Pareto front dashed.
+    """Every run hollow before and filled after fine-tuning, with its C or sparsity.
+
+    The Pareto front is dashed.
 
     Args:
         runs: of `rows`.

@@ -71,12 +71,8 @@ class Owner(NamedTuple):
         if not self.machine or self.machine != files.machine():
             return False
 
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+        if files.ended(self.pid):
             return True
-        except PermissionError:
-            pass  # it is another user's
 
         began = _began(self.pid)  # where /proc hides other users' processes, only the number tells
         return began is not None and began != self.began

@@ -85,9 +85,8 @@ def key_of(
     if settings["optimizer"].get("weight_decay"):
         counted["weight_decay_of"] = "weights"  # in versions before 2026-12 of log_sigma2 too
     if settings.get("shrink") and counted["device"] == "cpu":
-        counted["shrunk_linear"] = (
-            "sparse"  # dense in versions before 2026-11-27: other last digits
-        )
+        # dense in versions before 2026-11-27: other last digits
+        counted["shrunk_linear"] = "sparse"
 
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 

@@ -4,7 +4,6 @@ All give the same values up to rounding. Which is fastest depends on how many we
 the shape, the batch and the machine, so `compact` times them.
 """
 
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -15,6 +14,7 @@ from cplxnet.nn.fast import native
 from cplxnet.nn.fast.dispatch import native_usable
 
 from .block import Pool, Stage, real_form
+from .sparse_linear import to_csr
 
 LONGEST = 16384  # as in sparse.c
 _TOGETHER = 32  # samples that a sparse linear layer takes at a time: two to eight AVX registers
@@ -62,9 +62,7 @@ class Csr:
                 f"{stage.name}: expected a linear layer for CSR, got a convolution; try dense"
             )
         weight, self.bias = real_form(stage)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "CSR is in beta state", at the first in a process
-            self.weight = weight.flatten(1).to_sparse_csr()
+        self.weight = to_csr(weight.flatten(1))
         self.relu = stage.relu
 
     def __call__(self, x: Tensor) -> Tensor:

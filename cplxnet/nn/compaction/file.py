@@ -49,7 +49,7 @@ from cplxnet import files
 
 from .block import Pool, Stage
 from .network import MEASURED, Compact
-from .quantisation import check_claim, from_whole_numbers, pack, to_whole_numbers, unpack
+from .quantisation import FEW, check_claim, from_whole_numbers, pack, to_whole_numbers, unpack
 
 FORMAT = "cplxnet-compact-1"  # the number goes up when older readers would fail
 QUANTISED = "cplxnet-compact-2"
@@ -70,7 +70,6 @@ FORMS = ("all", "bits", *_STEPS)
 # over a DeepConvNet at most 420: sparser ones lose their units
 MOST_WEIGHTS = 2**28
 MOST_A_BYTE = 512
-FEW = 2**18
 MOST_ACTIVATIONS = 2**21  # of one window, in any of its layers
 MOST_MEASURED = 2**24  # of a batch
 

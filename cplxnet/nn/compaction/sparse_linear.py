@@ -68,13 +68,18 @@ class SparseLinear(nn.Module):
         return f"in_features={n_in}, out_features={n_out}, living={len(self._by_column)}"
 
 
+def to_csr(matrix: Tensor) -> Tensor:
+    """`matrix.to_sparse_csr()`, without torch's word that this is in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return matrix.to_sparse_csr()
+
+
 class _Csr:
     """The places of a sparse matrix's numbers."""
 
     def __init__(self, living: Tensor) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "CSR is in beta state", at the first in a process
-            csr = living.to_sparse_csr()
+        csr = to_csr(living)
         self._arrays = csr.crow_indices().int(), csr.col_indices().int()  # int: MKL's type
         self.shape = living.shape
 
