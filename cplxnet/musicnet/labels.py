@@ -36,8 +36,12 @@ def note_changes(
     Returns:
         instants: int64 (changes,), increasing, each with a set unlike the one before.
         words: int64 (changes, 2), the set from that instant on.
+
+    Raises:
+        ValueError: lengths differ, an end before its start, a class outside 0..83.
     """
     start, end, note_class = (np.asarray(values, np.int64) for values in (start, end, note_class))
+    _check_intervals(start, end, note_class)
     changes = _transitions(start, end, note_class)
     order = np.argsort(changes[0], kind="stable")
     instant, note, step = (values[order] for values in changes)
@@ -58,10 +62,30 @@ def changes_within(labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndar
     return note_changes(start, end, labels["note"] - LOWEST_NOTE)
 
 
+def _check_intervals(start: np.ndarray, end: np.ndarray, note_class: np.ndarray) -> None:
+    if not start.shape == end.shape == note_class.shape or start.ndim != 1:
+        raise ValueError(
+            f"expected start, end and note_class of one shape (notes,), got {start.shape}, "
+            f"{end.shape} and {note_class.shape}; try the columns of one table"
+        )
+    bad = np.flatnonzero((end < start) | (note_class < 0) | (note_class >= N_NOTES))
+    if len(bad):
+        row = bad[0]
+        raise ValueError(
+            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class {note_class[row]} "
+            f"on [{start[row]}, {end[row]}) in row {row}; "
+            f"try note_class = MIDI note - {LOWEST_NOTE}"
+        )
+
+
 def _transitions(
     start: np.ndarray, end: np.ndarray, note_class: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Where each class begins (+1) and ceases (-1) to sound: instant, class and step."""
+    """Where each class begins (+1) and ceases (-1) to sound.
+
+    Returns:
+        instant, class and step, sorted by class, then instant.
+    """
     instant = np.concatenate([start, end])
     note = np.concatenate([note_class, note_class])
     step = np.repeat(np.array([1, -1]), len(start))
@@ -85,6 +109,9 @@ class NoteLookup:
             instants are shifted by the recording's offset, none is past its end, and they do not
             decrease over the whole.
         device: where the tables live and `__call__` computes.
+
+    Raises:
+        ValueError: instants that decrease.
     """
 
     def __init__(
@@ -92,9 +119,19 @@ class NoteLookup:
     ) -> None:
         instants = np.concatenate([np.array([_BEFORE_ALL]), *(instants for instants, _ in changes)])
         words = np.concatenate([np.zeros((1, N_WORDS), np.int64), *(words for _, words in changes)])
+        if (instants[1:] < instants[:-1]).any():
+            raise ValueError(
+                "expected change instants in increasing order, got a decrease; "
+                "try recordings in order"
+            )
         self.instants = torch.from_numpy(instants).to(device)
         self.words = torch.from_numpy(words).to(device)
         self._bits = torch.arange(BITS, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tables hold."""
+        return self.instants.nbytes + self.words.nbytes
 
     def __call__(self, positions: torch.Tensor) -> torch.Tensor:
         """The notes sounding at `positions`, without a host sync: int64 (...) -> float32 (..., 84).
@@ -105,3 +142,7 @@ class NoteLookup:
         last = torch.searchsorted(self.instants, positions, right=True) - 1
         words = self.words[last].unsqueeze(-1)  # (..., 2, 1)
         return ((words >> self._bits) & 1).flatten(-2).to(torch.float32)
+
+    def __repr__(self) -> str:
+        size = f"{len(self.instants) - 1} changes, {self.nbytes / 1e6:.1f} MB"
+        return f"NoteLookup({size}, {self.instants.device})"
