@@ -66,6 +66,12 @@ class Masked(nn.Module):
         self.mask.copy_(value)
 
     @property
+    def weight_in_evaluation(self) -> Tensor:
+        """mask * weight, of the weight's shape: what a layer hands on to one without a mask."""
+        weight: Any = self.weight
+        return weight.masked_fill(~self.mask, 0)
+
+    @property
     def masked_weight(self) -> Tensor:
         """mask * weight as it is stored: real, with a last axis of 2 in complex layers."""
         weight = stored_parameter(self, "weight")

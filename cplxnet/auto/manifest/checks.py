@@ -128,7 +128,7 @@ def _keywords(
 
 
 def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
-    """The first stage has a feed; KL weighs on variational layers, and masks come after them.
+    """The first stage has a feed; KL weighs on variational layers, and masks come from them.
 
     An optimiser's state goes on in an optimiser of its kind. A teacher is trained before.
     """
@@ -142,14 +142,12 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
         accepted = "the name of a feed (the first stage names one)"
         yield Fault(f"stages.{order[0]}.feed", "missing key", accepted=accepted)
 
-    sparse = False  # whether a stage so far may have had variational layers, or a pruner
+    hands_masks = False  # whether the stage before may have variational layers, or masks
     previous = _optimizer(first)
     for k, name in enumerate(order):
         path = f"stages.{name}"
         stage = stages[name]
         model = {**(raw.get("model") or {}), **(stage.get("model") or {})}.get("name")
-        sparse = sparse or not model or model in vocabulary.variational_models
-        sparse = sparse or stage.get("pruner") is not None
         if model and model not in vocabulary.variational_models:
             yield from _kl(path, stage, raw, model, vocabulary)
         yield from _distill(path, stage, order[:k], raw)
@@ -160,10 +158,17 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
             accepted = f"false, or as {path}.model.name a masked network"
             yield Fault(f"{path}.shrink", f"{model} has no masks", True, accepted)
 
-        if vocabulary.is_masked(model) and not sparse:
-            problem = "a masked model with no variational stage before"
-            accepted = "a stage with a variational model earlier in stage_order, or a pruner"
-            yield Fault(f"{path}.model.name", problem, model, accepted)
+        is_masked = bool(model) and vocabulary.is_masked(model)
+        if is_masked and stage.get("pruner") is None:
+            if not hands_masks:
+                problem = "a masked model with no variational stage before, nor a masked one"
+                accepted = "a variational or masked model in the stage just before, or a pruner"
+                yield Fault(f"{path}.model.name", problem, model, accepted)
+            elif stage.get("reset") is True:
+                problem = "a masked model that starts afresh, without masks"
+                yield Fault(f"{path}.reset", problem, True, "false, or a pruner")
+        hands_masks = not model or is_masked or model in vocabulary.variational_models
+        hands_masks = hands_masks or stage.get("pruner") is not None  # a fault by itself
 
         optimizer = _optimizer(stage if "optimizer" in stage else first)
         if stage.get("restart") is False:

@@ -19,6 +19,8 @@ from cplxnet.auto.manifest.edit import EDITED
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.tasks import OWN
 from cplxnet.nn import gaussian
+from cplxnet.nn.masked import Masked
+from cplxnet.nn.variational import FORMS
 
 from .folder import RunFolder
 
@@ -88,6 +90,17 @@ def key_of(
         # dense in versions before 2026-11-27: other last digits
         counted["shrunk_linear"] = "sparse"
 
+    if place and not settings["reset"]:
+        before, now = (
+            manifest.stage(name).model.name for name in manifest.stage_order[place - 1 :][:2]
+        )
+        if before.endswith("Masked") and not now.endswith("Masked"):
+            counted["inherited"] = (
+                "masked"  # in versions before 2026-11-28 as if nothing was masked
+            )
+        if before.endswith(FORMS) and settings.get("log_sigma2") is not None:
+            counted["log_sigma2_of"] = "stage"  # in those versions of the stage before
+
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
@@ -128,18 +141,24 @@ def savings(manifests: Iterable[Manifest]) -> str:
 # -- inheritance -----------------------------------------------------------------------------------
 
 
-def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
+def inherit(
+    model: nn.Module, previous: nn.Module, *, threshold: float, posteriors: bool = True
+) -> bool:
     """Copy weights from `previous`; where `model` has masks, irrelevant weights are masked.
 
     A variational network hands over its posterior means, and masks of the weights with log_alpha <=
     threshold; one with gates its weights times their gates, and masks of those that are not shut; a
-    masked one its masks. Returns whether masks were inherited.
+    masked one its weights times their masks, and the masks. With `posteriors`, one variational
+    network also hands log_sigma2, or gates, to another. Returns whether masks were inherited.
 
     Raises:
         ValueError: the two networks differ in more than the kind of their layers.
     """
+    state = previous.state_dict()
+    if not posteriors:
+        state = {key: value for key, value in state.items() if not key.endswith(gaussian.OWN)}
     try:
-        result = model.load_state_dict(previous.state_dict(), strict=False)
+        result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ValueError(
             f"expected networks with weights of one shape, got {error}; try reset"
@@ -157,11 +176,15 @@ def inherit(model: nn.Module, previous: nn.Module, *, threshold: float) -> bool:
         )
 
     for name, layer in previous.named_modules():
+        receiver: Any = model.get_submodule(name)
         if isinstance(layer, gaussian.Penalised):
-            receiver: Any = model.get_submodule(name)
-            if getattr(receiver, "own", None) != layer.own:
-                with torch.no_grad():
-                    receiver.weight.copy_(layer.weight_in_evaluation)
+            changes = not posteriors or getattr(receiver, "own", None) != layer.own
+        else:
+            # masked weights are not 0 where momentum has moved them
+            changes = isinstance(layer, Masked)
+        if changes:
+            with torch.no_grad():
+                receiver.weight.copy_(layer.weight_in_evaluation)
 
     kinds = {key.rsplit(".", 1)[-1] for key in previous.state_dict()}
     has_masks = any(key.endswith("mask") for key in model.state_dict())

@@ -80,7 +80,12 @@ class Trainer:
             self.model = self.components.build(stage)
             masked = False
             if previous is not None and not stage.reset:
-                masked = stages.inherit(self.model, previous, threshold=self.manifest.threshold)
+                masked = stages.inherit(
+                    self.model,
+                    previous,
+                    threshold=self.manifest.threshold,
+                    posteriors=stage.log_sigma2 is None,
+                )
             previous = self.model
             self.pruning = self._pruning(stage)
             if stage.pruner is not None and self.pruning is not None:

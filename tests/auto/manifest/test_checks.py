@@ -173,9 +173,30 @@ def test_a_network_that_no_stage_can_train(changes, path, text):
 
 
 def test_a_network_that_starts_afresh_may_be_another():
-    raw = put(valid(), FINE_TUNE, "complex.ShallowConvNetMasked")
+    raw = put(valid(), FINE_TUNE, "complex.ShallowConvNet")
     assert "stages.fine-tune.model" in faults_of(raw)
     parse(put(raw, "stages.fine-tune.reset", True))
+
+
+def test_a_masked_network_takes_its_masks_from_the_stage_just_before_or_a_pruner():
+    """Without either it would be dense, and nothing would say so."""
+    raw = put(valid(), "stages.fine-tune.reset", True)
+    faults = faults_of(raw)
+    assert list(faults) == ["stages.fine-tune.reset"]
+    assert (
+        "without masks, got true; expected false, or a pruner" in faults["stages.fine-tune.reset"]
+    )
+    pruner = {"name": "random", "like": "sparsify"}
+    parse(put(raw, "stages.fine-tune.pruner", pruner))
+
+    raw = valid()
+    raw["stages"]["again"] = {"n_epochs": 1, "objective": {"loss": 1.0}}
+    raw["stage_order"] = ["dense", "sparsify", "again", "fine-tune"]
+    assert list(faults_of(raw)) == [FINE_TUNE]
+    parse(put(raw, "stages.fine-tune.pruner", pruner))
+    for before in ("complex.DeepConvNetARD", "complex.DeepConvNetMasked"):
+        raw["stages"]["again"]["model"] = {"name": before}
+        parse(put(raw, "stages.fine-tune.pruner", None))
 
 
 def test_networks_are_built_without_memory():

@@ -6,6 +6,7 @@ from small import SNAPSHOTS, assert_same_results, cut_off, quick, read, small, s
 
 from cplxnet import nn as cplx
 from cplxnet.auto import models
+from cplxnet.auto.manifest.read import parse
 
 MASKED = "complex.TwoLayerDenseMasked"
 LAYERS = {"fc1": 2048 * 256, "fc2": 84 * 2048}  # complex weights
@@ -90,3 +91,24 @@ def test_random_masks_have_the_sparsity_of_each_layer_of_an_earlier_stage(
     kept = snapshot(tmp_path, SNAPSHOTS[2])["model"]["fc2.mask"]
     relevant = network.get_submodule("fc2").relevance(manifest.threshold)
     assert 0 < kept.sum() == relevant.sum() and not torch.equal(kept, relevant)
+
+
+def test_sparsifying_goes_on_from_a_pruned_network_and_again_from_wider_posteriors(
+    tiny_corpus, tmp_path
+):
+    raw = pruned(**GRADUAL).to_dict()
+    posterior = {"model": {"name": "complex.TwoLayerDenseVD"}, "n_epochs": 0}
+    raw["stages"]["fine-tune"] |= posterior | {"early": None}
+    raw["stages"]["again"] = raw["stages"]["fine-tune"] | {"log_sigma2": -4.0}
+    raw["stage_order"].append("again")
+    quick(parse(raw), tmp_path, tiny_corpus)
+
+    stages = read(tmp_path)["stages"]
+    pruned_score = stages["sparsify"]["scores"]["test"]["end"]["average_precision"]
+    score = stages["fine-tune"]["scores"]["test"]["end"]["average_precision"]
+    assert score == pytest.approx(pruned_score, abs=1e-6)
+    mask = snapshot(tmp_path, SNAPSHOTS[1])["model"]["fc2.mask"]
+    for name, log_sigma2 in ((SNAPSHOTS[2], -10.0), ("3-again.pt", -4.0)):
+        model = snapshot(tmp_path, name)["model"]
+        assert torch.equal(model["fc2.weight_ri"].any(-1), mask)
+        assert (model["fc2.log_sigma2"] == log_sigma2).all()

@@ -199,6 +199,27 @@ def test_a_stage_whose_log_sigma2_decayed_in_older_versions_is_another(monkeypat
     assert keys[1] != "ece4f38ebd80be71"
 
 
+def test_a_stage_that_was_handed_other_weights_in_older_versions_is_another(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    model, log_sigma2 = "stages.fine-tune.model.name", "stages.fine-tune.log_sigma2"
+    vd = "complex.TwoLayerDenseVD"
+    masked = {
+        "stages.sparsify.model.name": "complex.TwoLayerDenseMasked",
+        "stages.sparsify.objective": {"loss": 1.0},
+        "stages.sparsify.pruner": {"name": "one-shot", "sparsity": 0.5},
+    }
+
+    def last(changes):
+        return list(planned(small(changes)))[-1][1].key[:16]
+
+    # keys of before 2026-11-28: taken where the result is the same
+    assert last(masked) == "d679c1db9eb8b18f"
+    assert last(masked | {model: vd}) != "b416f25d1b870396"
+    assert last(masked | {model: vd, "stages.fine-tune.reset": True}) == "d1b63ef264cebf7e"
+    assert last({model: vd}) == "2db54a7b310d3994"
+    assert last({model: vd, log_sigma2: -8.0}) != "c77027ab8f80da81"
+
+
 # -- inheritance -----------------------------------------------------------------------------------
 
 
@@ -248,6 +269,35 @@ def test_a_dense_network_has_no_masks_to_give():
     dense, masked = net(""), net("Masked")
     assert inherit(masked, dense, threshold=-0.5) is False
     assert masked[0].mask.all() and torch.equal(masked[0].weight, dense[0].weight)
+
+
+@pytest.mark.parametrize("kind", ["", "VD", "Masked"])
+def test_what_momentum_has_done_to_a_masked_weight_is_not_handed_on(kind):
+    """A masked network computes the same as the one without masks that begins from it."""
+    masked, after = net("Masked"), net(kind)
+    masked[4].mask = torch.rand(2, 15) > 0.5
+    assert masked[4].weight[~masked[4].mask].all()
+    inherit(after, masked, threshold=-0.5)
+    x = torch.randn(3, 15, dtype=torch.complex64)
+    torch.testing.assert_close(after.eval()[4](x), masked.eval()[4](x))
+    assert torch.equal(after[4].weight != 0, masked[4].mask)
+
+
+def test_posteriors_go_on_in_another_variational_network_or_begin_anew():
+    for kind, own in (("VD", "log_sigma2"), ("GroupVD", "log_sigma2_out"), ("L0", "gate_logit")):
+        before = net(kind)
+        with torch.no_grad():
+            before[4].get_parameter(own).uniform_(-3, -1)
+        gates = before[4].gate.detach() if kind == "L0" else 1
+        for posteriors in (True, False):
+            after = net(kind)
+            start = after[4].get_parameter(own).detach().clone()
+            inherit(after, before, threshold=-0.5, posteriors=posteriors)
+            value = after[4].get_parameter(own)
+            assert torch.equal(value, before[4].get_parameter(own) if posteriors else start)
+            # gates that are opened again do not bring back what they had shut out
+            weight = before[4].weight * (1 if posteriors else gates)
+            assert torch.equal(after[4].weight, weight)
 
 
 def test_what_is_inherited_is_a_copy():
