@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .fast.dispatch import native_usable
 from .fast.noise import PairNoise
-from .kl import Squares, Term, penalty, penalty_backward, penalty_sum, squared_modulus
+from .kl import Squares, Term, add_gradient, penalty, penalty_backward, penalty_sum, squared_modulus
 from .parameters import stored_parameter
 
 # the parameters that penalised layers have and dense ones lack, whose learning rate is apart
@@ -74,9 +74,7 @@ class Penalised(nn.Module):
         self, scale: Tensor, squares: Squares | None = None, channels: float = 1.0
     ) -> Tensor:
         """Add the gradient of `scale * kl(channels)` to the parameters' `.grad`; returns the KL."""
-        value = self.kl(channels)
-        value.backward(scale)
-        return value.detach()
+        return add_gradient(self.kl(channels), scale)
 
     def relevance(self, threshold: float) -> Tensor:
         """bool, shape of the weight: True for the weights that are kept."""

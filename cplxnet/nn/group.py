@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from .conv import CplxConv1d, CplxConv2d
 from .gaussian import GaussianWeight, Penalised
-from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Squares, Term, penalty
+from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Squares, Term, add_gradient, penalty
 from .linear import CplxLinear
 from .variational import (
     Conv1dARD,
@@ -142,9 +142,9 @@ class BothNoise(GroupNoise, GaussianWeight):
         self, scale: Tensor, squares: Squares | None = None, channels: float = 1.0
     ) -> Tensor:
         """As in `GaussianWeight`."""
-        of_channels = GroupNoise.kl(self, channels)
-        of_channels.backward(scale)  # first: `squares` are of what the gradients are at the end
-        return of_channels.detach() + GaussianWeight.kl_backward(self, scale, squares)
+        # first: `squares` are of what the gradients are at the end
+        of_channels = add_gradient(GroupNoise.kl(self, channels), scale)
+        return of_channels + GaussianWeight.kl_backward(self, scale, squares)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:

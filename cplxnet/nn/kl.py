@@ -128,13 +128,11 @@ def penalty_backward(
     Returns:
         The sum as a scalar without a graph.
     """
-    gradients = [p.grad for p in (weight, log_sigma2) if p.grad is not None]
+    gradients = [p.grad for p in (weight, log_sigma2) if p.requires_grad and p.grad is not None]
     in_c = term in CODES and len(gradients) == 2
     if not in_c or not native_usable(weight, log_sigma2, scale, *gradients):
         with torch.enable_grad():
-            value = penalty_sum(weight, log_sigma2, term)
-        value.backward(scale)
-        return value.detach()
+            return add_gradient(penalty_sum(weight, log_sigma2, term), scale)
 
     value, weight_square, log_sigma2_square = kl_in_c.add_gradients(
         weight, log_sigma2, CODES[term], scale, *gradients
@@ -144,6 +142,13 @@ def penalty_backward(
         squares[log_sigma2] = log_sigma2_square
 
     return value.to(log_sigma2.dtype)
+
+
+def add_gradient(value: Tensor, scale: Tensor) -> Tensor:
+    """Add the gradient of `scale * value` to `.grad` where anything is trained; `value` itself."""
+    if value.requires_grad:
+        value.backward(scale)
+    return value.detach()
 
 
 def squared_modulus(weight: Tensor, cplx: bool) -> Tensor:

@@ -8,7 +8,8 @@ are those of the dense layer, as in `torch.nn`, and so are the state-dict keys, 
 them.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from .conv import CplxConv1d, CplxConv2d
 from .fast import gpu
 from .linear import CplxLinear, cplx_linear
 from .parameters import stored_parameter
+
+Self = TypeVar("Self", bound="Masked")
 
 
 class Masked(nn.Module):
@@ -63,7 +66,18 @@ class Masked(nn.Module):
                 f"expected a mask of zeros and ones, got other {value.dtype} values; "
                 "try weight.abs() > limit"
             )
-        self.mask.copy_(value)
+        if self.mask.is_meta or getattr(self, "_is_replica", False):
+            # without memory, or with that of the layer it is a replica of
+            self._buffers["mask"] = value.to(torch.bool)
+        else:
+            self.mask.copy_(value)
+
+    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        had_memory = not self.mask.is_meta
+        super()._apply(fn, recurse)
+        if not had_memory and not self.mask.is_meta:  # by `to_empty`: as at the start
+            self.mask.fill_(True)
+        return self
 
     @property
     def weight_in_evaluation(self) -> Tensor:

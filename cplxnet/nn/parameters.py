@@ -92,13 +92,16 @@ def empty_ri(*shape: int, device: Any = None, dtype: torch.dtype | None = None) 
 def stored_parameter(layer: nn.Module, name: str) -> Any:
     """The real parameter behind `layer.weight` or `layer.bias`, or None if the layer has no bias.
 
-    `weight_ri` (..., 2) of complex layers, `weight` of real ones.
+    `weight_ri` (..., 2) of complex layers, `weight` of real ones. A replica of the layer
+    (`torch.nn.DataParallel`) has a copy of it.
 
     Raises:
         RuntimeError: it is not a parameter of the layer any more, since torch.nn.utils computes it
             from others (parametrize, weight_norm, prune).
     """
     key = f"{name}_ri" if isinstance(layer, ComplexParameters) else name
+    if getattr(layer, "_is_replica", False):
+        return getattr(layer, key)
     if key not in layer._parameters:
         raise RuntimeError(
             f"expected {key} to be a parameter of {type(layer).__name__}, got a tensor computed "

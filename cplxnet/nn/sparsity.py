@@ -42,6 +42,7 @@ def kl_sum(module: nn.Module, reduction: Reduction = "sum", *, channels: float =
     return torch.stack(list(_reduced(module, reduction, channels).values())).sum()
 
 
+@torch.enable_grad()
 def kl_backward(
     module: nn.Module,
     scale: float | Tensor,
@@ -53,7 +54,7 @@ def kl_backward(
     """`(scale * kl_sum(module, reduction)).backward()` and `kl_sum` in one pass over the weights.
 
     What a training step does after the loss's own backward pass, so that there are gradients to add
-    to.
+    to. Frozen parameters (`requires_grad` False) get none.
 
     Args:
         module: a network with variational layers.
