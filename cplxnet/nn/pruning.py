@@ -27,7 +27,7 @@ def magnitude_masks(
         by_layer: one sparsity is that of every layer, not of all weights in one ranking.
 
     Raises:
-        ValueError: no masked layer, or one without a sparsity.
+        ValueError: no masked layer, one without a sparsity, or a sparsity outside [0, 1].
     """
     layers = masked_layers(module)
     scores = {
@@ -43,7 +43,7 @@ def random_masks(
     """{layer name: bool mask}, False for weights drawn at random, whatever is masked now.
 
     Args:
-        module, sparsity, by_layer: as of `magnitude_masks`.
+        module, sparsity, by_layer: as of `magnitude_masks`, which raises the same.
         generator: on the CPU, so that every device has the same masks.
     """
     scores = {
@@ -76,6 +76,9 @@ def _largest_kept(
 
 def _kept(scores: Tensor, sparsity: float) -> Tensor:
     """False for the round(sparsity * n) least scores; of equal ones the first are dropped."""
+    if not 0 <= sparsity <= 1:
+        raise ValueError(f"expected a sparsity from 0 to 1, got {sparsity}; try 0.9")
+
     n_dropped = round(sparsity * scores.numel())
     if n_dropped == 0:
         return torch.ones_like(scores, dtype=torch.bool)

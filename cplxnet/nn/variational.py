@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from .conv import CplxConv1d, CplxConv2d, _CplxConv
 from .fast import gpu
-from .fast.dispatch import native_usable
+from .fast.dispatch import is_transformed, native_usable
 from .fast.noise import SquaredPairs
 from .gaussian import GaussianWeight, with_noise
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, squared_modulus
@@ -59,7 +59,10 @@ class _NoisyLinear(_Noisy):
     def variance(self, square: Tensor) -> Tensor:
         *outer, n = square.shape
         rows = square.reshape(math.prod(outer), n)
-        variance = _LinearInLog.apply(rows, self.log_sigma2)
+        if is_transformed() and not torch.compiler.is_compiling():
+            variance = product(rows, self.log_sigma2.exp())
+        else:
+            variance = _LinearInLog.apply(rows, self.log_sigma2)
 
         return variance.reshape(*outer, len(self.log_sigma2))
 

@@ -107,3 +107,20 @@ def test_the_kl_moves_what_is_trained_and_nothing_else(form, frozen, enabled):
         torch.testing.assert_close(cplx.kl_backward(model, 0.3), value.detach())
     torch.testing.assert_close([p.grad for p in trained], expected)
     assert not any(p.grad.any() for p in model.parameters() if not p.requires_grad)
+
+
+@every_form
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_by_torch_func_are_those_of_autograd(form, training):
+    model, x = net(form).double().train(training), signal().to(torch.complex128)
+    parameters = dict(model.named_parameters())
+
+    def loss(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        torch.manual_seed(3)
+        return torch.func.functional_call(model, values, (x,)).square().sum()
+
+    found = torch.func.grad(loss)(parameters)
+    loss(parameters).backward()
+    for name, parameter in parameters.items():
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(found[name], expected, msg=name)

@@ -60,7 +60,7 @@ class SparseLinear(nn.Module):
             bias = None if bias is None else torch.view_as_complex(bias)
 
         y: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, self)
-        y = y.view(*x.shape[:-1], -1)
+        y = y.view(*x.shape[:-1], self._csr.shape[0])
         return y if bias is None else y + bias
 
     def extra_repr(self) -> str:

@@ -250,6 +250,13 @@ def test_layers_with_nothing_left(build, empty) -> None:
         torch.testing.assert_close(whole, p.grad, rtol=0, atol=1e-12)
 
 
+def test_a_batch_of_no_windows() -> None:
+    full = nn.Sequential(cplx.CplxLinearMasked(40, 8))
+    full[0].mask = torch.eye(8, 40)
+    network = Shrunk(full).network
+    assert network(torch.zeros(0, 40, dtype=torch.complex64)).shape == (0, 8)
+
+
 def test_only_write_back_changes_the_masked_network() -> None:
     full = sparse(cplx_conv_net, torch.float32)
     before = {name: value.clone() for name, value in full.state_dict().items()}
