@@ -104,7 +104,7 @@ def test_what_cannot_be_masked_is_named():
     with pytest.raises(ValueError, match="sparsity of every masked layer, got none of 2"):
         cplx.magnitude_masks(network(), {"0": 0.5})
     for share in (1.5, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="expected a sparsity from 0 to 1, got .*; try 0.9"):
+        with pytest.raises(ValueError, match=r"expected a sparsity from 0 to 1, got .*; try 0.9"):
             cplx.magnitude_masks(network(), share)
         with pytest.raises(ValueError, match="expected a sparsity from 0 to 1"):
             cplx.random_masks(network(), {"0": 0.5, "2": share}, torch.Generator())
