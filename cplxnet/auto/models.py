@@ -163,12 +163,17 @@ def export(
 
 
 def _posterior(folder: str | Path, manifest: Manifest, stage: str | None) -> nn.Module | None:
-    """The last variational network of a run up to a stage; None if there is none."""
+    """The network of a run whose posterior the weights of a stage have; None if there is none.
+
+    That of the last variational stage up to it, with no fresh weights since.
+    """
     last = manifest.stage_order.index(stage or manifest.stage_order[-1])
     variational = tasks.vocabulary(manifest.task).variational_models
     for name in reversed(manifest.stage_order[: last + 1]):
         if manifest.stage(name).model.name in variational:
             return load_model(folder, name)[0]
+        if manifest.stage(name).reset:
+            break
     return None
 
 

@@ -10,6 +10,8 @@ saved) holds a complex parameter as two real ones and a mask as numbers:
     fc.mask (0.0 or 1.0)         fc.mask (bool)
     norm.running_var             norm.running_var + eps I, as theirs contains the eps
 
+Gates and noise of channels have no layer there: they are left out, and weights are multiplied by
+their gates.
 Real layers and the rest of batch norm are the same in both. Everything works on state dicts:
 cplxmodule is not needed.
 """
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .batchnorm import CplxBatchNorm1d
+from .gaussian import Penalised
 from .masked import Masked
 from .parameters import ComplexParameters, stored_parameter
 
@@ -74,6 +77,12 @@ def cplxmodule_state(
     state: dict[str, Tensor] = {}
     for our_path, layer, key, stored in _stored_tensors(model):
         path = _renamed(our_path, names or {})
+        if isinstance(layer, Penalised):
+            if key in layer.own and key != "log_sigma2":
+                continue
+            if key in ("weight", "weight_ri"):
+                weight = layer.weight_in_evaluation
+                stored = torch.view_as_real(weight) if weight.is_complex() else weight
         if isinstance(layer, ComplexParameters) and key.endswith("_ri"):
             path = path.removesuffix("_ri")
             state[f"{path}.real"] = stored[..., 0].clone()

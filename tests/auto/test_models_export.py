@@ -1,5 +1,6 @@
 """A run's network as files, and the same recording transcribed from every one of them."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -231,3 +232,15 @@ def test_the_posterior_is_read_only_where_it_is_asked_for(run: Path, tmp_path: P
     assert models.export(copy, tmp_path / "net", kind="compact", bits=6).is_file()
     with pytest.raises(FileNotFoundError, match=r"expected a snapshot at .*1-sparsify\.pt"):
         models.export(copy, tmp_path / "net", kind="compact", bits="auto")
+
+
+def test_fresh_weights_have_no_posterior(run: Path, tmp_path: Path) -> None:
+    """Those under random masks, of a stage that starts afresh."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    fresh = {"reset": True, "pruner": {"name": "random", "like": "sparsify"}}
+    config["manifest"]["stages"]["fine-tune"] |= fresh
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="expected a variational stage for bits auto, got none"):
+        models.export(copy, tmp_path / "net", kind="compact", bits="auto")
+    assert models.export(copy, tmp_path / "net", kind="compact", stage="sparsify", bits="auto")

@@ -94,6 +94,19 @@ def test_ours_load_into_theirs_and_compute_the_same(kind: str) -> None:
     torch.testing.assert_close(network.eval()(cplx(x)), ours.eval()(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("ours", "kind"), [("L0", ""), ("GroupVD", ""), ("BothVD", "VD")])
+def test_what_they_have_no_layer_for_is_written_as_it_computes(ours: str, kind: str) -> None:
+    model = our_network(ours)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("gate_logit"):
+                parameter.uniform_(-3, 2)  # shut, open, and in between
+    network = their_network(kind)
+    network.load_state_dict(nn.cplxmodule_state(model))
+    x = torch.randn(5, 2, LENGTH, dtype=torch.complex64)
+    torch.testing.assert_close(network.eval()(cplx(x)), model.eval()(x), rtol=1e-5, atol=1e-6)
+
+
 def test_batch_norm_counts_its_eps_once() -> None:
     """Where the variance is as small as eps the two conventions differ by a factor of sqrt(2)."""
     network, ours = made(""), our_network("").eval()
