@@ -243,4 +243,3 @@ def test_fresh_weights_have_no_posterior(run: Path, tmp_path: Path) -> None:
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="expected a variational stage for bits auto, got none"):
         models.export(copy, tmp_path / "net", kind="compact", bits="auto")
-    assert models.export(copy, tmp_path / "net", kind="compact", stage="sparsify", bits="auto")
