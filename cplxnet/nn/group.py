@@ -83,11 +83,18 @@ class GroupNoise(Penalised):
         if not self.training:
             return y
 
-        axis = y.dim() - 1 if isinstance(self, (CplxLinear, nn.Linear)) else 1
-        shape = [1] * (y.dim() - 1 - axis)  # of the positions, which share their noise
+        weight: Any = self.weight
+        # a convolution also takes one example alone
+        n_positions = 0 if isinstance(self, (CplxLinear, nn.Linear)) else weight.dim() - 2
+        axis = y.dim() - 1 - n_positions
+        shape = [1] * n_positions  # they share their noise
         bias: Any = self.bias
         product = y if bias is None else y - bias.view(-1, *shape)
-        deviation = (self.log_sigma2_out / 2).exp() / self._size.clamp_min(SMALLEST)
+        size = self._size
+        # without weights there is nothing to multiply, and no direction for the noise's gradient
+        deviation = torch.where(
+            size > 0, (self.log_sigma2_out / 2).exp() / size.clamp_min(SMALLEST), 0
+        )
         eps = torch.randn(*y.shape[: axis + 1], *shape, dtype=y.dtype, device=y.device)
 
         return y + product * (deviation.view(-1, *shape) * eps)

@@ -112,6 +112,39 @@ def test_a_channel_without_weights_is_irrelevant_and_finite(family):
 
 
 @every_family
+@pytest.mark.parametrize("form", ["GroupVD", "BothVD"])
+def test_a_channel_without_weights_is_trained_as_that_of_the_mean_layer(family, form):
+    """As a network begins whose channels were masked: its gradient was 10^7 times as large."""
+    layer, dense = grouped(family, form), family.make(family.dense)
+    with torch.no_grad():
+        layer.weight[0] = 0
+        if form == "BothVD":
+            layer.log_sigma2.fill_(-60)
+    dense.load_state_dict(layer.state_dict(), strict=False)
+    x = family.input()
+    results = []
+    for each in (layer, dense):
+        y = each(x)
+        first = y[..., 0] if "Linear" in family.name else y[:, 0]
+        (first - 1).abs().square().sum().backward()
+        gradient = next(p.grad for name, p in each.named_parameters() if name.startswith("weight"))
+        results.append((first.detach(), gradient[0]))
+    torch.testing.assert_close(*results, rtol=1e-2, atol=1e-2)  # the variance has a floor
+
+
+@pytest.mark.parametrize("name", ["Conv1d", "Conv2d"])
+@pytest.mark.parametrize("form", ["GroupVD", "BothVD"])
+def test_a_real_convolution_takes_one_example_alone(name, form):
+    layer = getattr(cplx, name + form)(2, 3, 2)
+    x = torch.randn(2, *[4] * (layer.weight.dim() - 2))  # as many positions as channels
+    noisy = []
+    for example in (x, x[None]):
+        torch.manual_seed(7)
+        noisy.append(layer(example))
+    torch.testing.assert_close(noisy[0], noisy[1][0])
+
+
+@every_family
 def test_masks_are_whole_channels(family):
     layer = grouped(family)
     mask = layer.relevance(-0.5)
