@@ -113,8 +113,8 @@ def reference(
 def settled(
     values: Sequence[float] = (0.003, 0.02, 0.1, 0.4),
     *,
-    l0_values: Sequence[float] = (0.1, 0.5, 5.0, 10.0, 20.0),
-    sparsities: Sequence[float] = (0.9, 0.98, 0.9945, 0.998),
+    l0_values: Sequence[float] = (0.5, 5.0, 10.0),
+    sparsities: Sequence[float] = (0.98, 0.9945, 0.998),
     replicates: int = 2,
 ) -> Preset:
     """Which pruner is best, and whether complex is worth it: `reference` with other contestants.
@@ -126,7 +126,8 @@ def settled(
     the complex one on random phases.
 
     Args:
-        values: of C, for VD and ARD.
+        values: of C, for VD; all but the least for ARD and other networks, the two largest for
+            random masks.
         l0_values: of C, for L0, whose penalty of a weight is at most 1.
         sparsities: that pruners end at.
         replicates: of each.
@@ -169,9 +170,10 @@ def settled(
     contestants: dict[str, dict[str, Any]] = {}
     for c in values:
         contestants[f"vd-{_c(c)}"] = {C: c}
+    for c in values[1:]:
         contestants[f"ard-{_c(c)}"] = {C: c, FORM: "complex.DeepConvNetARD"}
         contestants |= {f"{family}-{_c(c)}": {C: c, **own} for family, own in families.items()}
-    contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in values[1::2]}
+    contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in values[-2:]}
     contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
     for which, pruner in pruners.items():
         for sparsity in sparsities:
