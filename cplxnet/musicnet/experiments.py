@@ -20,6 +20,7 @@ TEMPLATE: dict[str, Any] = json.loads(Path(__file__).with_name("template.json").
 # `width` of the real DeepConvNet: as many real numbers as the complex one has; on real and
 # imaginary parts as many real multiply-adds, four in a complex one
 SAME_SIZE, SAME_COST = 1.257, 1.38
+REAL_LR = 5e-4  # of the real network's dense stage: best on validation, see extra/settled.md
 
 
 def _values(mantissas: Sequence[float], exponents: Sequence[int]) -> list[float]:
@@ -110,6 +111,24 @@ def reference(
     }
 
 
+def structured(
+    forms: Sequence[tuple[str, float, float]] = (("GroupVD", 35.0, 1.0), ("BothVD", 0.1, 100.0)),
+    *,
+    replicates: int = 2,
+) -> Preset:
+    """Networks that lose whole channels: `reference` with noise of channels.
+
+    Args:
+        forms: of the network while sparsifying, each with its C and `kl_channels`.
+        replicates: of each.
+    """
+    preset = reference()
+    dense = preset["template"]["model"]["name"]
+    rows = [(dense + form, c, channels) for form, c, channels in forms]
+    varied = {(FORM, C, "stages.sparsify.kl_channels"): rows}
+    return {**preset, "grid": varied, "replicates": replicates}
+
+
 def settled(
     values: Sequence[float] = (0.003, 0.02, 0.1, 0.4),
     *,
@@ -139,6 +158,7 @@ def settled(
         "features.cplx": True,
         FORM: "complex.DeepConvNetVD",
         C: 0.0,
+        "stages.dense.optimizer.lr": raw["stages"]["dense"]["optimizer"]["lr"],
         "stages.sparsify.optimizer.lr": raw["stages"]["sparsify"]["optimizer"]["lr"],
         "stages.sparsify.optimizer.lr_log_sigma2": 1e-2,
         "stages.sparsify.pruner": None,
@@ -201,6 +221,7 @@ def _real(width: float) -> dict[str, Any]:
     return {
         "model": {"name": "real.DeepConvNet", "width": width},
         FORM: "real.DeepConvNetVD",
+        "stages.dense.optimizer.lr": REAL_LR,
         "stages.fine-tune.model.name": "real.DeepConvNetMasked",
     }
 
@@ -219,6 +240,7 @@ PRESETS: dict[str, Callable[..., Preset]] = {
     "experiment-1": experiment_1,
     "experiment-2": experiment_2,
     "reference": reference,
+    "structured": structured,
     "settled": settled,
     "demo": demo,
     "tiny": tiny,
