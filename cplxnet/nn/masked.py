@@ -9,7 +9,7 @@ them.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ from .conv import CplxConv1d, CplxConv2d
 from .fast import gpu
 from .linear import CplxLinear, cplx_linear
 from .parameters import stored_parameter
-
-Self = TypeVar("Self", bound="Masked")
 
 
 class Masked(nn.Module):
@@ -72,7 +70,7 @@ class Masked(nn.Module):
         else:
             self.mask.copy_(value)
 
-    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         had_memory = not self.mask.is_meta
         super()._apply(fn, recurse)
         if not had_memory and not self.mask.is_meta:  # by `to_empty`: as at the start
