@@ -20,6 +20,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 import cplxnet
+from cplxnet import files
 from cplxnet.extras import MissingExtraError
 
 from .progress import show
@@ -548,7 +549,7 @@ def _report_table(words: list[str], csv: Path | None, scorer: str, kinds: str) -
     for sentence in text.missing([folder]):
         show(sentence, sys.stderr)
     if csv:
-        table.to_csv(csv, index=False)
+        files.write_text(csv, table.to_csv(index=False))
     return 0
 
 

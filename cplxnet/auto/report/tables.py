@@ -27,6 +27,7 @@ STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", 
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
 NETWORK = ("field", "architecture", "form")
 SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
+RUN = ("folder", "run", "method", C, "setting", "seed")
 
 
 class Lacking(ValueError):
@@ -418,6 +419,9 @@ def collect(*folders: str | Path) -> pd.DataFrame:
                 own |= {name: scores["end"][name] for name in SCORES}
                 own["average_precision_start"] = start and start["average_precision"]
                 rows.append(about | own | counts)
+    if not rows:  # its CSV has a header all the same
+        scored = ("state", "stage", "scorer", "scored_on", *SCORES, "average_precision_start")
+        return pd.DataFrame(columns=[*RUN, *scored, *COUNTS, "n_epochs"])
     return pd.DataFrame(rows)
 
 

@@ -11,6 +11,7 @@ from cplxnet.auto import __main__, report
 from cplxnet.auto.manifest import grid, read
 from cplxnet.auto.manifest.read import parse
 from cplxnet.auto.report import text as page
+from cplxnet.auto.runner.folder import RunFolder
 
 # form, C, seed -> (zeros of 100, average precision before and after); dense is 0.40 and 0.44
 LOSSES = {
@@ -239,3 +240,25 @@ def test_names_are_text_on_the_page(folder):
     assert [line.partition(" | 0")[0] for line in page._markdown_table(rows)][2:] == [
         r"| a\|b &lt;i&gt;"
     ] * len(rows)
+
+
+def test_a_score_that_is_no_number_is_named_and_a_gap_is_called_none(folder):
+    """A null left the mean without a word; "nan before" stood for what was never scored."""
+    files = RunFolder(folder / "VD-0.1-1")
+    scores = files.scores
+    scores["stages"]["fine-tune"]["scores"]["test"]["end"]["average_precision"] = None
+    files.write_scores(scores)
+    files = RunFolder(folder / "VD-0.2-0")
+    scores = files.scores
+    scores["stages"]["fine-tune"]["scores"]["test"]["start"] = None
+    files.write_scores(scores)
+
+    said = "Without an average precision on 'test' after fine-tune, so left out: VD-0.1-1."
+    readings = report.readings(report.collect(folder))
+    assert readings[-1] == said
+    assert (
+        "VD, C = 0.2: 100 times fewer real numbers, average precision 0.300 after" in readings[-2]
+    )
+    written = page.markdown(folder)
+    assert said in written and "nan" not in written
+    assert "| VD | 0.2 | 1 | 100 | 1 | none | 0.3000 | 0.1000 | one only |" in written
