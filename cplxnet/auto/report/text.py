@@ -302,6 +302,8 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
     """
     rows = rows.sort_values("compression")
     least, most = rows["compression"].iloc[[0, -1]]
+    if least == most != level:
+        return f"{what}: not known, all that is finished is at {least:.4g} times."
     if not least <= level <= most:
         return f"{what}: not known, what is finished spans {least:.3g} to {most:.3g} times."
 
