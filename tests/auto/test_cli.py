@@ -217,7 +217,7 @@ def test_a_missing_path_is_an_error_not_a_no_op(tmp_path, capsys, command):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "report"])
+@pytest.mark.parametrize("command", ["run", "report", "status"])
 def test_an_empty_folder_is_an_error(tmp_path, capsys, command):
     assert main([command, str(tmp_path)]) == 2
     assert "no manifests in this folder" in capsys.readouterr().err

@@ -123,13 +123,14 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
                 f"(scorers: {', '.join(scorers)})."
             )
 
-    tuned = table[(table["scorer"] == scorer) & (table["stage"] == TUNED)]
-    unscored = tuned[tuned["average_precision"].isna()]
-    if len(unscored):
-        sentences.append(
-            f"Without an average precision on {scorer!r} after {TUNED}, so left out: "
-            f"{', '.join(unscored['run'])}."
-        )
+    unscored = table[(table["scorer"] == scorer) & table["average_precision"].isna()]
+    for stage, so in ((DENSE, "not compared with it"), (TUNED, "left out")):
+        runs = unscored.loc[unscored["stage"] == stage, "run"]
+        if len(runs):
+            sentences.append(
+                f"Without an average precision on {scorer!r} after {stage}, so {so}: "
+                f"{', '.join(runs)}."
+            )
 
     finished = table[table["state"] == "done"] if "state" in table else table
     for stages, runs in _grouped(finished, "stage").items():
@@ -331,10 +332,14 @@ def put(page: str | Path, begin: str, end: str, text: str) -> None:
     """Put `text` between two lines of the file `page`.
 
     Raises:
-        ValueError: `begin` is not there once, or `end` not after it.
+        ValueError: `begin` is not there once, or `end` not after it; no UTF-8.
     """
     page = Path(page)
-    before, begun, inside = page.read_text(encoding="utf-8").partition(begin + "\n")
+    try:
+        written = page.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{page}: expected text in UTF-8, got {error.reason}") from error
+    before, begun, inside = written.partition(begin + "\n")
     _, ended, after = inside.partition(end)
     if not begun or not ended or begin in inside:
         raise ValueError(
