@@ -17,8 +17,9 @@ notebook = (CPLXNET_PROGRESS=/proc/$$BASHPID/fd/2 exec $(BIN)/papermill --kernel
 	--stdout-file /dev/stdout --stderr-file /dev/stderr $(1)) 2>&1 | cat
 DEMO := runs/demo
 JOBS ?= 2
-# the longest files first, so that both have work to the end
-pytest := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/notebooks tests/faults tests
+# One thread each: where two of them share two cores, threads of OpenMP wait for each other, some tests a hundred times as
+# long. The longest files first, so that both have work to the end.
+pytest := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/notebooks tests/faults tests
 
 .PHONY: env demo lab quick test faults check format bench bench-growth bench-compact clean-demo
 
@@ -56,7 +57,7 @@ test: env
 	$(pytest)
 
 faults: env
-	$(BIN)/python -m pytest -m faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
 
 check: env
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cplxnet import musicnet as default_task
 from cplxnet.nn import gaussian
-from cplxnet.nn.variational import FORMS
+from cplxnet.nn.variational import CHANNEL_FORMS, FORMS
 
 from .manifest.schema import DEFAULT_TASK, Features, ModelChange
 from .manifest.vocabulary import Vocabulary, keywords
@@ -120,6 +120,7 @@ def vocabulary(task: str = DEFAULT_TASK) -> Vocabulary:
     return Vocabulary(
         models=models,
         variational_models=tuple(name for name in models if name.endswith(FORMS)),
+        channel_models=tuple(name for name in models if name.endswith(CHANNEL_FORMS)),
         samplers=tuple(package.SAMPLERS),
         features=tuple(package.FEATURE_KINDS),
         losses=tuple(LOSSES),

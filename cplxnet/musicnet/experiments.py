@@ -20,6 +20,7 @@ TEMPLATE: dict[str, Any] = json.loads(Path(__file__).with_name("template.json").
 # `width` of the real DeepConvNet: as many real numbers as the complex one has; on real and
 # imaginary parts as many real multiply-adds, four in a complex one
 SAME_SIZE, SAME_COST = 1.257, 1.38
+REAL_LR = 5e-4  # of the real network's dense stage: best on validation, see extra/settled.md
 
 
 def _values(mantissas: Sequence[float], exponents: Sequence[int]) -> list[float]:
@@ -110,11 +111,29 @@ def reference(
     }
 
 
+def structured(
+    forms: Sequence[tuple[str, float, float]] = (("GroupVD", 35.0, 1.0), ("BothVD", 0.1, 100.0)),
+    *,
+    replicates: int = 2,
+) -> Preset:
+    """Networks that lose whole channels: `reference` with noise of channels.
+
+    Args:
+        forms: of the network while sparsifying, each with its C and `kl_channels`.
+        replicates: of each.
+    """
+    preset = reference()
+    dense = preset["template"]["model"]["name"]
+    rows = [(dense + form, c, channels) for form, c, channels in forms]
+    varied = {(FORM, C, "stages.sparsify.kl_channels"): rows}
+    return {**preset, "grid": varied, "replicates": replicates}
+
+
 def settled(
     values: Sequence[float] = (0.003, 0.02, 0.1, 0.4),
     *,
-    l0_values: Sequence[float] = (0.1, 0.5, 5.0, 10.0, 20.0),
-    sparsities: Sequence[float] = (0.9, 0.98, 0.9945, 0.998),
+    l0_values: Sequence[float] = (0.5, 5.0, 10.0),
+    sparsities: Sequence[float] = (0.98, 0.9945, 0.998),
     replicates: int = 2,
 ) -> Preset:
     """Which pruner is best, and whether complex is worth it: `reference` with other contestants.
@@ -126,7 +145,8 @@ def settled(
     the complex one on random phases.
 
     Args:
-        values: of C, for VD and ARD.
+        values: of C, for VD; all but the least for ARD and other networks, the two largest for
+            random masks.
         l0_values: of C, for L0, whose penalty of a weight is at most 1.
         sparsities: that pruners end at.
         replicates: of each.
@@ -138,6 +158,7 @@ def settled(
         "features.cplx": True,
         FORM: "complex.DeepConvNetVD",
         C: 0.0,
+        "stages.dense.optimizer.lr": raw["stages"]["dense"]["optimizer"]["lr"],
         "stages.sparsify.optimizer.lr": raw["stages"]["sparsify"]["optimizer"]["lr"],
         "stages.sparsify.optimizer.lr_log_sigma2": 1e-2,
         "stages.sparsify.pruner": None,
@@ -169,9 +190,10 @@ def settled(
     contestants: dict[str, dict[str, Any]] = {}
     for c in values:
         contestants[f"vd-{_c(c)}"] = {C: c}
+    for c in values[1:]:
         contestants[f"ard-{_c(c)}"] = {C: c, FORM: "complex.DeepConvNetARD"}
         contestants |= {f"{family}-{_c(c)}": {C: c, **own} for family, own in families.items()}
-    contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in values[1::2]}
+    contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in values[-2:]}
     contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
     for which, pruner in pruners.items():
         for sparsity in sparsities:
@@ -199,6 +221,7 @@ def _real(width: float) -> dict[str, Any]:
     return {
         "model": {"name": "real.DeepConvNet", "width": width},
         FORM: "real.DeepConvNetVD",
+        "stages.dense.optimizer.lr": REAL_LR,
         "stages.fine-tune.model.name": "real.DeepConvNetMasked",
     }
 
@@ -217,6 +240,7 @@ PRESETS: dict[str, Callable[..., Preset]] = {
     "experiment-1": experiment_1,
     "experiment-2": experiment_2,
     "reference": reference,
+    "structured": structured,
     "settled": settled,
     "demo": demo,
     "tiny": tiny,

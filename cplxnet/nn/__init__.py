@@ -22,16 +22,28 @@ from .fast.clipping import clip_grad_norm_
 from .fast.memory import keep_freed
 from .gaussian import GaussianWeight
 from .group import (
+    Conv1dBothARD,
+    Conv1dBothVD,
     Conv1dGroupARD,
     Conv1dGroupVD,
+    Conv2dBothARD,
+    Conv2dBothVD,
     Conv2dGroupARD,
     Conv2dGroupVD,
+    CplxConv1dBothARD,
+    CplxConv1dBothVD,
     CplxConv1dGroupARD,
     CplxConv1dGroupVD,
+    CplxConv2dBothARD,
+    CplxConv2dBothVD,
     CplxConv2dGroupARD,
     CplxConv2dGroupVD,
+    CplxLinearBothARD,
+    CplxLinearBothVD,
     CplxLinearGroupARD,
     CplxLinearGroupVD,
+    LinearBothARD,
+    LinearBothVD,
     LinearGroupARD,
     LinearGroupVD,
 )

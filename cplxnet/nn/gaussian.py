@@ -20,31 +20,39 @@ class Penalised(nn.Module):
     """Mixin over a layer whose weights, or channels, each have a penalty and are relevant or not.
 
     Attributes:
-        own: the name of the parameter that the dense layer lacks, of `OWN`.
-        at_first: its value at the start.
-        penalty: of every weight or channel, differentiable, shape of that parameter.
+        own: the names of the parameters that the dense layer lacks, of `OWN`.
+        at_first: their value at the start.
+        penalty: of every weight or channel, differentiable, shape of the first of them.
     """
 
-    own: ClassVar[str]
+    own: ClassVar[tuple[str, ...]]
     at_first: ClassVar[float]
     penalty: Any
 
     def reset_parameters(self) -> None:
-        """Initialise as the dense layer does, and the own parameter to its value at the start."""
+        """Initialise as the dense layer does, and the own parameters to their value at the start."""
         super().reset_parameters()  # type: ignore[misc]
-        if self.own not in self._parameters:  # the dense layer's constructor calls first
-            self.register_parameter(self.own, nn.Parameter(self._empty_own()))
-        nn.init.constant_(self.own_parameter, self.at_first)
+        for name in self.own:
+            if name not in self._parameters:  # the dense layer's constructor calls first
+                self.register_parameter(name, nn.Parameter(self._empty_own(name)))
+        self.fill_own(self.at_first)
 
-    def _empty_own(self) -> Tensor:
-        """The own parameter without values: a real number for every weight."""
+    def fill_own(self, value: float) -> None:
+        """Set every own parameter to one value."""
+        for name in self.own:
+            nn.init.constant_(self.get_parameter(name), value)
+
+    def _empty_own(self, name: str) -> Tensor:
+        """An own parameter without values: a real number for every weight, or output channel."""
         weight: Any = self.weight
+        if name == "log_sigma2_out":
+            return weight.real.new_empty(len(weight))
         return torch.empty_like(weight.real).contiguous()
 
     @property
-    def own_parameter(self) -> nn.Parameter:
-        """The parameter named `own`."""
-        return self.get_parameter(self.own)
+    def n_penalties(self) -> int:
+        """How many numbers `penalty` has."""
+        return self.get_parameter(self.own[0]).numel()
 
     @property
     def weight_in_evaluation(self) -> Tensor:
@@ -55,13 +63,18 @@ class Penalised(nn.Module):
         weight: Tensor = self.weight  # type: ignore[assignment]
         return weight
 
-    def kl(self) -> Tensor:
-        """The sum of `penalty`, added in float64: a scalar."""
+    def kl(self, channels: float = 1.0) -> Tensor:
+        """The sum of `penalty`, added in float64: a scalar.
+
+        channels: multiplies the KL of channels, in layers that have it.
+        """
         return self.penalty.sum(dtype=torch.float64).to(self._stored.dtype)
 
-    def kl_backward(self, scale: Tensor, squares: Squares | None = None) -> Tensor:
-        """Add the gradient of `scale * kl()` to the parameters' `.grad`; returns `kl()`."""
-        value = self.kl()
+    def kl_backward(
+        self, scale: Tensor, squares: Squares | None = None, channels: float = 1.0
+    ) -> Tensor:
+        """Add the gradient of `scale * kl(channels)` to the parameters' `.grad`; returns the KL."""
+        value = self.kl(channels)
         value.backward(scale)
         return value.detach()
 
@@ -93,7 +106,7 @@ class GaussianWeight(Penalised):
     Networks".
     """
 
-    own = "log_sigma2"
+    own: ClassVar[tuple[str, ...]] = ("log_sigma2",)
     at_first = -10.0
     term: ClassVar[Term]
     log_sigma2: nn.Parameter
@@ -108,16 +121,19 @@ class GaussianWeight(Penalised):
         """The KL of every weight: exact, differentiable, shape of the weight."""
         return penalty(self._stored, self.log_sigma2, self.term)
 
-    def kl(self) -> Tensor:
+    def kl(self, channels: float = 1.0) -> Tensor:
         """The sum of `penalty` as a scalar, by the fast path."""
         return penalty_sum(self._stored, self.log_sigma2, self.term)
 
-    def kl_backward(self, scale: Tensor, squares: Squares | None = None) -> Tensor:
+    def kl_backward(
+        self, scale: Tensor, squares: Squares | None = None, channels: float = 1.0
+    ) -> Tensor:
         """Add the gradient of `scale * kl()` to the parameters' `.grad`.
 
         Args:
             scale: a scalar on the layer's device.
             squares: as in `cplxnet.nn.kl_backward`.
+            channels: as in `kl`.
 
         Returns:
             `kl()`, without a graph.

@@ -14,6 +14,10 @@ or automatic relevance determination ("GroupARD"). A channel is relevant if log 
 and with it all its weights: what is masked are whole channels, so that a smaller dense layer is
 left. Constructor arguments are those of the mean layer, as in `torch.nn`.
 
+"BothVD" and "BothARD" layers have this noise and that of each weight (see `variational`): W is drawn
+from its posterior, z multiplies what it gives, and both KL are added. A weight is relevant if it is
+and its channel is.
+
 References:
     Neklyudov, Molchanov, Ashukha and Vetrov (2017), "Structured Bayesian Pruning via Log-Normal
         Multiplicative Noise". The noise is Gaussian here, so that the KL is that of single weights.
@@ -29,9 +33,23 @@ import torch
 from torch import Tensor, nn
 
 from .conv import CplxConv1d, CplxConv2d
-from .gaussian import Penalised
-from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, penalty
+from .gaussian import GaussianWeight, Penalised
+from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Squares, Term, penalty
 from .linear import CplxLinear
+from .variational import (
+    Conv1dARD,
+    Conv1dVD,
+    Conv2dARD,
+    Conv2dVD,
+    CplxConv1dARD,
+    CplxConv1dVD,
+    CplxConv2dARD,
+    CplxConv2dVD,
+    CplxLinearARD,
+    CplxLinearVD,
+    LinearARD,
+    LinearVD,
+)
 
 SMALLEST = 1e-10  # root mean square of |w| that noise is measured by
 
@@ -43,14 +61,10 @@ class GroupNoise(Penalised):
         term: the KL of the prior; see `kl`.
     """
 
-    own = "log_sigma2_out"
+    own: ClassVar[tuple[str, ...]] = ("log_sigma2_out",)
     at_first = -10.0  # a nearly deterministic layer
     term: ClassVar[Term]
     log_sigma2_out: nn.Parameter
-
-    def _empty_own(self) -> Tensor:
-        weight: Any = self.weight
-        return weight.real.new_empty(len(weight))
 
     @property
     def log_alpha_out(self) -> Tensor:
@@ -79,12 +93,22 @@ class GroupNoise(Penalised):
         return y + product * (deviation.view(-1, *shape) * eps)
 
     @property
-    def penalty(self) -> Tensor:
+    def penalty_out(self) -> Tensor:
         """The KL of every output channel: exact, differentiable, (out,)."""
         mean = self._size
         if self.term.cplx:
             mean = torch.stack([mean, torch.zeros_like(mean)], -1)
         return penalty(mean, self.log_sigma2_out, self.term)
+
+    @property
+    def penalty(self) -> Tensor:
+        """`penalty_out`."""
+        return self.penalty_out
+
+    def kl(self, channels: float = 1.0) -> Tensor:
+        """`channels` times the sum of `penalty_out`, added in float64: a scalar."""
+        total = channels * self.penalty_out.sum(dtype=torch.float64)
+        return total.to(self._stored.dtype)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:
@@ -92,6 +116,40 @@ class GroupNoise(Penalised):
         weight: Any = self.weight
         kept = self.log_alpha_out <= threshold
         return kept.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape).clone()
+
+
+class BothNoise(GroupNoise, GaussianWeight):
+    """Mixin over a layer with a Gaussian posterior: its own noise, and that of its channels."""
+
+    own = (*GaussianWeight.own, *GroupNoise.own)
+
+    @property
+    def penalty(self) -> Tensor:
+        """The KL of every weight, with its share of its channel's: shape of the weight.
+
+        The weights of a channel have equal shares.
+        """
+        weight: Any = self.weight
+        share = self.penalty_out / weight[0].numel()
+        of_each = penalty(self._stored, self.log_sigma2, self.term)
+        return of_each + share.view(-1, *[1] * (weight.dim() - 1))
+
+    def kl(self, channels: float = 1.0) -> Tensor:
+        """The KL of the weights, and `channels` times that of the channels: a scalar."""
+        return GaussianWeight.kl(self) + GroupNoise.kl(self, channels)
+
+    def kl_backward(
+        self, scale: Tensor, squares: Squares | None = None, channels: float = 1.0
+    ) -> Tensor:
+        """As in `GaussianWeight`."""
+        of_channels = GroupNoise.kl(self, channels)
+        of_channels.backward(scale)  # first: `squares` are of what the gradients are at the end
+        return of_channels.detach() + GaussianWeight.kl_backward(self, scale, squares)
+
+    @torch.no_grad()
+    def relevance(self, threshold: float) -> Tensor:
+        """bool, shape of the weight: True (keep) where the weight and its channel are relevant."""
+        return GroupNoise.relevance(self, threshold) & GaussianWeight.relevance(self, threshold)
 
 
 class CplxLinearGroupVD(GroupNoise, CplxLinear):
@@ -164,3 +222,51 @@ class Conv2dGroupARD(GroupNoise, nn.Conv2d):
     """`torch.nn.Conv2d` with a noise a channel."""
 
     term = REAL_ARD
+
+
+class CplxLinearBothVD(BothNoise, CplxLinearVD):
+    """`CplxLinearVD` with a noise a unit as well: complex (..., in) -> (..., out)."""
+
+
+class CplxLinearBothARD(BothNoise, CplxLinearARD):
+    """`CplxLinearARD` with a noise a unit as well: complex (..., in) -> (..., out)."""
+
+
+class CplxConv1dBothVD(BothNoise, CplxConv1dVD):
+    """`CplxConv1dVD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
+
+
+class CplxConv1dBothARD(BothNoise, CplxConv1dARD):
+    """`CplxConv1dARD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
+
+
+class CplxConv2dBothVD(BothNoise, CplxConv2dVD):
+    """`CplxConv2dVD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
+
+
+class CplxConv2dBothARD(BothNoise, CplxConv2dARD):
+    """`CplxConv2dARD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
+
+
+class LinearBothVD(BothNoise, LinearVD):
+    """`LinearVD` with a noise a unit as well."""
+
+
+class LinearBothARD(BothNoise, LinearARD):
+    """`LinearARD` with a noise a unit as well."""
+
+
+class Conv1dBothVD(BothNoise, Conv1dVD):
+    """`Conv1dVD` with a noise a channel as well."""
+
+
+class Conv1dBothARD(BothNoise, Conv1dARD):
+    """`Conv1dARD` with a noise a channel as well."""
+
+
+class Conv2dBothVD(BothNoise, Conv2dVD):
+    """`Conv2dVD` with a noise a channel as well."""
+
+
+class Conv2dBothARD(BothNoise, Conv2dARD):
+    """`Conv2dARD` with a noise a channel as well."""

@@ -33,7 +33,7 @@ OPEN = 3.0
 class Gated(Penalised):
     """Mixin over a linear or convolutional layer: `gate_logit`, real, of the weight's shape."""
 
-    own = "gate_logit"
+    own = ("gate_logit",)
     at_first = OPEN
     gate_logit: nn.Parameter
 

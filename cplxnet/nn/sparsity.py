@@ -23,7 +23,7 @@ Reduction = Literal["sum", "mean"]
 # -- KL --------------------------------------------------------------------------------------------
 
 
-def kl_sum(module: nn.Module, reduction: Reduction = "sum") -> Tensor:
+def kl_sum(module: nn.Module, reduction: Reduction = "sum", *, channels: float = 1.0) -> Tensor:
     """The KL of all variational layers: the second half of the ELBO.
 
     Args:
@@ -31,6 +31,7 @@ def kl_sum(module: nn.Module, reduction: Reduction = "sum") -> Tensor:
         reduction: "sum" adds over all weights, as the ELBO does. "mean" averages within each layer
             and adds the layers: the flaw of the first grid search, which compresses small upstream
             layers too much; kept to reproduce it.
+        channels: multiplies the KL of channels, which `GroupVD` and `BothVD` layers have (and ARD).
 
     Returns:
         A differentiable scalar.
@@ -38,7 +39,7 @@ def kl_sum(module: nn.Module, reduction: Reduction = "sum") -> Tensor:
     Raises:
         ValueError: no variational layer, or another reduction.
     """
-    return torch.stack(list(_reduced(module, reduction).values())).sum()
+    return torch.stack(list(_reduced(module, reduction, channels).values())).sum()
 
 
 def kl_backward(
@@ -46,6 +47,8 @@ def kl_backward(
     scale: float | Tensor,
     reduction: Reduction = "sum",
     squares: Squares | None = None,
+    *,
+    channels: float = 1.0,
 ) -> Tensor:
     """`(scale * kl_sum(module, reduction)).backward()` and `kl_sum` in one pass over the weights.
 
@@ -58,6 +61,7 @@ def kl_backward(
         reduction: as in `kl_sum`.
         squares: a dict that receives the sum of squares of each gradient that the pass computes, by
             parameter, for `clip_grad_norm_`. It stays empty where that would take another pass.
+        channels: as in `kl_sum`.
 
     Returns:
         `kl_sum(module, reduction)`, a scalar without a graph.
@@ -66,8 +70,8 @@ def kl_backward(
         ValueError: no variational layer, or another reduction.
     """
     layers = list(_layers(module, reduction).values())
-    shares = [1.0 if reduction == "sum" else 1.0 / x.own_parameter.numel() for x in layers]
-    if all(isinstance(layer, GaussianWeight) for layer in layers):
+    shares = [1.0 if reduction == "sum" else 1.0 / x.n_penalties for x in layers]
+    if all(layer.own == GaussianWeight.own for layer in layers):
         on_gpu = gpu.kl_backward(layers, scale, shares, squares)
         if on_gpu is not None:
             return on_gpu
@@ -75,11 +79,9 @@ def kl_backward(
     values = []
     for layer, share in zip(layers, shares, strict=True):
         factor = scale * share
-        if isinstance(factor, Tensor):
-            factor = factor.to(layer.own_parameter)
-        else:
-            factor = layer.own_parameter.new_full((), factor)
-        values.append(layer.kl_backward(factor, squares) * share)
+        like = layer.get_parameter(layer.own[0])
+        factor = factor.to(like) if isinstance(factor, Tensor) else like.new_full((), factor)
+        values.append(layer.kl_backward(factor, squares, channels) * share)
 
     return torch.stack(values).sum()
 
@@ -109,12 +111,12 @@ def variational_layers(module: nn.Module) -> dict[str, Penalised]:
     return layers
 
 
-def _reduced(module: nn.Module, reduction: str) -> dict[str, Tensor]:
+def _reduced(module: nn.Module, reduction: str, channels: float = 1.0) -> dict[str, Tensor]:
     """{layer name: KL} summed or averaged over the layer."""
     values = {}
     for name, layer in _layers(module, reduction).items():
-        total = layer.kl()
-        values[name] = total if reduction == "sum" else total / layer.own_parameter.numel()
+        total = layer.kl(channels)
+        values[name] = total if reduction == "sum" else total / layer.n_penalties
 
     return values
 
@@ -201,7 +203,7 @@ def sparsity(module: nn.Module, threshold: float) -> dict[str, tuple[int, int]]:
     for prefix, layer in module.named_modules():
         n_dropped = _n_dropped(layer, threshold)
         for key, parameter in layer.named_parameters(recurse=False):
-            if parameter in counted or (isinstance(layer, Penalised) and key == layer.own):
+            if parameter in counted or (isinstance(layer, Penalised) and key in layer.own):
                 continue
             counted.add(parameter)
 

@@ -74,7 +74,8 @@ class _NoisyConv(_Noisy):
 
 
 # the forms of a layer with a penalty: what its name ends in (see also `group` and `l0`)
-FORMS = ("GroupVD", "GroupARD", "VD", "ARD", "L0")
+CHANNEL_FORMS = ("GroupVD", "GroupARD", "BothVD", "BothARD")
+FORMS = (*CHANNEL_FORMS, "VD", "ARD", "L0")
 
 
 class CplxLinearVD(_NoisyLinear, CplxLinear):

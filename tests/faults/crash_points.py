@@ -206,7 +206,7 @@ class Lab:
 
     def __init__(self, script: Path, data: Path, bench: Path) -> None:
         temporary = bench / "tmp"
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         folders = ("tests", "tests/auto", "tests/extra/corpora/demo")
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([os.getcwd(), *folders, str(HERE)]),

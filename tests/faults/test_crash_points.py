@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ OUTPUTS = ("outputs", "corpora")
 RECORD = Path("musicnet.build.json")  # of what is whole; it is not there while that changes
 HIDDEN = re.compile(r"\..+\.part")
 SAMPLE = 3  # crash points of the short test
+LABS = 4  # at once in the long one: a trial mostly waits, for claims of the dead to run out say
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +188,15 @@ def test_a_sample_of_crash_points(lab: Lab, job: str) -> None:
 @pytest.mark.parametrize("job", ["train", "grid", "commands", "workers", "outputs", "corpora"])
 def test_every_crash_point(lab: Lab, job: str, capsys: pytest.CaptureFixture[str]) -> None:
     whole = _whole(lab, job)
-    faults, n_states = _crash(lab, job, whole, range(1, whole.n_changes + 1))
+    labs = [lab, *(Lab(JOBS, lab.data, lab.bench / f"{job}-{k}") for k in range(1, LABS))]
+    shares = [range(1 + k, whole.n_changes + 1, LABS) for k in range(LABS)]
+    with ThreadPoolExecutor(LABS) as pool:
+        results = list(pool.map(lambda one, share: _crash(one, job, whole, share), labs, shares))
+    for one in labs[1:]:
+        one.close()
+
+    faults = [fault for found, _ in results for fault in found]
+    n_states = sum(number for _, number in results)
     with capsys.disabled():
         print(f"\n{job}: {whole.n_changes} crash points, {n_states} states, {len(faults)} faults")
     assert not faults, "\n".join(faults)

@@ -1,5 +1,6 @@
 """The networks: sizes by hand arithmetic, values by torch's complex operations, all names."""
 
+import re
 import sys
 import types
 from typing import Any
@@ -21,7 +22,7 @@ LENGTH = 740  # a window that every network takes, if barely
 FIELDS, NETS, KINDS = (
     ("complex", "real"),
     ("DeepConvNet", "ShallowConvNet", "TwoLayerDense"),
-    ("", "VD", "ARD", "GroupVD", "GroupARD", "L0", "Masked"),
+    ("", "VD", "ARD", "GroupVD", "GroupARD", "BothVD", "BothARD", "L0", "Masked"),
 )
 NAMES = [f"{field}.{net}{kind}" for field in FIELDS for net in NETS for kind in KINDS]
 
@@ -133,21 +134,23 @@ def test_every_name_builds_and_counts(name: str) -> None:
     logit = network(x)
     assert logit.shape == (3, 84) and logit.dtype == torch.float32 and logit.isfinite().all()
     assert (logit[0] - logit[1]).abs().min() > 0  # each window has its own
-    base = name.removesuffix("VD").removesuffix("ARD").removesuffix("Group")
+    base = re.sub("(Group|Both)?(VD|ARD)$", "", name)
     base = base.removesuffix("L0").removesuffix("Masked")
     own = ("log_sigma2", "log_sigma2_out", "gate_logit")
     weights = [n for n, _ in network.named_parameters() if not n.endswith(own)]
     assert sum(network.get_parameter(n).numel() for n in weights) == by_hand(base, LENGTH)
     extras = {"VD": "log_sigma2", "ARD": "log_sigma2", "L0": "gate_logit", "Masked": "mask"}
     extras |= {"GroupVD": "log_sigma2_out", "GroupARD": "log_sigma2_out"}
-    extra = extras.get(name.removeprefix(base))
-    layers = [n.rpartition(".")[0] for n in network.state_dict() if n.endswith(f".{extra}")]
+    extras |= {"BothVD": "log_sigma2 log_sigma2_out", "BothARD": "log_sigma2 log_sigma2_out"}
+    expected = extras.get(name.removeprefix(base), "").split()
     affine_layers = [n for n, m in network.named_children() if n.startswith(("conv", "fc"))]
-    assert layers == (affine_layers if extra else [])
+    for extra in (*own, "mask"):
+        layers = [n.rpartition(".")[0] for n in network.state_dict() if n.endswith(f".{extra}")]
+        assert layers == (affine_layers if extra in expected else [])
 
 
 def test_names_and_unknown_names() -> None:
-    assert sorted(MODELS) == sorted(NAMES) and len(NAMES) == 42
+    assert sorted(MODELS) == sorted(NAMES) and len(NAMES) == 54
     with pytest.raises(
         ValueError,
         match=r"expected a network of complex\.DeepConvNet, .*, got 'complex\.DeepConvNetv2'",

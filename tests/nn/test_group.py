@@ -121,12 +121,103 @@ def test_masks_are_whole_channels(family):
     assert torch.equal(mask.flatten(1).all(1), kept) and torch.equal(mask.flatten(1).any(1), kept)
 
 
-def test_a_network_hands_its_channels_to_the_masked_one_and_gets_small():
+def both(family: Family, form: str = "BothVD") -> nn.Module:
+    """A layer with noise of channels, and of weights that are about as noisy."""
+    layer = grouped(family, form)
+    with torch.no_grad():
+        layer.log_sigma2.copy_(layer.weight.abs().square().log() + torch.randn(layer.weight.shape))
+    return layer
+
+
+@every_family
+def test_noise_of_channels_multiplies_that_of_weights(family):
+    layer = both(family)
+    n = 4000
+    x = family.input(1).expand(n, *family.shape[1:])
+    channels = -1 if "Linear" in family.name else 1
+    bias = 0 if layer.bias is None else layer.bias.view(-1, *[1] * (x.dim() - 2))
+    with torch.no_grad():
+        mean = layer.eval()(x[:1]) - bias
+        noise = layer.train()(x) - bias - mean
+        variance = layer.variance(x[:1].abs().square())
+
+    # E |z W x - mu x|^2 = alpha |mu x|^2 + (1 + alpha) sigma^2 |x|^2 where E z = 1
+    alpha = layer.log_sigma2_out.detach().exp() / mean_power(layer)
+    alpha = alpha if channels == -1 else alpha.view(-1, *[1] * (x.dim() - 2))
+    expected = alpha * mean.abs().square() + (1 + alpha) * variance
+    assert (noise.mean(0).abs() < 5 * (expected[0] / n).sqrt()).all()
+    torch.testing.assert_close(noise.abs().square().mean(0), expected[0], rtol=0.25, atol=0)
+
+
+@every_family
+@pytest.mark.parametrize("prior", ["VD", "ARD"])
+def test_both_kl_are_added(family, prior):
+    layer = both(family, f"Both{prior}")
+    apart = {
+        kind: family.make(cls)
+        for kind, cls in (
+            ("channels", getattr(group, f"{family.name}Group{prior}")),
+            ("weights", family.vd if prior == "VD" else family.ard),
+        )
+    }
+    for one in apart.values():
+        one.load_state_dict(layer.state_dict(), strict=False)
+    values = [cplx.kl_sum(one) for one in apart.values()]
+    total = float(sum(values).detach())
+    assert float(cplx.kl_sum(layer).detach()) == pytest.approx(total, rel=1e-12)
+    assert float(layer.penalty.detach().sum()) == pytest.approx(total, rel=1e-12)
+    average = total / layer.weight.numel()
+    assert float(cplx.kl_sum(layer, "mean").detach()) == pytest.approx(average, rel=1e-12)
+
+    # the pass that training makes: value, gradients, and squares of what the gradients have become
+    ((7.0 * values[0] + values[1]) * 3.0).backward()
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    squares = {}
+    value = cplx.kl_backward(layer, 3.0, squares=squares, channels=7.0)
+    total = float((7.0 * values[0] + values[1]).detach())
+    assert float(value) == pytest.approx(total, rel=1e-12)
+    assert float(cplx.kl_sum(layer, channels=7.0).detach()) == pytest.approx(total, rel=1e-12)
+    expected = {
+        "weight": sum(one.get_parameter(stored(one)).grad for one in apart.values()),
+        "log_sigma2": apart["weights"].log_sigma2.grad,
+        "log_sigma2_out": apart["channels"].log_sigma2_out.grad,
+    }
+    for name, gradient in expected.items():
+        parameter = layer.get_parameter(stored(layer) if name == "weight" else name)
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
+        if parameter in squares:
+            torch.testing.assert_close(
+                squares[parameter].double(), gradient.square().sum(), rtol=1e-6, atol=0
+            )
+
+
+def stored(layer: nn.Module) -> str:
+    return "weight_ri" if hasattr(layer, "weight_ri") else "weight"
+
+
+@every_family
+def test_a_weight_is_relevant_if_it_and_its_channel_are(family):
+    layer = both(family)
+    alone = layer.log_alpha.detach() <= -0.5
+    channel = (torch.linspace(-2, 1, len(layer.weight)) <= -0.5).view(-1, *[1] * (alone.dim() - 1))
+    assert 0 < int(alone.sum()) < alone.numel()
+    assert torch.equal(layer.relevance(-0.5), alone & channel)
+    zeros, total = cplx.sparsity(layer, -0.5)[stored(layer)]
+    parts = 2 if family.cplx else 1
+    assert (zeros, total) == (parts * int((~(alone & channel)).sum()), parts * alone.numel())
+    assert set(cplx.sparsity(layer, -0.5)) == {stored(layer)} | (
+        {"bias_ri" if family.cplx else "bias"} if layer.bias is not None else set()
+    )
+
+
+@pytest.mark.parametrize("form", ["GroupVD", "BothVD"])
+def test_a_network_hands_its_channels_to_the_masked_one_and_gets_small(form):
     from cplxnet.musicnet.networks import build
 
     torch.manual_seed(0)
     x = torch.randn(2, 1, 4096, dtype=torch.complex64)
-    net = build("complex.DeepConvNetGroupVD", x)
+    net = build(f"complex.DeepConvNet{form}", x)
     for name, layer in net.named_modules():
         if isinstance(layer, group.GroupNoise) and name != "fc2":
             nn.init.constant_(layer.log_sigma2_out[::2], 10.0)

@@ -124,7 +124,7 @@ def test_the_sum_of_a_network_and_its_gradient_go_the_way_of_the_kl():
     torch.manual_seed(5)
     model = net()
     for layer in model:
-        nn.init.normal_(layer.get_parameter(layer.own))
+        nn.init.normal_(layer.get_parameter(layer.own[0]))
     total = cplx.kl_sum(model)
     expected = sum(layer.penalty.sum() for layer in model)
     torch.testing.assert_close(total, expected)

@@ -152,6 +152,10 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
         sparse = sparse or stage.get("pruner") is not None
         if model and model not in vocabulary.variational_models:
             yield from _kl(path, stage, raw, model, vocabulary)
+        share = stage.get("kl_channels", 1)
+        if model and share not in (1, ABSENT) and model not in vocabulary.channel_models:
+            accepted = f"1, or as {path}.model.name {one_of(vocabulary.channel_models)}"
+            yield Fault(f"{path}.kl_channels", f"{model} has no KL of channels", share, accepted)
         yield from _distill(path, stage, order[:k], raw)
         if stage.get("pruner"):
             masked = not model or vocabulary.is_masked(model)

@@ -211,6 +211,7 @@ experiment_1 = functools.partial(expanded, "experiment-1")
 experiment_2 = functools.partial(expanded, "experiment-2")
 demo = functools.partial(expanded, "demo")
 reference = functools.partial(expanded, "reference")
+structured = functools.partial(expanded, "structured")
 settled = functools.partial(expanded, "settled")
 
 

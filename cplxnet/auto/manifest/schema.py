@@ -38,6 +38,7 @@ MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 LATER = {"products": "float32", "compile": False, "cuda_graph": None}
 LATER_IN_STAGES = {
     "kl_scheduler": None,
+    "kl_channels": 1.0,
     "distill": None,
     "log_sigma2": None,
     "shrink": False,
@@ -316,6 +317,7 @@ class StageSpec(Part):
     lr_scheduler: Schedule | None = None  # null: constant
     early: Early | None = None  # null: off
     kl_scheduler: Schedule | None = None  # of the KL terms' weights; null: constant
+    kl_channels: Weight = 1.0  # multiplies the KL of channels, beside that of single weights
     distill: Distill | None = None  # null: off
     log_sigma2: Annotated[float, Field(ge=-60, le=20)] | None = None  # at the start; null: -10
     shrink: bool = False  # train on the shape that the masks leave

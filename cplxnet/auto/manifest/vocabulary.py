@@ -41,6 +41,7 @@ class Vocabulary:
     losses: tuple[str, ...]
     optimizers: tuple[str, ...]
     lr_schedulers: tuple[str, ...]
+    channel_models: tuple[str, ...] = ()  # variational ones with a KL of channels
     # name of a component -> a model of the keywords it takes (`keywords`); others take any
     options: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     # optimiser or schedule -> builds one from its keywords, and raises where that fails; an

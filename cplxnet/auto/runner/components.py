@@ -104,7 +104,7 @@ class Components:
         model = self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
         if stage.log_sigma2 is not None:
             for layer in variational_layers(model).values():
-                nn.init.constant_(layer.own_parameter, stage.log_sigma2)
+                layer.fill_own(stage.log_sigma2)
 
         precision.prepare(
             model, device=self.device, products=manifest.products, compiled=manifest.compile

@@ -279,6 +279,7 @@ class Trainer:
         return Objective(
             self.manifest.objective_terms,
             stage.objective,
+            kl_channels=stage.kl_channels,
             distillation=distillation,
             device=self.components.device,
         )

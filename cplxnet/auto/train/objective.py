@@ -69,6 +69,7 @@ class Objective:
         terms: the manifest's `objective_terms`, by name.
         weights: the stage's `objective`: how much each term weighs. A term's coefficient is its own
             times this.
+        kl_channels: how much the KL of a channel weighs beside that of a weight.
         distillation: a further term of the loss.
         device: where the network is.
     """
@@ -78,6 +79,7 @@ class Objective:
         terms: Mapping[str, Term],
         weights: Mapping[str, float],
         *,
+        kl_channels: float = 1.0,
         distillation: Distillation | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -94,6 +96,7 @@ class Objective:
             if term.name == KL and weight
         ]
         self._scales = [held(weight, torch.device(device)) for _, weight in self._penalties]
+        self._kl_channels = kl_channels
         self._distillation = distillation
         self._squares: dict[nn.Parameter, Tensor] = {}  # of gradients: their sums of squares
 
@@ -133,7 +136,9 @@ class Objective:
         kl = torch.zeros((), device=next(model.parameters()).device)
 
         for (reduction, _), scale in zip(self._penalties, self._scales, strict=True):
-            kl = kl + cplx.kl_backward(model, scale, reduction, self._squares)
+            kl = kl + cplx.kl_backward(
+                model, scale, reduction, self._squares, channels=self._kl_channels
+            )
         return kl
 
     def clip(self, model: nn.Module, max_norm: float | None) -> Tensor:

@@ -264,6 +264,9 @@ def test_a_stages_name_has_at_most_100_characters():
         ("stages.sparsify.log_sigma2", -100, "", "at least -60"),
         ("stages.sparsify.log_sigma2", "low", "", "expected a number"),
         ("stages.dense.log_sigma2", -8, "", "has no variational layers"),
+        ("stages.sparsify.kl_channels", 3.0, "", "has no KL of channels"),
+        ("stages.dense.kl_channels", 0, "", "has no KL of channels"),
+        ("stages.sparsify.kl_channels", -1.0, "", "at least 0"),
         ("stages.sparsify.shrink", True, "", "has no masks"),
         ("stages.sparsify.shrink", "yes", "", "expected true or false"),
         ("stages.dense.optimizer", {"name": "sgd", "betas": [0.9, 0.9]}, ".betas", "unknown key"),
@@ -289,6 +292,7 @@ def test_what_old_manifests_do_not_have_is_not_in_their_fingerprints():
     assert manifest.fingerprint()[:16] == "7e7aa7778f2eec75"
     raw = put(valid(), "cuda_graph", None)
     raw["stages"]["sparsify"] |= {"kl_scheduler": None, "distill": None, "log_sigma2": None}
+    raw["stages"]["sparsify"]["kl_channels"] = 1
     raw["stages"]["fine-tune"]["shrink"] = False
     assert parse(raw).fingerprint() == manifest.fingerprint()
     for stage, key, value in (("sparsify", "log_sigma2", -8.0), ("fine-tune", "shrink", True)):

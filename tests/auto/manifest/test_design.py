@@ -79,6 +79,8 @@ def test_example_is_accepted(path):
             raw = valid()
             inside = {key: part for key, part in OFF_BY_DEFAULT.items() if f".{key}." in path}
             raw["stages"]["fine-tune" if "pruner" in inside else "sparsify"] |= inside
+            if path.endswith("kl_channels"):
+                raw["stages"]["sparsify"]["model"] = {"name": "complex.DeepConvNetBothVD"}
             if ".pruner" in path:
                 raw["stages"]["fine-tune"]["early"] = None
             parse(put(raw, path.replace("NAME", name), example))
@@ -93,7 +95,7 @@ def test_keywords_of_components():
     expected = {}
     for component, keywords in vocabulary.options.items():
         network = re.sub(
-            r"^\w+\.(\w*?)((?:Group)?VD|(?:Group)?ARD|L0|Masked|)$", r"...\1...", component
+            r"^\w+\.(\w*?)((?:Group|Both)?(?:VD|ARD)|L0|Masked|)$", r"...\1...", component
         )
         for field in keywords.model_fields.values():
             default = field.default
@@ -114,7 +116,7 @@ def test_every_name_is_listed():
         for name in names:
             assert f"`{name}`" in SECTION, name
     for model in vocabulary.models:
-        architecture = re.sub(r"^\w+\.(\w*?)((?:Group)?VD|(?:Group)?ARD|L0|Masked|)$", r"\1", model)
+        architecture = re.sub(r"^\w+\.(\w*?)((?:Group|Both)?(?:VD|ARD)|L0|Masked|)$", r"\1", model)
         assert f"**{architecture}**" in TEXT
 
 

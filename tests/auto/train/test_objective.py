@@ -231,3 +231,20 @@ def test_one_who_agrees_with_the_teacher_has_nothing_to_learn_from_it(net):
     objective = Objective(TERMS, {"loss": 0.0}, distillation=distillation)
     objective.loss(net(X), TARGET, X).backward()
     assert net[0].weight_ri.grad.abs().max() < 1e-7
+
+
+def test_kl_of_channels_weighs_by_a_factor_of_its_own():
+    net = nn.Sequential(cplx.CplxLinearBothVD(3, 4), cplx.CplxToReal()).eval()
+    with torch.no_grad():
+        net[0].log_sigma2.uniform_(-4, 1)
+        net[0].log_sigma2_out.uniform_(-4, 1)
+    objective = Objective(TERMS, {"loss": 1.0, "kl_div": 10.0}, kl_channels=30.0)
+    kl = objective.add_kl(net)
+
+    layer = net[0]
+    power = layer.weight.detach().abs().square().double().mean(1)
+    ratio = power / layer.log_sigma2_out.detach().double().exp()
+    channels = [float(mp.euler + mp.log(value) + expint(1, value)) for value in ratio.tolist()]
+    assert float(kl) == pytest.approx(sum(kl_by_hand(layer)) + 30 * sum(channels), rel=1e-5)
+    slope = -torch.expm1(-ratio).float()  # of a channel's KL by log_sigma2_out, but for its sign
+    torch.testing.assert_close(layer.log_sigma2_out.grad, -10 * 1e-5 * 30 * slope)
