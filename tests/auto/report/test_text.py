@@ -184,6 +184,9 @@ def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys)
     path.write_text("# Results\n")
     assert __main__.main(["page", str(folder), "--into", str(path)]) == 2
     assert "expected the lines" in capsys.readouterr().err and path.read_text() == "# Results\n"
+    path.write_bytes(b"\xff\n")
+    assert __main__.main(["page", str(folder), "--into", str(path)]) == 2
+    assert f"{path}: expected text in UTF-8, got invalid" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["reference", "settled"])
