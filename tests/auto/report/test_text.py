@@ -10,6 +10,7 @@ from test_tables import fill, stage
 from cplxnet.auto import __main__, report
 from cplxnet.auto.manifest import grid, read
 from cplxnet.auto.manifest.read import parse
+from cplxnet.auto.report import tables
 from cplxnet.auto.report import text as page
 from cplxnet.auto.runner.folder import RunFolder
 
@@ -236,6 +237,21 @@ def test_runs_with_other_names_are_named_and_the_others_reported(
     assert __main__.main(["page", str(folder)]) == 0
     out = capsys.readouterr().out
     assert out.count(last) == 2 and "Empty DataFrame" not in out
+
+
+def test_other_names_of_stages_are_said_once(tmp_path):
+    """They were said by each of their keys: "VD whole no whole thin no thin ... dense dense"."""
+    stages = ["whole", "thin", "polish"]
+    others = {f"o{k}": renamed(small({"seed": k}), stages, "test") for k in (1, 2)}
+    grid.write(tmp_path, others | {f"r{k}": small({"seed": k}) for k in range(5)})
+    methods = {run.name: run.method for run in tables.every_run([tmp_path])}
+    assert {methods[f"r{k}"] for k in range(5)} == {"VD"}
+    assert methods["o1"] == methods["o2"] == "VD stage_order=whole,thin,polish"
+
+    longer = renamed(small({"stages.fine-tune.n_epochs": 9}), stages, "test")
+    grid.write(tmp_path, {"o3": longer})
+    methods = {run.name: run.method for run in tables.every_run([tmp_path])}
+    assert methods["o3"] != methods["o1"] and methods["o3"].startswith("VD stage_order=whole")
 
 
 def test_names_are_text_on_the_page(folder):
