@@ -188,7 +188,7 @@ def test_a_sample_of_crash_points(lab: Lab, job: str) -> None:
 @pytest.mark.parametrize("job", ["train", "grid", "commands", "workers", "outputs", "corpora"])
 def test_every_crash_point(lab: Lab, job: str, capsys: pytest.CaptureFixture[str]) -> None:
     whole = _whole(lab, job)
-    labs = [lab, *(Lab(JOBS, lab.data, lab.bench / f"{job}-{k}") for k in range(1, LABS))]
+    labs = [lab, *(Lab(JOBS, lab.data, lab.bench / f"lab-{k}-{job}") for k in range(1, LABS))]
     shares = [range(1 + k, whole.n_changes + 1, LABS) for k in range(LABS)]
     with ThreadPoolExecutor(LABS) as pool:
         results = list(pool.map(lambda one, share: _crash(one, job, whole, share), labs, shares))
