@@ -69,9 +69,8 @@ def check_regular(path: str | os.PathLike[str]) -> None:
     which nothing is to be replaced and the reading may have no end.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(
-            f"{os.fspath(path)}: expected a regular file or nothing there, got something else"
-        )
+        kind = "a folder" if os.path.isdir(path) else "something else"
+        raise OSError(f"{os.fspath(path)}: expected a regular file or nothing there, got {kind}")
 
 
 def move(source: Path, target: Path, *, check: Check | None = None) -> None:

@@ -117,8 +117,7 @@ def plot_footprint(table: pd.DataFrame) -> Figure:
         low = table[name].min() / 2
         high = table[name].max() * 6
         axes.set(xlabel=title, xscale="log", xlim=(low, high))
-        if high < 1000 * low:  # matplotlib would label every tick, one over the other
-            style.plain_log(axes)
+        style.plain_log(axes)
 
     panels[0].invert_yaxis()
     panels[0].margins(y=0.1)

@@ -20,6 +20,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 import cplxnet
+from cplxnet import files
 from cplxnet.extras import MissingExtraError
 
 from .progress import show
@@ -73,6 +74,8 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         here = f"(working directory: {Path.cwd()})"
         return f"{error.filename}: expected a file, got nothing there {here}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"  # without its number
     return str(error) or type(error).__name__
 
 
@@ -216,6 +219,8 @@ def _generate(
         raise ValueError(f"expected each path of --set once, got {' '.join(axes)}; try P=V1,V2")
     manifests = generate.manifests(source, varied, replicates=replicates)
     folder = into or generate.folder_of(source, varied, replicates)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: expected a folder or nothing there, got a file")
     preview = generate.Preview(folder, manifests, data=data)
 
     cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
@@ -438,9 +443,9 @@ def _verify(folder: Path) -> int:
 
 
 def _grids(path: Path) -> list[Path]:
-    """The folders of manifests in a folder; itself if it has manifests, or there are none."""
-    if _kind(path) == EMPTY:
-        return _grids_in(path) or [path]
+    """The folders of manifests in a folder; itself if it has manifests."""
+    if _kind(path) == EMPTY and (grids := _grids_in(path)):
+        return grids
     _expect(path, GRID)
     return [path]
 
@@ -541,14 +546,15 @@ def _report_table(words: list[str], csv: Path | None, scorer: str, kinds: str) -
 
     _expect(Path(folder), GRID)
     table = tables.collect(folder)
-    if len(table):
-        show(tables.summary(table, scorer).to_string(index=False))
+    short = tables.summary(table, scorer)
+    if len(short):
+        show(short.to_string(index=False))
     for sentence in text.readings(table, scorer):
         show(sentence)
     for sentence in text.missing([folder]):
         show(sentence, sys.stderr)
     if csv:
-        table.to_csv(csv, index=False)
+        files.write_text(csv, table.to_csv(index=False))
     return 0
 
 

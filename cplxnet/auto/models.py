@@ -122,10 +122,16 @@ def load_deployed(path: str | Path, *, stage: str | None = None) -> Deployed:
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: unreadable, or a file that does not say what its network hears.
+        ValueError: unreadable, a file that does not say what its network hears, or a stage of one
+            that holds a single network.
     """
     path = Path(path)
     snapshot = re.fullmatch(r"\d+-(.+)", path.stem) if path.suffix == ".pt" else None  # 2-fine-tune
+    if stage is not None and not path.is_dir() and (snapshot is None or snapshot[1] != stage):
+        raise ValueError(
+            f"{path}: expected a run's folder, of which {stage!r} is a stage, got a file; "
+            "try it without the stage (--stage)"
+        )
     if path.is_dir() or snapshot:
         folder = path.parent if snapshot else path
         model, manifest = load_model(folder, snapshot[1] if snapshot else stage)

@@ -203,9 +203,11 @@ def test_report_prints_a_row_a_stage_and_writes_the_whole_table(folder, tmp_path
 
 def test_report_of_a_grid_that_is_not_run_names_what_is_missing(tmp_path, capsys):
     grid.write(tmp_path, {"one": small()})
-    assert main(["report", str(tmp_path)]) == 0
+    csv = tmp_path / "new" / "table.csv"  # with a header, in a folder that is made
+    assert main(["report", str(tmp_path), "--csv", str(csv)]) == 0
     captured = capsys.readouterr()
     assert captured.out == "" and "1 of 1 runs are not done: one (queued)." in captured.err
+    assert pd.read_csv(csv).empty
 
 
 @pytest.mark.parametrize("command", ["run", "status", "report"])
@@ -215,7 +217,7 @@ def test_a_missing_path_is_an_error_not_a_no_op(tmp_path, capsys, command):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "report"])
+@pytest.mark.parametrize("command", ["run", "report", "status"])
 def test_an_empty_folder_is_an_error(tmp_path, capsys, command):
     assert main([command, str(tmp_path)]) == 2
     assert "no manifests in this folder" in capsys.readouterr().err

@@ -57,6 +57,18 @@ def test_faults_of_what_is_asked_for(tmp_path):
         generate.manifests("dem")
     with pytest.raises(ManifestError, match=r"n_epoch: no such path.* mean .*\.dense\.n_epochs"):
         generate.manifests("demo", {"stages.dense.n_epoch": [3]})
+    for replicates in (0, -1):
+        with pytest.raises(ValueError, match=f"at least 1 replicate, got {replicates}"):
+            generate.manifests("demo", replicates=replicates)
+
+
+def test_a_file_where_the_folder_of_manifests_goes(tmp_path, capsys):
+    """It was found after the table, and told by the system's number."""
+    (tmp_path / "file").write_text("")
+    assert main(["generate", "demo", "--into", str(tmp_path / "file")]) == 2
+    said = capsys.readouterr()
+    assert said.err == f"error: {tmp_path}/file: expected a folder or nothing there, got a file\n"
+    assert not said.out
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,15 @@ def test_the_commands_know_every_kind(
         models.export(run, tmp_path / "x", kind="compact", raw_audio=True)
 
 
+def test_a_stage_of_a_file_with_one_network_is_refused(run: Path, tmp_path: Path) -> None:
+    """It was passed over in silence: another network than the one asked for transcribed."""
+    file = models.export(run, tmp_path / "net", kind="compact")
+    for path, stage in ((file, "fine-tune"), (run / "2-fine-tune.pt", "dense")):
+        with pytest.raises(ValueError, match=rf"expected a run's folder, of which '{stage}' is"):
+            models.load_deployed(path, stage=stage)
+    models.load_deployed(run / "2-fine-tune.pt", stage="fine-tune")
+
+
 def test_bits_by_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As many as the posterior asks for, or a number; a stage that has none, and other words."""
 

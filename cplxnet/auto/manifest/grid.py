@@ -91,6 +91,9 @@ def expand(
         ValueError: two combinations have one label, or a label is no file name.
     """
     base = template if isinstance(template, Manifest) else parse(dict(template), source="template")
+    if replicates is not None and replicates < 1:
+        raise ValueError(f"expected at least 1 replicate, got {replicates}")
+
     axes = dict(grid) if replicates is None else {**grid, "seed": range(replicates)}
     faults = list(_grid_faults(base.whole(), axes))
     if faults:

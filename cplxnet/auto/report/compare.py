@@ -10,6 +10,7 @@ percent below six.
 """
 
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,10 @@ N_RESAMPLES = 9999
 LEVEL = 0.95
 LEAST_PAIRS = 6
 BETTER, ABOVE, APART = "better than", "in every pair above", "not told apart from"
+
+OVER_PAIRS = ("difference", "least", "greatest", "low", "high")
+PAIR = ("first", "second", "n", "compression", *OVER_PAIRS, *(f"overall_{k}" for k in OVER_PAIRS))
+RANK = ("times", "method", "score", "winner", "n", *OVER_PAIRS, "verdict")
 
 Curves = dict[str, dict[int, pd.Series]]  # method -> seed -> score by rising compression
 
@@ -73,22 +78,25 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
             points[f"overall_{name}"] = values[0]
         differences.append(points)
 
-    return pd.concat(differences, ignore_index=True) if differences else pd.DataFrame()
+    if not differences:
+        return pd.DataFrame(columns=list(PAIR))  # a CSV without a header is no CSV
+    return pd.concat(differences, ignore_index=True)
 
 
 def _curves(table: pd.DataFrame, scorer: str) -> Curves:
-    tuned = of_scorer(table, scorer, "fine-tune").astype({"compression": float})
+    tuned = of_scorer(table, scorer, "fine-tune")
+    tuned = tuned.astype({"compression": float, "average_precision": float})
     curves = {
         method: {
             int(seed): replicate.groupby("compression")["average_precision"].mean()
             for seed, replicate in runs.groupby("seed")
         }
-        for method, runs in by_method(tuned.dropna(subset=["compression"]))
+        for method, runs in by_method(tuned.dropna(subset=["compression", "average_precision"]))
     }
     if len(curves) < 2:
         raise Lacking(
-            "expected runs of two methods (VD and ARD, say), finished with fine-tuning, got one; "
-            "try a second folder, or wait for the others"
+            "expected runs of two methods (VD and ARD, say), finished with fine-tuning, got "
+            f"{'one' if curves else 'none'}; try a second folder, or wait for the others"
         )
     return curves
 
@@ -96,15 +104,25 @@ def _curves(table: pd.DataFrame, scorer: str) -> Curves:
 def _deltas(
     first: dict[int, pd.Series], second: dict[int, pd.Series]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compressions that all curves of the pairs span; first - second there (pairs, points)."""
+    """Compressions that all curves of the pairs span; first - second there (pairs, points).
+
+    A seed whose two curves share no range yet, as one with a single run does, makes no pair.
+    """
     pairs = [(first[seed], second[seed]) for seed in sorted(first) if seed in second]
-    low = max((curve.index[0] for pair in pairs for curve in pair), default=np.inf)
-    high = min((curve.index[-1] for pair in pairs for curve in pair), default=0.0)
+    pairs = [pair for pair in pairs if operator.lt(*_range(pair))]
+    low, high = _range([curve for pair in pairs for curve in pair])
     if low >= high:
         return np.empty(0), np.empty((0, 0))
 
     shared = np.geomspace(low, high, N_POINTS)
     return shared, np.array([_at(one, shared) - _at(other, shared) for one, other in pairs])
+
+
+def _range(curves: Sequence[pd.Series]) -> tuple[float, float]:
+    """Least and greatest compression that all curves span: none where the least is not less."""
+    low = max((curve.index[0] for curve in curves), default=np.inf)
+    high = min((curve.index[-1] for curve in curves), default=0.0)
+    return low, high
 
 
 def _at(curve: pd.Series, times: Any) -> Any:
@@ -125,13 +143,8 @@ def _over_pairs(deltas: np.ndarray) -> dict[str, np.ndarray]:
             method="percentile",
             rng=np.random.default_rng(0),
         ).confidence_interval
-    return {
-        "difference": deltas.mean(axis=0),
-        "least": deltas.min(axis=0),
-        "greatest": deltas.max(axis=0),
-        "low": low,
-        "high": high,
-    }
+    values = (deltas.mean(axis=0), deltas.min(axis=0), deltas.max(axis=0), low, high)
+    return dict(zip(OVER_PAIRS, values, strict=True))
 
 
 def ranking(
@@ -173,7 +186,7 @@ def ranking(
         for method, mean in means.items():
             deltas = (scores[method] - scores[winner]).dropna().to_numpy(float)[:, None]
             row = {"times": level, "method": method, "score": mean, "winner": winner}
-            row |= {"n": len(deltas), "difference": np.nan, "verdict": ""}
+            row |= {"n": len(deltas), "verdict": ""} | dict.fromkeys(OVER_PAIRS, np.nan)
             if method != winner:
                 row["verdict"] = APART
             if len(deltas) and method != winner:
@@ -182,7 +195,7 @@ def ranking(
                 if len(deltas) > 1 and (row["greatest"] if few else row["high"]) < 0:
                     row["verdict"] = ABOVE if few else BETTER
             ranks.append(row)
-    return pd.DataFrame(ranks)
+    return pd.DataFrame(ranks, columns=list(RANK))
 
 
 def winners(ranks: pd.DataFrame) -> list[str]:
@@ -192,12 +205,16 @@ def winners(ranks: pd.DataFrame) -> list[str]:
         said = [f"At {level:g} times fewer {rows['winner'].iloc[0]} has the highest mean"]
         for verdict in (BETTER, ABOVE, APART):
             named = [
-                f"{row['method']} ({row['difference']:z.4f}, {_pairs(row['n'])})"
+                f"{row['method']} ({_by_how_much(row)})"
                 for _, row in rows[rows["verdict"] == verdict].iterrows()
             ]
             said += [f"{verdict} {', '.join(named)}"] if named else []
         sentences.append("; ".join(said) + ".")
     return sentences
+
+
+def _by_how_much(row: pd.Series) -> str:
+    return f"{row['difference']:z.4f}, {_pairs(row['n'])}" if row["n"] else "no seed in common"
 
 
 def _pairs(n: int) -> str:
@@ -267,10 +284,12 @@ def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
     The band is the interval of the mean, or below six pairs the range of the pairs.
     """
     drawn, axes = plt.subplots(figsize=(7, 4.2))
-    for (first, second), rows in differences.groupby(["first", "second"], sort=False):
+    pairs = differences.groupby(["first", "second"], sort=False)
+    for k, ((first, second), rows) in enumerate(pairs):
         n = rows["n"].iloc[0]
         label = f"{first} - {second} ({_pairs(n)})"
-        (line,) = axes.plot(rows["compression"], rows["difference"], label=label)
+        look = style.LINES[k // len(style.COLOURS) % len(style.LINES)]
+        (line,) = axes.plot(rows["compression"], rows["difference"], look, label=label)
 
         low, high, name = "low", "high", "95 percent interval of the mean"
         if n < LEAST_PAIRS:

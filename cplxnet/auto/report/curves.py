@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cplxnet.auto import tasks
-from cplxnet.auto.manifest.grid import C
 
 from . import style, tables
 from .style import Report, Request
@@ -26,7 +25,6 @@ BY_CLASS = {
     "recall": "recall at logit > 0",
     "support": "positives among the windows",
 }
-LINES = ("-", "--", "-.", ":")
 
 
 def report(request: Request) -> Report:
@@ -85,7 +83,13 @@ def rows(
             f"expected precision-recall curves by {scorer!r}, got none; "
             "try a scorer with curves: true in its manifest"
         )
-    return pd.DataFrame(pooled), pd.DataFrame(classes), task
+
+    about = [*tables.RUN, "stage"]
+    return (
+        pd.DataFrame(pooled, columns=[*about, "recall", "precision"]),
+        pd.DataFrame(classes, columns=None if classes else [*about, "class", *BY_CLASS]),
+        task,
+    )
 
 
 def _losses(classes: pd.DataFrame, name: str) -> Iterator[str]:
@@ -129,7 +133,7 @@ def figure(
     first.set_title(f"scored on {scorer}", fontsize=10)
 
     for axes, (name, title) in zip(others, BY_CLASS.items(), strict=True):
-        if name not in classes:
+        if name not in classes or classes.empty:
             axes.set_axis_off()
             continue
         _draw_by_class(axes, classes, name, colour_of)
@@ -170,7 +174,7 @@ def _look(
     if stage == "dense":
         return {"color": "0.6", "lw": 3, "label": "dense", "zorder": 1}
 
-    line = LINES[sorted(set(table["method"])).index(method) % len(LINES)]
+    line = style.LINES[sorted(set(table["method"])).index(method) % len(style.LINES)]
     label = f"{method} {setting}".strip()
     return {"color": colour_of[setting], "ls": line, "lw": 1.2, "label": label}
 
@@ -238,10 +242,9 @@ def ends(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
         Columns folder, run, method, C, setting, seed, compression, epochs, n_epochs (planned) and
         stopped_early.
     """
-    about = ["folder", "run", "method", C, "setting", "seed"]
     course = ["compression", "epochs", "n_epochs", "stopped_early"]
     tuned = of_scorer(table, scorer, "fine-tune", on_one_set=False)
-    return tuned[about + course].astype({"compression": float})
+    return tuned[[*tables.RUN, *course]].astype({"compression": float})
 
 
 @style.styled

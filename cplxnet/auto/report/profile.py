@@ -2,6 +2,7 @@
 bands; and the sparsity of every layer.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cplxnet.auto.manifest.grid import C
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import build
 from cplxnet.nn.gaussian import Penalised
+from cplxnet.nn.masked import Masked
 
 from . import style, tables, trade_off
 from .style import Report, Request
@@ -38,8 +40,12 @@ def report(request: Request) -> Report:
     pruned = pruned[pruned[C].isna() & (pruned["setting"] != "")]
     if len(pruned):
         said.append(f"Without a C, so left out: {', '.join(sorted(set(pruned['method'])))}.")
+
+    positive = means[means[C] > 0]
+    if len(positive) < len(means):
+        said.append("C = 0 has no place on an axis of logarithms: it is in the CSV alone.")
     dense = trade_off.rows(table, scorer=request.scorer)
-    drawn = figure(means, dense=dense, scorer=request.scorer)
+    drawn = figure(positive, dense=dense, scorer=request.scorer) if len(positive) else None
     return Report(drawn, means, said)
 
 
@@ -111,7 +117,8 @@ def figure(
     """
     drawn, (upper, lower) = plt.subplots(2, 1, figsize=(7, 6.5), sharex=True)
     if dense is not None:
-        style.dense(upper, dense)
+        drawn_too = dense["method"].isin(means["method"])
+        style.dense(upper, dense[drawn_too])  # colours are given out over the methods
 
     looks = style.looks(means)
     for method, group in by_method(means):
@@ -137,12 +144,17 @@ def figure(
     right = lower.secondary_yaxis("right", functions=(lambda x: x, lambda x: x))
     right.set_ylabel("zeros, percent of all numbers")
     right.yaxis.set_major_locator(lower.yaxis.get_major_locator())
-    right.yaxis.set_major_formatter(
-        lambda times, _: f"{100 - 100 / times:.3g}" if times >= 1 else ""
-    )
+    right.yaxis.set_major_formatter(lambda times, _: _percent_zeros(times))
     right.yaxis.set_minor_locator(NullLocator())
     right.grid(False)
     return drawn
+
+
+def _percent_zeros(times: float) -> str:
+    """The zeros of a network with so many times fewer numbers, never rounded to 100."""
+    if times < 1:
+        return ""
+    return f"{round(100 - 100 / times, math.floor(math.log10(times))):g}"
 
 
 def _band(axes: Axes, group: pd.DataFrame, name: str, fmt: str, *, color: str, **look: Any) -> None:
@@ -186,19 +198,25 @@ def layer_rows(*folders: str | Path) -> pd.DataFrame:
     for run in runs:
         network = f"{run.manifest.stage(STAGE).model} {run.manifest.features}"
         if network not in networks:
-            networks[network] = _variational(run.manifest)
-        counts += [
-            run.columns | {"layer": layer} | run.stages[STAGE]["layers"][layer]
-            for layer in networks[network]
-        ]
+            networks[network] = _layers_with_weights(run.manifest)
+
+        counted = run.stages[STAGE]["layers"]
+        with tables.or_left_out(run):
+            if not counted.keys() >= set(networks[network]):
+                raise ValueError(f"expected counts of {', '.join(networks[network])}, got fewer")
+            counts += [
+                run.columns | {"layer": layer} | counted[layer] for layer in networks[network]
+            ]
+    if not counts:
+        raise Lacking(f"expected runs that lose weights in {STAGE!r}, got none; try another grid")
     layers = tables.with_c(pd.DataFrame(counts), or_sparsity=True)
     return layers.assign(sparsity=layers["n_zero"] / layers["n_par"])
 
 
-def _variational(manifest: Manifest) -> list[str]:
-    """The layers with a posterior: others, as batch norm, have no weights to lose."""
+def _layers_with_weights(manifest: Manifest) -> list[str]:
+    """The layers with a posterior, gates or a mask: others, as batch norm, have no weights to lose."""
     model = build(manifest, manifest.stage(STAGE))
-    return [name for name, layer in model.named_modules() if isinstance(layer, Penalised)]
+    return [name for name, layer in model.named_modules() if isinstance(layer, Penalised | Masked)]
 
 
 def _where_zeros_are(layers: pd.DataFrame) -> Iterator[str]:

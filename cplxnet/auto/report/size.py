@@ -131,6 +131,7 @@ def figure(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
     axes.plot([], [], "o", color="0.4", ms=8, label="bits as the posterior asks")
     axes.plot([], [], "o-", color="0.4", mfc="white", label="the same bits for all (number)")
     axes.set(xscale="log", xlabel="bytes", ylabel=f"{style.PRECISION}, {scorer}")
+    style.plain_log(axes)
     axes.margins(x=0.08, y=0.1)
     style.legend(axes)
     return drawn

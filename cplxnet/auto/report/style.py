@@ -5,6 +5,7 @@ Colours, grid and legends are in `style.mplstyle`; a function that draws is deco
 
 import contextlib
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,7 @@ styled = _style()  # a decorator
 COLOURS: tuple[str, ...] = tuple(
     matplotlib.rc_params_from_file(SHEET)["axes.prop_cycle"].by_key()["color"]
 )
+LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # beside the colours: nothing rests on them alone
 
 
@@ -127,7 +129,7 @@ def dense(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def legend(axes: Axes) -> None:
-    """Inside the axes; below them where its labels are long or many, so that it covers nothing."""
+    """Inside the axes; where its labels are long or many below them, on paper added to the figure."""
     handles, labels = axes.get_legend_handles_labels()
     first = dict(zip(reversed(labels), reversed(handles), strict=True))  # each label once
     unique = {label: first[label] for label in dict.fromkeys(labels) if label}
@@ -139,7 +141,11 @@ def legend(axes: Axes) -> None:
     figure = axes.get_figure(root=True)
     assert figure is not None
     n_columns = 1 if longest > 42 else 2  # of a figure 7 inches wide
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=n_columns)
+    lines = [textwrap.fill(label, 80, break_on_hyphens=False) for label in unique]
+    key = figure.legend(unique.values(), lines, loc="outside lower center", ncols=n_columns)
+
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + key.get_window_extent().height / figure.dpi)
 
 
 def plain_log(axes: Axes, *, axis: str = "x") -> None:

@@ -27,6 +27,7 @@ STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", 
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
 NETWORK = ("field", "architecture", "form")
 SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
+RUN = ("folder", "run", "method", C, "setting", "seed")
 
 
 class Lacking(ValueError):
@@ -273,6 +274,8 @@ def _methods(
 
     varied = [path for path in parameters if path not in ("seed", C)]
     varied = [path for path in varied if not path.endswith(".pruner.sparsity")]
+    everywhere = set.intersection(*(set(manifest.stage_order) for manifest in manifests))
+    varied = [path for path in varied if not _is_told_by_order(path, parameters[path], everywhere)]
     pruned = tuple(path[: path.index("pruner")] for path in varied if ".pruner" in path)
     shown = parameters.astype(object).map(repr)
     where = pd.Series(folders, index=parameters.index, dtype=object)
@@ -295,6 +298,13 @@ def _methods(
     return [_joined(row) for row in words.to_dict("records")]
 
 
+def _is_told_by_order(path: str, values: pd.Series, everywhere: set[str]) -> bool:
+    """Whether runs differ in a path only because some have no stage of that name."""
+    top, _, rest = path.partition(".")
+    is_elsewhere = top == "stages" and rest.partition(".")[0] not in everywhere
+    return is_elsewhere and values.dropna().map(repr).nunique() < 2
+
+
 def _in_words(path: str, values: pd.Series, varied: Sequence[str]) -> pd.Series:
     """Key and value of each run, empty for what most runs have."""
     parent, _, last = path.rpartition(".")
@@ -310,7 +320,8 @@ def _in_words(path: str, values: pd.Series, varied: Sequence[str]) -> pd.Series:
         key = tail
 
     lacks = "" if implied else f"no {key}"
-    said = present.map(lambda value: key if value == "on" else f"{key}={value}".removesuffix(".0"))
+    listed = present.map(lambda value: ",".join(value) if path == "stage_order" else value)
+    said = listed.map(lambda value: key if value == "on" else f"{key}={value}".removesuffix(".0"))
     said = said.reindex(values.index, fill_value=lacks)
     usual = said.mode()[0]
     return said.where(said != (usual if (said == usual).mean() > 0.5 else lacks), "")
@@ -418,6 +429,9 @@ def collect(*folders: str | Path) -> pd.DataFrame:
                 own |= {name: scores["end"][name] for name in SCORES}
                 own["average_precision_start"] = start and start["average_precision"]
                 rows.append(about | own | counts)
+    if not rows:  # its CSV has a header all the same
+        scored = ("state", "stage", "scorer", "scored_on", *SCORES, "average_precision_start")
+        return pd.DataFrame(columns=[*RUN, *scored, *COUNTS, "n_epochs"])
     return pd.DataFrame(rows)
 
 

@@ -85,12 +85,18 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
     ]
     for _, row in groups(table, scorer).iterrows():
         group = ", ".join(filter(None, (row["form"], row["setting"])))
+        before = "" if np.isnan(row["before"]) else f"{row['before']:.3f} before and "
         sentences.append(
-            f"{group}: {row['compression']:.3g} times fewer real numbers, "
-            f"average precision {row['before']:.3f} before and "
+            f"{group}: {_times_fewer(row, ' real numbers')}, average precision {before}"
             f"{row['after']:.3f} after fine-tuning{_than_dense(row['loss'], 3)}."
         )
     return sentences + left_out(table, scorer)
+
+
+def _times_fewer(row: pd.Series, of_what: str = "") -> str:
+    if np.isnan(row["compression"]):  # of nothing left
+        return "nothing left"
+    return f"{row['compression']:.3g} times fewer{of_what}"
 
 
 def _than_dense(loss: float, digits: int = 4) -> str:
@@ -103,7 +109,9 @@ def _than_dense(loss: float, digits: int = 4) -> str:
 
 
 def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
-    """A sentence for runs without this scorer, and for finished runs without the two stages."""
+    """A sentence for runs without this scorer, for runs whose score by it is no number, and for
+    finished runs without the two stages.
+    """
     if table.empty:
         return []
 
@@ -113,6 +121,15 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
             sentences.append(
                 f"Not scored by {scorer!r}, so left out: {', '.join(runs)} "
                 f"(scorers: {', '.join(scorers)})."
+            )
+
+    unscored = table[(table["scorer"] == scorer) & table["average_precision"].isna()]
+    for stage, so in ((DENSE, "not compared with it"), (TUNED, "left out")):
+        runs = unscored.loc[unscored["stage"] == stage, "run"]
+        if len(runs):
+            sentences.append(
+                f"Without an average precision on {scorer!r} after {stage}, so {so}: "
+                f"{', '.join(runs)}."
             )
 
     finished = table[table["state"] == "done"] if "state" in table else table
@@ -128,7 +145,7 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
 def _grouped(table: pd.DataFrame, column: str) -> dict[tuple[str, ...], list[str]]:
     """The names of the runs with the same values in a column, by these values."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for run, rows in table.groupby("run", sort=False):
+    for (_, run), rows in table.groupby(["folder", "run"], sort=False):
         groups.setdefault(tuple(dict.fromkeys(rows[column])), []).append(str(run))
     return groups
 
@@ -212,20 +229,24 @@ def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
     yield f"| {HEADS} |"
     yield "|---|" + "---:|" * HEADS.count("|")
     for _, row in rows.iterrows():
-        # z: 0.0000, never -0.0000
-        spread = f"{row['loss_low']:z.4f} to {row['loss_high']:z.4f}"
+        spread = f"{_number(row['loss_low'])} to {_number(row['loss_high'])}"
         cells = (
             _escaped(row["form"]),
             row["setting"].removeprefix("C = ") or "none",
             f"{row['n']:d}",
-            f"{row['compression']:.3g}",
+            _number(row["compression"], ".3g"),
             f"{row['kept']:,.0f}",
-            f"{row['before']:.4f}",
-            f"{row['after']:.4f}",
-            f"{row['loss']:z.4f}",
+            _number(row["before"]),
+            _number(row["after"]),
+            _number(row["loss"]),
             spread if row["n"] > 1 else "one only",
         )
         yield f"| {' | '.join(cells)} |"
+
+
+def _number(value: float, form: str = "z.4f") -> str:
+    """A number in a cell; z: 0.0000, never -0.0000."""
+    return "none" if np.isnan(value) else format(value, form)
 
 
 def _ranking_table(ranks: pd.DataFrame) -> Iterator[str]:
@@ -235,8 +256,9 @@ def _ranking_table(ranks: pd.DataFrame) -> Iterator[str]:
     for _, row in ranks.iterrows():
         below = least = "the best"
         if row["method"] != row["winner"]:
-            below = f"{-row['difference']:z.4f}"
-            least = f"{-row['greatest']:z.4f} to {-row['least']:z.4f}"
+            below = _number(-row["difference"])
+            least = f"{_number(-row['greatest'])} to {_number(-row['least'])}"
+            least = least if row["n"] else "none"
         yield (
             f"| {row['times']:g} | {_escaped(row['method'])} | {row['score']:.4f} | {below} "
             f"| {least} | {row['n']} |"
@@ -260,7 +282,7 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
         group_name = tables.group_name(row["form"], row["setting"])
         yield (
             f"{group_name} keeps {row['kept']:,.0f} of {row['n_par']:,.0f} real numbers, "
-            f"{row['compression']:.3g} times fewer: average precision {row['after']:.4f}"
+            f"{_times_fewer(row)}: average precision {row['after']:.4f}"
             f"{_than_dense(row['loss'])}."
         )
 
@@ -281,6 +303,8 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
     """
     rows = rows.sort_values("compression")
     least, most = rows["compression"].iloc[[0, -1]]
+    if least == most != level:
+        return f"{what}: not known, all that is finished is at {least:.4g} times."
     if not least <= level <= most:
         return f"{what}: not known, what is finished spans {least:.3g} to {most:.3g} times."
 
@@ -308,10 +332,14 @@ def put(page: str | Path, begin: str, end: str, text: str) -> None:
     """Put `text` between two lines of the file `page`.
 
     Raises:
-        ValueError: `begin` is not there once, or `end` not after it.
+        ValueError: `begin` is not there once, or `end` not after it; no UTF-8.
     """
     page = Path(page)
-    before, begun, inside = page.read_text(encoding="utf-8").partition(begin + "\n")
+    try:
+        written = page.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{page}: expected text in UTF-8, got {error.reason}") from error
+    before, begun, inside = written.partition(begin + "\n")
     _, ended, after = inside.partition(end)
     if not begun or not ended or begin in inside:
         raise ValueError(

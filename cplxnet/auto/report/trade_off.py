@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -77,13 +78,24 @@ def front(runs: pd.DataFrame) -> pd.DataFrame:
     return means[means["after"] > best_of_smaller]
 
 
+def _lowest(runs: pd.DataFrame) -> float:
+    """Where the axis begins at the least: low enough for scores after fine-tuning and dense ones.
+
+    Pruners leave next to nothing before fine-tuning: an axis down to there would show one line.
+    """
+    scores = runs[["after", "dense"]].to_numpy(float)
+    least, most = np.nanmin(scores, initial=1.0), np.nanmax(scores, initial=0.0)
+    return float(least - 3 * max(most - least, 0.02))
+
+
 @style.styled
 def figure(
     runs: pd.DataFrame, *, scorer: str = "test", published: Mapping[str, float] | None = None
 ) -> Figure:
     """Every run hollow before and filled after fine-tuning, with its C or sparsity.
 
-    The Pareto front is dashed.
+    The Pareto front is dashed. Scores before fine-tuning that are far below all others are not
+    shown: their lines leave the axes, and the legend says how many there are, and where.
 
     Args:
         runs: of `rows`.
@@ -93,6 +105,7 @@ def figure(
     drawn, axes = plt.subplots(figsize=(7, 4.5))
     style.dense(axes, runs)
 
+    lowest = _lowest(runs)
     looks = style.looks(runs)
     for index, (method, group) in enumerate(by_method(runs.dropna(subset=["compression"]))):
         colour, marker = looks[method]
@@ -101,7 +114,8 @@ def figure(
             axes.plot([x, x], [run["before"], run["after"]], color=colour, lw=1, zorder=2)
             axes.plot(x, run["before"], marker, mfc="white", mec=colour, zorder=3)
             axes.plot(x, run["after"], marker, mfc=colour, mec=colour, zorder=3)
-        _name_values(axes, group, below=bool(index % 2))  # methods' points may be close
+        shown = group.assign(before=group["before"].where(group["before"] >= lowest))
+        _name_values(axes, shown, below=bool(index % 2))  # methods' points may be close
         if len(looks) > 1:
             axes.plot([], [], marker, color=colour, label=method)
 
@@ -112,7 +126,11 @@ def figure(
 
     kinds = sorted({setting.partition(" = ")[0] for setting in runs["setting"]} - {""})
     what = f" (number: {' or '.join(kinds)})" if kinds else ""
-    axes.plot([], [], "o", mfc="white", mec="0.4", label=f"before fine-tuning{what}")
+    before = f"before fine-tuning{what}"
+    hidden = runs.loc[runs["before"] < lowest, "before"]
+    if len(hidden):
+        before += f", {len(hidden)} more below, {hidden.min():.3f} to {hidden.max():.3f}"
+    axes.plot([], [], "o", mfc="white", mec="0.4", label=before)
     axes.plot([], [], "o", color="0.4", label="after fine-tuning")
 
     for label, value in (published or {}).items():
@@ -126,6 +144,9 @@ def figure(
     axes.set(xscale="log", xlabel=style.TIMES, ylabel=f"{style.PRECISION}, {scorer}")
     style.plain_log(axes)
     axes.margins(x=0.08, y=0.1)
+    if len(hidden):
+        most = np.nanmax(runs[["before", "after", "dense"]])
+        axes.set_ylim(lowest, most + 0.1 * (most - lowest))
     style.legend(axes)
     return drawn
 

@@ -1,12 +1,14 @@
 """Differences at equal compression of tables whose answer is known; intervals against scipy's."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.report import compare, profile, trade_off
+from cplxnet.auto.report import compare, profile, style, text, trade_off
 
 TIMES = (4.0, 20.0, 100.0, 300.0)
 
@@ -120,3 +122,43 @@ def test_who_wins_where_and_how_sure() -> None:
     many = compare.ranking(table({k: 0.02 - 0.021 * (k == 0) for k in range(9)}), times=(100.0,))
     assert many.iloc[1]["greatest"] > 0 > many.iloc[1]["high"]
     assert many.iloc[1]["verdict"] == compare.BETTER
+
+
+def test_methods_without_a_seed_in_common_are_ranked_by_their_means() -> None:
+    """Without a pair there were no numbers to show: the page ended in a KeyError."""
+    both = table({0: 0.01, 1: 0.01})
+    apart = both[both["seed"] == both["method"].map({"A": 0, "B": 1})]
+    ranks = compare.ranking(apart, times=(100.0,))
+    assert ranks["n"].tolist() == [1, 0] and ranks["verdict"].tolist() == ["", compare.APART]
+    assert compare.winners(ranks) == [
+        "At 100 times fewer A has the highest mean; not told apart from B (no seed in common)."
+    ]
+    *_, second = text._ranking_table(ranks)
+    assert second == "| 100 | B | 0.6597 | none | none | 0 |"
+
+
+def test_a_seed_with_one_run_so_far_hides_no_pair() -> None:
+    gaps = {0: 0.01, 1: 0.03}
+    begun = table(gaps)
+    begun = begun[(begun["seed"] == 0) | (begun["compression"] == 20) | (begun["method"] == "A")]
+    found = compare.rows(begun)
+    assert (found["n"] == 1).all() and found["difference"].tolist() == pytest.approx([0.01] * 25)
+    assert found["compression"].min() == 4 and found["compression"].max() == pytest.approx(300)
+
+
+def test_a_score_that_is_no_number_takes_no_part() -> None:
+    lacking = table({0: 0.01, 1: 0.01})
+    lacking = lacking.astype({"average_precision": object})
+    lacking.loc[(lacking["seed"] == 1) & (lacking["compression"] == 20), "average_precision"] = None
+    found = compare.rows(lacking)
+    assert found["difference"].tolist() == pytest.approx([0.01] * 25)
+
+
+def test_tables_of_nothing_are_read_by_pandas(tmp_path: Path) -> None:
+    far = table({0: 0.01}, shift=1000.0)
+    for name, rows in {"pairs": compare.rows(far), "ranks": compare.ranking(far)}.items():
+        (path,) = style.write(tmp_path / name, None, rows)
+        assert len(rows) == 0 and list(pd.read_csv(path).columns) == list(rows.columns)
+    full = table({0: 0.01})
+    assert list(compare.rows(full).columns) == list(compare.rows(far).columns)
+    assert list(compare.ranking(full).columns) == list(compare.ranking(far).columns)

@@ -147,6 +147,76 @@ def test_many_methods_and_settings_look_unlike_each_other() -> None:
     assert colour_of["C = 0.1"] != colour_of["C = 0.01"]
 
 
+def test_long_legends_take_no_room_from_the_axes_and_stay_on_the_paper(table: pd.DataFrame) -> None:
+    """As of a grid of many methods: the axes were 1 inch high, their label cut off."""
+    named = [f"complex VD fine-tune lr=0.00{k} distill temperature=2" for k in range(9)]
+    many = pd.concat([table.assign(method=name, run=name + table["run"]) for name in named])
+    for drawn in (
+        trade_off.figure(trade_off.rows(many)),
+        profile.figure(profile.rows(many), dense=trade_off.rows(many)),
+    ):
+        drawn.canvas.draw()
+        for axes in drawn.axes[:2]:
+            assert axes.get_window_extent().height > 2.2 * drawn.dpi
+            assert axes.yaxis.label.get_window_extent().height < axes.get_window_extent().height
+        (key,) = drawn.legends
+        extent = key.get_window_extent()
+        assert extent.x0 >= 0 and extent.y0 >= 0 and extent.x1 <= drawn.bbox.x1
+        assert extent.y1 < drawn.axes[-1].get_window_extent().y0
+
+
+def test_names_with_dollars_are_drawn_as_they_are(table: pd.DataFrame) -> None:
+    """matplotlib took what is between two of them for a formula, and failed where it was none."""
+    drawn = trade_off.figure(trade_off.rows(table.replace({"method": {"VD": r"$\frac$ VD"}})))
+    profile.figure(profile.rows(table.replace({"method": {"VD": r"$\frac$ VD"}}))).canvas.draw()
+    drawn.canvas.draw()
+
+
+def test_scores_far_below_all_others_are_counted_not_drawn(table: pd.DataFrame) -> None:
+    """A pruner leaves next to nothing before fine-tuning; what it reaches after it is to be seen."""
+    runs = trade_off.rows(table)
+    runs["before"] = [0.05, 0.86, 0.07, 0.74]
+    drawn = trade_off.figure(runs)
+    (axes,) = drawn.axes
+    assert 0.4 < axes.get_ylim()[0] < 0.74 and 0.93 < axes.get_ylim()[1] < 1
+    labels = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert "before fine-tuning (number: C), 2 more below, 0.050 to 0.070" in labels
+
+
+def test_dense_has_the_colour_of_the_method_that_began_from_it(table: pd.DataFrame) -> None:
+    """A method without a C, which this figure does not draw, shifted the colours of dense."""
+    pruned = table.assign(method="gradual", setting="sparsity = 0.9", folder="pruned")
+    pruned[experiments.C] = None
+    other = table.assign(method="real VD", folder="real")
+    other.loc[other["stage"] == "dense", "average_precision"] = 0.5
+    everything = pd.concat([pruned, table, other])
+    upper = profile.figure(profile.rows(everything), dense=trade_off.rows(everything)).axes[0]
+    colour = {line.get_label(): line.get_color() for line in upper.get_lines()}
+    assert colour["dense VD, mean 0.910"] == colour["VD after fine-tuning"]
+    assert colour["dense real VD, mean 0.500"] == colour["real VD after fine-tuning"]
+    assert not any("gradual" in label for label in colour)
+
+
+def test_a_c_of_zero_is_in_the_table_and_said_to_be_on_no_axis(tmp_path: Path) -> None:
+    """It was left out of the figure in silence; of zeros alone matplotlib could draw none."""
+    grid.write(tmp_path, {"c0": small({experiments.C: 0.0})})
+    stages = {"dense": stage(0.4), "fine-tune": stage(0.3, start=0.2, n_zero=50)}
+    fill(tmp_path, "c0", grid.read(tmp_path)["c0"], stages)
+    made = report.make("c-profile", tmp_path, out=tmp_path / "out")
+    assert made.figure is None and made.rows[experiments.C].tolist() == [0.0]
+    assert "C = 0 has no place on an axis of logarithms: it is in the CSV alone." in made.sentences
+
+
+def test_no_network_with_numbers_left_is_all_zeros(table: pd.DataFrame) -> None:
+    tuned = table["stage"] == "fine-tune"
+    table.loc[tuned, "compression"] = [2.0, 2.0, 5000.0, 5000.0]
+    drawn = profile.figure(profile.rows(table))
+    drawn.canvas.draw()
+    (right,) = drawn.axes[1].child_axes
+    percents = [right.yaxis.get_major_formatter()(times, None) for times in (2, 100, 450, 1e3, 5e3)]
+    assert percents == ["50", "99", "99.78", "99.9", "99.98"]
+
+
 def test_against_parameter_shows_means(table: pd.DataFrame) -> None:
     upper, lower = profile.figure(profile.rows(table)).axes
     lines = {line.get_label(): line for line in upper.get_lines()}
@@ -192,6 +262,23 @@ def test_layers_with_weights_to_lose_are_there_with_zeros_or_without(tmp_path: P
     assert list(made.rows["layer"]) == weighted and made.rows["sparsity"].sum() == 0.9
     (said,) = made.sentences
     assert "in fc1 (90 percent" in said and "in conv1 (0 percent" in said
+
+
+def test_pruned_networks_have_layers_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """They have a mask and no posterior: they were left out, and a grid of them alone crashed."""
+    changes = {
+        "stages.sparsify.model.name": "complex.TwoLayerDenseMasked",
+        "stages.sparsify.objective": {"loss": 1.0},
+        "stages.sparsify.pruner": {"name": "one-shot", "sparsity": 0.5},
+    }
+    manifest = small(changes)
+    grid.write(tmp_path, {"one": manifest, "two": manifest})
+    fill(tmp_path, "one", manifest, {"sparsify": stage(0.3, n_zero=50)})
+    fill(tmp_path, "two", manifest, {"sparsify": stage(0.3) | {"layers": {}}})
+    made = profile.layers_report(style.Request([tmp_path], tmp_path))
+    assert made.rows["layer"].tolist() == ["fc1", "fc2"]
+    assert made.rows["sparsity"].tolist() == [0.5, 0.5]
+    assert "two is left out: expected counts of fc1, fc2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", [("file", "other.h5"), ("stride", 64)])

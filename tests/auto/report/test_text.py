@@ -10,7 +10,9 @@ from test_tables import fill, stage
 from cplxnet.auto import __main__, report
 from cplxnet.auto.manifest import grid, read
 from cplxnet.auto.manifest.read import parse
+from cplxnet.auto.report import tables
 from cplxnet.auto.report import text as page
+from cplxnet.auto.runner.folder import RunFolder
 
 # form, C, seed -> (zeros of 100, average precision before and after); dense is 0.40 and 0.44
 LOSSES = {
@@ -183,6 +185,9 @@ def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys)
     path.write_text("# Results\n")
     assert __main__.main(["page", str(folder), "--into", str(path)]) == 2
     assert "expected the lines" in capsys.readouterr().err and path.read_text() == "# Results\n"
+    path.write_bytes(b"\xff\n")
+    assert __main__.main(["page", str(folder), "--into", str(path)]) == 2
+    assert f"{path}: expected text in UTF-8, got invalid" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["reference", "settled"])
@@ -230,7 +235,23 @@ def test_runs_with_other_names_are_named_and_the_others_reported(
     assert report.readings(report.collect(folder)) == [last]
     assert __main__.main(["report", str(folder)]) == 0
     assert __main__.main(["page", str(folder)]) == 0
-    assert capsys.readouterr().out.count(last) == 2
+    out = capsys.readouterr().out
+    assert out.count(last) == 2 and "Empty DataFrame" not in out
+
+
+def test_other_names_of_stages_are_said_once(tmp_path):
+    """They were said by each of their keys: "VD whole no whole thin no thin ... dense dense"."""
+    stages = ["whole", "thin", "polish"]
+    others = {f"o{k}": renamed(small({"seed": k}), stages, "test") for k in (1, 2)}
+    grid.write(tmp_path, others | {f"r{k}": small({"seed": k}) for k in range(5)})
+    methods = {run.name: run.method for run in tables.every_run([tmp_path])}
+    assert {methods[f"r{k}"] for k in range(5)} == {"VD"}
+    assert methods["o1"] == methods["o2"] == "VD stage_order=whole,thin,polish"
+
+    longer = renamed(small({"stages.fine-tune.n_epochs": 9}), stages, "test")
+    grid.write(tmp_path, {"o3": longer})
+    methods = {run.name: run.method for run in tables.every_run([tmp_path])}
+    assert methods["o3"] != methods["o1"] and methods["o3"].startswith("VD stage_order=whole")
 
 
 def test_names_are_text_on_the_page(folder):
@@ -239,3 +260,29 @@ def test_names_are_text_on_the_page(folder):
     assert [line.partition(" | 0")[0] for line in page._markdown_table(rows)][2:] == [
         r"| a\|b &lt;i&gt;"
     ] * len(rows)
+
+
+def test_a_score_that_is_no_number_is_named_and_a_gap_is_called_none(folder):
+    """A null left the mean without a word; "nan before" stood for what was never scored."""
+    files = RunFolder(folder / "VD-0.1-1")
+    scores = files.scores
+    scores["stages"]["fine-tune"]["scores"]["test"]["end"]["average_precision"] = None
+    files.write_scores(scores)
+    files = RunFolder(folder / "VD-0.2-0")
+    scores = files.scores
+    scores["stages"]["fine-tune"]["scores"]["test"]["start"] = None
+    scores["stages"]["dense"]["scores"]["test"]["end"]["average_precision"] = None
+    files.write_scores(scores)
+
+    said = [
+        "Without an average precision on 'test' after dense, so not compared with it: VD-0.2-0.",
+        "Without an average precision on 'test' after fine-tune, so left out: VD-0.1-1.",
+    ]
+    *_, group, first, second = report.readings(report.collect(folder))
+    assert [first, second] == said
+    assert group.endswith(
+        "100 times fewer real numbers, average precision 0.300 after fine-tuning."
+    )
+    written = page.markdown(folder)
+    assert all(sentence in written for sentence in said) and "nan" not in written
+    assert "| VD | 0.2 | 1 | 100 | 1 | none | 0.3000 | none | one only |" in written
