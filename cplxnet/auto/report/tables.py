@@ -270,7 +270,8 @@ def _methods(
     width=1.38" or "VD fine-tune lr=0.004 distill", say.
     """
     parts = pd.DataFrame(map(_network, manifests), index=parameters.index, columns=list(NETWORK))
-    words = parts[[part for part in NETWORK if part == "form" or parts[part].nunique() > 1]]
+    networks = parts[[part for part in NETWORK if part == "form" or parts[part].nunique() > 1]]
+    words = networks
 
     varied = [path for path in parameters if path not in ("seed", C)]
     varied = [path for path in varied if not path.endswith(".pruner.sparsity")]
@@ -282,8 +283,8 @@ def _methods(
     by_folder = False
     for path in varied:
         of_network = path.startswith(("model.", "features.", *pruned)) or ".model." in path
-        finer = words.assign(value=shown[path]).drop_duplicates()
-        if of_network and len(finer) == len(words.drop_duplicates()):
+        told = words if of_network else networks
+        if len(told.assign(value=shown[path]).drop_duplicates()) == len(told.drop_duplicates()):
             continue  # it follows from the network
 
         if where.nunique() > 1 and (shown[path].groupby(where).nunique() == 1).all():
