@@ -90,16 +90,14 @@ def key_of(
         # dense in versions before 2026-11-27: other last digits
         counted["shrunk_linear"] = "sparse"
 
+    # what versions before 2026-11-28 did otherwise
     if place and not settings["reset"]:
-        before, now = (
-            manifest.stage(name).model.name for name in manifest.stage_order[place - 1 :][:2]
-        )
+        order = manifest.stage_order
+        before, now = (manifest.stage(name).model.name for name in order[place - 1 : place + 1])
         if before.endswith("Masked") and not now.endswith("Masked"):
-            counted["inherited"] = (
-                "masked"  # in versions before 2026-11-28 as if nothing was masked
-            )
+            counted["inherited"] = "masked"  # as if nothing was masked
         if before.endswith(FORMS) and settings.get("log_sigma2") is not None:
-            counted["log_sigma2_of"] = "stage"  # in those versions of the stage before
+            counted["log_sigma2_of"] = "stage"  # of the stage before
 
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
