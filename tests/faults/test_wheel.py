@@ -23,11 +23,11 @@ from pathlib import Path
 from cplxnet import auto
 from cplxnet.auto.manifest import grid
 
-data, grid = sys.argv[1:]
+data, folder = sys.argv[1:]
 manifest = grid.tiny(folder=".", model="complex.DeepConvNet")
-manifest.save(Path(grid) / "one.json")
-scores = auto.run(manifest, Path(grid) / "one", data=data, progress=False)
-table = auto.report.collect(grid)
+manifest.save(Path(folder) / "one.json")
+scores = auto.run(manifest, Path(folder) / "one", data=data, progress=False)
+table = auto.report.collect(folder)
 
 extras = {"distributed", "bokeh", "matplotlib", "onnx", "onnxruntime", "music21", "jupyterlab"}
 loaded = {name.partition(".")[0] for name in sys.modules}
