@@ -179,7 +179,10 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `export_network` takes beside what every task's does to the command `export`."""
     raw_audio = "ONNX that takes samples: the features are inside"
     parser.add_argument("--raw-audio", action="store_true", help=raw_audio)
-    bits = "compact: about N (2 to 16) for each number kept, or auto, as the posterior asks (default: 32)"
+    bits = (
+        "compact: about N (2 to 16) for each number kept, or auto, as the posterior asks "
+        "(default: 32)"
+    )
     parser.add_argument("--bits", type=number_or_auto, metavar="N", help=bits)
 
 

@@ -30,7 +30,7 @@ class Penalised(nn.Module):
     penalty: Any
 
     def reset_parameters(self) -> None:
-        """Initialise as the dense layer does, and the own parameters to their value at the start."""
+        """Initialise as the dense layer does, and the own parameters to `at_first`."""
         super().reset_parameters()  # type: ignore[misc]
         for name in self.own:
             if name not in self._parameters:  # the dense layer's constructor calls first

@@ -14,9 +14,9 @@ or automatic relevance determination ("GroupARD"). A channel is relevant if log 
 and with it all its weights: what is masked are whole channels, so that a smaller dense layer is
 left. Constructor arguments are those of the mean layer, as in `torch.nn`.
 
-"BothVD" and "BothARD" layers have this noise and that of each weight (see `variational`): W is drawn
-from its posterior, z multiplies what it gives, and both KL are added. A weight is relevant if it is
-and its channel is.
+"BothVD" and "BothARD" layers have this noise and that of each weight (see `variational`): W is
+drawn from its posterior, z multiplies what it gives, and both KL are added. A weight is relevant if
+it is and its channel is.
 
 References:
     Neklyudov, Molchanov, Ashukha and Vetrov (2017), "Structured Bayesian Pruning via Log-Normal
@@ -32,24 +32,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from . import variational
 from .conv import CplxConv1d, CplxConv2d
 from .gaussian import GaussianWeight, Penalised
 from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Squares, Term, add_gradient, penalty
 from .linear import CplxLinear
-from .variational import (
-    Conv1dARD,
-    Conv1dVD,
-    Conv2dARD,
-    Conv2dVD,
-    CplxConv1dARD,
-    CplxConv1dVD,
-    CplxConv2dARD,
-    CplxConv2dVD,
-    CplxLinearARD,
-    CplxLinearVD,
-    LinearARD,
-    LinearVD,
-)
 
 SMALLEST = 1e-10  # root mean square of |w| that noise is measured by
 
@@ -120,9 +107,12 @@ class GroupNoise(Penalised):
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:
         """bool, shape of the weight: True (keep) in channels with log_alpha_out <= threshold."""
+        return self._to_weights(self.log_alpha_out <= threshold).clone()
+
+    def _to_weights(self, of_channels: Tensor) -> Tensor:
+        """A value of each channel (out,) at all its weights: a view in the weight's shape."""
         weight: Any = self.weight
-        kept = self.log_alpha_out <= threshold
-        return kept.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape).clone()
+        return of_channels.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)
 
 
 class BothNoise(GroupNoise, GaussianWeight):
@@ -137,9 +127,8 @@ class BothNoise(GroupNoise, GaussianWeight):
         The weights of a channel have equal shares.
         """
         weight: Any = self.weight
-        share = self.penalty_out / weight[0].numel()
         of_each = penalty(self._stored, self.log_sigma2, self.term)
-        return of_each + share.view(-1, *[1] * (weight.dim() - 1))
+        return of_each + self._to_weights(self.penalty_out / weight[0].numel())
 
     def kl(self, channels: float = 1.0) -> Tensor:
         """The KL of the weights, and `channels` times that of the channels: a scalar."""
@@ -231,49 +220,49 @@ class Conv2dGroupARD(GroupNoise, nn.Conv2d):
     term = REAL_ARD
 
 
-class CplxLinearBothVD(BothNoise, CplxLinearVD):
+class CplxLinearBothVD(BothNoise, variational.CplxLinearVD):
     """`CplxLinearVD` with a noise a unit as well: complex (..., in) -> (..., out)."""
 
 
-class CplxLinearBothARD(BothNoise, CplxLinearARD):
+class CplxLinearBothARD(BothNoise, variational.CplxLinearARD):
     """`CplxLinearARD` with a noise a unit as well: complex (..., in) -> (..., out)."""
 
 
-class CplxConv1dBothVD(BothNoise, CplxConv1dVD):
+class CplxConv1dBothVD(BothNoise, variational.CplxConv1dVD):
     """`CplxConv1dVD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
 
 
-class CplxConv1dBothARD(BothNoise, CplxConv1dARD):
+class CplxConv1dBothARD(BothNoise, variational.CplxConv1dARD):
     """`CplxConv1dARD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
 
 
-class CplxConv2dBothVD(BothNoise, CplxConv2dVD):
+class CplxConv2dBothVD(BothNoise, variational.CplxConv2dVD):
     """`CplxConv2dVD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
 
 
-class CplxConv2dBothARD(BothNoise, CplxConv2dARD):
+class CplxConv2dBothARD(BothNoise, variational.CplxConv2dARD):
     """`CplxConv2dARD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
 
 
-class LinearBothVD(BothNoise, LinearVD):
+class LinearBothVD(BothNoise, variational.LinearVD):
     """`LinearVD` with a noise a unit as well."""
 
 
-class LinearBothARD(BothNoise, LinearARD):
+class LinearBothARD(BothNoise, variational.LinearARD):
     """`LinearARD` with a noise a unit as well."""
 
 
-class Conv1dBothVD(BothNoise, Conv1dVD):
+class Conv1dBothVD(BothNoise, variational.Conv1dVD):
     """`Conv1dVD` with a noise a channel as well."""
 
 
-class Conv1dBothARD(BothNoise, Conv1dARD):
+class Conv1dBothARD(BothNoise, variational.Conv1dARD):
     """`Conv1dARD` with a noise a channel as well."""
 
 
-class Conv2dBothVD(BothNoise, Conv2dVD):
+class Conv2dBothVD(BothNoise, variational.Conv2dVD):
     """`Conv2dVD` with a noise a channel as well."""
 
 
-class Conv2dBothARD(BothNoise, Conv2dARD):
+class Conv2dBothARD(BothNoise, variational.Conv2dARD):
     """`Conv2dARD` with a noise a channel as well."""

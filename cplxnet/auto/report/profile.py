@@ -214,7 +214,7 @@ def layer_rows(*folders: str | Path) -> pd.DataFrame:
 
 
 def _layers_with_weights(manifest: Manifest) -> list[str]:
-    """The layers with a posterior, gates or a mask: others, as batch norm, have no weights to lose."""
+    """The layers with a posterior, gates or a mask; others, as batch norm, lose no weights."""
     model = build(manifest, manifest.stage(STAGE))
     return [name for name, layer in model.named_modules() if isinstance(layer, Penalised | Masked)]
 

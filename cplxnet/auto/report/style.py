@@ -129,7 +129,7 @@ def dense(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def legend(axes: Axes) -> None:
-    """Inside the axes; where its labels are long or many below them, on paper added to the figure."""
+    """Inside the axes, or where labels are long or many below them, on paper that is added."""
     handles, labels = axes.get_legend_handles_labels()
     first = dict(zip(reversed(labels), reversed(handles), strict=True))  # each label once
     unique = {label: first[label] for label in dict.fromkeys(labels) if label}
