@@ -17,13 +17,13 @@ from contextlib import contextmanager
 import mir_eval
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cplxnet.musicnet import recordings
 from cplxnet.musicnet.labels import LOWEST_NOTE, NoteLookup, changes_within
 from cplxnet.musicnet.scores import Values, ranking
 from cplxnet.musicnet.transcription import midi
 from cplxnet.musicnet.transcription.windows import Network, frame_positions, transcribe
+from cplxnet.progress import bar
 
 # in mir_eval's order
 FRAME_SCORES = ("precision", "recall", "accuracy", "substitution", "miss", "false_alarm", "error")
@@ -64,7 +64,7 @@ def transcribe_file(
     rolls = []
     probabilities = []
     items = recordings.recordings(path)
-    for recording in tqdm(items, "recordings", leave=False, disable=not progress):
+    for recording in bar(items, desc="recordings", leave=False, disable=not progress):
         rolls.append(true_roll(recording, hop))
         _, heard_notes = transcribe(model, recording.data, progress=False, **options)
         probabilities.append(heard_notes)

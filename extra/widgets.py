@@ -15,7 +15,7 @@ import ipywidgets
 from IPython.core.pylabtools import print_figure
 from IPython.display import Image, display
 
-from cplxnet.auto.progress import is_live
+from cplxnet.progress import is_live
 
 _MOST_SHARE = 0.05  # of the time, for drawing
 

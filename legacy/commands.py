@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cplxnet.auto.progress import show
+from cplxnet.progress import show
 
 from .equalise import equalise as begin_equal_runs
 from .translate import translate_file, translate_folder

@@ -17,11 +17,11 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.grid import REDUCTION
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import load_model, read_manifest
-from cplxnet.auto.progress import bar
 from cplxnet.auto.report.threshold import SPARSIFY, remask, score_at
 from cplxnet.auto.runner.components import Components
 from cplxnet.nn.gaussian import GaussianWeight
 from cplxnet.nn.sparsity import variational_layers
+from cplxnet.progress import bar
 
 
 @torch.no_grad()

@@ -22,8 +22,8 @@ from typing import Any
 import cplxnet
 from cplxnet import files
 from cplxnet.extras import MissingExtraError
+from cplxnet.progress import show
 
-from .progress import show
 from .runner.stop import GRACE_S, Interrupted, on_signals
 
 EPILOG = """\

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .progress import shell
+from cplxnet.progress import shell
 
 INTERRUPTED = "interrupted; run the same cell again and it goes on from here"
 

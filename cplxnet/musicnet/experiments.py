@@ -132,8 +132,11 @@ def structured(
 def settled(
     values: Sequence[float] = (0.003, 0.02, 0.1, 0.4),
     *,
+    real_values: Sequence[float] = (0.02, 0.05, 0.1),
+    deaf_values: Sequence[float] = (0.02, 0.1),
     l0_values: Sequence[float] = (0.5, 5.0, 10.0),
     sparsities: Sequence[float] = (0.98, 0.9945, 0.998),
+    layer_sparsities: Sequence[float] = (0.9, 0.98, 0.9945),
     replicates: int = 2,
 ) -> Preset:
     """Which pruner is best, and whether complex is worth it: `reference` with other contestants.
@@ -145,10 +148,12 @@ def settled(
     the complex one on random phases.
 
     Args:
-        values: of C, for VD; all but the least for ARD and other networks, the two largest for
-            random masks.
+        values: of C, for VD; all but the least for ARD, the two largest for random masks.
+        real_values: of C, for real networks, which lose more weights at the same C.
+        deaf_values: of C, for networks that do not hear phases.
         l0_values: of C, for L0, whose penalty of a weight is at most 1.
-        sparsities: that pruners end at.
+        sparsities: that pruners of the whole network end at.
+        layer_sparsities: that each layer ends at, where one that is small is soon without a path.
         replicates: of each.
     """
     raw = reference()["template"]
@@ -175,14 +180,13 @@ def settled(
         "stages.fine-tune.n_epochs": sum(one["n_epochs"] for one in raw["stages"].values()),
     }
     slowly = {"stages.sparsify.optimizer.lr": 5e-4}  # extra/settled.md
-    pruners: dict[str, dict[str, Any]] = {
-        "gradual": {"name": "gradual"},
-        "gradual-by-layer": {"name": "gradual", "by_layer": True},
-        "one-shot": {"name": "one-shot"},
-    }
-    families = {
-        "real-same-size": _real(SAME_SIZE),
-        "real-same-cost": _real(SAME_COST),
+    pruners: list[tuple[str, dict[str, Any], Sequence[float]]] = [
+        ("gradual", {"name": "gradual"}, sparsities),
+        ("gradual-by-layer", {"name": "gradual", "by_layer": True}, layer_sparsities),
+        ("one-shot", {"name": "one-shot"}, sparsities),
+    ]
+    real = {"real-same-size": _real(SAME_SIZE), "real-same-cost": _real(SAME_COST)}
+    deaf = {
         "real-moduli": {**_real(SAME_SIZE), "features.cplx": False},
         "random-phase": {"features.kind": "fft-random-phase"},
     }
@@ -192,11 +196,13 @@ def settled(
         contestants[f"vd-{_c(c)}"] = {C: c}
     for c in values[1:]:
         contestants[f"ard-{_c(c)}"] = {C: c, FORM: "complex.DeepConvNetARD"}
-        contestants |= {f"{family}-{_c(c)}": {C: c, **own} for family, own in families.items()}
+    for families, of_c in ((real, real_values), (deaf, deaf_values)):
+        for c in of_c:
+            contestants |= {f"{family}-{_c(c)}": {C: c, **own} for family, own in families.items()}
     contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in values[-2:]}
     contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
-    for which, pruner in pruners.items():
-        for sparsity in sparsities:
+    for which, pruner, targets in pruners:
+        for sparsity in targets:
             own: dict[str, Any] = {"stages.sparsify.pruner": {**pruner, "sparsity": sparsity}}
             own |= slowly if pruner["name"] == "gradual" else {}
             contestants[f"{which}-s{sparsity:g}"] = masked | own

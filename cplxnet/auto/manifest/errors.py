@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from cplxnet.auto.progress import printable
+from cplxnet.progress import printable
 
 MAX_SHOWN = 60  # characters of a value that an error line shows
 

@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cplxnet.auto.models import export, load_deployed
-from cplxnet.auto.progress import bar
 from cplxnet.auto.runner.components import Components
 from cplxnet.auto.train.loop import predict
 from cplxnet.nn.compaction.quantisation import NoPosterior
+from cplxnet.progress import bar
 
 from . import style, tables, threshold
 from .style import Report, Request

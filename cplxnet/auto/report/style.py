@@ -8,10 +8,12 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import matplotlib
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -23,6 +25,7 @@ from cplxnet import files
 from . import tables
 
 SHEET = Path(__file__).with_name("style.mplstyle")
+MOST_LISTED = 3  # methods that are named each where they share a dense network
 PRECISION = "pooled average precision"
 TIMES = "compression, times fewer real numbers"
 
@@ -116,8 +119,9 @@ def dense(axes: Axes, rows: pd.DataFrame) -> None:
     sets = tables.dense_scores(rows)
     for methods, scores in sets:
         is_only = len(sets) == 1
-        colour = "0.5" if is_only else looks_of[methods[0]][0]
-        name = "dense" if is_only else f"dense {', '.join(methods)}"
+        is_shared = is_only or len(methods) > MOST_LISTED
+        colour = "0.5" if is_shared else looks_of[methods[0]][0]
+        name = "dense" if is_only else f"dense {_in_common(methods)}"
         spread = scores.max() - scores.min()
         if spread > 0:
             digits = max(3, 1 - math.floor(math.log10(spread)))
@@ -126,6 +130,13 @@ def dense(axes: Axes, rows: pd.DataFrame) -> None:
             axes.axhspan(scores.min(), scores.max(), color=colour, alpha=0.3, lw=0, label=label)
         mean = "mean " if len(scores) > 1 else ""
         axes.axhline(scores.mean(), color=colour, lw=1, label=f"{name}, {mean}{scores.mean():.3f}")
+
+
+def _in_common(methods: Sequence[str]) -> str:
+    """The words that many methods begin with, or all their names."""
+    columns = zip(*(method.split() for method in methods), strict=False)
+    words = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+    return " ".join(words) if len(methods) > MOST_LISTED and words else ", ".join(methods)
 
 
 def legend(axes: Axes) -> None:
@@ -140,12 +151,41 @@ def legend(axes: Axes) -> None:
 
     figure = axes.get_figure(root=True)
     assert figure is not None
-    n_columns = 1 if longest > 42 else 2  # of a figure 7 inches wide
-    lines = [textwrap.fill(label, 80, break_on_hyphens=False) for label in unique]
+    n_columns = 1 if longest > 42 and len(unique) < 12 else 2  # of a figure 7 inches wide
+    width = 80 // n_columns
+    lines = [textwrap.fill(label, width, break_on_hyphens=False) for label in unique]
     key = figure.legend(unique.values(), lines, loc="outside lower center", ncols=n_columns)
 
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + key.get_window_extent().height / figure.dpi)
+
+
+def near_one(axes: Axes, scores: np.ndarray) -> None:
+    """A y axis on which scores near 1 are told apart: the logarithm of 1 - score.
+
+    For scores of which the worst misses more than ten times as much of 1 as the best; the axis
+    stays as it is for others.
+
+    Args:
+        axes: to draw on.
+        scores: all that is drawn, at most 1; NaN counts for nothing.
+    """
+    missed = 1 - scores[np.isfinite(scores)]
+    if not len(missed) or not 0 < 10 * missed.min() < missed.max():
+        return
+
+    axes.set_yscale("function", functions=(_closeness, lambda height: 1 - 10**-height))
+    low, high = 1.15 * missed.max(), missed.min() / 1.15
+    ticks = [m / 10**k for k in range(7) for m in (1, 5, 2)]
+    axes.set_ylim(1 - low, 1 - high)
+    axes.set_yticks([1 - tick for tick in ticks if high <= tick <= low])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel(f"{axes.get_ylabel()} (logarithm of 1 - it)")
+
+
+def _closeness(score: np.ndarray) -> np.ndarray:
+    return -np.log10(np.maximum(1 - score, 1e-9))
 
 
 def plain_log(axes: Axes, *, axis: str = "x") -> None:

@@ -19,9 +19,9 @@ from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.grid import C
 from cplxnet.auto.manifest.read import Manifest, ManifestError, load
 from cplxnet.auto.manifest.schema import leaves
-from cplxnet.auto.progress import duration, show
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder, unchanged
+from cplxnet.progress import duration, show
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")

@@ -322,8 +322,11 @@ def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
     """Put `markdown(folder)` between its two marks, `BEGIN` and `END`, in the file `page`.
 
     Raises:
-        ValueError: as `put`.
+        ValueError: no run has this scorer, so nothing would be left on the page; or as `put`.
     """
+    there = sorted(set(tables.collect(folder)["scorer"]))
+    if there and scorer not in there:
+        raise ValueError(f"{folder}: expected a scorer ({', '.join(there)}), got {scorer!r}")
     begin = BEGIN.format(folder=Path(folder).as_posix())
     put(page, begin, END, markdown(folder, scorer).rstrip())
 

@@ -21,7 +21,6 @@ from cplxnet.auto import tasks
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import load_model, read_manifest
-from cplxnet.auto.progress import bar
 from cplxnet.auto.runner import stages
 from cplxnet.auto.runner.components import Components
 from cplxnet.auto.runner.folder import RunFolder
@@ -29,6 +28,7 @@ from cplxnet.auto.sweep.run_many import run_many
 from cplxnet.auto.train.loop import predict
 from cplxnet.nn.gaussian import Penalised
 from cplxnet.nn.l0 import Gated
+from cplxnet.progress import bar
 
 from . import style, tables
 from .style import Report, Request
@@ -98,20 +98,32 @@ def tune(request: Request) -> pd.DataFrame:
 
     Returns:
         Columns as of `scan`, tuned True.
+
+    Raises:
+        ValueError: two runs would have one name there.
     """
     into = request.out / "threshold-runs"
     where: dict[str, Any] = {"data": request.data, "device": request.device}
     manifests: dict[str, Manifest] = {}
     columns: dict[str, dict[str, Any]] = {}
+    sources: dict[str, Path] = {}
     for run in _to_mask(request):
         for threshold in request.at or THRESHOLDS:
             name = f"{Path(run.folder).name}-{run.name}-t{threshold:g}"
             title = f"{run.manifest.name} threshold {threshold:g}"
             changes = {"name": title, "threshold": float(threshold)}
+            if name in manifests:
+                raise ValueError(
+                    f"expected runs of different names, got {name!r} of {run.folder} too; "
+                    "try one folder at a time"
+                )
             manifests[name] = grid.edit(run.manifest, changes)
             columns[name] = about(run, request.scorer) | {"threshold": float(threshold)}
-            if RunFolder(into / name).scores is None:
-                remask(run.files.path, manifests[name], into / name, **where)
+            sources[name] = run.files.path
+
+    for name, manifest in manifests.items():
+        if RunFolder(into / name).scores is None:
+            remask(sources[name], manifest, into / name, **where)
 
     grid.write(into, manifests, overwrite=True)
     run_many(into, **where)

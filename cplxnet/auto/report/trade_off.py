@@ -32,6 +32,9 @@ def report(request: Request) -> Report:
     return Report(drawn, runs, [sentence] if on_front else [])
 
 
+MOST_NAMED = 5  # methods with numbers at their points; those of more would cover each other
+
+
 def _published(table: pd.DataFrame, request: Request) -> Mapping[str, float]:
     """Published scores, if the runs were scored on what they were published for."""
     task = tasks.TASKS[next(iter(tables.readable(request.folders[0]).values())).task]
@@ -95,7 +98,8 @@ def figure(
     """Every run hollow before and filled after fine-tuning, with its C or sparsity.
 
     The Pareto front is dashed. Scores before fine-tuning that are far below all others are not
-    shown: their lines leave the axes, and the legend says how many there are, and where.
+    shown: their lines leave the axes, and the legend says how many there are, and where. More than
+    `MOST_NAMED` methods are drawn after fine-tuning alone, with a line through the means of each.
 
     Args:
         runs: of `rows`.
@@ -105,8 +109,11 @@ def figure(
     drawn, axes = plt.subplots(figsize=(7, 4.5))
     style.dense(axes, runs)
 
-    lowest = _lowest(runs)
     looks = style.looks(runs)
+    is_crowded = len(looks) > MOST_NAMED
+    if is_crowded:
+        runs = runs.assign(before=np.nan)
+    lowest = _lowest(runs)
     for index, (method, group) in enumerate(by_method(runs.dropna(subset=["compression"]))):
         colour, marker = looks[method]
         for _, run in group.iterrows():
@@ -114,8 +121,12 @@ def figure(
             axes.plot([x, x], [run["before"], run["after"]], color=colour, lw=1, zorder=2)
             axes.plot(x, run["before"], marker, mfc="white", mec=colour, zorder=3)
             axes.plot(x, run["after"], marker, mfc=colour, mec=colour, zorder=3)
-        shown = group.assign(before=group["before"].where(group["before"] >= lowest))
-        _name_values(axes, shown, below=bool(index % 2))  # methods' points may be close
+        if is_crowded:
+            means = group.groupby("setting")[["compression", "after"]].mean()
+            axes.plot(*means.sort_values("compression").to_numpy().T, color=colour, lw=1)
+        else:
+            shown = group.assign(before=group["before"].where(group["before"] >= lowest))
+            _name_values(axes, shown, below=bool(index % 2))  # methods' points may be close
         if len(looks) > 1:
             axes.plot([], [], marker, color=colour, label=method)
 
@@ -124,14 +135,17 @@ def figure(
         label = "Pareto front of means"
         axes.plot(means["compression"], means["after"], "--", color="0.3", lw=1, label=label)
 
-    kinds = sorted({setting.partition(" = ")[0] for setting in runs["setting"]} - {""})
-    what = f" (number: {' or '.join(kinds)})" if kinds else ""
-    before = f"before fine-tuning{what}"
     hidden = runs.loc[runs["before"] < lowest, "before"]
-    if len(hidden):
-        before += f", {len(hidden)} more below, {hidden.min():.3f} to {hidden.max():.3f}"
-    axes.plot([], [], "o", mfc="white", mec="0.4", label=before)
-    axes.plot([], [], "o", color="0.4", label="after fine-tuning")
+    if is_crowded:
+        axes.plot([], [], color="0.4", lw=1, label="through the means, after fine-tuning")
+    else:
+        kinds = sorted({setting.partition(" = ")[0] for setting in runs["setting"]} - {""})
+        what = f" (number: {' or '.join(kinds)})" if kinds else ""
+        before = f"before fine-tuning{what}"
+        if len(hidden):
+            before += f", {len(hidden)} more below, {hidden.min():.3f} to {hidden.max():.3f}"
+        axes.plot([], [], "o", mfc="white", mec="0.4", label=before)
+        axes.plot([], [], "o", color="0.4", label="after fine-tuning")
 
     for label, value in (published or {}).items():
         axes.axhline(value, color="0.5", lw=0.8, ls=":")
@@ -147,6 +161,8 @@ def figure(
     if len(hidden):
         most = np.nanmax(runs[["before", "after", "dense"]])
         axes.set_ylim(lowest, most + 0.1 * (most - lowest))
+    else:
+        style.near_one(axes, runs[["before", "after", "dense"]].to_numpy(float))
     style.legend(axes)
     return drawn
 

@@ -32,7 +32,7 @@ from pydantic import ValidationError
 
 from cplxnet import files
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.progress import show
+from cplxnet.progress import show
 
 from . import lock
 

@@ -10,11 +10,11 @@ import torch
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.progress import say
 from cplxnet.auto.train import precision
 from cplxnet.auto.train.loop import Diverged
 from cplxnet.files import no_memory
 from cplxnet.nn.fast import gpu, native
+from cplxnet.progress import say
 
 from . import lock
 from .components import Components

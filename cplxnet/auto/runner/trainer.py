@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from cplxnet import files
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Manifest, Stage
-from cplxnet.auto.progress import bar, say
 from cplxnet.auto.train.graph import Cuda
 from cplxnet.auto.train.loop import Diverged, predict, train_stage
 from cplxnet.auto.train.objective import Distillation, Objective
 from cplxnet.auto.train.pruning import Pruning
 from cplxnet.auto.train.state import Feed, Training
+from cplxnet.progress import bar, say
 
 from . import lock, stages
 from .checkpoint import Checkpoints, checkpoint_every_s

@@ -28,10 +28,10 @@ from distributed.client import ClosedClientError
 from distributed.deploy.spec import close_clusters
 from distributed.security import Security
 
-from cplxnet.auto.progress import bar, duration, printable, say
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.runner.stop import Stop
+from cplxnet.progress import bar, duration, printable, say
 
 from .queue import Outcome, Queue, Settings
 from .worker import Job, forget, forget_here, stop, work

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.progress import bar, say
 from cplxnet.auto.runner import lock, stages
 from cplxnet.auto.runner.run import check_device, each_device
 from cplxnet.auto.runner.stop import Stop
 from cplxnet.extras import extra
+from cplxnet.progress import bar, say
 
 from .queue import Outcome, Queue, Settings, failed, run_one
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet import nn as cplx
-from cplxnet.auto.progress import bar, finish
+from cplxnet.progress import bar, finish
 
 from .graph import captured
 from .objective import Objective

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cplxnet.musicnet.features import features
+from cplxnet.progress import bar
 
 MOST_SAMPLES = 2**22  # of a batch of windows: a file may say that its network hears very long ones
 # features (B, C, L) -> logits (B, 84); a torch.nn.Module is one
@@ -77,7 +77,7 @@ def transcribe(
     batches = torch.from_numpy(centres).to(device).split(batch_size)
 
     probabilities = []
-    for centre in tqdm(batches, "frames", leave=False, disable=not progress):
+    for centre in bar(batches, desc="frames", leave=False, disable=not progress):
         logit = model(features(rows.index_select(0, centre), kind, cplx=cplx, shift=shift))
         probabilities.append(_probabilities(logit, len(centre)))
     return centres / rate_hz, torch.cat(probabilities).numpy()

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cplxnet.auto.progress import show
+from cplxnet.progress import show
 from extra.corpora import parser
 
 from .build import build

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 from pebble import ProcessExpired
-from tqdm import tqdm
 
-from cplxnet.auto.progress import show
 from cplxnet.files import move, write_json
 from cplxnet.musicnet.recordings import Recording
 from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ
+from cplxnet.progress import bar, show
 from extra.corpora import FULL, SPLITS, file_11khz, hdf5, jobs, rescale
 
 from . import staging
@@ -199,10 +198,10 @@ def _stage(source: Source, folder: Path, recipe: str, n_workers: int) -> list[St
     shards = source.shards(max(1, n_workers))
     arguments = [(shard, folder, recipe) for shard in shards]
 
-    with tqdm(total=source.n_recordings, desc="recordings", unit="recording") as bar:
+    with bar(total=source.n_recordings, desc="recordings", unit="recording") as shown:
 
         def tick() -> None:
-            bar.update(len(list(folder.glob("id_*.audio.*.json"))) - bar.n)
+            shown.update(len(list(folder.glob("id_*.audio.*.json"))) - shown.n)
 
         by_shard = _all(staging.stage, arguments, n_workers, tick)
         tick()
@@ -251,10 +250,10 @@ def _assemble(
         if chosen:
             arguments.append((file_11khz(split), chosen, folder, "low"))
 
-    with tqdm(total=len(arguments), desc="files", unit="file") as bar:
+    with bar(total=len(arguments), desc="files", unit="file") as shown:
 
         def tick() -> None:
-            bar.update(sum((folder / name).exists() for name, *_ in arguments) - bar.n)
+            shown.update(sum((folder / name).exists() for name, *_ in arguments) - shown.n)
 
         files = _all(assemble, arguments, n_workers, tick)
         tick()

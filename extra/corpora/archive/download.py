@@ -13,10 +13,10 @@ import warnings
 from pathlib import Path
 
 import requests
-from tqdm import tqdm
 from urllib3.util import Retry
 
 from cplxnet.files import move
+from cplxnet.progress import bar
 
 from .errors import NO_SPACE, DiskFullError
 
@@ -169,7 +169,7 @@ class _Download:
         return whole
 
     def _receive(self, response: requests.Response, begin: int, whole: int | None) -> None:
-        bar = tqdm(
+        shown = bar(
             desc=self.part.name.strip("."),
             total=whole,
             initial=begin,
@@ -177,13 +177,13 @@ class _Download:
             unit_scale=True,
             unit_divisor=1024,
         )
-        with bar, open(self.part, "r+b" if begin else "wb") as file:
+        with shown, open(self.part, "r+b" if begin else "wb") as file:
             file.seek(begin)
             for block in response.iter_content(_BLOCK):
                 if file.tell() + len(block) > self.most:
                     raise self._other_size("sends more")
                 file.write(block)
-                bar.update(len(block))
+                shown.update(len(block))
 
     def _other_size(self, sent: str) -> DownloadError:
         expected = f"at most {self.most}" if self.size is None else f"{self.size}"

@@ -11,7 +11,7 @@ import os
 import reprlib
 from pathlib import Path
 
-from cplxnet.auto.progress import show
+from cplxnet.progress import show
 
 from .download import DownloadError, fault_of, fetch
 from .errors import ArchiveError, unreadable_named

@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from cplxnet.auto.progress import show
 from cplxnet.musicnet import recordings
+from cplxnet.progress import show
 from extra.corpora import FULL, SPLITS, file_11khz, parser
 
 from .build import IncompleteCorpusWarning, build, build_reference

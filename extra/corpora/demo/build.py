@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from cplxnet.auto.progress import show
 from cplxnet.files import move
 from cplxnet.musicnet import recordings, resample
 from cplxnet.musicnet.recordings import Recording
 from cplxnet.musicnet.resample import SOURCE_HZ, TARGET_HZ
+from cplxnet.progress import bar, show
 from extra import corpora
 from extra.corpora import FULL, SPLITS, downsample, file_11khz, hdf5, jobs
 
@@ -195,7 +194,7 @@ def _make_all(
     arguments = [(piece, font, folder / f"{piece.key}.npz") for piece in pieces]
 
     reasons: dict[str, str] = {}  # by key
-    with tqdm(total=len(pieces), desc="corpus", unit="piece") as bar:
+    with bar(total=len(pieces), desc="corpus", unit="piece") as shown:
         made = jobs.run(
             maker, arguments, n_workers=n_workers, timeout_s=timeout_s, preload=_PRELOAD
         )
@@ -205,7 +204,7 @@ def _make_all(
                 reason = "left no result"
             if reason is not None:
                 reasons[pieces[k].key] = f"{pieces[k].name}: {reason}"
-            bar.update()
+            shown.update()
 
     ready = [piece for piece in pieces if piece.key not in reasons]
     return ready, [reasons[piece.key] for piece in pieces if piece.key in reasons]

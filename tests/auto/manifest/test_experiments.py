@@ -149,7 +149,15 @@ def test_the_other_committed_grids_are_presets():
 
 
 def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_path):
-    manifests = grid.settled((0.01, 0.2), l0_values=(0.5,), sparsities=(0.98,), replicates=1)
+    manifests = grid.settled(
+        (0.01, 0.2),
+        real_values=(0.2,),
+        deaf_values=(0.2,),
+        l0_values=(0.5,),
+        sparsities=(0.98,),
+        layer_sparsities=(0.98,),
+        replicates=1,
+    )
     keys: dict[str, set[str]] = {}
     for name, manifest in manifests.items():
         (_, dense), (_, sparsify), _ = planned(manifest)

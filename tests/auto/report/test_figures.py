@@ -183,6 +183,34 @@ def test_scores_far_below_all_others_are_counted_not_drawn(table: pd.DataFrame) 
     assert "before fine-tuning (number: C), 2 more below, 0.050 to 0.070" in labels
 
 
+def test_many_methods_are_lines_through_their_means_told_apart_near_one(
+    table: pd.DataFrame,
+) -> None:
+    """Numbers of eight methods covered each other, and one collapsed network hid all differences."""
+    named = ["ARD", "L0", "VD", "gradual", "one-shot", "random"]
+    many = pd.concat([table.assign(method=f"complex {m}", run=m + table["run"]) for m in named])
+    runs = trade_off.rows(many)
+    runs["after"] = np.where(runs["method"] == "complex random", 0.05, runs["after"])
+    axes = trade_off.figure(runs).axes[0]
+    assert not axes.texts and np.isnan([y for _, y in points(axes, filled=False)]).all()
+
+    # C = 0.01 at 11 times and 0.92, C = 0.1 at 125 times and 0.82
+    lines = [line.get_xydata() for line in axes.get_lines() if line.get_marker() == "None"]
+    through = [
+        line for line in lines if line.shape == (2, 2) and np.allclose(line[:, 0], [11, 125])
+    ]
+    # and the Pareto front, which is that line too
+    assert sum(np.allclose(line[:, 1], [0.92, 0.82]) for line in through) == 5 + 1
+    assert sum(np.allclose(line[:, 1], 0.05) for line in through) == 1
+
+    labels = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+    assert "dense, mean 0.910" in labels
+    # as far from 0.5 to 0.9 as from 0.9 to 0.98: a fifth of what misses
+    heights = axes.transData.transform([(1, 0.5), (1, 0.9), (1, 0.98)])[:, 1]
+    assert heights[2] - heights[1] == pytest.approx(heights[1] - heights[0])
+    assert axes.get_ylim()[0] < 0.05 and 0.93 < axes.get_ylim()[1] < 1
+
+
 def test_dense_has_the_colour_of_the_method_that_began_from_it(table: pd.DataFrame) -> None:
     """A method without a C, which this figure does not draw, shifted the colours of dense."""
     pruned = table.assign(method="gradual", setting="sparsity = 0.9", folder="pruned")

@@ -182,6 +182,10 @@ def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys)
             path.read_text()
             == f"# Results\n\n{begin}\n\n{page.markdown(folder)}\n{page.END}\n\nAfter.\n"
         )
+    written = path.read_text()
+    assert __main__.main(["page", str(folder), "--into", str(path), "--scorer", "tset"]) == 2
+    assert "expected a scorer (test, validation), got 'tset'" in capsys.readouterr().err
+    assert path.read_text() == written  # it was emptied
     path.write_text("# Results\n")
     assert __main__.main(["page", str(folder), "--into", str(path)]) == 2
     assert "expected the lines" in capsys.readouterr().err and path.read_text() == "# Results\n"

@@ -97,6 +97,16 @@ def test_tune_is_what_a_run_of_that_threshold_reaches(grid_of_two, tiny_corpus, 
     assert again.equals(found)
 
 
+def test_tune_refuses_two_folders_whose_runs_would_share_a_name(grid_of_two, tmp_path) -> None:
+    folder, limits = grid_of_two
+    for where in ("a", "b"):
+        grid.write(tmp_path / where / "same", {"r0": grid.read(folder)["r0"]})
+        shutil.copytree(folder / "r0", tmp_path / where / "same" / "r0")
+    request = Request([tmp_path / "a/same", tmp_path / "b/same"], tmp_path / "out", at=limits[:1])
+    with pytest.raises(ValueError, match="expected runs of different names, got 'same-r0-t"):
+        threshold.tune(request)
+
+
 def test_the_figure_draws_every_run_and_threshold(scanned) -> None:
     left, right = threshold.figure(scanned).axes
     drawn = [line.get_xydata() for line in left.get_lines() if line.get_marker() == "o"]

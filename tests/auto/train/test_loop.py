@@ -10,10 +10,10 @@ from tqdm.notebook import tqdm as tqdm_notebook
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.schema import Term
-from cplxnet.auto.progress import finish
 from cplxnet.auto.train.loop import Diverged, make_step, predict, train_stage
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.state import Training
+from cplxnet.progress import finish
 
 TERMS = {"loss": Term(name="mse"), "kl_div": Term(name="kl")}
 MSE = Objective(TERMS, {"loss": 1.0})

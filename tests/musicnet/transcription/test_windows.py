@@ -74,6 +74,13 @@ def test_batches_and_training_mode_change_nothing(rng_signal: np.ndarray) -> Non
     assert not net.training and one.dtype == np.float32 and one.std() > 0.05
 
 
+@pytest.mark.parametrize(("how", "shown"), [("text", True), ("off", False)])
+def test_its_bar_is_the_kind_that_is_asked_for(rng_signal, monkeypatch, capsys, how, shown) -> None:
+    monkeypatch.setenv("CPLXNET_PROGRESS", how)
+    transcribe(first_84, rng_signal, rate_hz=1000, window=100, hop=7, kind="raw")
+    assert ("frames" in capsys.readouterr().err) is shown
+
+
 def test_a_file_is_its_recordings_one_after_another(tiny_corpus: Path) -> None:
     path = tiny_corpus / "musicnet_11khz_valid.h5"
     rolls, found = transcribe_file(first_84, path, hop=1000, progress=False, window=256, kind="raw")
