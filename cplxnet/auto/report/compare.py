@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from scipy import stats
 
 from . import style
@@ -29,6 +30,8 @@ N_POINTS = 25  # of compression, evenly in its logarithm
 N_RESAMPLES = 9999
 LEVEL = 0.95
 LEAST_PAIRS = 6
+MOST_DRAWN = 6  # pairs of methods: those of four
+FAR = 0.1  # a difference of AP that would hide the others
 BETTER, ABOVE, APART = "better than", "in every pair above", "not told apart from"
 
 OVER_PAIRS = ("difference", "least", "greatest", "low", "high")
@@ -277,19 +280,41 @@ def _no_verdict(curves: Curves, first: str, second: str) -> str:
     )
 
 
+def _from_one(differences: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the pairs with one method, which is the second of each."""
+    turned = differences.rename(columns={"first": "second", "second": "first"})
+    for one, other in (("difference", "difference"), ("least", "greatest"), ("low", "high")):
+        for part in ("", "overall_"):
+            turned[part + one] = -differences[part + other]
+            turned[part + other] = -differences[part + one]
+
+    both = pd.concat([differences, turned])
+    ranges = both.groupby(["second", "first"])["compression"].agg(["min", "max"])
+    widths = np.log(ranges["max"] / ranges["min"]).groupby("second").sum()
+    return both[both["second"] == widths.idxmax()]
+
+
 @style.styled
 def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
     """Difference of average precision, the mean over pairs, against compression.
 
-    The band is the interval of the mean, or below six pairs the range of the pairs.
+    The band is the interval of the mean, or below six pairs the range of the pairs. Of more than
+    four methods only the differences from one are drawn, in each method's colour: from the one that
+    others are beside over the widest ranges.
     """
     drawn, axes = plt.subplots(figsize=(7, 4.2))
+    numbers: dict[str, int] = {}
+    if len(differences[["first", "second"]].drop_duplicates()) > MOST_DRAWN:
+        methods = sorted(set(differences["first"]) | set(differences["second"]))
+        numbers = {method: k for k, method in enumerate(methods)}
+        differences = _from_one(differences)
     pairs = differences.groupby(["first", "second"], sort=False)
     for k, ((first, second), rows) in enumerate(pairs):
         n = rows["n"].iloc[0]
         label = f"{first} - {second} ({_pairs(n)})"
-        look = style.LINES[k // len(style.COLOURS) % len(style.LINES)]
-        (line,) = axes.plot(rows["compression"], rows["difference"], look, label=label)
+        turn, number = divmod(numbers.get(first, k), len(style.COLOURS))
+        (line,) = axes.plot(rows["compression"], rows["difference"], label=label)
+        line.set(linestyle=style.LINES[turn % len(style.LINES)], color=style.COLOURS[number])
 
         low, high, name = "low", "high", "95 percent interval of the mean"
         if n < LEAST_PAIRS:
@@ -301,6 +326,9 @@ def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
     axes.axhline(0, color="0.3", lw=1)
     axes.set(xscale="log", xlabel=style.TIMES, ylabel=f"difference of AP, {scorer}")
     style.plain_log(axes)
+    if differences["difference"].abs().max() > FAR:
+        axes.set_yscale("symlog", linthresh=FAR / 10)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if len(differences):
         style.legend(axes)
     return drawn

@@ -73,6 +73,39 @@ def test_fewer_than_six_pairs_have_a_range_and_no_verdict(n) -> None:
     assert "Fewer than 6 pairs tell neither an interval nor which is better." in said
 
 
+def test_of_many_methods_the_differences_from_the_one_that_spans_most_are_drawn() -> None:
+    """Ten pairs of five methods were ten lines, and one that is far off hid the others."""
+    ranges = {  # of times fewer
+        "A": (0.00, 4, 100),
+        "B": (0.01, 20, 300),
+        "C": (0.02, 4, 100),
+        "D": (-0.03, 4, 300),
+        "E": (0.50, 4, 100),
+    }
+    tables = []
+    for name, (gap, low, high) in ranges.items():
+        own = table({0: gap, 1: gap})
+        own = own[(own["method"] == "B") & own["compression"].between(low, high)]
+        tables.append(own.assign(method=name))
+    differences = compare.rows(pd.concat(tables))
+    assert len(differences.drop_duplicates(["first", "second"])) == 10
+
+    axes = compare.figure(differences).axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()[:-1]}
+    drawn = {label: line.get_ydata()[0] for label, line in lines.items()}
+    assert drawn == pytest.approx(
+        {
+            "A - D (2 pairs)": -0.03,
+            "B - D (2 pairs)": -0.04,
+            "C - D (2 pairs)": -0.05,
+            "E - D (2 pairs)": -0.53,
+        }
+    )
+    assert axes.get_yscale() == "symlog"
+    looks = style.looks(pd.DataFrame({"method": ["A", "B", "C", "D", "E"]}))
+    assert [line.get_color() for line in lines.values()] == [looks[m][0] for m in "ABCE"]
+
+
 def test_methods_far_apart_have_nothing_to_say() -> None:
     apart = table({0: 0.01}, shift=1000.0)
     assert compare.rows(apart).empty
