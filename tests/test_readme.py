@@ -49,6 +49,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (ROOT / page.parent / link).exists(), link
 
 
+def test_every_figure_is_shown_on_a_page() -> None:
+    texts = "".join((ROOT / page).read_text() for page in PAGES)
+    figures = list((ROOT / "extra" / "figures").iterdir())
+    assert figures and all(f"figures/{figure.name})" in texts for figure in figures)
+
+
 def test_every_file_and_command_that_the_readme_names_exists() -> None:
     targets = set(re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.MULTILINE))
     makefile = (ROOT / "Makefile").read_text()
