@@ -376,7 +376,7 @@ def test_methods_are_called_by_what_sparsifies_and_what_differs_and_by_no_more(t
             "gradual-by-layer-s0.98-r0": ("complex gradual by layer", "sparsity = 0.98"),
             "one-shot-s0.9945-r0": ("complex one-shot", "sparsity = 0.9945"),
             "random-c4e-01-r0": ("complex random", "C = 0.4"),
-            "real-same-cost-c1e-01-r0": ("real VD width=1.38", "C = 0.1"),
+            "real-same-cost-c2e-01-r0": ("real VD width=1.38", "C = 0.2"),
             "real-moduli-c1e-01-r0": ("real VD features.cplx=False width=1.257", "C = 0.1"),
             "random-phase-c1e-01-r0": ("complex VD features.kind=fft-random-phase", "C = 0.1"),
         }.items()
