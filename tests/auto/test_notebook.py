@@ -43,7 +43,7 @@ def test_no_root_says_what_was_looked_for(tmp_path: Path):
 
 
 CELLS = {
-    "start": "from cplxnet.auto import notebook, progress\nnotebook.start()",
+    "start": "from cplxnet import progress\nfrom cplxnet.auto import notebook\nnotebook.start()",
     "where": "import os; print(os.getcwd())",
     "beside": "from extra import beside, widgets",
     "mistake": 'from cplxnet import auto\nauto.load("runs/nothing.json")',
