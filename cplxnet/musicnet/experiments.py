@@ -77,9 +77,9 @@ def reference(
 
     Longer stages than the demo's, each with one cosine down to 0.01 of its learning rate. Early
     stopping only watches for a fall of 0.1: every second epoch is scored, and no schedule is long
-    enough for its patience. log_sigma2 starts at -10 and must reach where weights die in 500 steps of Adam, and the
-    weights must decide as fast: hence the rates. The dense network teaches both stages after it.
-    What each of these changes by itself is in extra/reference.md.
+    enough for its patience. log_sigma2 starts at -10 and must reach where weights die in 500 steps
+    of Adam, and the weights must decide as fast: hence the rates. The dense network teaches both
+    stages after it. What each of these changes by itself is in extra/reference.md.
 
     Args:
         values, replicates: as of `demo`.
@@ -184,10 +184,11 @@ def settled(
     slowly = {"stages.sparsify.optimizer.lr": 5e-4}  # extra/settled.md
     # a network that has to find its way again first falls by more than early stopping allows
     patiently = {"stages.fine-tune.early": {**raw["stages"]["dense"]["early"], "atol": 1.0}}
-    pruners: list[tuple[str, dict[str, Any], Sequence[float]]] = [
-        ("gradual", {"name": "gradual"}, sparsities),
-        ("gradual-by-layer", {"name": "gradual", "by_layer": True}, layer_sparsities),
-        ("one-shot", {"name": "one-shot"}, sparsities),
+    by_layer = {"name": "gradual", "by_layer": True}
+    pruners: list[tuple[str, dict[str, Any], dict[str, Any], Sequence[float]]] = [
+        ("gradual", {"name": "gradual"}, slowly, sparsities),
+        ("gradual-by-layer", by_layer, slowly | patiently, layer_sparsities),
+        ("one-shot", {"name": "one-shot"}, {}, sparsities),
     ]
     real = {"real-same-size": _real(SAME_SIZE), "real-same-cost": _real(SAME_COST)}
     deaf = {
@@ -205,12 +206,10 @@ def settled(
             contestants |= {f"{family}-{_c(c)}": {C: c, **own} for family, own in families.items()}
     contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in values[-2:]}
     contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
-    for which, pruner, targets in pruners:
+    for which, pruner, own, targets in pruners:
         for sparsity in targets:
-            own: dict[str, Any] = {"stages.sparsify.pruner": {**pruner, "sparsity": sparsity}}
-            own |= slowly if pruner["name"] == "gradual" else {}
-            own |= patiently if pruner.get("by_layer") else {}
-            contestants[f"{which}-s{sparsity:g}"] = masked | own
+            target = {"stages.sparsify.pruner": {**pruner, "sparsity": sparsity}}
+            contestants[f"{which}-s{sparsity:g}"] = masked | own | target
 
     together = [tuple((usual | own).values()) for own in contestants.values()]
     names = dict(zip(map(repr, together), contestants, strict=True))

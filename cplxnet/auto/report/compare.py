@@ -18,7 +18,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from scipy import stats
 
 from . import style
@@ -313,14 +312,14 @@ def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
         n = rows["n"].iloc[0]
         label = f"{first} - {second} ({_pairs(n)})"
         turn, number = divmod(numbers.get(first, k), len(style.COLOURS))
-        (line,) = axes.plot(rows["compression"], rows["difference"], label=label)
-        line.set(linestyle=style.LINES[turn % len(style.LINES)], color=style.COLOURS[number])
+        dashes, colour = style.LINES[turn % len(style.LINES)], style.COLOURS[number]
+        axes.plot(rows["compression"], rows["difference"], dashes, color=colour, label=label)
 
         low, high, name = "low", "high", "95 percent interval of the mean"
         if n < LEAST_PAIRS:
             low, high, name = "least", "greatest", "range of the pairs"
         if n > 1:
-            x, colour = rows["compression"], line.get_color()
+            x = rows["compression"]
             axes.fill_between(x, rows[low], rows[high], color=colour, alpha=0.2, lw=0, label=name)
 
     axes.axhline(0, color="0.3", lw=1)
@@ -328,7 +327,7 @@ def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
     style.plain_log(axes)
     if differences["difference"].abs().max() > FAR:
         axes.set_yscale("symlog", linthresh=FAR / 10)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter("{x:g}")
     if len(differences):
         style.legend(axes)
     return drawn

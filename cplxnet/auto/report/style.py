@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from cplxnet import files
 
@@ -179,7 +179,7 @@ def near_one(axes: Axes, scores: np.ndarray) -> None:
     ticks = [m / 10**k for k in range(7) for m in (1, 5, 2)]
     axes.set_ylim(1 - low, 1 - high)
     axes.set_yticks([1 - tick for tick in ticks if high <= tick <= low])
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axes.yaxis.set_major_formatter("{x:.6g}")
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel(f"{axes.get_ylabel()} (logarithm of 1 - it)")
 
@@ -194,8 +194,8 @@ def plain_log(axes: Axes, *, axis: str = "x") -> None:
     low, high = log_axis.get_view_interval()
 
     log_axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high <= 1e4 * low else (1,)))
-    log_axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    log_axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    log_axis.set_major_formatter("{x:g}")
+    log_axis.set_minor_formatter("")
     log_axis.set_minor_locator(NullLocator())
 
 

@@ -190,7 +190,11 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
     Several methods are ranked as well: a table of who wins where, and its readings. An unfinished
     grid has what is there, and what is missing is named.
     """
-    table = tables.collect(folder)
+    return _page(tables.collect(folder), folder, scorer)
+
+
+def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
+    """`markdown` of a table that is read already."""
     rows = groups(table, scorer)
     said = list(_page_readings(table, rows, scorer))
     ranking = []
@@ -324,11 +328,12 @@ def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
     Raises:
         ValueError: no run has this scorer, so nothing would be left on the page; or as `put`.
     """
-    there = sorted(set(tables.collect(folder)["scorer"]))
+    table = tables.collect(folder)
+    there = sorted(set(table["scorer"]))
     if there and scorer not in there:
         raise ValueError(f"{folder}: expected a scorer ({', '.join(there)}), got {scorer!r}")
     begin = BEGIN.format(folder=Path(folder).as_posix())
-    put(page, begin, END, markdown(folder, scorer).rstrip())
+    put(page, begin, END, _page(table, folder, scorer).rstrip())
 
 
 def put(page: str | Path, begin: str, end: str, text: str) -> None:

@@ -106,7 +106,6 @@ def tune(request: Request) -> pd.DataFrame:
     where: dict[str, Any] = {"data": request.data, "device": request.device}
     manifests: dict[str, Manifest] = {}
     columns: dict[str, dict[str, Any]] = {}
-    sources: dict[str, Path] = {}
     for run in _to_mask(request):
         for threshold in request.at or THRESHOLDS:
             name = f"{Path(run.folder).name}-{run.name}-t{threshold:g}"
@@ -119,11 +118,11 @@ def tune(request: Request) -> pd.DataFrame:
                 )
             manifests[name] = grid.edit(run.manifest, changes)
             columns[name] = about(run, request.scorer) | {"threshold": float(threshold)}
-            sources[name] = run.files.path
 
     for name, manifest in manifests.items():
         if RunFolder(into / name).scores is None:
-            remask(sources[name], manifest, into / name, **where)
+            source = Path(columns[name]["folder"]) / columns[name]["run"]
+            remask(source, manifest, into / name, **where)
 
     grid.write(into, manifests, overwrite=True)
     run_many(into, **where)

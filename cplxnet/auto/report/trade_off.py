@@ -16,6 +16,8 @@ from . import style, tables
 from .style import Report, Request
 from .tables import by_method, by_run, of_scorer
 
+MOST_NAMED = 5  # methods with numbers at their points; those of more would cover each other
+
 
 def report(request: Request) -> Report:
     """average precision against compression, before and after fine-tuning, with the Pareto front"""
@@ -30,9 +32,6 @@ def report(request: Request) -> Report:
     ]
     sentence = f"On the Pareto front of means after fine-tuning: {', '.join(on_front)}."
     return Report(drawn, runs, [sentence] if on_front else [])
-
-
-MOST_NAMED = 5  # methods with numbers at their points; those of more would cover each other
 
 
 def _published(table: pd.DataFrame, request: Request) -> Mapping[str, float]:
