@@ -31,7 +31,8 @@ LEVEL = 0.95
 LEAST_PAIRS = 6
 MOST_DRAWN = 6  # pairs of methods: those of four
 FAR = 0.1  # a difference of AP that would hide the others
-BETTER, ABOVE, APART = "better than", "in every pair above", "not told apart from"
+BETTER, ABOVE, ONE = "better than", "in every pair above", "in the one pair above"
+NOT_APART, UNPAIRED = "not told apart from", "without a pair with"
 
 OVER_PAIRS = ("difference", "least", "greatest", "low", "high")
 PAIR = ("first", "second", "n", "compression", *OVER_PAIRS, *(f"overall_{k}" for k in OVER_PAIRS))
@@ -167,7 +168,8 @@ def ranking(
         Columns times, method, score (mean over its replicates), winner, n (pairs with the winner),
         difference (from the winner, the mean over pairs), least and greatest, low and high as of
         `rows`; and verdict on the winner: "better than" the method, by the interval; with two to
-        five pairs "in every pair above" it; or "not told apart from". Empty for the winner itself.
+        five pairs "in every pair above" it; with one "in the one pair above"; "not told apart
+        from"; or, where no seed has both, "without a pair with". Empty for the winner itself.
     """
     curves = _curves(table, scorer)
     ranks = []
@@ -190,14 +192,21 @@ def ranking(
             row = {"times": level, "method": method, "score": mean, "winner": winner}
             row |= {"n": len(deltas), "verdict": ""} | dict.fromkeys(OVER_PAIRS, np.nan)
             if method != winner:
-                row["verdict"] = APART
-            if len(deltas) and method != winner:
-                row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
-                few = len(deltas) < LEAST_PAIRS
-                if len(deltas) > 1 and (row["greatest"] if few else row["high"]) < 0:
-                    row["verdict"] = ABOVE if few else BETTER
+                if len(deltas):
+                    row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
+                row["verdict"] = _verdict_on_winner(row)
             ranks.append(row)
     return pd.DataFrame(ranks, columns=list(RANK))
+
+
+def _verdict_on_winner(row: dict[str, Any]) -> str:
+    if row["n"] == 0:
+        return UNPAIRED
+    if row["n"] >= LEAST_PAIRS:
+        return BETTER if row["high"] < 0 else NOT_APART
+    if row["greatest"] >= 0:
+        return NOT_APART
+    return ABOVE if row["n"] > 1 else ONE
 
 
 def winners(ranks: pd.DataFrame) -> list[str]:
@@ -205,7 +214,7 @@ def winners(ranks: pd.DataFrame) -> list[str]:
     sentences = []
     for level, rows in ranks.groupby("times") if len(ranks) else ():
         said = [f"At {level:g} times fewer {rows['winner'].iloc[0]} has the highest mean"]
-        for verdict in (BETTER, ABOVE, APART):
+        for verdict in (BETTER, ABOVE, ONE, NOT_APART, UNPAIRED):
             named = [
                 f"{row['method']} ({_by_how_much(row)})"
                 for _, row in rows[rows["verdict"] == verdict].iterrows()
@@ -216,7 +225,10 @@ def winners(ranks: pd.DataFrame) -> list[str]:
 
 
 def _by_how_much(row: pd.Series) -> str:
-    return f"{row['difference']:z.4f}, {_pairs(row['n'])}" if row["n"] else "no seed in common"
+    """The winner's lead over the pairs."""
+    if not row["n"]:
+        return f"mean {row['score']:.4f}"
+    return f"{-row['difference']:+z.4f}, {_pairs(row['n'])}"
 
 
 def _pairs(n: int) -> str:

@@ -143,13 +143,18 @@ def test_who_wins_where_and_how_sure() -> None:
     assert second["verdict"] == compare.ABOVE and np.isnan(second["low"]) and second["n"] == 2
     said = compare.winners(ranks)
     assert said[1] == (
-        "At 100 times fewer A has the highest mean; in every pair above B (-0.0200, 2 pairs)."
+        "At 100 times fewer A has the highest mean; in every pair above B (+0.0200, 2 pairs)."
     )
 
     # one pair of three goes the other way: a mean above, and no verdict
     unclear = compare.ranking(table({0: 0.02, 1: -0.01, 2: 0.02}), times=(100.0,))
-    assert unclear["verdict"].tolist() == ["", compare.APART]
-    assert "not told apart from B (-0.0100, 3 pairs)" in compare.winners(unclear)[0]
+    assert unclear["verdict"].tolist() == ["", compare.NOT_APART]
+    assert "not told apart from B (+0.0100, 3 pairs)" in compare.winners(unclear)[0]
+
+    # a single pair says which is above there, and not more
+    single = compare.ranking(table({0: 0.02}), times=(100.0,))
+    assert single["verdict"].tolist() == ["", compare.ONE]
+    assert "in the one pair above B (+0.0200, 1 pair)" in compare.winners(single)[0]
 
     # from six pairs on the interval decides, although one pair goes the other way
     many = compare.ranking(table({k: 0.02 - 0.021 * (k == 0) for k in range(9)}), times=(100.0,))
@@ -162,9 +167,9 @@ def test_methods_without_a_seed_in_common_are_ranked_by_their_means() -> None:
     both = table({0: 0.01, 1: 0.01})
     apart = both[both["seed"] == both["method"].map({"A": 0, "B": 1})]
     ranks = compare.ranking(apart, times=(100.0,))
-    assert ranks["n"].tolist() == [1, 0] and ranks["verdict"].tolist() == ["", compare.APART]
+    assert ranks["n"].tolist() == [1, 0] and ranks["verdict"].tolist() == ["", compare.UNPAIRED]
     assert compare.winners(ranks) == [
-        "At 100 times fewer A has the highest mean; not told apart from B (no seed in common)."
+        "At 100 times fewer A has the highest mean; without a pair with B (mean 0.6597)."
     ]
     *_, second = text._ranking_table(ranks)
     assert second == "| 100 | B | 0.6597 | none | none | 0 |"

@@ -108,8 +108,8 @@ def test_the_page_of_several_forms_ranks_them(folder):
     assert "| 50 | ARD | 0.3571 | the best | the best | 1 |" in text
     assert "| 50 | VD | 0.3237 | 0.0334 | 0.0334 to 0.0334 | 1 |" in text
     assert (
-        "At 50 times fewer ARD has the highest mean; not told apart from VD (-0.0334, 1 pair)."
-        in text
+        "At 50 times fewer ARD has the highest mean; in the one pair above VD (+0.0334, "
+        "1 pair)." in text
     )
     assert "between its neighbours" not in text
 
