@@ -326,12 +326,12 @@ def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
     """Put `markdown(folder)` between its two marks, `BEGIN` and `END`, in the file `page`.
 
     Raises:
-        ValueError: no run has this scorer, so nothing would be left on the page; or as `put`.
+        Lacking: there are runs, and none has this scorer: nothing would be left on the page.
+        ValueError: as `put`.
     """
     table = tables.collect(folder)
-    there = sorted(set(table["scorer"]))
-    if there and scorer not in there:
-        raise ValueError(f"{folder}: expected a scorer ({', '.join(there)}), got {scorer!r}")
+    if len(table):
+        tables.of_scorer(table, scorer, on_one_set=False)
     begin = BEGIN.format(folder=Path(folder).as_posix())
     put(page, begin, END, _page(table, folder, scorer).rstrip())
 

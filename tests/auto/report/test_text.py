@@ -184,7 +184,10 @@ def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys)
         )
     written = path.read_text()
     assert __main__.main(["page", str(folder), "--into", str(path), "--scorer", "tset"]) == 2
-    assert "expected a scorer (test, validation), got 'tset'" in capsys.readouterr().err
+    assert (
+        "expected runs scored by 'tset', got none (scorers: test, validation)"
+        in capsys.readouterr().err
+    )
     assert path.read_text() == written  # it was emptied
     path.write_text("# Results\n")
     assert __main__.main(["page", str(folder), "--into", str(path)]) == 2
