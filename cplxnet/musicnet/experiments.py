@@ -131,12 +131,14 @@ def structured(
 
 
 def settled(
-    values: Sequence[float] = (0.003, 0.02, 0.1, 0.4),
+    values: Sequence[float] = (0.003, 0.02, 0.05, 0.1, 0.2, 0.4),
     *,
+    ard_values: Sequence[float] = (0.02, 0.1, 0.4),
+    random_values: Sequence[float] = (0.1, 0.4),
     real_values: Sequence[float] = (0.02, 0.05, 0.2),
     deaf_values: Sequence[float] = (0.02, 0.1),
-    l0_values: Sequence[float] = (0.5, 5.0, 10.0),
-    sparsities: Sequence[float] = (0.98, 0.9945, 0.998),
+    l0_values: Sequence[float] = (0.5, 1.5, 5.0),
+    sparsities: Sequence[float] = (0.98, 0.9945, 0.9965, 0.998),
     layer_sparsities: Sequence[float] = (0.9, 0.98),
     replicates: int = 2,
 ) -> Preset:
@@ -149,7 +151,9 @@ def settled(
     the complex one on random phases.
 
     Args:
-        values: of C, for VD; all but the least for ARD, the two largest for random masks.
+        values: of C, for VD: those of `reference`, with the same results.
+        ard_values: of C, for ARD.
+        random_values: of C, for the VD whose sparsity of each layer random masks have.
         real_values: of C, for real networks on both parts.
         deaf_values: of C, for networks that do not hear phases.
         l0_values: of C, for L0, whose penalty of a weight is at most 1.
@@ -188,7 +192,7 @@ def settled(
     pruners: list[tuple[str, dict[str, Any], dict[str, Any], Sequence[float]]] = [
         ("gradual", {"name": "gradual"}, slowly, sparsities),
         ("gradual-by-layer", by_layer, slowly | patiently, layer_sparsities),
-        ("one-shot", {"name": "one-shot"}, {}, sparsities),
+        ("one-shot", {"name": "one-shot"}, {}, (0.0, *sparsities)),  # 0: dense, for as long
     ]
     real = {"real-same-size": _real(SAME_SIZE), "real-same-cost": _real(SAME_COST)}
     deaf = {
@@ -199,12 +203,12 @@ def settled(
     contestants: dict[str, dict[str, Any]] = {}
     for c in values:
         contestants[f"vd-{_c(c)}"] = {C: c}
-    for c in values[1:]:
+    for c in ard_values:
         contestants[f"ard-{_c(c)}"] = {C: c, FORM: "complex.DeepConvNetARD"}
     for families, of_c in ((real, real_values), (deaf, deaf_values)):
         for c in of_c:
             contestants |= {f"{family}-{_c(c)}": {C: c, **own} for family, own in families.items()}
-    contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in values[-2:]}
+    contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in random_values}
     contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
     for which, pruner, own, targets in pruners:
         for sparsity in targets:
