@@ -2,8 +2,8 @@
 
 import os
 
-# Large pages for the gradients and activations, which torch allocates anew in every step (Linux). Torch reads this at
-# its first allocation; whoever has set it otherwise is left alone.
+# Large pages for the gradients and activations, which torch allocates anew in every step (Linux).
+# Torch reads this at its first allocation; whoever has set it otherwise is left alone.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"

@@ -115,4 +115,7 @@ def _picture(truth: np.ndarray, written: np.ndarray, first: int, hop_s: float) -
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     pyplot.close(figure)
-    return f'<img style="width:100%" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    return (
+        '<img style="width:100%" src="data:image/png;base64,'
+        f'{base64.b64encode(file.getvalue()).decode()}">'
+    )

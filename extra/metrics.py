@@ -72,7 +72,10 @@ def transcribe_file(
 
 
 def labelled_notes(recording: recordings.Recording, *, rate_hz: int) -> np.ndarray:
-    """The labels of a recording at `rate_hz` as `midi.NOTES`, by start, then note; no empty ones."""
+    """The labels of a recording at `rate_hz` as `midi.NOTES`, by start, then note.
+
+    Empty ones are left out.
+    """
     labels = recording.labels[recording.labels["end_time"] > recording.labels["start_time"]]
     notes = np.empty(len(labels), midi.NOTES)
     notes["start_s"] = labels["start_time"] / rate_hz

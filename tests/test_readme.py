@@ -21,7 +21,8 @@ CHECKS = """
 assert logit.shape == (8, 84) and logit.dtype == torch.float32
 loss.backward()
 assert net[5].log_sigma2.grad.abs().min() > 0
-assert {key: tuple(mask.shape) for key, mask in masks.items()} == {"0": (16, 1, 6), "5": (84, 16368)}
+shapes = {key: tuple(mask.shape) for key, mask in masks.items()}
+assert shapes == {"0": (16, 1, 6), "5": (84, 16368)}
 print("all true")
 """
 

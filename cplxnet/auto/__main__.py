@@ -1,7 +1,8 @@
 """Experiments from the command line: run them, see how far they are, report what they reached.
 
-Each command is a pair of functions in `COMMANDS`: one adds its arguments to a parser; the other does
-it, takes them by name and returns the exit code, and its docstring is the help. A command imports what it uses: `--help` and `status` never load torch.
+Each command is a pair of functions in `COMMANDS`. One adds its arguments to a parser. The other
+does it: it takes them by name and returns the exit code, and its docstring is the help. A command
+imports what it uses: `--help` and `status` never load torch.
 
 The parser is argparse. Click and typer have no option that takes several values, as `--devices`,
 `--at` and `--runs` do, so with them every command line written so far would have to change.
@@ -451,7 +452,7 @@ def _grids(path: Path) -> list[Path]:
 
 
 def _state_of(path: Path) -> tuple[str, bool]:
-    """The status of a folder's runs, or of its grids, as text; and whether nothing is left to do."""
+    """The status of a folder's runs or of its grids as text, and whether nothing is left to do."""
     import pandas as pd
 
     from .report import tables

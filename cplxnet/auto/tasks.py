@@ -53,7 +53,8 @@ class Task(Protocol):
         PRESETS: functions that return the arguments of `grid.expand`.
         EXPORTS: the kinds of file that `export_network` writes.
         HEARD: what every network of the task hears (its rate in Hz, say), kept with an export.
-        COMMANDS: for each command of its own, what adds its arguments to a parser, and what does it.
+        COMMANDS: for each command of its own, what adds its arguments to a parser, and what does
+            it.
         GPU_STEP_MS: (windows, milliseconds) of a network's training step on a GPU, measured.
     """
 

@@ -303,7 +303,7 @@ def _lengths(path: str | os.PathLike[str], window: int) -> list[int]:
     return list(lengths.values())
 
 
-# ---- how windows are fed --------------------------------------------------------------------------
+# ---- how windows are fed -------------------------------------------------------------------------
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # signal (B, window), notes (B, 84), float32
 

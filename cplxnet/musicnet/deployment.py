@@ -128,7 +128,7 @@ def load_network(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]
     return small, check_heard(heard, f"{path}")
 
 
-# ---- on the command line --------------------------------------------------------------------------
+# ---- on the command line -------------------------------------------------------------------------
 
 
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:

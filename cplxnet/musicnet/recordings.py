@@ -155,7 +155,11 @@ def _refuse(bad: np.ndarray, labels: np.ndarray, where: str, expected: str) -> N
 
 @contextmanager
 def _open(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
-    """The file at `path`; what h5py cannot read in the block raises RecordingError with its name."""
+    """The file at `path`.
+
+    Raises:
+        RecordingError: h5py cannot read something in the block; it has the file's name.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -258,7 +262,8 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
         keys = keys_of(file, f"{path}")
         if not keys:
             raise RecordingError(
-                f"{path}: expected groups id_NNNN, a recording each, got none; {_how_to_build(path)}"
+                f"{path}: expected groups id_NNNN, a recording each, got none; "
+                f"{_how_to_build(path)}"
             )
         for key in keys:
             yield _read(file[key], f"{path}, recording {key}")

@@ -277,7 +277,7 @@ def score_dataset(
     )
 
 
-# ---- published scores -------------------------------------------------------------------------------
+# ---- published scores ----------------------------------------------------------------------------
 
 # of Trabelsi et al. 2018 and all who followed them
 TEST_RECORDINGS = frozenset({"id_2303", "id_2382", "id_1819"})

@@ -152,7 +152,10 @@ class CplxBatchNorm1d(_BatchNorm):
         return gpu.usable(x, *numbers) and gpu.in_order(*numbers)
 
     def _on_gpu(self, rows: Tensor, tail: Tail) -> Tensor:
-        """Normalise pairs (B, C, 2) or (B, L, C, 2) by the GPU's kernels, with what follows in the same pass."""
+        """Normalise pairs (B, C, 2) or (B, L, C, 2) by the GPU's kernels.
+
+        What follows (`tail`) is done in the same pass.
+        """
         from .fast.gpu import batchnorm, layers
 
         pairs = rows.view(len(rows), -1, self.num_features, 2)

@@ -8,11 +8,11 @@
 one z for each output channel o, drawn once for each example: all weights of a channel share their
 noise, along a convolution too. sigma_o^2 = e^`log_sigma2_out` is learnt, not alpha: the noise stays
 what it is when the weights of a channel shrink, so that those of an irrelevant one go to zero, and
-masking it costs little (with alpha as the parameter nothing moves them). The KL of a channel is that
-of one weight with |mu|^2 the mean of |w|^2, and sigma_o^2 (see `kl`), log-uniform prior ("GroupVD")
-or automatic relevance determination ("GroupARD"). A channel is relevant if log alpha <= threshold,
-and with it all its weights: what is masked are whole channels, so that a smaller dense layer is
-left. Constructor arguments are those of the mean layer, as in `torch.nn`.
+masking it costs little (with alpha as the parameter nothing moves them). The KL of a channel is
+that of one weight with |mu|^2 the mean of |w|^2, and sigma_o^2 (see `kl`), log-uniform prior
+("GroupVD") or automatic relevance determination ("GroupARD"). A channel is relevant if
+log alpha <= threshold, and with it all its weights: what is masked are whole channels, so that a
+smaller dense layer is left. Constructor arguments are those of the mean layer, as in `torch.nn`.
 
 "BothVD" and "BothARD" layers have this noise and that of each weight (see `variational`): W is
 drawn from its posterior, z multiplies what it gives, and both KL are added. A weight is relevant if

@@ -66,7 +66,10 @@ class Gated(Penalised):
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:
-        """bool, shape of the weight: True (keep) where z > 0 in evaluation, whatever `threshold`."""
+        """bool, shape of the weight: True (keep) where z > 0 in evaluation.
+
+        `threshold` has no part in it.
+        """
         return self.gate > 0
 
 

@@ -24,8 +24,8 @@ def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """x through `layers` in turn, as `torch.nn.Sequential` does it.
 
     A `CplxBatchNorm1d` followed by `Split(nn.ReLU())`, and perhaps `Split(nn.AvgPool1d(2))`, runs
-    as one where the C functions apply (complex64 (B, C, L), channels last, on the CPU), or the GPU's kernels, and none of
-    the layers has a hook.
+    as one where the C functions apply (complex64 (B, C, L), channels last, on the CPU), or the
+    GPU's kernels, and none of the layers has a hook.
     """
     remaining = list(layers)
     with gpu.noise_ahead(remaining, x):

@@ -86,12 +86,13 @@ def _timed(work: str, batch: int, rounds: int) -> dict[str, Times]:
 def heading(limits: machine.Limits, taken: float, load: float, quick: bool) -> list[str]:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
     return [
-        f"{datetime.date.today()}, `make bench`{' QUICK=--quick' if quick else ''}, {taken / 60:.1f} minutes; "
-        f"load average at the start {load:.2f}",
+        f"{datetime.date.today()}, `make bench`{' QUICK=--quick' if quick else ''}, "
+        f"{taken / 60:.1f} minutes; load average at the start {load:.2f}",
         machine.description(),
         versions,
-        f"largest matrix product {limits.matmul / 1e9:.0f} GFLOP/s, memory copy {limits.copy / 1e9:.0f} GB/s read and "
-        f"written; {machine.complex_macs() / 1e6:.2f} million complex multiply-adds a window",
+        f"largest matrix product {limits.matmul / 1e9:.0f} GFLOP/s, "
+        f"memory copy {limits.copy / 1e9:.0f} GB/s read and written; "
+        f"{machine.complex_macs() / 1e6:.2f} million complex multiply-adds a window",
     ]
 
 

@@ -42,6 +42,7 @@ def run(rounds: int, *, n_windows: int = N_WINDOWS) -> tuple[float, dict[str, Ti
     difference = abs(calls[OURS]() - calls[SKLEARN]())
     if difference > TOLERANCE:
         raise RuntimeError(
-            f"expected scikit-learn's average precision to {TOLERANCE}, got a difference of {difference}"
+            f"expected scikit-learn's average precision to {TOLERANCE}, "
+            f"got a difference of {difference}"
         )
     return difference, alternate(calls, rounds)

@@ -109,8 +109,9 @@ def time_build(folder: Path, hours: float, longest: int) -> None:
         taken = time.perf_counter() - start
     print(
         f"build: {seconds / 3600:.2f} hours of WAV, one of {longest} minutes, in {taken:.1f} s, "
-        f"{seconds / taken:.0f} times real time; memory at most {memory.pss / 1e9:.2f} GB (shared pages "
-        f"once), {memory.rss / 1e9:.2f} GB (counted for each process)"
+        f"{seconds / taken:.0f} times real time; "
+        f"memory at most {memory.pss / 1e9:.2f} GB (shared pages once), "
+        f"{memory.rss / 1e9:.2f} GB (counted for each process)"
     )
 
 

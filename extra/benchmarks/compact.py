@@ -67,7 +67,8 @@ def magnitude_masks(net: nn.Module, rate: float) -> dict[str, Tensor]:
     n_kept = int((total / rate - others) / parts)
     if n_kept < 1:
         raise ValueError(
-            f"expected a compression below {total / others:.0f}, got {rate:g}: the rest is not masked"
+            f"expected a compression below {total / others:.0f}, got {rate:g}: "
+            "the rest is not masked"
         )
     limit = torch.cat([w.flatten() for w in size.values()]).topk(n_kept).values[-1]
     return {name: w >= limit for name, w in size.items()}
@@ -132,7 +133,8 @@ def measure(
         )  # seconds of music a second
         yield [
             case.source, f"{rate:.3g}", *(f"{checkpoint / size:.0f}" for size in sizes), str(batch),
-            *(f"{1000 * found[name]:.3g}" for name in nets), f"{found['dense'] / found['compact']:.2f}",
+            *(f"{1000 * found[name]:.3g}" for name in nets),
+            f"{found['dense'] / found['compact']:.2f}",
             f"{found['dense ONNX'] / found['compact ONNX']:.2f}",
             f"{speed:.1f}", " ".join(name[0] for name in made.plan[batch]), f"{difference:.0e}",
         ]  # fmt: skip
@@ -157,8 +159,11 @@ def n_bytes(made: cplx.Compact, dtype: Any) -> int:
         return (Path(folder) / "net").stat().st_size
 
 
-HEAD = ["masks", "compression", "file, times smaller", "float16", "batch", "dense, ms", "masked, ms", "compact, ms",
-        "dense/compact", "the same in onnxruntime", "times real time", "engines", "difference"]  # fmt: skip
+HEAD = [
+    "masks", "compression", "file, times smaller", "float16", "batch",
+    "dense, ms", "masked, ms", "compact, ms", "dense/compact", "the same in onnxruntime",
+    "times real time", "engines", "difference",
+]  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:

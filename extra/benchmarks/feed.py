@@ -36,7 +36,7 @@ BATCHES_A_CALL = 20
 
 
 class OriginalFeed(Dataset[tuple[np.ndarray, np.ndarray]]):
-    """The original's dataset: item k is the window, and its notes, that starts at flat position k."""
+    """The original's dataset: item k is the window from flat position k, and its notes."""
 
     def __init__(self, path: Path) -> None:
         with h5py.File(path, "r") as file:
@@ -98,7 +98,8 @@ def check(ours: MusicNet, original: OriginalFeed, *, n: int = 2000, seed: int = 
         np.array_equal(signal.numpy(), expected[0]) and np.array_equal(notes.numpy(), expected[1])
     ):
         raise RuntimeError(
-            "expected the same windows and notes from both feeds, got others; times would say nothing"
+            "expected the same windows and notes from both feeds, got others; "
+            "times would say nothing"
         )
 
 

@@ -1,10 +1,12 @@
-"""Everything there is to see on a GPU, in one command of at most seven minutes: `python -m extra.benchmarks.gpu [OUT]`.
+"""Everything there is to see on a GPU, in one command of at most seven minutes: \
+`python -m extra.benchmarks.gpu [OUT]`.
 
-Needs torch, Triton, numpy, h5py, pydantic, pytest and this checkout; cplxmodule and complextorch are timed too where they
-are installed. Each part runs in a process of its own for so many seconds at most, what nobody has seen yet first: a run
-resumed after a kill; tests that need a GPU; a step in every form and precision, with its memory; bits; networks against
-float64; scoring; the kernels' own tests; other libraries. After each part gpu.json and gpu.md are written into OUT
-(default: the working directory). A part that fails, or is cut off, keeps the rows it had and stops no other.
+Needs torch, Triton, numpy, h5py, pydantic, pytest and this checkout; cplxmodule and complextorch
+are timed too where they are installed. Each part runs in a process of its own for so many seconds
+at most, what nobody has seen yet first: a run resumed after a kill; tests that need a GPU; a step
+in every form and precision, with its memory; bits; networks against float64; scoring; the kernels'
+own tests; other libraries. After each part gpu.json and gpu.md are written into OUT (default: the
+working directory). A part that fails, or is cut off, keeps the rows it had and stops no other.
 """
 
 import argparse
@@ -44,11 +46,11 @@ GRIDS = {"experiment-1": (17, 5), "experiment-2": (6, 5)}  # values of C, replic
 EPOCHS = {"dense": 50, "VD": 75, "masked": 50}  # of each stage, 1000 batches each
 
 
-# ---- what is trained -------------------------------------------------------------------------------------------------
+# ---- what is trained -----------------------------------------------------------------------------
 
 
 class Training:
-    """A whole step as the trainer makes it: draw, features, forward, loss, backward, KL, clip, Adam."""
+    """A whole step of the trainer: draw, features, forward, loss, backward, KL, clip, Adam."""
 
     def __init__(self, dataset: MusicNet, kind: str, seed: int = 0) -> None:
         torch.manual_seed(seed)
@@ -123,7 +125,7 @@ def milliseconds(step: Callable[[], Any], seconds: float = 0.3) -> float:
     return sorted(times)[2]
 
 
-# ---- parts -----------------------------------------------------------------------------------------------------------
+# ---- parts ---------------------------------------------------------------------------------------
 
 
 def tests(*chosen: str) -> dict[str, Any]:
@@ -140,7 +142,10 @@ def error(value: Tensor, right: Tensor) -> float:
 
 
 def networks(batch: int = 16) -> Iterator[dict[str, Any]]:
-    """Logits and gradients of whole networks against float64, beside those of the plain formulas in float32."""
+    """Logits and gradients of whole networks against float64.
+
+    Beside them are those of the plain formulas in float32.
+    """
     for kind in ("dense", "masked"):
         torch.manual_seed(0)
         net = network(kind)
@@ -263,7 +268,10 @@ def bandwidth() -> float:
 
 
 def hours(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Both grids with 1000 batches an epoch on one such card, dense stages trained once for each seed."""
+    """Both grids with 1000 batches an epoch on one such card.
+
+    Dense stages are trained once for each seed.
+    """
     found = []
     for form in ("plain", "graph"):
         for products in PRODUCTS:
@@ -284,7 +292,7 @@ def hours(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-# ---- the page --------------------------------------------------------------------------------------------------------
+# ---- the page ------------------------------------------------------------------------------------
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -314,7 +322,7 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-# ---- parts, each in a process of its own ------------------------------------------------------------------------------
+# ---- parts, each in a process of its own ---------------------------------------------------------
 
 
 def corpus(folder: Path, n_recordings: int) -> MusicNet:
@@ -326,7 +334,10 @@ def corpus(folder: Path, n_recordings: int) -> MusicNet:
 
 
 class Part(NamedTuple):
-    """What a part gives, from a folder for its files: a dict, or rows one by one; and its seconds at most."""
+    """What a part gives, from a folder for its files, and its seconds at most.
+
+    It gives a dict, or rows one by one.
+    """
 
     limit_s: float
     results: Callable[[Path], Any]
@@ -367,7 +378,11 @@ def write(target: Path, results: Any) -> None:
 
 
 def supervised(command: list[str], target: Path, limit_s: float) -> tuple[Any, str]:
-    """Run a command for so many seconds at most; what it left in `target`, and what it said or how it failed."""
+    """Run a command for so many seconds at most.
+
+    Returns:
+        What it left in `target`, and what it said or how it failed.
+    """
     if limit_s < 5:
         return None, "no time left"
 

@@ -1,6 +1,8 @@
 """A run on a GPU killed in its second stage and gone on with, held to one that nobody disturbed.
 
-python -m extra.benchmarks.gpu_resume FOLDER RUN DEVICE    trains RUN of the manifest in FOLDER, for `compare`
+    python -m extra.benchmarks.gpu_resume FOLDER RUN DEVICE
+
+trains RUN of the manifest in FOLDER, for `compare`.
 """
 
 import json
@@ -50,7 +52,7 @@ def train(folder: Path, name: str, device: str) -> dict[str, Any]:
 
 
 def compare(folder: Path, device: str = "cuda:0", n_batches: int = 30) -> dict[str, Any]:
-    """{what: whether it is the same bits} of an undisturbed run and one killed in its second stage."""
+    """{what: whether it is the same bits} of an undisturbed run and one killed in stage two."""
     prepare(folder, n_batches)
     command = [sys.executable, "-m", "extra.benchmarks.gpu_resume", str(folder), "killed", device]
     with subprocess.Popen(

@@ -169,11 +169,13 @@ def text(found: Sequence[Growth]) -> str:
     step, fit = logarithm(found[-1], f"{LOOKUPS} label lookups")
     return "\n\n".join(
         [
-            f"{time.strftime('%Y-%m-%d')}; {description()}; {RATE_HZ} Hz, windows of {WINDOW} samples.",
+            f"{time.strftime('%Y-%m-%d')}; {description()}; {RATE_HZ} Hz, "
+            f"windows of {WINDOW} samples.",
             "![time against batch, recordings, length and notes](growth.png)",
             report.table(["varied", "sizes", "what", "ms", "exponent"], rows),
-            f"Label lookup against notes a recording: {1e9 * step / LOOKUPS:.2f} ns more a position for every doubling "
-            f"of the notes (R^2 of that straight line {fit:.2f}); proportional growth would be an exponent of 1.",
+            f"Label lookup against notes a recording: {1e9 * step / LOOKUPS:.2f} ns more "
+            f"a position for every doubling of the notes (R^2 of that straight line {fit:.2f}); "
+            "proportional growth would be an exponent of 1.",
         ]
     )
 

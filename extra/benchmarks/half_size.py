@@ -59,7 +59,8 @@ def main() -> None:
         targets.append(notes)
     target = torch.cat(targets)
     print(
-        f"{options.run}/{options.snapshot} on {options.file}: {len(target)} windows at stride {options.stride}"
+        f"{options.run}/{options.snapshot} on {options.file}: {len(target)} windows "
+        f"at stride {options.stride}"
     )
     exact = {
         name: torch.cat(values["float32"])

@@ -14,7 +14,8 @@ from cplxnet import nn as cplx
 from .peers import ours
 
 FLOP_PER_MAC = 8  # of complex numbers: four products and four sums
-ADAM_BYTES = 28  # a real number: reads value, gradient and both moments, writes value and both moments, float32
+# a real number, float32: reads value, gradient and both moments, writes value and both moments
+ADAM_BYTES = 28
 
 
 class Limits(NamedTuple):
@@ -82,4 +83,7 @@ def description() -> str:
         names = []
     name = names[0] if names else platform.processor()
     features = torch.backends.cpu.get_cpu_capability()
-    return f"{name} ({features}), {os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.system()}"
+    return (
+        f"{name} ({features}), {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"{platform.system()}"
+    )

@@ -144,7 +144,8 @@ def _counterpart(peer: Peer, kind: str, layer: Any) -> nn.Module:
         case cplx.CplxToReal():
             return peer.head()
     raise TypeError(
-        f"expected a layer of the complex DeepConvNet, got {type(layer).__name__}; add its counterpart"
+        f"expected a layer of the complex DeepConvNet, got {type(layer).__name__}; "
+        "add its counterpart"
     )
 
 

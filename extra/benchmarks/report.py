@@ -42,7 +42,10 @@ def text(measured: Measured, agreement: Sequence[Row], heading: Sequence[str]) -
     return "\n\n".join(parts)
 
 
-_TIMES = "Milliseconds a call: median (quartiles); ratio to cplxnet's median; for cplxnet the multiple of the floor."
+_TIMES = (
+    "Milliseconds a call: median (quartiles); ratio to cplxnet's median; "
+    "for cplxnet the multiple of the floor."
+)
 _TIME_HEAD = ["work", "batch", "contestant", "ms", "ratio", "floor, ms", "times the floor"]
 
 

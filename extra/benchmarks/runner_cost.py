@@ -1,13 +1,15 @@
-"""What the runner adds to training: `python -m extra.benchmarks.runner_cost [--rounds 5] [--folder FOLDER]`.
+"""What the runner adds to training: \
+`python -m extra.benchmarks.runner_cost [--rounds 5] [--folder FOLDER]`.
 
-The same three stages of Experiment-1 twice: by a bare `train_stage` with the same seeds, scores and a `torch.save` a
-stage, and through `auto.run` in a folder of 85 runs with `reuse`, as a grid runs it: claim, check,
-status, history, a checkpoint an epoch, scores, snapshot. In turn, so that other work on the machine meets both. An
-epoch's cost, from its beginning to that of the next, does not depend on its length, so epochs are short here, and the
-share is of the 1000 batches of a whole one. A run's cost is what it takes beside: until the first epoch, and from the
-end of a stage's last epoch on, while its checkpoint is written behind the scores (which take seconds here and minutes
-on MusicNet). Wall time and the process's CPU time (which other work does not touch, and which counts the thread that
-writes the checkpoint). Also `status` on 1000 runs.
+The same three stages of Experiment-1 twice: by a bare `train_stage` with the same seeds, scores and
+a `torch.save` a stage, and through `auto.run` in a folder of 85 runs with `reuse`, as a grid runs
+it: claim, check, status, history, a checkpoint an epoch, scores, snapshot. In turn, so that other
+work on the machine meets both. An epoch's cost, from its beginning to that of the next, does not
+depend on its length, so epochs are short here, and the share is of the 1000 batches of a whole one.
+A run's cost is what it takes beside: until the first epoch, and from the end of a stage's last
+epoch on, while its checkpoint is written behind the scores (which take seconds here and minutes on
+MusicNet). Wall time and the process's CPU time (which other work does not touch, and which counts
+the thread that writes the checkpoint). Also `status` on 1000 runs.
 """
 
 import argparse
@@ -57,7 +59,10 @@ class Clock(NamedTuple):
 
 
 class Timed:
-    """Stands in for the sampler of training, noting when each pass over it, an epoch, begins and ends."""
+    """Stands in for the sampler of training.
+
+    It notes when each pass over it, an epoch, begins and ends.
+    """
 
     def __init__(self) -> None:
         self.times: list[tuple[Clock, Clock]] = []
@@ -93,7 +98,10 @@ def epochs(stage: list[tuple[Clock, Clock]]) -> list[Clock]:
 
 
 def corpus(folder: Path) -> None:
-    """Noise with labels: recordings of 2 s for training, one of 10 s for each scoring, which then takes seconds."""
+    """Noise with labels: recordings of 2 s for training, one of 10 s for each scoring.
+
+    Scoring then takes seconds.
+    """
     rng = np.random.default_rng(0)
     for split, count, seconds in (("train", RECORDINGS, 2), ("valid", 1, 10), ("test", 1, 10)):
         notes = [
@@ -193,12 +201,13 @@ def measure(folder: Path, rounds: int, n_epochs: int, n_batches: int) -> None:
             epoch = {way: _median(taken[way][number], field) for way in WAYS}
             added, whole_epoch = epoch["runner"] - epoch["bare"], epoch["bare"] / n_batches * WHOLE
             print(
-                f"{name}, {field} time: {added:+.3f} s an epoch, {added / whole_epoch:+.2%} of one of {WHOLE} batches "
-                f"({whole_epoch:.0f} s)"
+                f"{name}, {field} time: {added:+.3f} s an epoch, "
+                f"{added / whole_epoch:+.2%} of one of {WHOLE} batches ({whole_epoch:.0f} s)"
             )
         medians = {way: _median(rests[way], field) for way in WAYS}
         print(
-            f"run of {number + 1} stages, {field} time: {medians['runner'] - medians['bare']:+.2f} s "
+            f"run of {number + 1} stages, {field} time: "
+            f"{medians['runner'] - medians['bare']:+.2f} s "
             f"({medians['runner']:.2f} against {medians['bare']:.2f})",
             flush=True,
         )

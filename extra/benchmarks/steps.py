@@ -1,4 +1,4 @@
-"""What is timed of the networks: a training step, an evaluation, the KL by itself, in each library."""
+"""What is timed of the networks in each library: a training step, an evaluation, the KL alone."""
 
 import functools
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Entrant(NamedTuple):
 
 
 def example(batch: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Features complex64 (B, 1, 4096) of noise windows, and labels (B, 84), one in twenty positive."""
+    """Features complex64 (B, 1, 4096) of noise, and labels (B, 84), one in twenty positive."""
     generator = torch.Generator().manual_seed(seed)
     signal = torch.randn(batch, 4096, generator=generator)
     return features(signal, kind="fft"), (torch.rand(batch, 84, generator=generator) < 0.05).float()
@@ -121,7 +121,7 @@ def without_c(work: Callable[[], None]) -> None:
 
 
 def with_memory_kept(work: Callable[[], None]) -> None:
-    """`work` as cplxnet's runner has it; the other libraries' turns find the C library as it comes."""
+    """`work` as cplxnet's runner has it; other libraries' turns find the C library as it comes."""
     cplx.keep_freed()
     try:
         work()

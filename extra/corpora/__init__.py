@@ -1,5 +1,6 @@
-"""Builders of data, `python -m extra.corpora.demo` and `python -m extra.corpora.archive`: what their
-files and their commands have in common.
+"""What the files and commands of the builders of data have in common.
+
+The builders are `python -m extra.corpora.demo` and `python -m extra.corpora.archive`.
 """
 
 import argparse

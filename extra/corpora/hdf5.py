@@ -132,7 +132,8 @@ def write(
         attributes: added to the root.
 
     Raises:
-        recordings.RecordingError: as `recordings.recordings` raises on reading, or no recording to write.
+        recordings.RecordingError: as `recordings.recordings` raises on reading, or no recording to
+            write.
         OSError: the disk is full.
     """
     path = Path(path)

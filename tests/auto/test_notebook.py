@@ -1,4 +1,4 @@
-"""What the notebooks share, in a kernel: the root, errors as one message, bars, refreshing output."""
+"""What the notebooks share in a kernel: root, errors as one message, bars, refreshing output."""
 
 import os
 import re

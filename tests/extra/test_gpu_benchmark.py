@@ -1,4 +1,7 @@
-"""The command for a GPU: a part that fails, hangs or leaves processes behind stops no other, and keeps its rows."""
+"""The command for a GPU.
+
+A part that fails, hangs or leaves processes behind stops no other, and keeps its rows.
+"""
 
 import json
 import sys

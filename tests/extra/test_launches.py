@@ -1,4 +1,4 @@
-"""A training step on a GPU: kernels launched and bytes moved stay below what they have come down to."""
+"""A training step on a GPU: launches and bytes moved stay below what they have come down to."""
 
 import json
 import subprocess
@@ -20,7 +20,10 @@ LIMITS = {  # launches, gigabytes
 
 @pytest.fixture(scope="module")
 def totals() -> dict[str, dict[str, int]]:
-    """What the command prints; in a process of its own, since the device's name is a setting of the whole process."""
+    """What the command prints.
+
+    It runs in a process of its own, since the device's name is a setting of the whole process.
+    """
     pytest.importorskip("triton", reason="no Triton")
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this torch has no spare device for Python")
@@ -38,7 +41,8 @@ def test_a_step_stays_below_its_limits(totals: dict[str, dict[str, int]], kind: 
 
 
 def test_the_count_is_that_of_a_whole_step(totals: dict[str, dict[str, int]]) -> None:
-    # What cannot be left out: weights and their gradients written and read, activations written and read back.
+    # What cannot be left out: weights and their gradients written and read, activations written
+    # and read back.
     weights, activations = 15.74e6 * 4, 227e6
     assert totals["dense"]["bytes"] > 4 * weights + 8 * activations
     assert totals["VD"]["bytes"] > totals["dense"]["bytes"] + 8 * weights

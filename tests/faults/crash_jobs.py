@@ -1,4 +1,7 @@
-"""What the tests of crash points run: `python crash_jobs.py DATA` serves these jobs (`crash_points`)."""
+"""What the tests of crash points run.
+
+`python crash_jobs.py DATA` serves these jobs (`crash_points`).
+"""
 
 import asyncio
 import os

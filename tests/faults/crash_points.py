@@ -146,7 +146,7 @@ class Recorder:
             self._busy.now = False
 
 
-# -- in the laboratory: forks -----------------------------------------------------------------------
+# -- in the laboratory: forks ----------------------------------------------------------------------
 
 
 def serve(jobs: dict[str, Job], data: Path) -> None:
@@ -249,7 +249,7 @@ class Lab:
         return Trial(root, notes, json.loads(self._process.stdout.readline()))
 
 
-# -- in the test: what a crash leaves ---------------------------------------------------------------
+# -- in the test: what a crash leaves --------------------------------------------------------------
 
 # what differs between two trials of one job: processes, and names made up
 VOLATILE = re.compile(rb'\.\d+-[0-9a-f]{8}-[0-9a-f]{8}\.|"(pid|began)": -?\d+|"token": "\w+"')

@@ -1,6 +1,7 @@
-"""A process that dies just before any of its changes to files, on a machine that lives or on one
-whose disk forgets what was not synced, is gone on with to the same bits. Of two processes that share
-a grid, both die, or one does and the other brings it to its end.
+"""A process that dies just before any of its changes to files is gone on with to the same bits.
+
+The machine lives, or its disk forgets what was not synced. Of two processes that share a grid, both
+die, or one does and the other brings it to its end.
 """
 
 import re

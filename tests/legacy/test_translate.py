@@ -199,7 +199,9 @@ UNTRANSLATABLE = {
     "stages.dense.early.raises": "<class 'RuntimeError'>",
     "stages.sparsify.objective": "loss + 0.01 * kl_div",
     "stages.sparsify.model.cls": "<class 'os.system'>",
-    "stages.fine-tune.lr_scheduler.cls": "<class 'cplxpaper.musicnet.lr_scheduler.FastStepScheduler'>",
+    "stages.fine-tune.lr_scheduler.cls": (
+        "<class 'cplxpaper.musicnet.lr_scheduler.FastStepScheduler'>"
+    ),
     "stages.fine-tune.extra": None,
 }
 

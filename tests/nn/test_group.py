@@ -1,4 +1,4 @@
-"""Noise of channels: its moments by Monte Carlo, its KL by quadrature, and whole channels masked."""
+"""Noise of channels: its moments by Monte Carlo, its KL by quadrature; whole channels masked."""
 
 import pytest
 import torch

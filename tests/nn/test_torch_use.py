@@ -1,4 +1,4 @@
-"""Every form of layer used as torch's own are: replicas, layers built without memory, frozen parts."""
+"""Every form of layer used as torch's own: replicas, layers built without memory, frozen parts."""
 
 import sys
 

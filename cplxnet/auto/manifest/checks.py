@@ -107,7 +107,10 @@ def _terms(stage: Row, raw: Row) -> list[tuple[str, Any, Any, Any]]:
 def _keywords(
     path: str, component: Row, vocabulary: Vocabulary, declared: tuple[str, ...] = ("name",)
 ) -> Iterator[Fault]:
-    """Keywords that the component named in `component` does not take; `declared` are no keywords."""
+    """Keywords that the component named in `component` does not take.
+
+    `declared` are no keywords.
+    """
     options = {
         key: value
         for key, value in component.items()
@@ -229,7 +232,7 @@ def _distill(path: str, stage: Row, earlier: list[str], raw: Row) -> Iterator[Fa
 
 
 def _pruner(path: str, stage: Row, earlier: list[str], masked: bool) -> Iterator[Fault]:
-    """A pruner without masks to set, like a stage that is not there yet, or ended before its time."""
+    """Faults of a pruner: no masks to set, like a stage that is not before it, or cut short."""
     pruner = stage["pruner"]
     if not masked:
         accepted = f"null, or as {path}.model.name a masked network"

@@ -45,10 +45,10 @@ def rows(
 
     Returns:
         Both with columns folder, run, method, C, setting, seed and stage. Pooled: recall and
-        precision, a row a point (of scorers with "curves": true). By class: class (its number), ap, precision,
-        recall at logit > 0, and support (positives), as far as they were kept; classes without
-        a positive are left out, and so is the precision of one that was never reported. Then what
-        the task says of its classes (`Task.CLASSES`).
+        precision, a row a point (of scorers with "curves": true). By class: class (its number), ap,
+        precision, recall at logit > 0, and support (positives), as far as they were kept; classes
+        without a positive are left out, and so is the precision of one that was never reported.
+        Then what the task says of its classes (`Task.CLASSES`).
 
     Raises:
         Lacking: no run has such scores, or they do not compare.

@@ -167,7 +167,7 @@ def _band(axes: Axes, group: pd.DataFrame, name: str, fmt: str, *, color: str, *
     axes.dataLim.set(limits)  # the band has no part in the limits of the axes
 
 
-# ---- by layer -----------------------------------------------------------------------------------------
+# ---- by layer ------------------------------------------------------------------------------------
 
 
 def layers_report(request: Request) -> Report:

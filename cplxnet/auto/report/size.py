@@ -1,4 +1,4 @@
-"""Average precision against bytes: each run's network in compact files, at several bits a number."""
+"""Average precision against bytes of each run's network, in compact files of several precisions."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -46,8 +46,8 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
 
     Returns:
         Columns folder, run, method, C, setting, seed, own (the threshold), dense and masked (the
-        scores of these networks), bits, bytes, times (fewer than the dense network's numbers in float32),
-        bits_kept (of the whole file, for each real number left) and average_precision.
+        scores of these networks), bits, bytes, times (fewer than the dense network's numbers in
+        float32), bits_kept (of the whole file, for each real number left) and average_precision.
 
     Raises:
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.

@@ -553,8 +553,8 @@ def by_run(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns folder, run, method, C, setting, seed; compression, before and after (average
-        precision around fine-tuning) and kept (real numbers), NaN while it is not fine-tuned; dense (the
-        dense network's score), n_par and chance.
+        precision around fine-tuning) and kept (real numbers), NaN while it is not fine-tuned; dense
+        (the dense network's score), n_par and chance.
     """
     key = ["folder", "run"]
     dense = rows[rows["stage"] == "dense"].set_index(key)

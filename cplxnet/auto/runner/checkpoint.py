@@ -36,7 +36,7 @@ def checkpoint_every_s(device: str) -> float:
 
 @dataclass(eq=False)
 class Checkpoints:
-    """Writes checkpoints of one run while its training goes on, and finds the newest that is sound."""
+    """Writes checkpoints of one run while its training goes on, and finds the newest sound one."""
 
     folder: RunFolder
     _: KW_ONLY
@@ -75,7 +75,7 @@ class Checkpoints:
         self._newest = epoch
 
     def _copied(self, state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
-        """`state` in host memory, where training does not change it, and what waits for the copies."""
+        """`state` in host memory, where training does not change it, and a wait for the copies."""
         leaves, structure = tree_flatten(state)
         places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         tensors = [leaves[k].detach() for k in places]

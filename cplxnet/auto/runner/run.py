@@ -64,8 +64,8 @@ def run(
         device: as torch names it, "cpu" or "cuda:0".
         data: the folder that the manifest's files lie in.
         progress: show bars.
-        reuse: folders of other runs, from which finished stages are taken; runs of a grid and of its
-            edited manifests take them from each other too. None: nothing is taken.
+        reuse: folders of other runs, from which finished stages are taken; runs of a grid and of
+            its edited manifests take them from each other too. None: nothing is taken.
         accept_changes: run on with a manifest that has changed since the run was started, keeping
             what still holds.
         again: look at the stages of a run that is done too, and train those whose snapshots are

@@ -1,5 +1,6 @@
-"""What is left of a folder's runs, which of it to take next, and one run taken: its outcome is told,
-not raised.
+"""What is left of a folder's runs, which of it to take next, and one run taken.
+
+The outcome of the run is told, not raised.
 """
 
 import math
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What every run of a folder is run with; plain values, so that other machines can have them."""
+    """What every run of a folder is run with, as plain values that other machines can have."""
 
     folder: Path  # absolute paths that every machine sees
     data: Path
@@ -184,7 +185,7 @@ def failed(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {name: status for name, status in statuses.items() if status.get("state") in BAD}
 
 
-# -- one run -----------------------------------------------------------------------------------------
+# -- one run ---------------------------------------------------------------------------------------
 
 
 def run_one(

@@ -22,11 +22,11 @@ is taken:
   be repeated.
 
 Quantised weights (see `quantisation`) make a file of "cplxnet-compact-2": the SHA-256, a space, and
-the number of bytes of the JSON. Beside `inputs` it has five tensors of whole numbers, `pack`ed, each
-of all stages in turn:
+the number of bytes of the JSON. Beside `inputs` it has five tensors of whole numbers, `pack`ed,
+each of all stages in turn:
 
-- `description`: the bytes of the JSON, which has of a stage, in place of its positions, {"kept": how
-  many weights, "step": s, "bias": and "mix": the unit of these, null if there is none};
+- `description`: the bytes of the JSON, which has of a stage, in place of its positions, {"kept":
+  how many weights, "step": s, "bias": and "mix": the unit of these, null if there is none};
 - `gaps`, `classes`: one for each kept weight;
 - `values`: signed, of each stage those of the first class, then those of the next, ...;
 - `others`: signed, bias and mix in their units.

@@ -34,8 +34,9 @@ from .read import WEIGHTED
 
 SIGNIFICANT = 17  # bits of a weight's larger part, at most
 FIXED = 10  # bits of the largest bias of a stage, and of the largest number of its mix
-# of numbers that are read, as a file may claim more than memory holds: all of them, and how many for
-# a byte, where there are more than a few. Zeros come 7000 to a byte, weights of 2 bits 4 or so
+# Limits of the numbers that are read, as a file may claim more than memory holds: of all of them,
+# and, where there are more than a few, of how many come to a byte. Zeros come 7000 to a byte,
+# weights of 2 bits 4 or so.
 MOST_KEPT = 2**23
 MOST_A_BYTE = 64
 FEW = 2**18
@@ -271,7 +272,7 @@ def _times(numbers: np.ndarray, unit: Any) -> Tensor:
 
 
 def pack(numbers: Sequence[np.ndarray]) -> Tensor:
-    """Whole numbers >= 0 as bytes (uint8): a width, then by LZMA all low bytes, all next ones, ..."""
+    """Whole numbers >= 0 as bytes (uint8): a width, then by LZMA all low bytes, all next, ..."""
     joined = np.concatenate([part.flatten() for part in numbers])
     width = next(w for w in WIDTHS if joined.max(initial=0) < 256**w)
     planes = joined.astype(f"<u{width}").view(np.uint8).reshape(-1, width).T

@@ -141,9 +141,9 @@ def _known_layers(model: nn.Module) -> dict[str, Any]:
         n_uses = sum(other is layer for other in layers.values())
         if reader_of(layer) is None or not plain or n_uses > 1:
             raise UnknownLayer(
-                f"{name or 'the network itself'}: {type(layer).__name__} cannot be shrunk; expected "
-                "a Sequential of masked or dense linear and Conv1d layers without groups, batch "
-                "norm, (split) ReLU, pooling, flatten, dropout, CplxToReal, each used once"
+                f"{name or 'the network itself'}: {type(layer).__name__} cannot be shrunk; "
+                "expected a Sequential of masked or dense linear and Conv1d layers without groups, "
+                "batch norm, (split) ReLU, pooling, flatten, dropout, CplxToReal, each used once"
             )
     return layers
 

@@ -18,7 +18,8 @@ def clip_grad_norm_(
     Args:
         parameters: those whose gradients are clipped.
         max_norm: the norm to clip at.
-        squares: of some parameters, the sum of squares of their gradient, as `kl_backward` gives it.
+        squares: of some parameters, the sum of squares of their gradient, as `kl_backward` gives
+            it.
 
     Returns:
         The norm before clipping, a scalar.

@@ -87,8 +87,9 @@ def stage(shard: Shard, folder: Path, recipe: str) -> list[Staged]:
 
 
 def values(path: Path, form: str) -> np.ndarray:
-    """The values "full", "low" or "rows" of the staged piece whose .json is at `path`, left on disk:
-    only slices are ever in memory.
+    """The values "full", "low" or "rows" of the staged piece whose .json is at `path`.
+
+    They are left on disk: only slices are ever in memory.
     """
     count = json.loads(path.read_text())["values"][form]
     if not count:

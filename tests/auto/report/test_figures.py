@@ -173,7 +173,7 @@ def test_names_with_dollars_are_drawn_as_they_are(table: pd.DataFrame) -> None:
 
 
 def test_scores_far_below_all_others_are_counted_not_drawn(table: pd.DataFrame) -> None:
-    """A pruner leaves next to nothing before fine-tuning; what it reaches after it is to be seen."""
+    """A pruner leaves next to nothing before fine-tuning; what it reaches after is to be seen."""
     runs = trade_off.rows(table)
     runs["before"] = [0.05, 0.86, 0.07, 0.74]
     drawn = trade_off.figure(runs)
@@ -186,7 +186,7 @@ def test_scores_far_below_all_others_are_counted_not_drawn(table: pd.DataFrame) 
 def test_many_methods_are_lines_through_their_means_told_apart_near_one(
     table: pd.DataFrame,
 ) -> None:
-    """Numbers of eight methods covered each other, and one collapsed network hid all differences."""
+    """Numbers of eight methods covered each other; one collapsed network hid all differences."""
     named = ["ARD", "L0", "VD", "gradual", "one-shot", "random"]
     many = pd.concat([table.assign(method=f"complex {m}", run=m + table["run"]) for m in named])
     runs = trade_off.rows(many)

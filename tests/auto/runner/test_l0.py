@@ -1,4 +1,4 @@
-"""Runs whose sparsify stage has gates: what they hand over, and that they go on to the same bits."""
+"""Runs whose sparsify stage has gates: what they hand over; they go on to the same bits."""
 
 import pytest
 import torch

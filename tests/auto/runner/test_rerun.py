@@ -281,7 +281,7 @@ def test_a_flipped_bit_in_a_snapshot_is_found_and_mended_by_the_commands(
 
 
 def claimed_by_a_process_that_was_killed(place):
-    """A claim whose owner has ended, and the draft of another that was killed as it made its own."""
+    """A claim whose owner has ended, and the draft of another that was killed as it made one."""
     code = (
         f"import os; from cplxnet.auto.runner import lock; lock.hold({str(place)!r}); os._exit(0)"
     )

@@ -1,4 +1,7 @@
-"""Signals of a batch system: the run ends after its epoch or in time, and goes on to the same bits."""
+"""Signals of a batch system.
+
+The run ends after its epoch or in time, and goes on to the same bits.
+"""
 
 import math
 import os

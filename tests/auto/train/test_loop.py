@@ -174,7 +174,7 @@ def test_it_stops_before_the_epoch_whose_score_fell_and_says_why(monkeypatch, ca
 
 
 def test_the_kl_has_the_weight_of_its_epoch():
-    """The KL alone, from a schedule of 0.5 and 1: epochs of SGD as from those weights throughout."""
+    """The KL alone, on a schedule of 0.5 and 1: epochs of SGD as with each weight throughout."""
 
     def trained_with(factors, kl_scheduler=None):
         model = nn.Sequential(cplx.CplxLinearVD(2, 2), cplx.CplxToReal())

@@ -150,7 +150,10 @@ def test_faults_made_on_purpose_are_found(noted: dict[str, Steps], fault: str, f
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("model", [name for name in MODEL_NAMES if name.startswith("complex")])
 def test_a_step_on_a_gpu_is_captured(model: str, tiny_corpus: Path) -> None:
-    """A capture fails on any wait for the device; a step that falls back warns, which is an error here."""
+    """A capture fails on any wait for the device.
+
+    A step that falls back warns, which is an error here.
+    """
     dataset = MusicNet(tiny_corpus / "musicnet_11khz_train.h5", device="cuda")
     variational = model.endswith("VD")
     network = MODELS[model]().cuda()

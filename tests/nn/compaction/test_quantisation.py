@@ -26,7 +26,7 @@ from cplxnet.nn.compaction.quantisation import pack, posterior_sigma, sigma_for_
 
 @torch.no_grad()
 def variational(*, is_complex: bool = True) -> Any:
-    """A network after some training, as it were: weights, biases, batch norm, log_sigma2 at random."""
+    """A network as after some training: random weights, biases, batch norm and log_sigma2."""
     if is_complex:
         net: Any = nn.Sequential(
             cplx.CplxConv1dVD(1, 6, 4, stride=2, bias=False),

@@ -175,7 +175,8 @@ def test_steps_of_adam_with_clipping_written_back_equal_those_of_the_masked_netw
     full = sparse(build, dtype)
 
     def trained(net: nn.Module, n_steps: int, start: dict[str, Any]) -> dict[str, Any]:
-        # at 1e-8 it makes steps of the noise in the gradient of a bias before batch norm, which is 0
+        # at 1e-8 it makes steps of the noise in the gradient of a bias before batch norm, which
+        # is 0
         adam = make_optimizer(net, "adam", lr=0.01, eps=1e-4)
         load_named_state(net, adam, start)
         torch.manual_seed(1)

@@ -1,7 +1,9 @@
-"""GPU kernels (Triton) of what a training step does most: each the plain formula in few passes over memory.
+"""GPU kernels (Triton) of what a training step does most.
 
-`usable` is the one place that decides whether they run; `layers` has what the layers of `cplxnet.nn` call. Every kernel
-is launched by a `torch.library.custom_op`, which also runs on fake tensors, so that a step can be counted without a GPU.
+Each computes the plain formula in few passes over memory. `usable` is the one place that decides
+whether they run; `layers` has what the layers of `cplxnet.nn` call. Every kernel is launched by a
+`torch.library.custom_op`, which also runs on fake tensors, so that a step can be counted without a
+GPU.
 """
 
 import contextlib
@@ -29,15 +31,18 @@ class KernelError(RuntimeError):
 def usable(*tensors: Tensor | None) -> bool:
     """Whether the kernels can take these tensors; None is passed over.
 
-    float32 or complex64, all on one CUDA device of compute capability 8.0 or more, and Triton is there. Not while a
-    function is traced, compiled or transformed: tracers see through the plain formulas.
+    They are float32 or complex64, all on one CUDA device of compute capability 8.0 or more, and
+    Triton is there. Not while a function is traced, compiled or transformed: tracers see through
+    the plain formulas.
     """
     given = [t for t in tensors if t is not None]
     device = given[0].device
     if device.type not in DEVICES or not native.enabled():
         return False
+
     if is_transformed():
         return False
+
     plain = (torch.Tensor, torch.nn.Parameter, FakeTensor)
     fit = all(
         type(t) in plain and t.dtype in _DTYPES and t.device == device and t.numel() > 0
@@ -48,9 +53,13 @@ def usable(*tensors: Tensor | None) -> bool:
 
 @functools.cache
 def _ready(index: int, products: str) -> bool:
-    """Whether the kernels compile and run on this GPU: tried once a precision, with a warning if they do not."""
+    """Whether the kernels compile and run on this GPU.
+
+    They are tried once for each precision, with a warning if they do not.
+    """
     if torch.cuda.get_device_capability(index) < LEAST_CAPABILITY:
         return False
+
     try:
         from .layers import trial
 
@@ -68,7 +77,7 @@ def _ready(index: int, products: str) -> bool:
 
 
 def tf32() -> bool:
-    """Whether torch rounds float32 products to TF32, by either name that it has for this setting."""
+    """Whether torch rounds float32 products to TF32, by either of its names for this setting."""
     matmul = torch.backends.cuda.matmul
     try:
         return matmul.allow_tf32
@@ -87,7 +96,10 @@ def set_tf32(on: bool) -> None:
 
 
 def precision() -> str:
-    """Of the products, as the process has it set: bfloat16 under autocast, tf32 where torch allows it, or float32."""
+    """The precision of products, as the process has it set.
+
+    "bfloat16" under autocast, "tf32" where torch allows it, or "float32".
+    """
     if torch.is_autocast_enabled("cuda"):
         return "bfloat16"
     return "tf32" if tf32() else "float32"
@@ -115,17 +127,21 @@ def noise_ahead(
 
 
 def forward(layer: Any, x: Tensor) -> Tensor | None:
-    """What a complex linear or one-dimensional convolutional layer gives for x, masked and noisy forms included.
+    """What a complex linear or one-dimensional convolutional layer gives for x.
 
-    None where the kernels do not take it (see `usable`): padding, dilation and groups are left to the plain formulas.
+    Masked and noisy forms are included. None where the kernels do not take it (see `usable`):
+    padding, dilation and groups are left to the plain formulas.
     """
     if x.device.type not in DEVICES or not x.is_complex():
         return None
+
     weight, bias = layer.weight_ri, layer.bias_ri
     mask = getattr(layer, "mask", None)
     log_sigma2 = getattr(layer, "log_sigma2", None) if layer.training else None
+
     if not usable(x, weight, bias, log_sigma2) or not in_order(weight, bias, log_sigma2, mask):
         return None
+
     from . import layers
 
     options = {"mask": mask, "log_sigma2": log_sigma2}
@@ -150,14 +166,19 @@ def kl_backward(
     shares: list[float],
     squares: MutableMapping[torch.nn.Parameter, Tensor] | None,
 ) -> Tensor | None:
-    """`sparsity.kl_backward` of variational layers, each KL times its share; None where the kernels do not take it."""
+    """`sparsity.kl_backward` of variational layers, each KL times its share.
+
+    None where the kernels do not take them.
+    """
     weights = [layer._stored for layer in layers]
     log_sigma2 = [layer.log_sigma2 for layer in layers]
     parameters = [*weights, *log_sigma2]
+
     grads = [p.grad for p in parameters]
     trained = all(p.requires_grad for p in parameters)
     if not trained or not usable(*parameters) or not in_order(*parameters, *grads):
         return None
+
     from . import kl
 
     codes = [kl.CODES.get(layer.term) for layer in layers]

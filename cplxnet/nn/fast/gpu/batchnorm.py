@@ -1,13 +1,15 @@
-"""Complex batch normalisation with the split ReLU and average pooling after it, forward and backward.
+"""Complex batch normalisation, with the split ReLU and average pooling after it, and its gradient.
 
     y = pool(relu(M (x - m) + b)),   M = W (V + eps I)^(-1/2)
 
-m and V are the mean and covariance of (real, imaginary) over the N rows of a channel. `whitening.py` has the plain
-formula, the gradient and the references. Activations lie in memory as (B, L, C, 2), channels last, parts together.
+m and V are the mean and covariance of (real, imaginary) over the N rows of a channel.
+`whitening.py` has the plain formula, the gradient and the references. Activations lie in memory as
+(B, L, C, 2), channels last, parts together.
 
-Passes over x: moments, then the map (2x2 algebra of each channel, in float64), then y. Backward: sums of g and g x'^T
-(g before the tail is made again from x), the gradient's map, then dx. Each program of a sum writes its own row of
-`partial`, and these rows are added in order: the same bits whatever the timing.
+Passes over x: moments, then the map (2x2 algebra of each channel, in float64), then y. Backward:
+sums of g and g x'^T (g before the tail is made again from x), the gradient's map, then dx. Each
+program of a sum writes its own row of `partial`, and these rows are added in order: the same bits
+whatever the timing.
 """
 
 import torch
@@ -24,12 +26,15 @@ _MAP_CHANNELS = 4  # channels of a program of the 2x2 algebra
 _MAP = {"BLOCK_C": _MAP_CHANNELS, "num_warps": 8}
 
 
-# ---- pairs in registers ----------------------------------------------------------------------------------------------
+# ---- pairs in registers --------------------------------------------------------------------------
 
 
 @triton.jit
 def _load_pairs(base, rows, row_ok, c, cols, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
-    """(re, im), each (BLOCK_N, BLOCK_C), of `rows` of an (N, C, 2) array; 0 outside. Loads are contiguous."""
+    """(re, im), each (BLOCK_N, BLOCK_C), of `rows` of an (N, C, 2) array; 0 outside.
+
+    Loads are contiguous.
+    """
     inside = row_ok[:, None] & (cols < 2 * c)[None, :]
     values = tl.load(base + rows[:, None] * (2 * c) + cols[None, :], mask=inside, other=0.0)
 
@@ -45,7 +50,7 @@ def _store_pairs(base, rows, row_ok, c, cols, re, im, BLOCK_N: tl.constexpr, BLO
 
 @triton.jit
 def _load_columns(base, c, channels, first: tl.constexpr):
-    """Three rows of an array (.., C), from the row `first`, for some channels: each (1, BLOCK_C)."""
+    """Three rows of an array (.., C), from row `first`, for some channels: each (1, BLOCK_C)."""
     ok = channels < c
     one = tl.load(base + first * c + channels, mask=ok, other=0.0)[None, :]
     two = tl.load(base + (first + 1) * c + channels, mask=ok, other=0.0)[None, :]
@@ -55,7 +60,10 @@ def _load_columns(base, c, channels, first: tl.constexpr):
 
 @triton.jit
 def _load_map(base, c, channels):
-    """The six numbers of y = M x + s for some channels: m00, m01, m10, m11, s0, s1, each (1, BLOCK_C)."""
+    """The six numbers of y = M x + s for some channels, each (1, BLOCK_C).
+
+    In this order: m00, m01, m10, m11, s0, s1.
+    """
     m00, m01, m10 = _load_columns(base, c, channels, 0)
     m11, s0, s1 = _load_columns(base, c, channels, 3)
     return m00, m01, m10, m11, s0, s1
@@ -88,14 +96,17 @@ def _rectified(x):
     return tl.where(x < 0, 0.0, x)  # keeps a NaN, which a maximum may drop
 
 
-# ---- forward ---------------------------------------------------------------------------------------------------------
+# ---- forward -------------------------------------------------------------------------------------
 
 
 @triton.jit
 def _moments_kernel(
     x, partial, n, c, rows_each, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
-    """Mean (re, im) and centred sums (re re, im im, re im) of this program's rows: partial (programs, 5, C)."""
+    """Mean (re, im) and centred sums (re re, im im, re im) of this program's rows.
+
+    They are its row of partial (programs, 5, C).
+    """
     program = tl.program_id(0).to(tl.int64)
     first = program * rows_each
     last = tl.minimum(first + rows_each, n)
@@ -111,6 +122,7 @@ def _moments_kernel(
     s_rr = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     s_ii = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     s_ri = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+
     for start in range(first, last, BLOCK_N):
         rows = start + lanes
         ok = rows < last
@@ -126,6 +138,7 @@ def _moments_kernel(
     count = (last - first).to(tl.float32)
     t_re = tl.sum(s_re, 0)
     t_im = tl.sum(s_im, 0)
+
     means = (tl.sum(pivot_re, 0) + t_re / count, tl.sum(pivot_im, 0) + t_im / count)
     squares = (tl.sum(s_rr, 0) - t_re * t_re / count, tl.sum(s_ii, 0) - t_im * t_im / count)
     product = tl.sum(s_ri, 0) - t_re * t_im / count
@@ -166,15 +179,21 @@ def _load_weight(weight, c, channels, ok, HAS_WEIGHT: tl.constexpr):
 def _map_kernel(
     partial, weight, bias, mean, cov, affine, running_mean, running_var, n_tracked,
     n, c, rows_each, n_partial, eps, momentum,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, TRACKS: tl.constexpr, CUMULATIVE: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
+    TRACKS: tl.constexpr, CUMULATIVE: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Mean (2, C), covariance (2, 2, C) and the map (6, C) from the partial moments; running statistics too."""
+    """Mean (2, C), covariance (2, 2, C) and the map (6, C) from the partial moments.
+
+    The running statistics are updated too.
+    """
     channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     ok = channels < c
+
     p = tl.arange(0, BLOCK_P).to(tl.int64)
     inside = (p < n_partial)[:, None] & ok[None, :]
     count = tl.minimum(rows_each, n - p * rows_each).to(tl.float64)[:, None]
+
     at = partial + p[:, None] * 5 * c + channels[None, :]
     part_re = tl.load(at, mask=inside, other=0.0).to(tl.float64)
     part_im = tl.load(at + c, mask=inside, other=0.0).to(tl.float64)
@@ -186,7 +205,8 @@ def _map_kernel(
     mean_re = tl.sum(count * part_re, 0) / size
     mean_im = tl.sum(count * part_im, 0) / size
 
-    # Chan, Golub and LeVeque 1983: centred sums of parts, plus what their means differ from the whole's.
+    # Chan, Golub and LeVeque 1983: the centred sums of the parts, plus what their means differ from
+    # the mean of the whole.
     d_re = tl.where(inside, part_re - mean_re[None, :], 0.0)
     d_im = tl.where(inside, part_im - mean_im[None, :], 0.0)
     v00 = tl.sum(part_rr + count * d_re * d_re, 0) / size
@@ -218,12 +238,14 @@ def _map_kernel(
         rate = tl.zeros_like(mean_re) + momentum
         if CUMULATIVE:
             rate = tl.zeros_like(mean_re) + 1.0 / (tl.load(n_tracked) + 1).to(tl.float64)
+
         unbiased = size / (size - 1)
         for part in tl.static_range(2):
             now = mean_re if part == 0 else mean_im
             at = running_mean + part * c + channels
             old = tl.load(at, mask=ok, other=0.0).to(tl.float64)
             tl.store(at, (old + rate * (now - old)).to(tl.float32), mask=ok)
+
         for part in tl.static_range(4):
             now = unbiased * (v00 if part == 0 else (v11 if part == 3 else v01))
             at = running_var + part * c + channels
@@ -237,7 +259,10 @@ def _apply_kernel(
     RELU: tl.constexpr, POOL: tl.constexpr, COUNTS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """y = M x + s and its tail, a tile of output rows; the number of batches is counted here, after it was read."""
+    """y = M x + s and its tail, a tile of output rows.
+
+    The number of batches is counted here, after it was read.
+    """
     if COUNTS and tl.program_id(0) + tl.program_id(1) == 0:
         tl.store(n_tracked, tl.load(n_tracked) + 1)
 
@@ -265,7 +290,7 @@ def _apply_kernel(
     _store_pairs(y, rows, ok, c, cols, y_re, y_im, BLOCK_N, BLOCK_C)
 
 
-# ---- backward --------------------------------------------------------------------------------------------------------
+# ---- backward ------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -273,20 +298,26 @@ def _before_tail(
     grad, re, im, rows, ok, c, cols, length, by,
     RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """dL/d(M x + s) from dL/dy: through pooling (an odd last row has no output) and the split ReLU."""
+    """dL/d(M x + s) from dL/dy: through pooling and the split ReLU.
+
+    An odd last row has no output of the pooling.
+    """
     if POOL:
         half = length // 2
         pair = (rows % length) // 2
         ok = ok & (pair < half)
         rows = (rows // length) * half + pair
+
     g_re, g_im = _load_pairs(grad, rows, ok, c, cols, BLOCK_N, BLOCK_C)
     if POOL:
         g_re = 0.5 * g_re
         g_im = 0.5 * g_im
+
     if RELU:
         y_re, y_im = _mapped(by, re, im)
         g_re = tl.where(y_re > 0, g_re, 0.0)
         g_im = tl.where(y_im > 0, g_im, 0.0)
+
     return g_re, g_im
 
 
@@ -295,13 +326,17 @@ def _gradient_sums_kernel(
     grad, x, mean, affine, partial, n, c, rows_each, length,
     RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Sums of g_re, g_im and of g_i x'_j (00, 01, 10, 11) over this program's rows: partial (programs, 6, C)."""
+    """Sums of g_re, g_im and of g_i x'_j (00, 01, 10, 11) over this program's rows.
+
+    They are its row of partial (programs, 6, C).
+    """
     program = tl.program_id(0).to(tl.int64)
     first = program * rows_each
     last = tl.minimum(first + rows_each, n)
     cols, channels = _place(BLOCK_C)
     ok_c = channels < c
     lanes = tl.arange(0, BLOCK_N)
+
     by = _load_map(affine, c, channels)
     mean_re = tl.load(mean + channels, mask=ok_c, other=0.0)[None, :]
     mean_im = tl.load(mean + c + channels, mask=ok_c, other=0.0)[None, :]
@@ -312,6 +347,7 @@ def _gradient_sums_kernel(
     sum_01 = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     sum_10 = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     sum_11 = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+
     for start in range(first, last, BLOCK_N):
         rows = start + lanes
         ok = rows < last
@@ -319,6 +355,7 @@ def _gradient_sums_kernel(
         g_re, g_im = _before_tail(
             grad, re, im, rows, ok, c, cols, length, by, RELU, POOL, BLOCK_N, BLOCK_C
         )
+
         re -= mean_re
         im -= mean_im
         sum_re += g_re
@@ -348,9 +385,13 @@ def _gradient_map_kernel(
     partial, mean, cov, weight, by_weight, by_bias, back,
     n, c, n_partial, eps, HAS_WEIGHT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of W and b, and the map of dx = M^T g + A x + t: back (9, C) holds M^T (4), A (3), t (2)."""
+    """Gradients of W and b, and the map of dx = M^T g + A x + t.
+
+    back (9, C) holds M^T (4), t (2), A (3).
+    """
     channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     ok = channels < c
+
     stride = 6 * c
     re = _sum_rows(partial, stride, n_partial, channels, ok, BLOCK_P)
     im = _sum_rows(partial + c, stride, n_partial, channels, ok, BLOCK_P)
@@ -364,6 +405,7 @@ def _gradient_map_kernel(
     v00 = tl.load(cov + channels, mask=ok, other=1.0).to(tl.float64)
     v01 = tl.load(cov + c + channels, mask=ok, other=0.0).to(tl.float64)
     v11 = tl.load(cov + 3 * c + channels, mask=ok, other=1.0).to(tl.float64)
+
     a, b, d, s, t, guarded, r00, r01, r11 = _inverse_root(v00, v01, v11, eps)
     w00, w01, w10, w11 = _load_weight(weight, c, channels, ok, HAS_WEIGHT)
 
@@ -376,6 +418,7 @@ def _gradient_map_kernel(
     h00 = w00 * g00 + w10 * g10
     h11 = w01 * g01 + w11 * g11
     h01 = w00 * g01 + w10 * g11 + w01 * g00 + w11 * g10
+
     q = s * t
     by_q = -(h00 * r00 + h01 * r01 + h11 * r11) / q
     by_t = by_q * s
@@ -389,10 +432,12 @@ def _gradient_map_kernel(
     a00 = 2 * by_a / size
     a01 = by_b / size
     a11 = 2 * by_d / size
+
     m00 = w00 * r00 + w01 * r01
     m01 = w00 * r01 + w01 * r11
     m10 = w10 * r00 + w11 * r01
     m11 = w10 * r01 + w11 * r11
+
     t0 = -(m00 * re + m10 * im) / size - (a00 * mean_re + a01 * mean_im)
     t1 = -(m01 * re + m11 * im) / size - (a01 * mean_re + a11 * mean_im)
     _store_columns(back, c, channels, (m00, m10, m01, m11, t0, t1, a00, a01, a11))
@@ -421,7 +466,7 @@ def _gradient_kernel(
     _store_pairs(dx, rows, ok, c, cols, d_re, d_im, BLOCK_N, BLOCK_C)
 
 
-# ---- operators -------------------------------------------------------------------------------------------------------
+# ---- operators -----------------------------------------------------------------------------------
 
 
 def _tiles(c: int, size: int) -> tuple[int, int]:
@@ -462,7 +507,9 @@ def batchnorm_forward(
     relu: bool,
     pool: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y, mean (2, C), covariance (2, 2, C) and the map (6, C) of x (B, L, C, 2), float32, contiguous.
+    """y, mean (2, C), covariance (2, 2, C) and the map (6, C) of x (B, L, C, 2).
+
+    All are float32 and contiguous.
 
     Args:
         weight: (2, 2, C); bias: (2, C); None: I/sqrt(2) and 0.

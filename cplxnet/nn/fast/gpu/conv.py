@@ -1,13 +1,17 @@
-"""Real convolutions in one dimension, channels last: what complex convolutions and their variances are computed with.
+"""Real convolutions in one dimension, channels last.
+
+Complex convolutions and their variances are computed with them:
 
     y[b, l, n] = bias[n] + sum over t, i of x[b, l step + t, i] w[n, t, i]
 
-x (B, L, I), w (N, taps, I), y (B, L', N) with L' = (L - taps) // step + 1, float32. The taps under an output lie one
-after another in memory, so the whole is a matrix product whose rows overlap. The gradient by x is the same product of
-other rows (`_transposed` weights), the gradient by w a sum over all outputs, formed in parts that are added in order.
+x (B, L, I), w (N, taps, I), y (B, L', N) with L' = (L - taps) // step + 1, float32. The taps under
+an output lie one after another in memory, so the whole is a matrix product whose rows overlap. The
+gradient by x is the same product of other rows (transposed weights, see `transposed_shape`). The
+gradient by w is a sum over all outputs, formed in parts that are added in order.
 
-Precision: "float32" makes each product of three in TF32, of the numbers' leading and trailing bits (error of a
-convolution 1.6e-7). "tf32" rounds the numbers to 10 bits, "bfloat16" to 7; sums are float32 in all of them.
+Precision: "float32" makes each product of three in TF32, of the numbers' leading and trailing bits
+(error of a convolution 1.6e-7). "tf32" rounds the numbers to 10 bits, "bfloat16" to 7; sums are
+float32 in all of them.
 """
 
 from typing import Any
@@ -38,11 +42,13 @@ def _conv_kernel(
 ):  # fmt: skip
     """y[b, j] (n numbers) = rows j step + offset, ... of x[b] times weight (n, taps, width).
 
-    m = B rows_out outputs; a sample's outputs end after out_size numbers. PADDED: rows of x beyond its length are 0.
+    m = B rows_out outputs; a sample's outputs end after out_size numbers. PADDED: rows of x beyond
+    its length are 0.
     """
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
+
     sample = (rows // rows_out).to(tl.int64)
     j = rows % rows_out
     ok_m = rows < m
@@ -64,6 +70,7 @@ def _conv_kernel(
                     ok_k = k0 + k < width
                     a = tl.load(at_x, mask=inside[:, None] & ok_k[None, :], other=0.0)
                     b = tl.load(at_w, mask=ok_n[None, :] & ok_k[:, None], other=0.0)
+
                 acc = _dot(a, b, acc, PRECISION)
                 at_x += BLOCK_K
                 at_w += BLOCK_K
@@ -79,12 +86,14 @@ def _conv_kernel(
                 ok_k = k0 + k < size
                 a = tl.load(at_x, mask=ok_m[:, None] & ok_k[None, :], other=0.0)
                 b = tl.load(at_w, mask=ok_n[None, :] & ok_k[:, None], other=0.0)
+
             acc = _dot(a, b, acc, PRECISION)
             at_x += BLOCK_K
             at_w += BLOCK_K
 
     if HAS_BIAS:
         acc += tl.load(bias + columns, mask=ok_n, other=0.0)[None, :]
+
     place = j[:, None] * n + columns[None, :]
     at_y = y + (sample * out_size)[:, None] + place
     tl.store(at_y, acc, mask=ok_m[:, None] & ok_n[None, :] & (place < out_size))
@@ -93,14 +102,19 @@ def _conv_kernel(
 @triton.jit
 def _weight_grad_kernel(
     grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each,
-    SCALED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
+    SCALED: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """partial (shares, n, taps width): the sum over this share's outputs of grad[output, n] x[its rows]."""
+    """partial (shares, n, taps width): the sum of grad[output, n] x[its rows] over this share.
+
+    A share is rows_each outputs.
+    """
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
     share = tl.program_id(2)
     first = share * rows_each
     last = tl.minimum(first + rows_each, m)
+
     size = taps * width
     lanes = tl.arange(0, BLOCK_M)
 
@@ -111,8 +125,10 @@ def _weight_grad_kernel(
         start = ((rows // rows_out).to(tl.int64) * length + (rows % rows_out) * step) * width
         at_g = grad + rows.to(tl.int64)[None, :] * n + columns[:, None]
         g = tl.load(at_g, mask=ok[None, :] & (columns < n)[:, None], other=0.0)
+
         at_x = x + start[:, None] + k[None, :]
         under = tl.load(at_x, mask=ok[:, None] & (k < size)[None, :], other=0.0)
+
         acc = _dot(g, under, acc, PRECISION)
 
     inside = (columns < n)[:, None] & (k < size)[None, :]
@@ -122,11 +138,14 @@ def _weight_grad_kernel(
     tl.store(partial + share.to(tl.int64) * n * size + place, acc, mask=inside)
 
 
-# ---- operators -------------------------------------------------------------------------------------------------------
+# ---- operators -----------------------------------------------------------------------------------
 
 
 def transposed_shape(n: int, taps: int, width: int, step: int) -> tuple[int, int, int]:
-    """Of the weights that give the gradient by x: `step` rows of it are one row of step * width outputs."""
+    """Shape of the weights that give the gradient by x.
+
+    `step` rows of the gradient are one row of step * width outputs.
+    """
     return step * width, ceil_div(taps, step), n
 
 
@@ -140,21 +159,28 @@ def _launch_conv(
     offset: int | None,
     precision: str,
 ) -> None:
-    """Fill y (B, .., ..) by _conv_kernel; with an offset, rows of x before and beyond its length are 0."""
+    """Fill y (B, .., ..) by _conv_kernel.
+
+    With an offset, rows of x before its beginning and beyond its length are 0.
+    """
     b, length, width = x.shape
     n, taps, _ = weight.shape
     m, padded = b * rows_out, offset is not None
+
     size = width if padded else taps * width
     block_n = min(max(power_of_two(n), 16), 64)
     block_k = min(max(power_of_two(size), 16), 32)
+
     options: dict[str, Any] = {
         "PADDED": padded,
         "HAS_BIAS": bias is not None,
         "PRECISION": PRECISIONS[precision],
     }
     options |= {"EVEN": size % block_k == 0, "num_warps": 8, "num_stages": 3}
+
     # tile sizes by measurement on an H200
     options |= {"BLOCK_M": 128, "BLOCK_N": block_n, "BLOCK_K": block_k}
+
     launch(_conv_kernel, (ceil_div(m, 128), ceil_div(n, block_n)), **options)(
         x, weight, bias, y, m, rows_out, n, y[0].numel(), length, width, taps, step, offset or 0
     )
@@ -185,10 +211,14 @@ def conv_rows_grad(
 def _weight_grad(
     grad: Tensor, x: Tensor, log_scale: Tensor | None, taps: int, step: int, precision: str
 ) -> Tensor:
-    """Parts (shares, N, taps I) of dL/dw by _weight_grad_kernel; one, times e^log_scale, where that is given."""
+    """Parts (shares, N, taps I) of dL/dw by _weight_grad_kernel.
+
+    Where `log_scale` is given, there is one part, times e^log_scale.
+    """
     b, length, width = x.shape
     _, rows_out, n = grad.shape
     m, size = b * rows_out, taps * width
+
     block_n = min(max(power_of_two(n), 16), 128)
     block_k = min(max(power_of_two(size), 16), 64)
     block_m = 32
@@ -200,12 +230,14 @@ def _weight_grad(
     rows_each = ceil_div(ceil_div(m, shares), block_m) * block_m
     partial = x.new_empty(ceil_div(m, rows_each), n, size)
 
-    # With operands that lie the wrong way round for them, TF32 instructions are slower than the three products.
+    # Here the operands lie the wrong way round for TF32 instructions, which are then slower than
+    # the three products.
     options: dict[str, Any] = {
         "PRECISION": PRECISIONS["float32" if precision == "tf32" else precision]
     }
     options |= {"BLOCK_N": block_n, "BLOCK_K": block_k, "BLOCK_M": block_m}
     options |= {"SCALED": log_scale is not None, "num_warps": 4, "num_stages": 3}
+
     launch(_weight_grad_kernel, (*tiles, len(partial)), **options)(
         grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each
     )
@@ -214,7 +246,10 @@ def _weight_grad(
 
 @kernel_op
 def conv_weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
-    """dL/dw in parts to be added in order: (shares, N, taps I) from dL/dy (B, L', N) and x (B, L, I)."""
+    """dL/dw (shares, N, taps I), in parts to be added in order.
+
+    From dL/dy (B, L', N) and x (B, L, I).
+    """
     return _weight_grad(grad, x, None, taps, step, precision)
 
 
@@ -242,7 +277,10 @@ def _column_sums_kernel(
 
 @kernel_op
 def column_sums(x: Tensor) -> Tensor:
-    """Sums over the rows of x (N, C) in parts to be added in order: (shares, C). A bias' gradient is their sum."""
+    """Sums over the rows of x (N, C), in parts to be added in order: (shares, C).
+
+    The gradient of a bias is the sum of the parts.
+    """
     n, columns = x.shape
     rows_each = n if n <= 1024 else ceil_div(ceil_div(n, 128), 32) * 32
     partial = x.new_empty(ceil_div(n, rows_each), columns)

@@ -1,8 +1,9 @@
-"""The KL of all variational layers of a network, its gradients added to `.grad`, and their sums of squares.
+"""The KL of all variational layers of a network, and its gradients.
 
-The terms are those of `kl.py`, for q = |mu|^2/sigma^2 (Nazarov and Burnaev 2020; Molchanov et al. 2017, equation 14):
-value(q), and slope(q) = g/q with dKL/dmu = 2 slope mu/sigma^2, dKL/dlog_sigma2 = -q slope. One pass over each layer's
-weights; sums are formed by program and added in order.
+The gradients are added to `.grad`, and their sums of squares are formed too. The terms are those of
+`kl.py`, for q = |mu|^2/sigma^2 (Nazarov and Burnaev 2020; Molchanov et al. 2017, equation 14):
+value(q), and slope(q) = g/q with dKL/dmu = 2 slope mu/sigma^2, dKL/dlog_sigma2 = -q slope. One pass
+over each layer's weights; sums are formed by program and added in order.
 """
 
 import itertools
@@ -99,11 +100,16 @@ def _kl_kernel(
     weight, log_sigma2, scale, by_weight, by_log_sigma2, partial, n, first, share,
     TERM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Of one block of weights: gradients added in place; partial[first + block] = (KL, squares of both gradients)."""
+    """Add the gradients of one block of weights in place, and sum up the block.
+
+    partial[first + block] = (KL, squares of both gradients).
+    """
     CPLX: tl.constexpr = TERM < 2
     FAR: tl.constexpr = 1.0 if TERM < 2 else 0.5
+
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     ok = i < n
+
     by = tl.load(scale) * share
     s = tl.load(log_sigma2 + i, mask=ok, other=0.0)
     precision = tl.exp(-_within(s, _LOW, 88.0))
@@ -119,6 +125,7 @@ def _kl_kernel(
     slope = by * _slope(inside, TERM)
     d_s = tl.load(by_log_sigma2 + i, mask=ok, other=0.0) - slope * inside
     tl.store(by_log_sigma2 + i, d_s, mask=ok)
+
     factor = 2.0 * slope * precision
     if CPLX:
         old_re, old_im = load_pairs(by_weight, n, BLOCK)
@@ -134,6 +141,7 @@ def _kl_kernel(
     # what the limit took off log q
     beyond = tl.where(s < _LOW, _LOW - s, 0.0) * FAR * _within(q, 0.0, 1.0)
     value = _value(q, TERM) + beyond
+
     at = partial + 3 * (first + tl.program_id(0))
     tl.store(at, tl.sum(tl.where(ok, value, 0.0).to(tl.float64), 0))
     tl.store(at + 1, tl.sum(tl.where(ok, square_w, 0.0).to(tl.float64), 0))
@@ -142,21 +150,27 @@ def _kl_kernel(
 
 @triton.jit
 def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOCK: tl.constexpr):
-    """out[layer] = the sum of this layer's rows of partial, FIRSTS[layer] to FIRSTS[layer + 1], in order."""
+    """out[layer] = the sum of this layer's rows of partial, in order.
+
+    The rows are FIRSTS[layer] to FIRSTS[layer + 1].
+    """
     layer = tl.program_id(0)
     first = 0
     last = 0
     for k in tl.static_range(LAYERS):
         first = tl.where(layer == k, FIRSTS[k], first)
         last = tl.where(layer == k, FIRSTS[k + 1], last)
+
     kl = tl.zeros((BLOCK,), tl.float64)
     of_w = tl.zeros((BLOCK,), tl.float64)
     of_s = tl.zeros((BLOCK,), tl.float64)
+
     for start in range(first, last, BLOCK):
         i = start + tl.arange(0, BLOCK)
         kl += tl.load(partial + 3 * i, mask=i < last, other=0.0)
         of_w += tl.load(partial + 3 * i + 1, mask=i < last, other=0.0)
         of_s += tl.load(partial + 3 * i + 2, mask=i < last, other=0.0)
+
     tl.store(out + 3 * layer, tl.sum(kl, 0))
     tl.store(out + 3 * layer + 1, tl.sum(of_w, 0))
     tl.store(out + 3 * layer + 2, tl.sum(of_s, 0))
@@ -177,16 +191,19 @@ def kl_backward(
     Args:
         weights: stored means, (..., 2) of complex layers; log_sigma2: (...); float32, contiguous.
         terms: their numbers, `CODES`.
-        scale: float32 (), what every KL is multiplied by before its gradient is added; shares: and each by its own.
+        scale: float32 (), what every KL is multiplied by before its gradient is added.
         by_weights, by_log_sigma2: the gradients, added to in place.
+        shares: what each layer's KL is multiplied by beside `scale`, for the gradients.
     """
     unknown = [term for term in terms if term not in CODES.values()]
     if unknown:
         raise ValueError(
             f"expected the number of a KL term, {sorted(CODES.values())}, got {unknown[0]}"
         )
+
     n_blocks = [ceil_div(s.numel(), _BLOCK) for s in log_sigma2]
     firsts = [0, *itertools.accumulate(n_blocks)]  # where each layer's blocks begin
+
     partial = torch.empty(firsts[-1], 3, dtype=torch.float64, device=scale.device)
     layers = zip(
         weights, log_sigma2, terms, by_weights, by_log_sigma2, shares, firsts[:-1], strict=True
@@ -196,6 +213,7 @@ def kl_backward(
         launch(_kl_kernel, (ceil_div(n, _BLOCK),), TERM=term, BLOCK=_BLOCK)(
             w, s, scale, by_w, by_s, partial, n, first, share
         )
+
     out = torch.empty(len(weights), 3, dtype=torch.float64, device=scale.device)
     launch(
         _total_kernel,

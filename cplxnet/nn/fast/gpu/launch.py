@@ -1,4 +1,7 @@
-"""What the GPU kernels share: how an operation is registered, a kernel started, an array cut into programs."""
+"""What the GPU kernels share.
+
+How an operation is registered, a kernel started, an array cut into programs.
+"""
 
 import contextlib
 from collections import Counter
@@ -21,7 +24,8 @@ STARTED = Counter[str]()  # how often each kernel was started, under fake tensor
 def kernel_op(function: Callable[..., Any] | None = None, *, mutates: tuple[str, ...] = ()) -> Any:
     """Register a function that makes its results and fills them by `launch`, as `cplxnet::NAME`.
 
-    Under fake tensors the same function runs, and starts no kernel. `mutates` names the arguments that it writes into.
+    Under fake tensors the same function runs, and starts no kernel. `mutates` names the arguments
+    that it writes into.
     """
 
     def register(function: Callable[..., Any]) -> Any:
@@ -34,13 +38,15 @@ def kernel_op(function: Callable[..., Any] | None = None, *, mutates: tuple[str,
 
 
 def launch(kernel: Any, grid: tuple[int, ...], **options: Any) -> Callable[..., None]:
-    """Start a Triton kernel with these constants, on its arguments' device: `launch(kernel, (n,), BLOCK=8)(x, y)`.
+    """Start a Triton kernel with these constants, on its arguments' device.
 
-    Fake tensors have no memory: with them the kernel is counted alone.
+    To be called as `launch(kernel, (n,), BLOCK=8)(x, y)`. Fake tensors have no memory: with them
+    the kernel is only counted.
     """
 
     def start(*arguments: Any) -> None:
         STARTED[kernel.__name__] += 1
+
         tensors = [value for value in arguments if isinstance(value, Tensor)]
         if any(isinstance(tensor, FakeTensor) for tensor in tensors):
             return
@@ -68,7 +74,7 @@ def ceil_div(n: int, size: int) -> int:
     return -(-n // size)
 
 
-# ---- complex numbers as pairs (n, 2): this program's BLOCK of them -----------------------------------------------------
+# ---- complex numbers as pairs (n, 2): this program's BLOCK of them -------------------------------
 
 
 @triton.jit

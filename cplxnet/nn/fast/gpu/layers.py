@@ -1,9 +1,12 @@
-"""Complex layers on a GPU, from the kernels beside this file: the same values as the plain formulas.
+"""Complex layers on a GPU, from the kernels beside this file.
 
-Activations go in and come out as native complex tensors; in between they are pairs (B, L, C, 2), which is how these
-tensors lie in memory, so that nothing is copied at the borders.
+They give the same values as the plain formulas.
 
-What is saved for the backward pass: inputs, and of a variational layer the variance; the noise is drawn again.
+Activations go in and come out as native complex tensors; in between they are pairs (B, L, C, 2),
+which is how these tensors lie in memory, so that nothing is copied at the borders.
+
+What is saved for the backward pass: inputs, and of a variational layer the variance; the noise is
+drawn again.
 """
 
 import contextlib
@@ -36,7 +39,10 @@ VARIANCE_FLOOR = 1e-8
 
 @contextlib.contextmanager
 def _matrix_units() -> Iterator[None]:
-    """TF32 in torch's own products: here their operands hold no more bits than that, or may be rounded."""
+    """TF32 in torch's own products.
+
+    Here their operands hold no more bits than that, or may be rounded.
+    """
     before = tf32()
     set_tf32(True)
     try:
@@ -50,7 +56,10 @@ def _no_autocast() -> Any:
 
 
 def _to_pairs(x: Tensor) -> Tensor:
-    """Complex (B, C, ...) -> real (B, ..., C, 2), contiguous: a view of what layers of this package give."""
+    """Complex (B, C, ...) -> real (B, ..., C, 2), contiguous.
+
+    It is a view of what the layers of this package give.
+    """
     return torch.view_as_real(x.movedim(1, -1).contiguous().resolve_conj())
 
 
@@ -59,7 +68,10 @@ def _from_pairs(pairs: Tensor) -> Tensor:
 
 
 def _key(like: Tensor) -> Tensor:
-    """The key of one layer's noise, from torch's generator of the device: a graph's replay draws a new one."""
+    """The key of one layer's noise, from torch's generator of the device.
+
+    Each replay of a CUDA graph draws a new one.
+    """
     key = next(_drawn.get() or iter(()), None)
     return torch.randint(2**62, (1,), device=like.device) if key is None else key
 
@@ -77,7 +89,7 @@ def keys_ahead(n: int, device: torch.device) -> Iterator[None]:
         _drawn.reset(before)
 
 
-# ---- convolution -----------------------------------------------------------------------------------------------------
+# ---- convolution ---------------------------------------------------------------------------------
 
 
 def conv1d(
@@ -166,11 +178,15 @@ class _Conv(torch.autograd.Function):
 
 
 def _weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, products: str) -> Tensor:
-    """`conv_weight_grad`; in TF32 by cuDNN, whose layouts suit its instructions, where channels are not few."""
+    """`conv_weight_grad`; by cuDNN in TF32, unless products are float32 or channels are few.
+
+    The layouts of cuDNN suit the TF32 instructions.
+    """
     b, length, width = x.shape
     n = grad.shape[2]
     if products == "float32" or min(n, width) < 16:
         return conv_weight_grad(grad, x, taps, step, products)
+
     with (
         torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=True),
         _no_autocast(),
@@ -181,6 +197,7 @@ def _weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, products: str) -
             x.new_empty(n, taps, width).view(n, 1, taps, width).permute(0, 3, 1, 2),
             None, [1, step], [0, 0], [1, 1], False, [0, 0], 1, (False, True, False),
         )[1]  # fmt: skip
+
     return by_weight.permute(0, 2, 3, 1).reshape(1, n, taps * width)
 
 
@@ -191,7 +208,7 @@ def _bias_grad(grad: Tensor) -> Tensor:
     return (partial[0] if len(partial) == 1 else partial.sum(0)).view(out, 2)
 
 
-# ---- linear ----------------------------------------------------------------------------------------------------------
+# ---- linear --------------------------------------------------------------------------------------
 
 
 def linear(
@@ -207,7 +224,8 @@ def linear(
     Args:
         x: complex64 (B, in).
         weight_ri: float32 (out, in, 2); bias_ri: (out, 2).
-        mask: bool (out, in), True = keep; log_sigma2: (out, in), of a variational layer in training.
+        mask: bool (out, in), True = keep.
+        log_sigma2: (out, in), of a variational layer in training.
 
     Returns:
         complex64 (B, out).
@@ -311,13 +329,14 @@ def _plain(products: str, a: Tensor, b: Tensor) -> Tensor:
         return (a @ b).float()
 
 
-# ---- batch norm ------------------------------------------------------------------------------------------------------
+# ---- batch norm ----------------------------------------------------------------------------------
 
 
 class BatchNorm(torch.autograd.Function):
-    """Batch normalisation of pairs (B, L, C, 2) by their own statistics, and its tail: see `batchnorm.py`.
+    """Batch normalisation of pairs (B, L, C, 2) by their own statistics, and its tail.
 
-    `running` is mean (2, C), covariance (2, 2, C) and number of batches, updated in place.
+    See `batchnorm.py`. `running` is mean (2, C), covariance (2, 2, C) and number of batches,
+    updated in place.
     """
 
     @staticmethod
@@ -350,9 +369,10 @@ class BatchNorm(torch.autograd.Function):
 
 
 def trial(device: torch.device, products: str) -> None:
-    """Run every kernel on small arrays, forward and backward, so that one that does not compile is met before training.
+    """Run every kernel on small arrays, forward and backward.
 
-    `products` is their precision, as `precision` gives it: kernels are compiled for each.
+    A kernel that does not compile is so met before training. `products` is their precision, as
+    `precision` gives it: kernels are compiled for each.
     """
     devices = [device] if device.type == "cuda" else []
 

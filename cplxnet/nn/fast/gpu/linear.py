@@ -1,12 +1,13 @@
 """What lies around the real matrix products of a complex linear layer.
 
-Rows (Re x, -Im x) and (Im x, Re x) under each other, times the weight as it is stored, give the parts of W x
-(`linear.cplx_linear`). In float32 each product is made of three in TF32, whose matrix units are several times as fast:
-x = hi + lo, hi the leading 11 bits, and x w = hi hi' + lo hi' + hi lo', what is left out being below 2^-22 of it. The
-splitting is done where rows and parts are made, and the three are added where they are read.
+Rows (Re x, -Im x) and (Im x, Re x) under each other, times the weight as it is stored, give the
+parts of W x (`linear.cplx_linear`). In float32 each product is made of three in TF32, whose matrix
+units are several times as fast: x = hi + lo, hi the leading 11 bits, and
+x w = hi hi' + lo hi' + hi lo', what is left out being below 2^-22 of it. The splitting is done
+where rows and parts are made, and the three are added where they are read.
 
-Stacks: rows (3, 2B, 2 in) = hi, lo, hi; parts of the gradient (3, 2B, out) = hi, hi, lo, so that the gradient by the
-weight is one product of all of them. In TF32 or bfloat16 stacks hold one entry.
+Stacks: rows (3, 2B, 2 in) = hi, lo, hi; parts of the gradient (3, 2B, out) = hi, hi, lo, so that
+the gradient by the weight is one product of all of them. In TF32 or bfloat16 stacks hold one entry.
 """
 
 import triton
@@ -31,14 +32,17 @@ def _rows_kernel(x, rows, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     ok = pairs < 2 * n
     half = 2 * n
+
     re, im = load_pairs(x, n, BLOCK)
     upper = tl.reshape(tl.join(re, -im), (2 * BLOCK,))
     lower = tl.reshape(tl.join(im, re), (2 * BLOCK,))
+
     if SPLIT:
         high = _leading(upper)
         tl.store(rows + pairs, high, mask=ok)
         tl.store(rows + 2 * half + pairs, upper - high, mask=ok)
         tl.store(rows + 4 * half + pairs, high, mask=ok)
+
         high = _leading(lower)
         tl.store(rows + half + pairs, high, mask=ok)
         tl.store(rows + 3 * half + pairs, lower - high, mask=ok)
@@ -53,11 +57,14 @@ def _rows_grad_kernel(by_rows, dx, n, STACK: tl.constexpr, BLOCK: tl.constexpr):
     pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     ok = pairs < 2 * n
     half = 2 * n
+
     upper = tl.load(by_rows + pairs, mask=ok, other=0.0)
     lower = tl.load(by_rows + half + pairs, mask=ok, other=0.0)
+
     for k in tl.static_range(1, STACK):
         upper += tl.load(by_rows + 2 * k * half + pairs, mask=ok, other=0.0)
         lower += tl.load(by_rows + (2 * k + 1) * half + pairs, mask=ok, other=0.0)
+
     a, b = tl.split(tl.reshape(upper, (BLOCK, 2)))
     c, d = tl.split(tl.reshape(lower, (BLOCK, 2)))
     store_pairs(dx, a + d, c - b, n, BLOCK)
@@ -71,11 +78,14 @@ def _join_kernel(
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     ok = i < n
+
     re = tl.load(parts + i, mask=ok, other=0.0)
     im = tl.load(parts + n + i, mask=ok, other=0.0)
+
     for k in tl.static_range(1, STACK):
         re += tl.load(parts + 2 * k * n + i, mask=ok, other=0.0)
         im += tl.load(parts + (2 * k + 1) * n + i, mask=ok, other=0.0)
+
     y_pairs = tl.reshape(tl.join(re, im), (2 * BLOCK,))
     if HAS_BIAS:
         y_pairs += tl.load(bias + pairs % (2 * columns), mask=pairs < 2 * n, other=0.0)
@@ -88,11 +98,13 @@ def _take_kernel(values, parts, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     re, im = load_pairs(values, n, BLOCK)
     ok = i < n
+
     if SPLIT:
         high = _leading(re)
         tl.store(parts + i, high, mask=ok)
         tl.store(parts + 2 * n + i, high, mask=ok)
         tl.store(parts + 4 * n + i, re - high, mask=ok)
+
         high = _leading(im)
         tl.store(parts + n + i, high, mask=ok)
         tl.store(parts + 3 * n + i, high, mask=ok)
@@ -106,12 +118,17 @@ def _take_kernel(values, parts, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
 def _split_kernel(
     weight, mask, split, n, MASKED: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """weight (n) -> (2, n) = hi, lo; or masked alone. The mask has an entry for each pair of numbers."""
+    """weight (n) -> (2, n) = hi, lo; or only masked.
+
+    The mask has an entry for each pair of numbers.
+    """
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     ok = i < n
     w = tl.load(weight + i, mask=ok, other=0.0)
+
     if MASKED:
         w = tl.where(tl.load(mask + i // 2, mask=ok, other=0) != 0, w, 0.0)
+
     if SPLIT:
         high = _leading(w)
         tl.store(split + i, high, mask=ok)
@@ -120,7 +137,7 @@ def _split_kernel(
         tl.store(split + i, w, mask=ok)
 
 
-# ---- operators -------------------------------------------------------------------------------------------------------
+# ---- operators -----------------------------------------------------------------------------------
 
 
 @kernel_op
@@ -143,7 +160,10 @@ def linear_rows_grad(by_rows: Tensor) -> Tensor:
 
 @kernel_op
 def join_parts(parts: Tensor, bias: Tensor | None) -> Tensor:
-    """Pairs (B, out, 2), plus a bias (out, 2), from a stack of parts (.., 2B, out), the real ones first."""
+    """Pairs (B, out, 2), plus a bias (out, 2), from a stack of parts (.., 2B, out).
+
+    The real parts come first.
+    """
     stack, b, columns = parts.shape[0], parts.shape[1] // 2, parts.shape[2]
     y, n = parts.new_empty(b, columns, 2), b * columns
     launch(

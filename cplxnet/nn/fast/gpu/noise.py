@@ -2,10 +2,11 @@
 
     y = mean + sqrt(max(variance, floor)/2) (e_re, e_im),   e_re, e_im ~ N(0, 1)
 
-`gaussian.with_noise` has the plain formula (Kingma, Salimans and Welling 2015, section 2.3). The noise of element i is
-a function of the key and i alone: Philox4x32-10 of the counter i // 2 (Salmon et al. 2011), made normal by Box and
-Muller. The backward pass draws the same numbers again in place of keeping them. The key is two words from
-torch's generator of the device, so that seeds hold, checkpoints resume, and a replayed CUDA graph draws new noise.
+`gaussian.with_noise` has the plain formula (Kingma, Salimans and Welling 2015, section 2.3). The
+noise of element i is a function of the key and i alone: Philox4x32-10 of the counter i // 2 (Salmon
+et al. 2011), made normal by Box and Muller. The backward pass draws the same numbers again in place
+of keeping them. The key is two words from torch's generator of the device, so that seeds hold,
+checkpoints resume, and a replayed CUDA graph draws new noise.
 """
 
 import torch
@@ -33,9 +34,10 @@ def _sine(t):
 
 @triton.jit
 def _normal_pair(first, second):
-    """Two independent standard normals from two words of 32 random bits, 24 of each (Box and Muller 1958).
+    """Two independent standard normals from two words of 32 random bits, 24 of each.
 
-    The uniform under the logarithm lies in (0, 1], the angle, in turns, in [-1/2, 1/2).
+    Box and Muller 1958. The uniform under the logarithm lies in (0, 1], the angle, in turns, in
+    [-1/2, 1/2).
     """
     u = ((first.to(tl.uint32, bitcast=True) >> 8).to(tl.float32) + 1.0) * 5.9604644775390625e-08
     t = (second.to(tl.uint32, bitcast=True) >> 8).to(tl.float32) * 5.9604644775390625e-08 - 0.5
@@ -49,7 +51,10 @@ def _normal_pair(first, second):
 
 @triton.jit
 def _noise(key, block, BLOCK: tl.constexpr):
-    """(e_re, e_im), each (BLOCK,), of the numbers block * BLOCK + (0, 1, ...): two of them from a counter."""
+    """(e_re, e_im), each (BLOCK,), of the numbers block * BLOCK + (0, 1, ...).
+
+    Two of them come from a counter.
+    """
     counter = block.to(tl.int64) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
     w0, w1, w2, w3 = tl.randint4x(tl.load(key), counter)
     even_re, even_im = _normal_pair(w0, w1)
@@ -102,7 +107,7 @@ def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
     store_pairs(dx, h_re + twice * re, h_im + twice * im, n, BLOCK)
 
 
-# ---- operators -------------------------------------------------------------------------------------------------------
+# ---- operators -----------------------------------------------------------------------------------
 
 
 @kernel_op

@@ -1,9 +1,10 @@
-"""The kernels of complex convolutions in the form that real products take, and their gradients on the way back.
+"""The kernels of complex convolutions as real products take them, and the way back for gradients.
 
-A complex w (out, in, k) becomes the real block [[Re w, -Im w], [Im w, Re w]], its parts interleaved, channels last:
-`conv.block_weight`, with the mask where there is one. A variational layer's sigma^2 = e^log_sigma2 takes the same form
-without the block. Both are also made transposed, for the gradient by the input: entry (p, i), (v, o) of that is
-w[o, (T - 1 - v) step + p, i], T = ceil(k / step), or 0 where there is no such tap.
+A complex w (out, in, k) becomes the real block [[Re w, -Im w], [Im w, Re w]], its parts
+interleaved, channels last: `conv.block_weight`, with the mask where there is one. A variational
+layer's sigma^2 = e^log_sigma2 takes the same form without the block. Both are also made transposed,
+for the gradient by the input: entry (p, i), (v, o) of that is w[o, (T - 1 - v) step + p, i],
+T = ceil(k / step), or 0 where there is no such tap.
 """
 
 import triton
@@ -31,8 +32,10 @@ def _form_kernel(
     ok = i < n
     real = ok & (tap < taps)
     at_w = (out * inputs + column) * taps + tap
+
     re = tl.load(weight + 2 * at_w, mask=real, other=0.0)
     im = tl.load(weight + 2 * at_w + 1, mask=real, other=0.0)
+
     if MASKED:
         kept = tl.load(mask + at_w, mask=real, other=0) != 0
         re = tl.where(kept, re, 0.0)
@@ -69,41 +72,52 @@ def _form_grad_kernel(
     shares, shares_sigma2, n, inputs, taps,
     MASKED: tl.constexpr, NOISY: tl.constexpr, SHARES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """dL/dRe w = B00 + B11, dL/dIm w = B10 - B01, dL/dlog_sigma2 = sigma2 dL/dsigma2, B and dsigma2 sums of shares."""
+    """dL/dRe w = B00 + B11, dL/dIm w = B10 - B01, dL/dlog_sigma2 = sigma2 dL/dsigma2.
+
+    B and dL/dsigma2 are sums of shares.
+    """
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # over (out, in, taps)
     ok = i < n
+
     tap = i % taps
     column = (i // taps) % inputs
     out = i // (taps * inputs)
     width = 2 * inputs * taps
     at = 2 * out * width + tap * 2 * inputs + 2 * column
+
     sum_re = tl.zeros((SHARES, BLOCK), tl.float32)
     sum_im = tl.zeros((SHARES, BLOCK), tl.float32)
+
     for first in range(0, shares, SHARES):
         share = (first + tl.arange(0, SHARES)).to(tl.int64)
         inside = (share < shares)[:, None] & ok[None, :]
+
         place = partial + share[:, None] * 4 * n + at[None, :]
         sum_re += tl.load(place, mask=inside, other=0.0)
         sum_re += tl.load(place + width + 1, mask=inside, other=0.0)
         sum_im += tl.load(place + width, mask=inside, other=0.0)
         sum_im -= tl.load(place + 1, mask=inside, other=0.0)
+
     re = tl.sum(sum_re, 0)
     im = tl.sum(sum_im, 0)
     if MASKED:
         kept = tl.load(mask + i, mask=ok, other=0) != 0
         re = tl.where(kept, re, 0.0)
         im = tl.where(kept, im, 0.0)
+
     tl.store(by_weight + 2 * i, re, mask=ok)
     tl.store(by_weight + 2 * i + 1, im, mask=ok)
 
     if NOISY:
         at = (out * taps + tap) * inputs + column
         total = tl.zeros((SHARES, BLOCK), tl.float32)
+
         for first in range(0, shares_sigma2, SHARES):
             share = (first + tl.arange(0, SHARES)).to(tl.int64)
             inside = (share < shares_sigma2)[:, None] & ok[None, :]
             place = partial_sigma2 + share[:, None] * n + at[None, :]
             total += tl.load(place, mask=inside, other=0.0)
+
         by_s = tl.sum(total, 0)
         s = tl.exp(tl.load(log_sigma2 + i, mask=ok, other=0.0))
         tl.store(by_log_sigma2 + i, s * by_s, mask=ok)
@@ -113,7 +127,9 @@ def _form_grad_kernel(
 def form_weight(
     weight: Tensor, mask: Tensor | None, log_sigma2: Tensor | None, step: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Block (2 out, k, 2 in), the same transposed; sigma^2 (out, k, in), the same transposed, (0,) without one.
+    """Block (2 out, k, 2 in), and the same transposed; sigma^2 (out, k, in), and that transposed.
+
+    The last two are (0,) without a `log_sigma2`.
 
     Args:
         weight: stored kernel (out, in, k, 2), float32, contiguous; mask: bool (out, in, k).
@@ -121,14 +137,17 @@ def form_weight(
     """
     out, inputs, taps, _ = weight.shape
     noisy = log_sigma2 is not None
+
     forms = [
         weight.new_empty(2 * out, taps, 2 * inputs),
         weight.new_empty(transposed_shape(2 * out, taps, 2 * inputs, step)),
         weight.new_empty((out, taps, inputs) if noisy else 0),
         weight.new_empty(transposed_shape(out, taps, inputs, step) if noisy else 0),
     ]
+
     padded = ceil_div(taps, step) * step
     n = out * inputs * padded
+
     launch(
         _form_kernel, (ceil_div(n, _BLOCK),), MASKED=mask is not None, NOISY=noisy, BLOCK=_BLOCK
     )(weight, mask, log_sigma2, *forms, n, out, inputs, taps, step, padded)
@@ -146,15 +165,19 @@ def form_weight_grad(
     """Gradients by the stored kernel (out, in, k, 2) and by log_sigma2 ((0,) without one).
 
     Args:
-        partial: (shares, 2 out, k 2 in), `conv.conv_weight_grad` of the block; partial_sigma2: that of sigma^2.
+        partial: (shares, 2 out, k 2 in), `conv.conv_weight_grad` of the block.
+        partial_sigma2: that of sigma^2.
         shape: out, in, k.
     """
     out, inputs, taps = shape
     n = out * inputs * taps
+
     by_weight = partial.new_empty(out, inputs, taps, 2)
     by_log_sigma2 = partial.new_empty(0 if log_sigma2 is None else tuple(shape))
+
     shares = min(power_of_two(len(partial)), _SHARES)
     block = _GRAD_TILE // shares
+
     launch(
         _form_grad_kernel,
         (ceil_div(n, block),),

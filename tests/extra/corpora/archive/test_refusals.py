@@ -50,8 +50,10 @@ def test_wav_widths_and_channels():
             f"a.wav: samples of {width} bits converted to float32"
         ]
     packed = (whole >> 8).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(packed), b"WAVE", b"fmt ", 16, 1, 1, 44100,
-                         132300, 3, 24, b"data", len(packed))  # fmt: skip
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(packed), b"WAVE",
+        b"fmt ", 16, 1, 1, 44100, 132300, 3, 24, b"data", len(packed),
+    )  # fmt: skip
     got, told = samples(header + packed, "a.wav")
     assert np.array_equal(got, SIGNAL) and told == [
         "a.wav: samples of 24 bits converted to float32"

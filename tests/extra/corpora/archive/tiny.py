@@ -44,8 +44,8 @@ def notes(number: int, count: int = 12, seconds: float = 2.0) -> list[tuple]:
     rng = np.random.default_rng(number + 1)
     starts = np.sort(rng.integers(0, int((seconds - 0.5) * SOURCE_HZ), count))
     return [
-        (int(s), int(s + rng.integers(100, 20000)), int(rng.choice([1, 41, 43])), int(rng.integers(21, 105)), k / 2,
-         float(rng.choice([0.5, 1.5])), "Dotted Quarter")
+        (int(s), int(s + rng.integers(100, 20000)), int(rng.choice([1, 41, 43])),
+         int(rng.integers(21, 105)), k / 2, float(rng.choice([0.5, 1.5])), "Dotted Quarter")
         for k, s in enumerate(starts)
     ]  # fmt: skip
 
@@ -82,8 +82,10 @@ def tar(path: Path, unpacked: Path, *, labels_first: bool = False) -> Path:
 
 
 def hdf5(path: Path, numbers: dict[int, str] = NUMBERS, *, note: str = "note_id") -> Path:
-    kind = [("start_time", "<i8"), ("end_time", "<i8"), ("instrument", "<i4"), (note, "<i4"), ("start_beat", "<f8"),
-            ("end_beat", "<f8"), ("note_value", "S20")]  # fmt: skip
+    kind = [
+        ("start_time", "<i8"), ("end_time", "<i8"), ("instrument", "<i4"), (note, "<i4"),
+        ("start_beat", "<f8"), ("end_beat", "<f8"), ("note_value", "S20"),
+    ]  # fmt: skip
     with h5py.File(path, "w") as file:
         for number in numbers:
             file[f"id_{number}/data"] = audio(number)

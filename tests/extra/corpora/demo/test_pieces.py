@@ -40,8 +40,14 @@ def test_the_reference_corpus_shares_no_work_between_splits_and_has_each_demo_sp
 
 
 def test_a_row_of_the_table_is_a_piece_of_either_corpus():
-    row = ("mozart/k545/movement1_exposition.mxl", "Mozart", "Piano Sonata No. 16 in C major, K. 545",
-           "1. Allegro (exposition, repeated)", "Solo Piano", 126.0)  # fmt: skip
+    row = (
+        "mozart/k545/movement1_exposition.mxl",
+        "Mozart",
+        "Piano Sonata No. 16 in C major, K. 545",
+        "1. Allegro (exposition, repeated)",
+        "Solo Piano",
+        126.0,
+    )
 
     assert Piece("id_3004", "test", *row, seconds=60.0, times=2) in DEMO
     assert Piece("id_6004", "test", *row, seconds=100.0, times=2) in REFERENCE

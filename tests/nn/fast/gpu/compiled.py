@@ -1,5 +1,7 @@
-"""Compiles every kernel for a compute capability, without a GPU: run by test_gpu_compile.py, as the interpreter's
-setting holds for a whole process. Prints JSON: {kernel: {registers, stack, shared, wide loads, loads}}.
+"""Compiles every kernel for a compute capability, without a GPU.
+
+test_gpu_compile.py runs it as a process, since the interpreter's setting holds for a whole process.
+It prints JSON: {kernel: {registers, stack, shared, wide loads, loads}}.
 """
 
 import json
@@ -18,7 +20,10 @@ from cplxnet.nn.fast.gpu import batchnorm, conv, kl, linear, noise, weights
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 # argument types by name; all else are pointers to float32
-WHOLE = "n c rows_each length n_out n_partial inputs taps half columns first m rows_out out_size width step offset "
+WHOLE = (
+    "n c rows_each length n_out n_partial inputs taps half columns first m rows_out out_size "
+    "width step offset "
+)
 WHOLE += "shares shares_sigma2 outputs padded"
 REAL = "eps momentum floor share"
 POINTERS = {"n_tracked": "*i64", "key": "*i64", "mask": "*i1"}

@@ -1,4 +1,7 @@
-"""Every kernel compiles for Hopper and Ampere, keeps its numbers in registers, and loads 16 bytes where it can."""
+"""Every kernel compiles for Hopper and Ampere.
+
+It keeps its numbers in registers, and loads 16 bytes where it can.
+"""
 
 import json
 import os

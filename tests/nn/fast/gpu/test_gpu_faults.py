@@ -1,4 +1,7 @@
-"""No Triton, an old GPU, a kernel that does not compile, arrays the kernels do not take: the plain formulas run."""
+"""The plain formulas run where the kernels cannot.
+
+No Triton, an old GPU, a kernel that does not compile, arrays the kernels do not take.
+"""
 
 import subprocess
 import sys

@@ -11,7 +11,7 @@ TERMS = list(CODES)  # in the order of their numbers
 
 
 def weights(term, shape):
-    """Weights whose alpha runs from nothing to enormous, with zeros, and the limits of log_sigma2."""
+    """Weights with zeros and the limits of log_sigma2: alpha runs from nothing to enormous."""
     log_sigma2 = torch.randn(shape) * 6 - 5
     log_sigma2.view(-1)[:4] = torch.tensor([-100.0, 90.0, -69.0, 0.0])
     weight = torch.randn(*shape, *((2,) if term.cplx else ()))

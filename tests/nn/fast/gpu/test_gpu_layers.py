@@ -83,7 +83,10 @@ def test_linear(b, i, o, bias, masked):
 
 
 def noise_like(variance, key):
-    """The noise a layer drew with this key, CN(0, 1), for a variance (B, C, ...) given channels second."""
+    """The noise CN(0, 1) that a layer drew with this key, for a variance (B, C, ...).
+
+    It has its channels second, as the variance.
+    """
     n = variance.numel()
     e = noise.noise_pairs(torch.zeros(n, 2), torch.full((n,), 1.0), key, 1e-8)
     return torch.view_as_complex(e.double()).view(variance.movedim(1, -1).shape).movedim(-1, 1)

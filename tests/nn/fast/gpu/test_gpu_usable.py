@@ -1,4 +1,7 @@
-"""Layers where the GPU's kernels may take them, and where they must not: the plain layer's values and errors."""
+"""Layers where the GPU's kernels may take them, and where they must not.
+
+Both give the values and errors of the plain layer.
+"""
 
 import subprocess
 import sys
