@@ -26,7 +26,6 @@ from cplxnet.progress import duration, show
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
 NETWORK = ("field", "architecture", "form")
-SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
 RUN = ("folder", "run", "method", C, "setting", "seed")
 
 
@@ -384,13 +383,19 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
         for counts in result["layers"].values():
             numbers += [counts["n_par"], counts["n_zero"]]
         for scored in result["scores"].values():
-            numbers += [scored["end"][name] for name in SCORES]
+            numbers += [scored["end"]["average_precision"], *_numbers(scored["end"]).values()]
             if scored["start"]:
                 numbers.append(scored["start"]["average_precision"])
 
-        others = [number for number in numbers if not isinstance(number, (int, float, type(None)))]
-        if others:
-            raise ValueError(f"{path}: expected numbers in stage {stage}, got {others[0]!r}")
+        not_numbers = [n for n in numbers if not isinstance(n, int | float | None)]
+        if not_numbers:
+            raise ValueError(f"{path}: expected numbers in stage {stage}, got {not_numbers[0]!r}")
+
+
+def _numbers(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task scored in single numbers, counts last; lists by class and curves are no column."""
+    names = sorted(scores, key=lambda name: name.startswith("n_"))
+    return {name: scores[name] for name in names if not isinstance(scores[name], dict | list)}
 
 
 def collect(*folders: str | Path) -> pd.DataFrame:
@@ -400,11 +405,10 @@ def collect(*folders: str | Path) -> pd.DataFrame:
         Columns folder, run, method (what sparsifies the run, and what else it differs in), C,
         setting ("C = 0.02", or for pruners "sparsity = 0.98"), seed, state, one for every other
         parameter that the manifests vary (by its dotted path), stage, scorer, scored_on (file,
-        window and stride that the scorer reads), average_precision,
-        average_precision_trabelsi2018, positive_share, n_windows, average_precision_start (before
-        the stage's first epoch, if it inherited masks), n_par, n_zero (real numbers), compression,
-        epochs, n_epochs (planned), stopped_early, seconds and reused_from. Runs without scores are
-        left out.
+        window and stride that the scorer reads), average_precision and every other number that the
+        task scored (NaN for runs that lack it), average_precision_start (before the stage's first
+        epoch, if it inherited masks), n_par, n_zero (real numbers), compression, epochs, n_epochs
+        (planned), stopped_early, seconds and reused_from. Runs without scores are left out.
 
     Raises:
         ValueError: no folder at all.
@@ -427,12 +431,12 @@ def collect(*folders: str | Path) -> pd.DataFrame:
             for scorer, scores in result["scores"].items():
                 start = scores["start"]
                 own = {"stage": stage, "scorer": scorer, "scored_on": run.scored_on(scorer)}
-                own |= {name: scores["end"][name] for name in SCORES}
+                own |= _numbers(scores["end"])
                 own["average_precision_start"] = start and start["average_precision"]
                 rows.append(about | own | counts)
     if not rows:  # its CSV has a header all the same
-        scored = ("state", "stage", "scorer", "scored_on", *SCORES, "average_precision_start")
-        return pd.DataFrame(columns=[*RUN, *scored, *COUNTS, "n_epochs"])
+        scored = ("state", "stage", "scorer", "scored_on", "average_precision")
+        return pd.DataFrame(columns=[*RUN, *scored, "average_precision_start", *COUNTS, "n_epochs"])
     return pd.DataFrame(rows)
 
 
@@ -480,7 +484,7 @@ def of_run(scores: Mapping[str, Any]) -> pd.DataFrame:
             "scorer": scorer,
             "AP before": (scored["start"] or {}).get("average_precision"),
             "AP": scored["end"]["average_precision"],
-            "positive share": scored["end"]["positive_share"],
+            "positive share": scored["end"].get("positive_share"),
             "compression": result["compression"],
         }
         for stage, result in scores["stages"].items()
@@ -554,7 +558,7 @@ def by_run(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns folder, run, method, C, setting, seed; compression, before and after (average
         precision around fine-tuning) and kept (real numbers), NaN while it is not fine-tuned; dense
-        (the dense network's score), n_par and chance.
+        (the dense network's score), n_par and chance (the share of positives, if it was scored).
     """
     key = ["folder", "run"]
     dense = rows[rows["stage"] == "dense"].set_index(key)
@@ -569,7 +573,7 @@ def by_run(rows: pd.DataFrame) -> pd.DataFrame:
         "kept": tuned["n_par"] - tuned["n_zero"],
         "dense": dense["average_precision"],
         "n_par": dense["n_par"],
-        "chance": dense["positive_share"],
+        "chance": dense.get("positive_share", pd.Series(dtype=float)),
     }
     for name, values in reached.items():
         runs[name] = values.astype(float)

@@ -79,8 +79,8 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
     is left out of these: without this scorer, or without stages called dense and fine-tune.
     """
     sentences = [
-        f"{name}: average precision {scores.mean():.3f} on {scorer} ({run['chance']:.3f} would be "
-        f"chance), {run['n_par']:,.0f} real numbers."
+        f"{name}: average precision {scores.mean():.3f} on {scorer}{_chance(run)}, "
+        f"{run['n_par']:,.0f} real numbers."
         for name, scores, run in _dense(_runs(table, scorer))
     ]
     for _, row in groups(table, scorer).iterrows():
@@ -91,6 +91,11 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
             f"{row['after']:.3f} after fine-tuning{_than_dense(row['loss'], 3)}."
         )
     return sentences + left_out(table, scorer)
+
+
+def _chance(run: pd.Series) -> str:
+    """The score of a random ranking in brackets; nothing where it is not known."""
+    return "" if np.isnan(run["chance"]) else f" ({run['chance']:.3f} would be chance)"
 
 
 def _times_fewer(row: pd.Series, of_what: str = "") -> str:
@@ -278,8 +283,8 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
             differ = f"so {len(listed)} replicates differ by {np.ptp(listed):.4f}"
         yield (
             f"{name}: {run['n_par']:,.0f} real numbers, average precision "
-            f"{' and '.join(f'{score:.4f}' for score in listed)} on {scorer} "
-            f"({run['chance']:.3f} would be chance), {differ}."
+            f"{' and '.join(f'{score:.4f}' for score in listed)} on {scorer}{_chance(run)}, "
+            f"{differ}."
         )
 
     for _, row in rows.iterrows():

@@ -42,7 +42,8 @@ def _published(table: pd.DataFrame, request: Request) -> Mapping[str, float]:
 
     scored = of_scorer(table, request.scorer)
     file, _, _ = scored["scored_on"].iloc[0]
-    older = bool(scored["average_precision_trabelsi2018"].notna().any())
+    by_protocol = scored.filter(regex="^average_precision_(?!start$)")
+    older = bool(by_protocol.notna().any(axis=None))
     return task.published(file, data=request.data, older_protocol=older)
 
 
