@@ -8,6 +8,7 @@ from typing import Any
 
 from cplxnet.extras import extra
 
+from .kinds import KINDS, make
 from .tables import (
     STATUS,
     collect,
@@ -20,10 +21,8 @@ from .tables import (
 from .text import missing, readings
 
 _DRAWING = {  # these load matplotlib, so they load when first used
-    "KINDS": "cplxnet.auto.report.kinds:KINDS",
     "Report": "cplxnet.auto.report.style:Report",
     "learning_curves": "cplxnet.auto.report.curves:learning_curves",
-    "make": "cplxnet.auto.report.kinds:make",
     # older names, which people's notebooks use
     "page": "cplxnet.auto.report.text",
     "plots": "cplxnet.auto.report.curves",

@@ -130,6 +130,7 @@ class Run:
 
     @property
     def files(self) -> RunFolder:
+        """What the run has written."""
         return RunFolder(Path(self.folder) / self.name)
 
     @property
@@ -263,10 +264,10 @@ def _methods(
 ) -> list[str]:
     """In words what sparsifies each run, and what it differs in from the others.
 
-    Neither C, nor the sparsity of a pruner, nor the seed makes a method. What most runs have is
-    not said, nor what follows from the network and its pruner. Parameters in which whole folders
-    differ are said by the folder's name, all others by key and value: "complex VD", "real VD
-    width=1.38" or "VD fine-tune lr=0.004 distill", say.
+    Neither C, nor the sparsity of a pruner, nor the seed makes a method. Values that most runs
+    share are left out, and so are those that follow from the network and its pruner. Where whole
+    folders differ the folder's name stands for it, everywhere else key and value: "complex VD",
+    "real VD width=1.38" or "VD fine-tune lr=0.004 distill", say.
     """
     parts = pd.DataFrame(map(_network, manifests), index=parameters.index, columns=list(NETWORK))
     networks = parts[[part for part in NETWORK if part == "form" or parts[part].nunique() > 1]]
@@ -282,8 +283,9 @@ def _methods(
     by_folder = False
     for path in varied:
         of_network = path.startswith(("model.", "features.", *pruned)) or ".model." in path
-        told = words if of_network else networks
-        if len(told.assign(value=shown[path]).drop_duplicates()) == len(told.drop_duplicates()):
+        columns_so_far = words if of_network else networks
+        with_this = columns_so_far.assign(value=shown[path])
+        if len(with_this.drop_duplicates()) == len(columns_so_far.drop_duplicates()):
             continue  # it follows from the network
 
         if where.nunique() > 1 and (shown[path].groupby(where).nunique() == 1).all():
@@ -321,10 +323,13 @@ def _in_words(path: str, values: pd.Series, varied: Sequence[str]) -> pd.Series:
 
     lacks = "" if implied else f"no {key}"
     listed = present.map(lambda value: ",".join(value) if path == "stage_order" else value)
-    said = listed.map(lambda value: key if value == "on" else f"{key}={value}".removesuffix(".0"))
-    said = said.reindex(values.index, fill_value=lacks)
-    usual = said.mode()[0]
-    return said.where(said != (usual if (said == usual).mean() > 0.5 else lacks), "")
+    key_value = listed.map(
+        lambda value: key if value == "on" else f"{key}={value}".removesuffix(".0")
+    )
+    key_value = key_value.reindex(values.index, fill_value=lacks)
+    usual = key_value.mode()[0]
+    is_usual = (key_value == usual).mean() > 0.5
+    return key_value.where(key_value != (usual if is_usual else lacks), "")
 
 
 def _within_stage(path: str) -> str:
@@ -336,15 +341,15 @@ def _within_stage(path: str) -> str:
 
 def _joined(words: Mapping[Any, str]) -> str:
     """The words of a run, those of a stage after the stage's name."""
-    said: list[str] = []
+    parts: list[str] = []
     for column, word in words.items():
         table, _, rest = column.partition(".")
         stage = rest.partition(".")[0]
-        if word and table == "stages" and stage not in said:
-            said.append(stage)
+        if word and table == "stages" and stage not in parts:
+            parts.append(stage)
         if word:
-            said.append(word)
-    return " ".join(said)
+            parts.append(word)
+    return " ".join(parts)
 
 
 def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
@@ -383,7 +388,10 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
         for counts in result["layers"].values():
             numbers += [counts["n_par"], counts["n_zero"]]
         for scored in result["scores"].values():
-            numbers += [scored["end"]["average_precision"], *_numbers(scored["end"]).values()]
+            numbers += [
+                scored["end"]["average_precision"],
+                *_scored_numbers(scored["end"]).values(),
+            ]
             if scored["start"]:
                 numbers.append(scored["start"]["average_precision"])
 
@@ -392,8 +400,8 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
             raise ValueError(f"{path}: expected numbers in stage {stage}, got {not_numbers[0]!r}")
 
 
-def _numbers(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """What a task scored in single numbers, counts last; lists by class and curves are no column."""
+def _scored_numbers(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task scored in single numbers, counts last: no lists by class, no curves."""
     names = sorted(scores, key=lambda name: name.startswith("n_"))
     return {name: scores[name] for name in names if not isinstance(scores[name], dict | list)}
 
@@ -431,7 +439,7 @@ def collect(*folders: str | Path) -> pd.DataFrame:
             for scorer, scores in result["scores"].items():
                 start = scores["start"]
                 own = {"stage": stage, "scorer": scorer, "scored_on": run.scored_on(scorer)}
-                own |= _numbers(scores["end"])
+                own |= _scored_numbers(scores["end"])
                 own["average_precision_start"] = start and start["average_precision"]
                 rows.append(about | own | counts)
     if not rows:  # its CSV has a header all the same

@@ -53,7 +53,7 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
 
 
 def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
-    """A row a run that is through with dense: what it reached there and after fine-tuning."""
+    """A row for each run that has finished dense: its scores there and after fine-tuning."""
     try:
         rows = tables.of_scorer(table, scorer, DENSE, TUNED, on_one_set=False)
     except tables.Lacking:
@@ -129,11 +129,12 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
             )
 
     unscored = table[(table["scorer"] == scorer) & table["average_precision"].isna()]
-    for stage, so in ((DENSE, "not compared with it"), (TUNED, "left out")):
+    for stage, consequence in ((DENSE, "not compared with it"), (TUNED, "left out")):
         runs = unscored.loc[unscored["stage"] == stage, "run"]
         if len(runs):
             sentences.append(
-                f"Without an average precision on {scorer!r} after {stage}, so {so}: "
+                f"Without an average precision on {scorer!r} after {stage}, so "
+                f"{consequence}: "
                 f"{', '.join(runs)}."
             )
 
@@ -201,15 +202,15 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
 def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
     """`markdown` of a table that is read already."""
     rows = groups(table, scorer)
-    said = list(_page_readings(table, rows, scorer))
+    readings = list(_page_readings(table, rows, scorer))
     ranking = []
     if rows["form"].nunique() > 1:
         from . import compare  # loads matplotlib and scipy
 
         ranks = compare.ranking(table, scorer=scorer)
         ranking = ["", *_ranking_table(ranks)] if len(ranks) else []
-        said += compare.winners(ranks)
-    numbered = [f"{k}. {text}" for k, text in enumerate(said, 1)]
+        readings += compare.winners(ranks)
+    numbered = [f"{k}. {text}" for k, text in enumerate(readings, 1)]
     remarks = left_out(table, scorer)
 
     through = set(table.loc[table["stage"] == TUNED, "run"]) if len(table) else set()
@@ -330,6 +331,11 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
 def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
     """Put `markdown(folder)` between its two marks, `BEGIN` and `END`, in the file `page`.
 
+    Args:
+        page: the file, which has the marks.
+        folder: of manifests and runs.
+        scorer: whose scores.
+
     Raises:
         Lacking: there are runs, and none has this scorer: nothing would be left on the page.
         ValueError: as `put`.
@@ -343,6 +349,11 @@ def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
 
 def put(page: str | Path, begin: str, end: str, text: str) -> None:
     """Put `text` between two lines of the file `page`.
+
+    Args:
+        page: the file.
+        begin, end: the lines, which stay.
+        text: what replaces all that is between them.
 
     Raises:
         ValueError: `begin` is not there once, or `end` not after it; no UTF-8.

@@ -90,7 +90,7 @@ def test_of_many_methods_the_differences_from_the_one_that_spans_most_are_drawn(
     differences = compare.rows(pd.concat(tables))
     assert len(differences.drop_duplicates(["first", "second"])) == 10
 
-    axes = compare.figure(differences).axes[0]
+    axes = compare.draw(differences).axes[0]
     lines = {line.get_label(): line for line in axes.get_lines()[:-1]}
     drawn = {label: line.get_ydata()[0] for label, line in lines.items()}
     assert drawn == pytest.approx(
