@@ -25,6 +25,7 @@ from .style import Report, Request
 from .tables import Lacking, by_method, of_scorer
 
 TIMES = (20.0, 50.0, 100.0, 200.0, 400.0)  # compressions at which methods are ranked
+NEIGHBOURS = 4.0  # times between the two runs that a rank may be read between
 N_POINTS = 25  # of compression, evenly in its logarithm
 N_RESAMPLES = 9999
 LEVEL = 0.95
@@ -161,7 +162,9 @@ def ranking(
 ) -> pd.DataFrame:
     """Who wins where: a row a compression and method that spans it, the best mean score first.
 
-    A compression that one method alone spans has no row.
+    A replicate takes part if its two runs around the compression are at most `NEIGHBOURS` times
+    apart: a line between runs further apart says little of what is between them. A compression that
+    one method alone spans has no row.
 
     Args:
         table, scorer: as of `rows`.
@@ -178,11 +181,7 @@ def ranking(
     ranks = []
     for level in times:
         reached = {
-            method: {
-                seed: _at(curve, level)
-                for seed, curve in own.items()
-                if curve.index[0] <= level <= curve.index[-1]
-            }
+            method: {seed: _at(curve, level) for seed, curve in own.items() if _spans(curve, level)}
             for method, own in curves.items()
         }
         scores = pd.DataFrame(reached, dtype=float)  # a row a seed
@@ -200,6 +199,12 @@ def ranking(
                 row["verdict"] = _verdict_on_winner(row)
             ranks.append(row)
     return pd.DataFrame(ranks, columns=list(RANK))
+
+
+def _spans(curve: pd.Series, level: float) -> bool:
+    """Whether two runs that are neighbours lie around a compression, or one run at it."""
+    smaller, larger = curve.index[curve.index <= level], curve.index[curve.index >= level]
+    return bool(len(smaller) and len(larger) and larger[0] <= NEIGHBOURS * smaller[-1])
 
 
 def _verdict_on_winner(row: dict[str, Any]) -> str:

@@ -22,8 +22,8 @@ TUNED = "fine-tune"
 NUMBERS = ["n_par", "compression", "kept", "before", "after", "loss"]
 LEVELS = (50.0, 200.0)  # times fewer real numbers, of which the page says what they cost
 HEADS = (
-    "form | C | replicates | times fewer | real numbers kept | AP before fine-tuning | AP "
-    "| below dense | of each"
+    "form | {setting} | replicates | times fewer | real numbers kept | AP before fine-tuning | AP "
+    "| below dense | range over seeds"
 )
 BEGIN = "<!-- begin: python -m cplxnet.auto page {folder} --into FILE -->"
 END = "<!-- end -->"
@@ -193,8 +193,8 @@ def _how_far(run: str, row: pd.Series) -> str:
 def markdown(folder: str | Path, scorer: str = "test") -> str:
     """The page of a folder of runs: a table with a row a group, then numbered readings.
 
-    Several methods are ranked as well: a table of who wins where, and its readings. An unfinished
-    grid has what is there, and what is missing is named.
+    Several methods are ranked: a table of who wins where, and its readings in place of one for
+    every group. An unfinished grid has what is there, and what is missing is named.
     """
     return _page(tables.collect(folder), folder, scorer)
 
@@ -236,7 +236,8 @@ def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
     if rows.empty:
         return
 
-    yield f"| {HEADS} |"
+    has_sparsity = rows["setting"].str.startswith("sparsity").any()
+    yield f"| {HEADS.format(setting='C or sparsity' if has_sparsity else 'C')} |"
     yield "|---|" + "---:|" * HEADS.count("|")
     for _, row in rows.iterrows():
         spread = f"{_number(row['loss_low'])} to {_number(row['loss_high'])}"
@@ -261,7 +262,7 @@ def _number(value: float, form: str = "z.4f") -> str:
 
 def _ranking_table(ranks: pd.DataFrame) -> Iterator[str]:
     """`compare.ranking`, a row a compression and method, the best first."""
-    yield "| at times fewer | form | AP | below the best | of each pair | pairs |"
+    yield "| at times fewer | form | AP | below the best | range over seeds | pairs |"
     yield "|---:|---|---:|---:|---:|---:|"
     for _, row in ranks.iterrows():
         below = least = "the best"
@@ -288,6 +289,9 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
             f"{differ}."
         )
 
+    if rows["form"].nunique() > 1:
+        return  # ranked in their place
+
     for _, row in rows.iterrows():
         group_name = tables.group_name(row["form"], row["setting"])
         yield (
@@ -295,9 +299,6 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
             f"{_times_fewer(row)}: average precision {row['after']:.4f}"
             f"{_than_dense(row['loss'])}."
         )
-
-    if rows["form"].nunique() > 1:
-        return  # ranked at such levels
 
     sets = tables.dense_scores(runs)
     dense = {method: scores for methods, scores in sets for method in methods}

@@ -442,7 +442,7 @@ def test_the_sparsity_of_a_pruner_is_never_called_c(tmp_path):
     assert table.set_index("run")[C].drop("vd").isna().all()
     page = report.page.markdown(tmp_path)
     assert "| one-shot | sparsity = 0.75 | 1 |" in page and "| VD | 0.02 | 1 |" in page
-    assert "one-shot at sparsity = 0.75 keeps 25 of 100" in page and "C = 0.75" not in page
+    assert "| form | C or sparsity | replicates |" in page and "C = 0.75" not in page
     for kind in ("trade-off", "layers", "c-profile", "stopping", "compare"):
         made = report.make(kind, tmp_path, out=tmp_path / "figures", strict=False)
         texts = [*made.sentences, *map(str, made.figure.findobj(Text) if made.figure else [])]
