@@ -9,15 +9,7 @@ from typing import Any
 from cplxnet.extras import extra
 
 from .kinds import KINDS, make
-from .tables import (
-    STATUS,
-    collect,
-    history,
-    layers,
-    of_run,
-    status,
-    summary,
-)
+from .tables import STATUS, collect, history, layers, of_run, status, summary
 from .text import missing, readings
 
 _DRAWING = {  # these load matplotlib, so they load when first used

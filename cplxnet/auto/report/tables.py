@@ -388,10 +388,7 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
         for counts in result["layers"].values():
             numbers += [counts["n_par"], counts["n_zero"]]
         for scored in result["scores"].values():
-            numbers += [
-                scored["end"]["average_precision"],
-                *_scored_numbers(scored["end"]).values(),
-            ]
+            numbers += _scored_numbers(scored["end"]).values()
             if scored["start"]:
                 numbers.append(scored["start"]["average_precision"])
 
@@ -403,7 +400,8 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
 def _scored_numbers(scores: Mapping[str, Any]) -> dict[str, Any]:
     """What a task scored in single numbers, counts last: no lists by class, no curves."""
     names = sorted(scores, key=lambda name: name.startswith("n_"))
-    return {name: scores[name] for name in names if not isinstance(scores[name], dict | list)}
+    singles = {name: scores[name] for name in names if not isinstance(scores[name], dict | list)}
+    return {"average_precision": scores["average_precision"]} | singles
 
 
 def collect(*folders: str | Path) -> pd.DataFrame:
@@ -506,16 +504,10 @@ def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     if table.empty:
         return table
 
-    names = {
-        "run": "run",
-        "stage": "stage",
-        "average_precision": "AP",
-        "average_precision_start": "AP before",
-        "compression": "compression",
-        "epochs": "epochs",
-        "seconds": "seconds",
-    }
-    return table[table["scorer"] == scorer][list(names)].rename(columns=names).round(4)
+    short = table[table["scorer"] == scorer].rename(
+        columns={"average_precision": "AP", "average_precision_start": "AP before"}
+    )
+    return short[["run", "stage", "AP", "AP before", "compression", "epochs", "seconds"]].round(4)
 
 
 # ---------------------------------------------------------------------------------------------
