@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import matplotlib.style
@@ -153,7 +153,10 @@ def _in_common(methods: Sequence[str]) -> str:
     return " ".join(words) if len(methods) > MOST_LISTED and words else ", ".join(methods)
 
 
-def legend(axes: Axes, *, on: Axes | None = None, place: str = "best") -> None:
+Place = Literal["best", "center", "upper left"]
+
+
+def legend(axes: Axes, *, on: Axes | None = None, place: Place = "best") -> None:
     """Each label once, inside the axes, or where labels are long or many below them.
 
     Below them it is on paper that is added.
