@@ -1,7 +1,7 @@
 """The kinds of report by name, and the one call that makes a report.
 
 A new kind is a function from a `Request` to a `Report` in a file here, and a line in `KINDS`. What
-makes it loads when it is first used: matplotlib and torch take seconds, which `--help` has not.
+makes it loads when it is first used: matplotlib and torch take seconds, too long for `--help`.
 """
 
 import pkgutil

@@ -115,8 +115,8 @@ def draw(means: pd.DataFrame, *, dense: pd.DataFrame | None = None, scorer: str 
     """
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(7, 6.5), sharex=True)
     if dense is not None:
-        drawn_too = dense["method"].isin(means["method"])
-        style.dense(upper, dense[drawn_too])  # colours are given out over the methods
+        is_drawn = dense["method"].isin(means["method"])
+        style.dense(upper, dense[is_drawn])  # colours are given out over the methods
 
     looks = style.looks(means)
     for method, group in by_method(means):
