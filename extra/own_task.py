@@ -120,7 +120,6 @@ def build(name: str, example: Tensor, **options: Any) -> Network:
 def score_dataset(target: Tensor, logit: Tensor, dataset: Any, *, curves: bool) -> dict[str, Any]:
     return {
         "average_precision": pooled_average_precision(target, logit),
-        "average_precision_trabelsi2018": None,
         "positive_share": float(target.mean()),
         "n_windows": len(target),
     }

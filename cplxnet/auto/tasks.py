@@ -47,7 +47,9 @@ class Task(Protocol):
     It may also have `check_datasets(datasets)`, given the opened datasets by their names: raise
     ValueError unless they can be of one experiment. Of use to reports, it may have `CLASSES` (how
     scores by class are kept: "key", "name", "axis", number of the "first") and
-    `published(file, ...)` (scores to draw beside).
+    `published(file, ...)` (scores to draw beside). Of what `score_dataset` returns they need
+    "average_precision"; every other number is a column of tables, and the chance that they tell is
+    "positive_share". "average_precision_NAME" is by another protocol.
 
     Attributes:
         PRESETS: functions that return the arguments of `grid.expand`.
