@@ -128,7 +128,7 @@ def contestants(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranks(runs: pd.DataFrame, size: str) -> pd.DataFrame:
-    """`compare.ranking` at equal sizes, with the size in the column `level`.
+    """`compare.ranking` at equal sizes, with the size in the column times.
 
     Args:
         runs: of `collected`.
@@ -144,7 +144,7 @@ def ranks(runs: pd.DataFrame, size: str) -> pd.DataFrame:
     )
     levels = SIZES[size][-1]
     ranked = compare.ranking(rows, times=[largest / level for level in levels])
-    return ranked.assign(level=(largest / ranked["times"]).round())
+    return ranked.assign(times=(largest / ranked["times"]).round())
 
 
 def page(runs: pd.DataFrame) -> str:
@@ -152,7 +152,13 @@ def page(runs: pd.DataFrame) -> str:
     lines = [*_contestants_table(contestants(runs))]
     for size, (unit, *_) in SIZES.items():
         ranked = ranks(runs, size)
-        lines += ["", *_ranking_table(ranked, unit), "", *_sentences(ranked, unit)]
+        sentences = compare.winners(ranked, unit=unit)
+        lines += [
+            "",
+            *_ranking_table(ranked, unit),
+            "",
+            *(f"- {sentence}" for sentence in sentences),
+        ]
 
     unfinished = sorted({path.stem for path in RUNS.glob("*.json")} - set(runs["run"]))
     if unfinished:
@@ -192,14 +198,9 @@ def _ranking_table(ranked: pd.DataFrame, unit: str) -> Iterator[str]:
             below = f"{-row['difference']:z.4f}"
             spread = f"{-row['greatest']:z.4f} to {-row['least']:z.4f}"
         yield (
-            f"| {row['level']:,.0f} | {row['method']} | {row['score']:.4f} | {below} | {spread} "
+            f"| {row['times']:,.0f} | {row['method']} | {row['score']:.4f} | {below} | {spread} "
             f"| {row['n']} |"
         )
-
-
-def _sentences(ranked: pd.DataFrame, unit: str) -> Iterator[str]:
-    for sentence, level in zip(compare.winners(ranked), ranked["level"].unique(), strict=True):
-        yield f"- At {level:,.0f} {unit}{sentence.partition(' times fewer')[2]}"
 
 
 @style.styled

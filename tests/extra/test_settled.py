@@ -80,7 +80,7 @@ def test_what_is_masked_costs_nothing(runs) -> None:
 
 
 def test_scores_at_equal_size_lie_between_those_of_the_neighbours(runs) -> None:
-    ranked = settled.ranks(runs, "kept").set_index(["level", "method"])
+    ranked = settled.ranks(runs, "kept").set_index(["times", "method"])
     scores = []
     for seed in (0, 1):
         ends = runs.set_index("run").loc[[f"vd-c2e-01-r{seed}", f"vd-c1e-01-r{seed}"]]

@@ -217,11 +217,16 @@ def _verdict_on_winner(row: dict[str, Any]) -> str:
     return ABOVE if row["n"] > 1 else ONE
 
 
-def winners(ranks: pd.DataFrame) -> list[str]:
-    """A sentence for each compression of `ranking`: who wins, over whom, by how much, how sure."""
+def winners(ranks: pd.DataFrame, *, unit: str = "times fewer") -> list[str]:
+    """A sentence for each level of `ranking`: who wins, over whom, by how much, how sure.
+
+    Args:
+        ranks: of `ranking`.
+        unit: what its column times counts.
+    """
     sentences = []
-    for level, rows in ranks.groupby("times") if len(ranks) else ():
-        clauses = [f"At {level:g} times fewer {rows['winner'].iloc[0]} has the highest mean"]
+    for level, rows in ranks.groupby("times", sort=False) if len(ranks) else ():
+        clauses = [f"At {level:,.10g} {unit} {rows['winner'].iloc[0]} has the highest mean"]
         for verdict in (BETTER, ABOVE, ONE, NOT_APART, UNPAIRED):
             named = [
                 f"{row['method']} ({_by_how_much(row)})"

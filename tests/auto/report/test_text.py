@@ -201,7 +201,7 @@ def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys)
     assert f"{path}: expected text in UTF-8, got invalid" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["reference", "settled"])
+@pytest.mark.parametrize("name", ["reference"])
 def test_a_committed_page_is_what_its_runs_say(tmp_path, monkeypatch, name):
     root = Path(__file__).resolve().parents[3]
     monkeypatch.chdir(root)
