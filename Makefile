@@ -1,7 +1,7 @@
 # make demo            from music to a compression / precision curve
 # make lab             the notebooks, in JupyterLab
 # make quick           the tests that take two to three minutes in all
-# make test            every test, JOBS=2 of them at a time: about 12 minutes on two cores
+# make test            every test, JOBS=2 of them at a time: about 12 minutes on two idle cores, 16 on busy ones
 # make faults          tests with hosts, schedulers, disks and empty environments: too long for every change
 # make check           formatting, lint, types and every test
 # make format          mend formatting and what lint can mend

@@ -244,9 +244,9 @@ def plot_monte_carlo(log_alpha: Array, *, draws: int, seed: int = 0) -> Figure:
     for i, (axes, (name, term)) in enumerate(zip(panels.flat, EXACT.items(), strict=True)):
         mean, error = monte_carlo(name, log_alpha, draws=draws, seed=seed + i)
         gap = mean - term.value(-log_alpha)
-        style = {"fmt": "o", "ms": 3, "capsize": 2, "color": STYLES[name]["color"]}
-        axes.errorbar(log_alpha, gap, 2 * error, **style)
-        axes.axhline(0, color="0.3", lw=1)
+        look = {"fmt": "o", "ms": 3, "capsize": 2, "color": STYLES[name]["color"]}
+        axes.errorbar(log_alpha, gap, 2 * error, **look)
+        axes.axhline(0, color=style.GUIDE, lw=1)
         axes.set_title(name, loc="left", fontsize=10)
 
     for axes in panels[-1]:
@@ -276,7 +276,7 @@ def plot_approximations(log_alpha: Array, *, threshold: float = -0.5) -> Figure:
         left.set_title(f"{title} less exact VD: KL, nats", loc="left", fontsize=10)
         right.set_title(f"{title} less exact VD: -dKL / dlog alpha, nats", loc="left", fontsize=10)
         for axes in (left, right):
-            axes.axhline(0, color="0.3", lw=1)
+            axes.axhline(0, color=style.GUIDE, lw=1)
             _finish(axes, threshold, labelled=title == "ARD")
         left.legend()
     return figure
@@ -284,6 +284,6 @@ def plot_approximations(log_alpha: Array, *, threshold: float = -0.5) -> Figure:
 
 def _finish(axes: Axes, threshold: float, *, labelled: bool = True) -> None:
     """The threshold as a dotted line, ticks every 2, and the axis's label."""
-    axes.axvline(threshold, color="0.5", lw=1, ls=":", label=f"threshold, {threshold:g}")
+    axes.axvline(threshold, color=style.GUIDE, lw=1, ls=":", label=f"threshold, {threshold:g}")
     axes.xaxis.set_major_locator(MultipleLocator(2))
     axes.set_xlabel(_LOG_ALPHA if labelled else "")

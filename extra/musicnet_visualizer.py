@@ -9,6 +9,7 @@ import scipy.signal
 from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 
+from cplxnet.auto.report import style
 from cplxnet.musicnet import recordings
 from cplxnet.musicnet.labels import LOWEST_NOTE, N_NOTES, changes_within
 
@@ -95,7 +96,7 @@ def spectrogram(
     for label in heard:
         pitch_hz = 440 * 2 ** ((label["note"] - 69) / 12)
         span_s = np.clip([label["start_time"], label["end_time"]], first, last) / rate_hz
-        axes.plot(span_s, [pitch_hz, pitch_hz], color="tab:red", linewidth=1.5, alpha=0.8)
+        axes.plot(span_s, [pitch_hz, pitch_hz], color=style.COLOURS[1], linewidth=1.5, alpha=0.8)
 
     axes.set(
         xlabel="time, seconds",

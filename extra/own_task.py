@@ -25,7 +25,7 @@ LINES = (9, 14)  # periods in a window: whole, so that neither line leaks into t
 BATCH = 64  # signals that a training step draws
 
 
-# -- data: replace `plant` by whatever writes your signals and targets
+# -- data: replace `plant` by whatever writes your signals, float32 or complex64, and targets
 
 
 def plant(path: Path, *, clue: str, n: int, seed: int, noise: float = 0.3) -> None:
@@ -85,8 +85,8 @@ FEATURE_KINDS = {"spectrum": lambda signal: signal, "spectrum-random-phase": sur
 
 
 def features(signal: Tensor, kind: str, *, cplx: bool, shift: bool) -> Tensor:
-    """(B, window) -> (B, 1, window/2 + 1), complex or the modulus."""
-    spectrum = torch.fft.rfft(FEATURE_KINDS[kind](signal), norm="ortho").unsqueeze(1)
+    """(B, window), real or complex -> (B, 1, window), complex or the modulus."""
+    spectrum = torch.fft.fft(FEATURE_KINDS[kind](signal), norm="ortho").unsqueeze(1)
     return spectrum if cplx else spectrum.abs()
 
 
@@ -120,7 +120,6 @@ def build(name: str, example: Tensor, **options: Any) -> Network:
 def score_dataset(target: Tensor, logit: Tensor, dataset: Any, *, curves: bool) -> dict[str, Any]:
     return {
         "average_precision": pooled_average_precision(target, logit),
-        "average_precision_trabelsi2018": None,
         "positive_share": float(target.mean()),
         "n_windows": len(target),
     }

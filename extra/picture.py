@@ -9,13 +9,14 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from cplxnet.auto.report import style
 from cplxnet.musicnet.labels import LOWEST_NOTE
 
 HIT = 1
 MISS = 2
 FALSE_ALARM = 3  # and 0: silence, rightly
-# Okabe and Ito (2008): told apart with any colour vision, and in grey by their lightness
-COLOURS = {"hit": "0.15", "miss": "#0072B2", "false alarm": "#E69F00"}
+# in grey they are told apart by their lightness
+COLOURS = {"hit": style.COLOURS[6], "miss": style.COLOURS[0], "false alarm": style.COLOURS[4]}
 
 
 def outcomes(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -63,9 +64,10 @@ def draw(axes: Axes, times: np.ndarray, target: np.ndarray, predicted: np.ndarra
     octaves = range(24, above, 12)
     axes.set_yticks(list(octaves), [f"C{note // 12 - 1}" for note in octaves])
     axes.set(ylim=(low - 2.5, high + 2.5), ylabel="note", xlabel="seconds")
-    axes.grid(axis="y", alpha=0.3)
+    axes.grid(False, axis="x")
 
 
+@style.styled
 def beside(
     times: np.ndarray,
     target: np.ndarray,
@@ -98,12 +100,11 @@ def beside(
         figsize=(10, 3 * len(predicted) + 0.5),
         sharex=True,
         sharey=True,
-        layout="constrained",
     )
     for axes, (title, roll) in zip(np.atleast_1d(panels), predicted.items(), strict=True):
         draw(axes, times[part], target[part], roll[part])
         axes.set_title(title, loc="left", fontsize=10)
         axes.label_outer()
     handles = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False)
+    figure.legend(handles=handles, loc="outside upper right", ncols=3)
     return figure

@@ -202,7 +202,7 @@ def plot_log_alphas(model: nn.Module, *, threshold: float) -> Figure:
         log_alpha = layer.log_alpha.detach()
         values = log_alpha[log_alpha.isfinite()].numpy()  # +inf where mu is 0
         _histogram(axes, [values[values <= threshold], values[values > threshold]])
-        axes.axvline(threshold, color="0.2", lw=1, ls=":")
+        axes.axvline(threshold, color=style.GUIDE, lw=1, ls=":")
 
     figure.supxlabel("log alpha", fontsize=10)
     figure.supylabel("weights", fontsize=10)

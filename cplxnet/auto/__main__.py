@@ -98,7 +98,7 @@ def _on_signal(number: int, _: FrameType | None) -> None:
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for these words: only the command that is asked for gets its arguments.
 
-    Adding the arguments of `report` and `export` imports the kinds that they offer.
+    Adding the arguments of `export` and `transcribe` imports torch, for what the task offers.
     """
     is_script = Path(sys.argv[0]).stem == "cplxnet"
     formatted = argparse.RawDescriptionHelpFormatter
@@ -470,7 +470,7 @@ def _state_of(path: Path) -> tuple[str, bool]:
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     from .report.kinds import KINDS
 
-    kinds = "\n".join(f"  {name:<11} {kind.__doc__}" for name, kind in KINDS.items())
+    kinds = "\n".join(f"  {name:<11} {kind.about}" for name, kind in KINDS.items())
     parser.description = f"{parser.description}\n\nkinds:\n{kinds}"
     parser.usage = f"{parser.prog} [KIND] FOLDER [FOLDER ...] [options]"
 

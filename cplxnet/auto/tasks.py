@@ -60,7 +60,10 @@ class Task(Protocol):
     It may also have `check_datasets(datasets)`, given the opened datasets by their names: raise
     ValueError unless they can be of one experiment. Of use to reports, it may have `CLASSES` (how
     scores by class are kept: "key", "name", "axis", number of the "first") and
-    `published(file, ...)` (scores to draw beside). `COMMANDS` is the default task's alone.
+    `published(file, ...)` (scores to draw beside). Of what `score_dataset` returns they need
+    "average_precision"; every other number is a column of tables, and the chance that they tell is
+    "positive_share". "average_precision_NAME" is by another protocol. `COMMANDS` is the default
+    task's alone.
 
     Attributes:
         MODELS: functions (in_channels, length, **options) -> the network; their annotated options

@@ -192,7 +192,7 @@ def settled(
     pruners: list[tuple[str, dict[str, Any], dict[str, Any], Sequence[float]]] = [
         ("gradual", {"name": "gradual"}, slowly, sparsities),
         ("gradual-by-layer", by_layer, slowly | patiently, layer_sparsities),
-        ("one-shot", {"name": "one-shot"}, {}, (0.0, *sparsities)),  # 0: dense, for as long
+        ("one-shot", {"name": "one-shot"}, {}, sparsities),
     ]
     real = {"real-same-size": _real(SAME_SIZE), "real-same-cost": _real(SAME_COST)}
     deaf = {
@@ -208,6 +208,13 @@ def settled(
     for families, of_c in ((real, real_values), (deaf, deaf_values)):
         for c in of_c:
             contestants |= {f"{family}-{_c(c)}": {C: c, **own} for family, own in families.items()}
+    nothing = {"name": "one-shot", "sparsity": 0.0}  # dense, trained for as long as all others
+    contestants["one-shot-s0"] = {**masked, "stages.sparsify.pruner": nothing}
+    contestants["real-same-size-s0"] = {
+        **_real(SAME_SIZE),
+        FORM: "real.DeepConvNetMasked",
+        "stages.sparsify.pruner": nothing,
+    }
     contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in random_values}
     contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
     for which, pruner, own, targets in pruners:

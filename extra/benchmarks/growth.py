@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from cplxnet import files
 from cplxnet.auto.report import style
 from cplxnet.musicnet import MusicNet
 
@@ -146,7 +147,7 @@ def chart(found: Sequence[Growth]) -> Figure:
     figure = Figure(figsize=(11, 7.5))
     for ax, growth in zip(figure.subplots(2, 2).flat, found, strict=True):
         for k, (quantity, seconds) in enumerate(growth.seconds.items()):
-            colour, marker = style.of(k)
+            colour, marker = style.COLOURS[k], style.MARKERS[k]
             label = f"{quantity} (exponent {growth.slope(quantity):.2f})"
             milliseconds = [1000 * value for value in seconds]
             ax.loglog(growth.sizes, milliseconds, color=colour, marker=marker, label=label)
@@ -155,7 +156,7 @@ def chart(found: Sequence[Growth]) -> Figure:
         ax.minorticks_off()
         low, high = ax.get_ylim()
         ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
-        ax.legend(loc="upper left")
+        style.legend(ax, on=ax, place="upper left")
     return figure
 
 
@@ -196,7 +197,8 @@ def main() -> None:
     written = text(found)
     print(written)
     if not arguments.no_write:
-        chart(found).savefig(CHART, dpi=110)
+        figure = chart(found)
+        files.write(CHART, lambda file: figure.savefig(file, format="png", dpi=110))
         report.write(written, section="growth")
 
 

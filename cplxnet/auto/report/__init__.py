@@ -8,22 +8,13 @@ from typing import Any
 
 from cplxnet.extras import extra
 
-from .tables import (
-    STATUS,
-    collect,
-    history,
-    layers,
-    of_run,
-    status,
-    summary,
-)
+from .kinds import KINDS, make
+from .tables import STATUS, collect, history, layers, of_run, status, summary
 from .text import missing, readings
 
 _DRAWING = {  # these load matplotlib, so they load when first used
-    "KINDS": "cplxnet.auto.report.kinds:KINDS",
     "Report": "cplxnet.auto.report.style:Report",
     "learning_curves": "cplxnet.auto.report.curves:learning_curves",
-    "make": "cplxnet.auto.report.kinds:make",
     # older names, which people's notebooks use
     "page": "cplxnet.auto.report.text",
     "plots": "cplxnet.auto.report.curves",

@@ -25,6 +25,7 @@ from .style import Report, Request
 from .tables import Lacking, by_method, of_scorer
 
 TIMES = (20.0, 50.0, 100.0, 200.0, 400.0)  # compressions at which methods are ranked
+NEIGHBOURS = 4.0  # times between the two runs that a rank may be read between
 N_POINTS = 25  # of compression, evenly in its logarithm
 N_RESAMPLES = 9999
 LEVEL = 0.95
@@ -42,13 +43,13 @@ Curves = dict[str, dict[int, pd.Series]]  # method -> seed -> score by rising co
 
 
 def report(request: Request) -> Report:
-    """two methods (VD and ARD, real and complex): paired differences at equal compression"""
+    """The report of the kind "compare"."""
     table = request.table()
     differences = rows(table, scorer=request.scorer)
-    said = sentences(table, differences, scorer=request.scorer)
-    drawn = figure(differences, scorer=request.scorer) if len(differences) else None
+    figure = draw(differences, scorer=request.scorer) if len(differences) else None
     ranks = ranking(table, scorer=request.scorer)
-    return Report(drawn, differences, said + winners(ranks), more={"ranking": ranks})
+    texts = sentences(table, differences, scorer=request.scorer) + winners(ranks)
+    return Report(figure, differences, texts, more={"ranking": ranks})
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
@@ -118,7 +119,10 @@ def _deltas(
         return np.empty(0), np.empty((0, 0))
 
     shared = np.geomspace(low, high, N_POINTS)
-    return shared, np.array([_at(one, shared) - _at(other, shared) for one, other in pairs])
+    deltas = [
+        _at(first_curve, shared) - _at(second_curve, shared) for first_curve, second_curve in pairs
+    ]
+    return shared, np.array(deltas)
 
 
 def _range(curves: Sequence[pd.Series]) -> tuple[float, float]:
@@ -158,7 +162,9 @@ def ranking(
 ) -> pd.DataFrame:
     """Who wins where: a row a compression and method that spans it, the best mean score first.
 
-    A compression that one method alone spans has no row.
+    A replicate takes part if its two runs around the compression are at most `NEIGHBOURS` times
+    apart: a line between runs further apart says little of what is between them. A compression that
+    one method alone spans has no row.
 
     Args:
         table, scorer: as of `rows`.
@@ -175,11 +181,7 @@ def ranking(
     ranks = []
     for level in times:
         reached = {
-            method: {
-                seed: _at(curve, level)
-                for seed, curve in own.items()
-                if curve.index[0] <= level <= curve.index[-1]
-            }
+            method: {seed: _at(curve, level) for seed, curve in own.items() if _spans(curve, level)}
             for method, own in curves.items()
         }
         scores = pd.DataFrame(reached, dtype=float)  # a row a seed
@@ -199,6 +201,12 @@ def ranking(
     return pd.DataFrame(ranks, columns=list(RANK))
 
 
+def _spans(curve: pd.Series, level: float) -> bool:
+    """Whether two runs that are neighbours lie around a compression, or one run at it."""
+    smaller, larger = curve.index[curve.index <= level], curve.index[curve.index >= level]
+    return bool(len(smaller) and len(larger) and larger[0] <= NEIGHBOURS * smaller[-1])
+
+
 def _verdict_on_winner(row: dict[str, Any]) -> str:
     if row["n"] == 0:
         return UNPAIRED
@@ -209,18 +217,23 @@ def _verdict_on_winner(row: dict[str, Any]) -> str:
     return ABOVE if row["n"] > 1 else ONE
 
 
-def winners(ranks: pd.DataFrame) -> list[str]:
-    """A sentence for each compression of `ranking`: who wins, over whom, by how much, how sure."""
+def winners(ranks: pd.DataFrame, *, unit: str = "times fewer") -> list[str]:
+    """A sentence for each level of `ranking`: who wins, over whom, by how much, how sure.
+
+    Args:
+        ranks: of `ranking`.
+        unit: what its column times counts.
+    """
     sentences = []
-    for level, rows in ranks.groupby("times") if len(ranks) else ():
-        said = [f"At {level:g} times fewer {rows['winner'].iloc[0]} has the highest mean"]
+    for level, rows in ranks.groupby("times", sort=False) if len(ranks) else ():
+        clauses = [f"At {level:,.10g} {unit} {rows['winner'].iloc[0]} has the highest mean"]
         for verdict in (BETTER, ABOVE, ONE, NOT_APART, UNPAIRED):
             named = [
                 f"{row['method']} ({_by_how_much(row)})"
                 for _, row in rows[rows["verdict"] == verdict].iterrows()
             ]
-            said += [f"{verdict} {', '.join(named)}"] if named else []
-        sentences.append("; ".join(said) + ".")
+            clauses += [f"{verdict} {', '.join(named)}"] if named else []
+        sentences.append("; ".join(clauses) + ".")
     return sentences
 
 
@@ -244,14 +257,14 @@ def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "
         scorer: as of `rows`.
     """
     curves = _curves(table, scorer)
-    said = {
+    verdicts = {
         (first, second): _no_verdict(curves, first, second)
         for first, second in itertools.combinations(curves, 2)
     }
     if len(differences):
         for pair, rows in differences.groupby(["first", "second"], sort=False):
-            said[pair] = _verdict(rows)
-    return list(said.values())
+            verdicts[pair] = _verdict(rows)
+    return list(verdicts.values())
 
 
 def _verdict(rows: pd.DataFrame) -> str:
@@ -299,21 +312,21 @@ def _from_one(differences: pd.DataFrame) -> pd.DataFrame:
             turned[part + one] = -differences[part + other]
             turned[part + other] = -differences[part + one]
 
-    both = pd.concat([differences, turned])
-    ranges = both.groupby(["second", "first"])["compression"].agg(["min", "max"])
+    both_directions = pd.concat([differences, turned])
+    ranges = both_directions.groupby(["second", "first"])["compression"].agg(["min", "max"])
     widths = np.log(ranges["max"] / ranges["min"]).groupby("second").sum()
-    return both[both["second"] == widths.idxmax()]
+    return both_directions[both_directions["second"] == widths.idxmax()]
 
 
 @style.styled
-def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
+def draw(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
     """Difference of average precision, the mean over pairs, against compression.
 
     The band is the interval of the mean, or below six pairs the range of the pairs. Of more than
     four methods only the differences from one are drawn, in each method's colour: from the one that
     others are beside over the widest ranges.
     """
-    drawn, axes = plt.subplots(figsize=(7, 4.2))
+    figure, axes = plt.subplots(figsize=(7, 4.2))
     numbers: dict[str, int] = {}
     if len(differences[["first", "second"]].drop_duplicates()) > MOST_DRAWN:
         methods = sorted(set(differences["first"]) | set(differences["second"]))
@@ -331,10 +344,9 @@ def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
         if n < LEAST_PAIRS:
             low, high, name = "least", "greatest", "range of the pairs"
         if n > 1:
-            x = rows["compression"]
-            axes.fill_between(x, rows[low], rows[high], color=colour, alpha=0.2, lw=0, label=name)
+            style.band(axes, rows["compression"], rows[low], rows[high], colour=colour, label=name)
 
-    axes.axhline(0, color="0.3", lw=1)
+    axes.axhline(0, color=style.GUIDE, lw=1)
     axes.set(xscale="log", xlabel=style.TIMES, ylabel=f"difference of AP, {scorer}")
     style.plain_log(axes)
     if differences["difference"].abs().max() > FAR:
@@ -342,4 +354,4 @@ def figure(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
         axes.yaxis.set_major_formatter("{x:g}")
     if len(differences):
         style.legend(axes)
-    return drawn
+    return figure

@@ -28,14 +28,14 @@ BY_CLASS = {
 
 
 def report(request: Request) -> Report:
-    """precision-recall, pooled and class by class"""
+    """The report of the kind "curves"."""
     scorer = request.scorer
     pooled, classes, task = rows(*request.folders, scorer=scorer)
-    said = list(_losses(classes, task["name"])) if len(classes) else []
+    sentences = list(_losses(classes, task["name"])) if len(classes) else []
     if pooled.empty:
-        said.append(f"No pooled curves: scorer {scorer!r} does not keep them (curves: true).")
-    drawn = figure(pooled, classes, scorer=scorer, axis=task["axis"])
-    return Report(drawn, pooled, said, more={f"by-{task['name']}": classes})
+        sentences.append(f"No pooled curves: scorer {scorer!r} does not keep them (curves: true).")
+    figure = draw(pooled, classes, scorer=scorer, axis=task["axis"])
+    return Report(figure, pooled, sentences, more={f"by-{task['name']}": classes})
 
 
 def rows(
@@ -109,7 +109,7 @@ def _losses(classes: pd.DataFrame, name: str) -> Iterator[str]:
 
 
 @style.styled
-def figure(
+def draw(
     pooled: pd.DataFrame, classes: pd.DataFrame, *, scorer: str = "test", axis: str = "class"
 ) -> Figure:
     """Top left the pooled curves; then average precision, precision, recall, support by class.
@@ -121,7 +121,7 @@ def figure(
         scorer: named in the title.
         axis: the label of an axis of classes.
     """
-    drawn, panels = plt.subplots(2, 3, figsize=(12, 6.5))
+    figure, panels = plt.subplots(2, 3, figsize=(12, 6.5))
     first, *others, key = panels.flat
     colour_of = style.colours(*(table for table in (pooled, classes) if len(table)))
 
@@ -144,14 +144,9 @@ def figure(
 
     for axes in (first, *others[:3]):
         axes.set_ylim(-0.03, 1.03)
-    shown = first if len(pooled) else others[0]
-    handles, labels = shown.get_legend_handles_labels()
-    unique = dict(zip(reversed(labels), reversed(handles), strict=True))
-    key.legend(
-        [unique[label] for label in dict.fromkeys(labels)], dict.fromkeys(labels), loc="center"
-    )
+    style.legend(first if len(pooled) else others[0], on=key, place="center")
     key.set_axis_off()
-    return drawn
+    return figure
 
 
 def _draw_by_class(
@@ -159,7 +154,7 @@ def _draw_by_class(
 ) -> None:
     dense = classes["stage"] == "dense"
     means = classes[dense].groupby("class")[name].mean()
-    axes.plot(means.index, means, color="0.6", lw=3, label="dense")
+    axes.plot(means.index, means, color=style.DENSE, lw=3, label="dense")
     if name == "support":
         return  # the same for all networks
 
@@ -172,7 +167,7 @@ def _look(
     table: pd.DataFrame, stage: str, method: str, setting: str, colour_of: Mapping[str, Any]
 ) -> dict[str, Any]:
     if stage == "dense":
-        return {"color": "0.6", "lw": 3, "label": "dense", "zorder": 1}
+        return {"color": style.DENSE, "lw": 3, "label": "dense", "zorder": 1}
 
     line = style.LINES[sorted(set(table["method"])).index(method) % len(style.LINES)]
     label = f"{method} {setting}".strip()
@@ -199,7 +194,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     titles = {column: title for column, title in titles.items() if column in history}
     numbers = history.drop(columns="stage").astype(float)
     height = 1 + 1.9 * len(titles)
-    drawn, panels = plt.subplots(len(titles), 1, figsize=(7, height), sharex=True)
+    figure, panels = plt.subplots(len(titles), 1, figsize=(7, height), sharex=True)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         for stage, rows in numbers.groupby(history["stage"], sort=False):
             values = rows[column].set_axis(rows.index + (column != "validation"))
@@ -216,14 +211,14 @@ def learning_curves(history: pd.DataFrame) -> Figure:
             axes.set_yscale("log")
             style.plain_log(axes, axis="y")
 
-    panels[0].legend()
+    style.legend(panels[0])
     panels[-1].set_xlabel("epochs trained, over all stages")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    return drawn
+    return figure
 
 
 def stopping_report(request: Request) -> Report:
-    """the epoch at which fine-tuning stopped, against compression"""
+    """The report of the kind "stopping"."""
     runs = ends(request.table(), scorer=request.scorer)
 
     early = runs[runs["stopped_early"].astype(bool)]
@@ -250,9 +245,9 @@ def ends(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
 @style.styled
 def ends_figure(runs: pd.DataFrame) -> Figure:
     """Filled: stopped early. Hollow: trained to the end of the schedule, the dotted line."""
-    drawn, axes = plt.subplots(figsize=(7, 4))
+    figure, axes = plt.subplots(figsize=(7, 4))
     for n_epochs in sorted(set(runs["n_epochs"])):
-        axes.axhline(n_epochs, color="0.5", ls=":", lw=1)
+        axes.axhline(n_epochs, color=style.GUIDE, ls=":", lw=1)
 
     looks = style.looks(runs)
     for method, group in by_method(runs):
@@ -270,4 +265,4 @@ def ends_figure(runs: pd.DataFrame) -> Figure:
     axes.margins(x=0.1)
     style.plain_log(axes)
     style.legend(axes)
-    return drawn
+    return figure

@@ -1,13 +1,14 @@
 """The kinds of report by name, and the one call that makes a report.
 
-A new kind is a file here with a function from a `Request` to a `Report`, and a line in `KINDS`; the
-function's docstring is what `report --help` says of it.
+A new kind is a function from a `Request` to a `Report` in a file here, and a line in `KINDS`. What
+makes it loads when it is first used: matplotlib and torch take seconds, too long for `--help`.
 """
 
-from collections.abc import Callable, Iterable
+import pkgutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -17,19 +18,46 @@ from cplxnet.extras import extra
 from . import text
 from .tables import Lacking
 
-with extra("report"):
-    from . import compare, curves, profile, size, style, threshold, trade_off
-    from .style import Report, Request
+if TYPE_CHECKING:
+    from .style import Report
 
-KINDS: dict[str, Callable[[Request], Report]] = {
-    "trade-off": trade_off.report,
-    "threshold": threshold.report,
-    "layers": profile.layers_report,
-    "c-profile": profile.report,
-    "stopping": curves.stopping_report,
-    "curves": curves.report,
-    "compare": compare.report,
-    "size": size.report,
+
+class Kind(NamedTuple):
+    """A kind of report."""
+
+    about: str  # what `report --help` says of it
+    function: str  # what makes it, module:name in this package
+
+
+KINDS: dict[str, Kind] = {
+    "trade-off": Kind(
+        "average precision against compression, before and after fine-tuning, "
+        "with the Pareto front",
+        "trade_off:report",
+    ),
+    "threshold": Kind(
+        "every run masked at other thresholds, from its snapshot; --tune: fine-tuned again",
+        "threshold:report",
+    ),
+    "layers": Kind(
+        "sparsity of every layer, a line for each C (or sparsity of a pruner)",
+        "profile:layers_report",
+    ),
+    "c-profile": Kind(
+        "score and sparsity against C: means over replicates, 95 percent bands (Student's t)",
+        "profile:report",
+    ),
+    "stopping": Kind(
+        "the epoch at which fine-tuning stopped, against compression", "curves:stopping_report"
+    ),
+    "curves": Kind("precision-recall, pooled and class by class", "curves:report"),
+    "compare": Kind(
+        "two methods (VD and ARD, real and complex): paired differences at equal compression",
+        "compare:report",
+    ),
+    "size": Kind(
+        "average precision against bytes: networks as files of several bits a number", "size:report"
+    ),
 }
 
 
@@ -41,7 +69,7 @@ def make(
     data: str | Path = "data",
     strict: bool = True,
     **options: Any,
-) -> Report:
+) -> "Report":
     """A report of one kind, written to `out` as PDF, PNG and CSV under the kind's name.
 
     Args:
@@ -64,14 +92,19 @@ def make(
     for folder in paths:
         _check(folder)
 
+    with extra("report"):
+        from . import style
+
+        report_of = pkgutil.resolve_name(f"{__package__}.{KINDS[kind].function}")
+
     into = paths[0] / "figures" if out is None else Path(out)
     try:
-        report = KINDS[kind](Request(folders=paths, out=into, data=Path(data), **options))
+        report = report_of(style.Request(folders=paths, out=into, data=Path(data), **options))
     except Lacking as lacking:
         if strict:
             raise
         sentences = [f"No {kind} here: {lacking}.", *text.missing(paths)]
-        return Report(None, pd.DataFrame(), sentences)
+        return style.Report(None, pd.DataFrame(), sentences)
 
     written = style.write(into / kind, report.figure, report.rows)
     for name, rows in report.more.items():

@@ -30,23 +30,23 @@ STAGE = "sparsify"  # whose weights are counted
 
 
 def report(request: Request) -> Report:
-    """score and sparsity against C: means over replicates, 95 percent bands (Student's t)"""
+    """The report of the kind "c-profile"."""
     table = request.table()
     means = rows(table, scorer=request.scorer)
     n_alone = int((means["n"] < 2).sum())
     alone = f"{n_alone} of {len(means)} values of C have one replicate, hence no band."
-    said = [alone] if n_alone else []
+    sentences = [alone] if n_alone else []
     pruned = tables.of_scorer(table, request.scorer, "fine-tune")
     pruned = pruned[pruned[C].isna() & (pruned["setting"] != "")]
     if len(pruned):
-        said.append(f"Without a C, so left out: {', '.join(sorted(set(pruned['method'])))}.")
+        sentences.append(f"Without a C, so left out: {', '.join(sorted(set(pruned['method'])))}.")
 
     positive = means[means[C] > 0]
     if len(positive) < len(means):
-        said.append("C = 0 has no place on an axis of logarithms: it is in the CSV alone.")
+        sentences.append("C = 0 has no place on an axis of logarithms: it is in the CSV alone.")
     dense = trade_off.rows(table, scorer=request.scorer)
-    drawn = figure(positive, dense=dense, scorer=request.scorer) if len(positive) else None
-    return Report(drawn, means, said)
+    figure = draw(positive, dense=dense, scorer=request.scorer) if len(positive) else None
+    return Report(figure, means, sentences)
 
 
 def interval(values: pd.Series, *, log: bool = False) -> tuple[float, float, float]:
@@ -102,9 +102,7 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
 
 
 @style.styled
-def figure(
-    means: pd.DataFrame, *, dense: pd.DataFrame | None = None, scorer: str = "test"
-) -> Figure:
+def draw(means: pd.DataFrame, *, dense: pd.DataFrame | None = None, scorer: str = "test") -> Figure:
     """Above the scores before and after fine-tuning, below the compression and the sparsity.
 
     A point without a band has one replicate only. The axes follow the means: the band of two
@@ -115,10 +113,10 @@ def figure(
         dense: of `trade_off.rows`; None: not drawn.
         scorer: named on the axis.
     """
-    drawn, (upper, lower) = plt.subplots(2, 1, figsize=(7, 6.5), sharex=True)
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(7, 6.5), sharex=True)
     if dense is not None:
-        drawn_too = dense["method"].isin(means["method"])
-        style.dense(upper, dense[drawn_too])  # colours are given out over the methods
+        is_drawn = dense["method"].isin(means["method"])
+        style.dense(upper, dense[is_drawn])  # colours are given out over the methods
 
     looks = style.looks(means)
     for method, group in by_method(means):
@@ -147,7 +145,7 @@ def figure(
     right.yaxis.set_major_formatter(lambda times, _: _percent_zeros(times))
     right.yaxis.set_minor_locator(NullLocator())
     right.grid(False)
-    return drawn
+    return figure
 
 
 def _percent_zeros(times: float) -> str:
@@ -161,9 +159,7 @@ def _band(axes: Axes, group: pd.DataFrame, name: str, fmt: str, *, color: str, *
     axes.plot(group[C], group[name], fmt, color=color, **look)
 
     limits = axes.dataLim.frozen()
-    axes.fill_between(
-        group[C], group[f"{name}_low"], group[f"{name}_high"], color=color, alpha=0.15, lw=0
-    )
+    style.band(axes, group[C], group[f"{name}_low"], group[f"{name}_high"], colour=color)
     axes.dataLim.set(limits)  # the band has no part in the limits of the axes
 
 
@@ -171,7 +167,7 @@ def _band(axes: Axes, group: pd.DataFrame, name: str, fmt: str, *, color: str, *
 
 
 def layers_report(request: Request) -> Report:
-    """sparsity of every layer, a line for each C (or sparsity of a pruner)"""
+    """The report of the kind "layers"."""
     layers = layer_rows(*request.folders)
     return Report(layer_figure(layers), layers, list(_where_zeros_are(layers)))
 
@@ -241,7 +237,7 @@ def layer_figure(layers: pd.DataFrame) -> Figure:
     panels = by_method(layers)
     colour_of = style.colours(layers)
     size = (7, 1 + 3.5 * len(panels))
-    drawn, all_axes = plt.subplots(len(panels), 1, figsize=size, sharex=True, squeeze=False)
+    figure, all_axes = plt.subplots(len(panels), 1, figsize=size, sharex=True, squeeze=False)
 
     for axes, (method, group) in zip(all_axes.flat, panels, strict=True):
         names = list(dict.fromkeys(group["layer"]))
@@ -249,7 +245,7 @@ def layer_figure(layers: pd.DataFrame) -> Figure:
             means = 100 * replicates.groupby("layer")["sparsity"].mean().reindex(names)
             axes.plot(names, means, "o-", color=colour_of[setting], label=setting)
         axes.set(ylabel="irrelevant weights, percent", ylim=(-3, 103), title=method)
-        axes.legend()
+        style.legend(axes, on=axes)
 
     all_axes.flat[-1].set_xlabel("layer, from the input on")
-    return drawn
+    return figure

@@ -23,7 +23,7 @@ AUTO = "auto"
 
 
 def report(request: Request) -> Report:
-    """average precision against bytes: networks as files of several bits a number"""
+    """The report of the kind "size"."""
     files = rows(request)
     sentences = [
         f"{file.run}: {file.bytes:,} bytes with bits auto, {file.times:.3g} times fewer than dense "
@@ -31,9 +31,9 @@ def report(request: Request) -> Report:
         f"dense: {file.dense:.4f}), {file.bits_kept:.2f} bits a number kept, positions included."
         for file in files[files["bits"] == AUTO].itertuples()
     ]
-    drawn = figure(files, scorer=request.scorer)
+    figure = draw(files, scorer=request.scorer)
     left_out = threshold.left_out(request, _has_snapshot, why="No snapshot of the last stage")
-    return Report(drawn, files, sentences + left_out)
+    return Report(figure, files, sentences + left_out)
 
 
 def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.DataFrame:
@@ -103,14 +103,14 @@ def _files(
 
 
 @style.styled
-def figure(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
+def draw(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
     """A line a run, through its files from few bits to many; filled: as its posterior asks.
 
     Args:
         files: of `rows`.
         scorer: named on the axis.
     """
-    drawn, axes = plt.subplots(figsize=(7, 4.5))
+    figure, axes = plt.subplots(figsize=(7, 4.5))
     style.dense(axes, files)
     colour_of = style.colours(files)
     looks = style.looks(files)
@@ -119,19 +119,19 @@ def figure(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
         colour = colour_of[setting]
         marker = looks[method][1]
         is_auto = group["bits"] == AUTO
-        rest = group[~is_auto].sort_values("bytes")
+        fixed_bits = group[~is_auto].sort_values("bytes")
         look = {"color": colour, "mfc": "white", "label": run}
-        axes.plot(rest["bytes"], rest["average_precision"], f"{marker}-", **look)
-        for file in rest.itertuples():
+        axes.plot(fixed_bits["bytes"], fixed_bits["average_precision"], f"{marker}-", **look)
+        for file in fixed_bits.itertuples():
             place = (file.bytes, file.average_precision)
             axes.annotate(file.bits, place, (0, 4), textcoords="offset points", size=6, ha="center")
-        chosen = group[is_auto]
-        axes.plot(chosen["bytes"], chosen["average_precision"], marker, color=colour, ms=8)
+        auto_bits = group[is_auto]
+        axes.plot(auto_bits["bytes"], auto_bits["average_precision"], marker, color=colour, ms=8)
 
-    axes.plot([], [], "o", color="0.4", ms=8, label="bits as the posterior asks")
-    axes.plot([], [], "o-", color="0.4", mfc="white", label="the same bits for all (number)")
+    axes.plot([], [], "o", color=style.GUIDE, ms=8, label="bits as the posterior asks")
+    axes.plot([], [], "o-", color=style.GUIDE, mfc="white", label="the same bits for all (number)")
     axes.set(xscale="log", xlabel="bytes", ylabel=f"{style.PRECISION}, {scorer}")
     style.plain_log(axes)
     axes.margins(x=0.08, y=0.1)
     style.legend(axes)
-    return drawn
+    return figure

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib
 import matplotlib.style
@@ -76,6 +77,8 @@ COLOURS: tuple[str, ...] = tuple(
 )
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # beside the colours: nothing rests on them alone
+GUIDE = "0.3"  # the grey of lines and marks that belong to no method
+DENSE = "0.5"  # the grey of dense networks that all methods share
 
 
 def looks(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -117,19 +120,30 @@ def dense(axes: Axes, rows: pd.DataFrame) -> None:
     """
     looks_of = looks(rows)
     sets = tables.dense_scores(rows)
-    for methods, scores in sets:
+    spreads = [scores.max() - scores.min() for _, scores in sets]
+    digits = max([3, *(1 - math.floor(math.log10(spread)) for spread in spreads if spread > 0)])
+    for (methods, scores), spread in zip(sets, spreads, strict=True):
         is_only = len(sets) == 1
         is_shared = is_only or len(methods) > MOST_LISTED
-        colour = "0.5" if is_shared else looks_of[methods[0]][0]
+        colour = DENSE if is_shared else looks_of[methods[0]][0]
         name = "dense" if is_only else f"dense {_in_common(methods)}"
-        spread = scores.max() - scores.min()
         if spread > 0:
-            digits = max(3, 1 - math.floor(math.log10(spread)))
             limits = f"{scores.min():.{digits}f} to {scores.max():.{digits}f}"
             label = f"{name}, {limits} ({len(scores)} replicates)"
-            axes.axhspan(scores.min(), scores.max(), color=colour, alpha=0.3, lw=0, label=label)
-        mean = "mean " if len(scores) > 1 else ""
-        axes.axhline(scores.mean(), color=colour, lw=1, label=f"{name}, {mean}{scores.mean():.3f}")
+            band(axes, None, scores.min(), scores.max(), colour=colour, label=label)
+        mean = f"{'mean ' if len(scores) > 1 else ''}{scores.mean():.{digits}f}"
+        axes.axhline(scores.mean(), color=colour, lw=1, label=f"{name}, {mean}")
+
+
+def band(
+    axes: Axes, x: pd.Series | None, low: Any, high: Any, *, colour: Any, label: str | None = None
+) -> None:
+    """The range from `low` to `high` at each `x`; None: one range over the whole width."""
+    look = {"color": colour, "alpha": 0.2, "lw": 0, "label": label}
+    if x is None:
+        axes.axhspan(low, high, **look)
+    else:
+        axes.fill_between(x, low, high, **look)
 
 
 def _in_common(methods: Sequence[str]) -> str:
@@ -139,14 +153,25 @@ def _in_common(methods: Sequence[str]) -> str:
     return " ".join(words) if len(methods) > MOST_LISTED and words else ", ".join(methods)
 
 
-def legend(axes: Axes) -> None:
-    """Inside the axes, or where labels are long or many below them, on paper that is added."""
+Place = Literal["best", "center", "upper left"]
+
+
+def legend(axes: Axes, *, on: Axes | None = None, place: Place = "best") -> None:
+    """Each label once, inside the axes, or where labels are long or many below them.
+
+    Below them it is on paper that is added.
+
+    Args:
+        axes: whose lines it names.
+        on: axes that it is put on however many labels there are.
+        place: where in them, as matplotlib's `loc`.
+    """
     handles, labels = axes.get_legend_handles_labels()
-    first = dict(zip(reversed(labels), reversed(handles), strict=True))  # each label once
+    first = dict(zip(reversed(labels), reversed(handles), strict=True))
     unique = {label: first[label] for label in dict.fromkeys(labels) if label}
     longest = max(map(len, unique), default=0)
-    if longest <= 40 and len(unique) <= 8:
-        axes.legend(unique.values(), unique.keys())
+    if on or (longest <= 40 and len(unique) <= 8):
+        (on or axes).legend(unique.values(), unique.keys(), loc=place)
         return
 
     figure = axes.get_figure(root=True)

@@ -26,7 +26,6 @@ from cplxnet.progress import duration, show
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
 NETWORK = ("field", "architecture", "form")
-SCORES = ("average_precision", "average_precision_trabelsi2018", "positive_share", "n_windows")
 RUN = ("folder", "run", "method", C, "setting", "seed")
 
 
@@ -131,6 +130,7 @@ class Run:
 
     @property
     def files(self) -> RunFolder:
+        """What the run has written."""
         return RunFolder(Path(self.folder) / self.name)
 
     @property
@@ -264,10 +264,10 @@ def _methods(
 ) -> list[str]:
     """In words what sparsifies each run, and what it differs in from the others.
 
-    Neither C, nor the sparsity of a pruner, nor the seed makes a method. What most runs have is
-    not said, nor what follows from the network and its pruner. Parameters in which whole folders
-    differ are said by the folder's name, all others by key and value: "complex VD", "real VD
-    width=1.38" or "VD fine-tune lr=0.004 distill", say.
+    Neither C, nor the sparsity of a pruner, nor the seed makes a method. Values that most runs
+    share are left out, and so are those that follow from the network and its pruner. Where whole
+    folders differ the folder's name stands for it, everywhere else key and value: "complex VD",
+    "real VD width=1.38" or "VD fine-tune lr=0.004 distill", say.
     """
     parts = pd.DataFrame(map(_network, manifests), index=parameters.index, columns=list(NETWORK))
     networks = parts[[part for part in NETWORK if part == "form" or parts[part].nunique() > 1]]
@@ -283,8 +283,9 @@ def _methods(
     by_folder = False
     for path in varied:
         of_network = path.startswith(("model.", "features.", *pruned)) or ".model." in path
-        told = words if of_network else networks
-        if len(told.assign(value=shown[path]).drop_duplicates()) == len(told.drop_duplicates()):
+        columns_so_far = words if of_network else networks
+        with_this = columns_so_far.assign(value=shown[path])
+        if len(with_this.drop_duplicates()) == len(columns_so_far.drop_duplicates()):
             continue  # it follows from the network
 
         if where.nunique() > 1 and (shown[path].groupby(where).nunique() == 1).all():
@@ -322,10 +323,13 @@ def _in_words(path: str, values: pd.Series, varied: Sequence[str]) -> pd.Series:
 
     lacks = "" if implied else f"no {key}"
     listed = present.map(lambda value: ",".join(value) if path == "stage_order" else value)
-    said = listed.map(lambda value: key if value == "on" else f"{key}={value}".removesuffix(".0"))
-    said = said.reindex(values.index, fill_value=lacks)
-    usual = said.mode()[0]
-    return said.where(said != (usual if (said == usual).mean() > 0.5 else lacks), "")
+    key_value = listed.map(
+        lambda value: key if value == "on" else f"{key}={value}".removesuffix(".0")
+    )
+    key_value = key_value.reindex(values.index, fill_value=lacks)
+    usual = key_value.mode()[0]
+    is_usual = (key_value == usual).mean() > 0.5
+    return key_value.where(key_value != (usual if is_usual else lacks), "")
 
 
 def _within_stage(path: str) -> str:
@@ -337,15 +341,15 @@ def _within_stage(path: str) -> str:
 
 def _joined(words: Mapping[Any, str]) -> str:
     """The words of a run, those of a stage after the stage's name."""
-    said: list[str] = []
+    parts: list[str] = []
     for column, word in words.items():
         table, _, rest = column.partition(".")
         stage = rest.partition(".")[0]
-        if word and table == "stages" and stage not in said:
-            said.append(stage)
+        if word and table == "stages" and stage not in parts:
+            parts.append(stage)
         if word:
-            said.append(word)
-    return " ".join(said)
+            parts.append(word)
+    return " ".join(parts)
 
 
 def _stages(run: Path, manifest: Manifest) -> dict[str, Any]:
@@ -384,13 +388,20 @@ def _check(scores: dict[str, Any], manifest: Manifest, path: Path) -> None:
         for counts in result["layers"].values():
             numbers += [counts["n_par"], counts["n_zero"]]
         for scored in result["scores"].values():
-            numbers += [scored["end"][name] for name in SCORES]
+            numbers += _scored_numbers(scored["end"]).values()
             if scored["start"]:
                 numbers.append(scored["start"]["average_precision"])
 
-        others = [number for number in numbers if not isinstance(number, (int, float, type(None)))]
-        if others:
-            raise ValueError(f"{path}: expected numbers in stage {stage}, got {others[0]!r}")
+        not_numbers = [n for n in numbers if not isinstance(n, int | float | None)]
+        if not_numbers:
+            raise ValueError(f"{path}: expected numbers in stage {stage}, got {not_numbers[0]!r}")
+
+
+def _scored_numbers(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task scored in single numbers, counts last: no lists by class, no curves."""
+    names = sorted(scores, key=lambda name: name.startswith("n_"))
+    singles = {name: scores[name] for name in names if not isinstance(scores[name], dict | list)}
+    return {"average_precision": scores["average_precision"]} | singles
 
 
 def collect(*folders: str | Path) -> pd.DataFrame:
@@ -400,11 +411,10 @@ def collect(*folders: str | Path) -> pd.DataFrame:
         Columns folder, run, method (what sparsifies the run, and what else it differs in), C,
         setting ("C = 0.02", or for pruners "sparsity = 0.98"), seed, state, one for every other
         parameter that the manifests vary (by its dotted path), stage, scorer, scored_on (file,
-        window and stride that the scorer reads), average_precision,
-        average_precision_trabelsi2018, positive_share, n_windows, average_precision_start (before
-        the stage's first epoch, if it inherited masks), n_par, n_zero (real numbers), compression,
-        epochs, n_epochs (planned), stopped_early, seconds and reused_from. Runs without scores are
-        left out.
+        window and stride that the scorer reads), average_precision and every other number that the
+        task scored (NaN for runs that lack it), average_precision_start (before the stage's first
+        epoch, if it inherited masks), n_par, n_zero (real numbers), compression, epochs, n_epochs
+        (planned), stopped_early, seconds and reused_from. Runs without scores are left out.
 
     Raises:
         ValueError: no folder at all.
@@ -427,12 +437,12 @@ def collect(*folders: str | Path) -> pd.DataFrame:
             for scorer, scores in result["scores"].items():
                 start = scores["start"]
                 own = {"stage": stage, "scorer": scorer, "scored_on": run.scored_on(scorer)}
-                own |= {name: scores["end"][name] for name in SCORES}
+                own |= _scored_numbers(scores["end"])
                 own["average_precision_start"] = start and start["average_precision"]
                 rows.append(about | own | counts)
     if not rows:  # its CSV has a header all the same
-        scored = ("state", "stage", "scorer", "scored_on", *SCORES, "average_precision_start")
-        return pd.DataFrame(columns=[*RUN, *scored, *COUNTS, "n_epochs"])
+        scored = ("state", "stage", "scorer", "scored_on", "average_precision")
+        return pd.DataFrame(columns=[*RUN, *scored, "average_precision_start", *COUNTS, "n_epochs"])
     return pd.DataFrame(rows)
 
 
@@ -480,7 +490,7 @@ def of_run(scores: Mapping[str, Any]) -> pd.DataFrame:
             "scorer": scorer,
             "AP before": (scored["start"] or {}).get("average_precision"),
             "AP": scored["end"]["average_precision"],
-            "positive share": scored["end"]["positive_share"],
+            "positive share": scored["end"].get("positive_share"),
             "compression": result["compression"],
         }
         for stage, result in scores["stages"].items()
@@ -494,16 +504,10 @@ def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     if table.empty:
         return table
 
-    names = {
-        "run": "run",
-        "stage": "stage",
-        "average_precision": "AP",
-        "average_precision_start": "AP before",
-        "compression": "compression",
-        "epochs": "epochs",
-        "seconds": "seconds",
-    }
-    return table[table["scorer"] == scorer][list(names)].rename(columns=names).round(4)
+    short = table[table["scorer"] == scorer].rename(
+        columns={"average_precision": "AP", "average_precision_start": "AP before"}
+    )
+    return short[["run", "stage", "AP", "AP before", "compression", "epochs", "seconds"]].round(4)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -554,7 +558,7 @@ def by_run(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns folder, run, method, C, setting, seed; compression, before and after (average
         precision around fine-tuning) and kept (real numbers), NaN while it is not fine-tuned; dense
-        (the dense network's score), n_par and chance.
+        (the dense network's score), n_par and chance (the share of positives, if it was scored).
     """
     key = ["folder", "run"]
     dense = rows[rows["stage"] == "dense"].set_index(key)
@@ -569,7 +573,7 @@ def by_run(rows: pd.DataFrame) -> pd.DataFrame:
         "kept": tuned["n_par"] - tuned["n_zero"],
         "dense": dense["average_precision"],
         "n_par": dense["n_par"],
-        "chance": dense["positive_share"],
+        "chance": dense.get("positive_share", pd.Series(dtype=float)),
     }
     for name, values in reached.items():
         runs[name] = values.astype(float)

@@ -22,8 +22,8 @@ TUNED = "fine-tune"
 NUMBERS = ["n_par", "compression", "kept", "before", "after", "loss"]
 LEVELS = (50.0, 200.0)  # times fewer real numbers, of which the page says what they cost
 HEADS = (
-    "form | C | replicates | times fewer | real numbers kept | AP before fine-tuning | AP "
-    "| below dense | of each"
+    "form | {setting} | replicates | times fewer | real numbers kept | AP before fine-tuning | AP "
+    "| below dense | range over seeds"
 )
 BEGIN = "<!-- begin: python -m cplxnet.auto page {folder} --into FILE -->"
 END = "<!-- end -->"
@@ -53,7 +53,7 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
 
 
 def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
-    """A row a run that is through with dense: what it reached there and after fine-tuning."""
+    """A row for each run that has finished dense: its scores there and after fine-tuning."""
     try:
         rows = tables.of_scorer(table, scorer, DENSE, TUNED, on_one_set=False)
     except tables.Lacking:
@@ -79,8 +79,8 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
     is left out of these: without this scorer, or without stages called dense and fine-tune.
     """
     sentences = [
-        f"{name}: average precision {scores.mean():.3f} on {scorer} ({run['chance']:.3f} would be "
-        f"chance), {run['n_par']:,.0f} real numbers."
+        f"{name}: average precision {scores.mean():.3f} on {scorer}{_chance(run)}, "
+        f"{run['n_par']:,.0f} real numbers."
         for name, scores, run in _dense(_runs(table, scorer))
     ]
     for _, row in groups(table, scorer).iterrows():
@@ -91,6 +91,11 @@ def readings(table: pd.DataFrame, scorer: str = "test") -> list[str]:
             f"{row['after']:.3f} after fine-tuning{_than_dense(row['loss'], 3)}."
         )
     return sentences + left_out(table, scorer)
+
+
+def _chance(run: pd.Series) -> str:
+    """The score of a random ranking in brackets; nothing where it is not known."""
+    return "" if np.isnan(run["chance"]) else f" ({run['chance']:.3f} would be chance)"
 
 
 def _times_fewer(row: pd.Series, of_what: str = "") -> str:
@@ -124,11 +129,12 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
             )
 
     unscored = table[(table["scorer"] == scorer) & table["average_precision"].isna()]
-    for stage, so in ((DENSE, "not compared with it"), (TUNED, "left out")):
+    for stage, consequence in ((DENSE, "not compared with it"), (TUNED, "left out")):
         runs = unscored.loc[unscored["stage"] == stage, "run"]
         if len(runs):
             sentences.append(
-                f"Without an average precision on {scorer!r} after {stage}, so {so}: "
+                f"Without an average precision on {scorer!r} after {stage}, so "
+                f"{consequence}: "
                 f"{', '.join(runs)}."
             )
 
@@ -187,8 +193,8 @@ def _how_far(run: str, row: pd.Series) -> str:
 def markdown(folder: str | Path, scorer: str = "test") -> str:
     """The page of a folder of runs: a table with a row a group, then numbered readings.
 
-    Several methods are ranked as well: a table of who wins where, and its readings. An unfinished
-    grid has what is there, and what is missing is named.
+    Several methods are ranked: a table of who wins where, and its readings in place of one for
+    every group. An unfinished grid has what is there, and what is missing is named.
     """
     return _page(tables.collect(folder), folder, scorer)
 
@@ -196,15 +202,15 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
 def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
     """`markdown` of a table that is read already."""
     rows = groups(table, scorer)
-    said = list(_page_readings(table, rows, scorer))
+    readings = list(_page_readings(table, rows, scorer))
     ranking = []
     if rows["form"].nunique() > 1:
         from . import compare  # loads matplotlib and scipy
 
         ranks = compare.ranking(table, scorer=scorer)
         ranking = ["", *_ranking_table(ranks)] if len(ranks) else []
-        said += compare.winners(ranks)
-    numbered = [f"{k}. {text}" for k, text in enumerate(said, 1)]
+        readings += compare.winners(ranks)
+    numbered = [f"{k}. {text}" for k, text in enumerate(readings, 1)]
     remarks = left_out(table, scorer)
 
     through = set(table.loc[table["stage"] == TUNED, "run"]) if len(table) else set()
@@ -230,7 +236,8 @@ def _markdown_table(rows: pd.DataFrame) -> Iterator[str]:
     if rows.empty:
         return
 
-    yield f"| {HEADS} |"
+    has_sparsity = rows["setting"].str.startswith("sparsity").any()
+    yield f"| {HEADS.format(setting='C or sparsity' if has_sparsity else 'C')} |"
     yield "|---|" + "---:|" * HEADS.count("|")
     for _, row in rows.iterrows():
         spread = f"{_number(row['loss_low'])} to {_number(row['loss_high'])}"
@@ -255,7 +262,7 @@ def _number(value: float, form: str = "z.4f") -> str:
 
 def _ranking_table(ranks: pd.DataFrame) -> Iterator[str]:
     """`compare.ranking`, a row a compression and method, the best first."""
-    yield "| at times fewer | form | AP | below the best | of each pair | pairs |"
+    yield "| at times fewer | form | AP | below the best | range over seeds | pairs |"
     yield "|---:|---|---:|---:|---:|---:|"
     for _, row in ranks.iterrows():
         below = least = "the best"
@@ -278,9 +285,12 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
             differ = f"so {len(listed)} replicates differ by {np.ptp(listed):.4f}"
         yield (
             f"{name}: {run['n_par']:,.0f} real numbers, average precision "
-            f"{' and '.join(f'{score:.4f}' for score in listed)} on {scorer} "
-            f"({run['chance']:.3f} would be chance), {differ}."
+            f"{' and '.join(f'{score:.4f}' for score in listed)} on {scorer}{_chance(run)}, "
+            f"{differ}."
         )
+
+    if rows["form"].nunique() > 1:
+        return  # ranked in their place
 
     for _, row in rows.iterrows():
         group_name = tables.group_name(row["form"], row["setting"])
@@ -289,9 +299,6 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
             f"{_times_fewer(row)}: average precision {row['after']:.4f}"
             f"{_than_dense(row['loss'])}."
         )
-
-    if rows["form"].nunique() > 1:
-        return  # ranked at such levels
 
     sets = tables.dense_scores(runs)
     dense = {method: scores for methods, scores in sets for method in methods}
@@ -325,6 +332,11 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
 def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
     """Put `markdown(folder)` between its two marks, `BEGIN` and `END`, in the file `page`.
 
+    Args:
+        page: the file, which has the marks.
+        folder: of manifests and runs.
+        scorer: whose scores.
+
     Raises:
         Lacking: there are runs, and none has this scorer: nothing would be left on the page.
         ValueError: as `put`.
@@ -338,6 +350,11 @@ def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
 
 def put(page: str | Path, begin: str, end: str, text: str) -> None:
     """Put `text` between two lines of the file `page`.
+
+    Args:
+        page: the file.
+        begin, end: the lines, which stay.
+        text: what replaces all that is between them.
 
     Raises:
         ValueError: `begin` is not there once, or `end` not after it; no UTF-8.

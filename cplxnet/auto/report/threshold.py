@@ -40,15 +40,15 @@ THRESHOLDS = tuple(range(-6, 7))  # of log alpha
 
 
 def report(request: Request) -> Report:
-    """every run masked at other thresholds, from its snapshot; --tune: fine-tuned again"""
+    """The report of the kind "threshold"."""
     masked = scan(request)
     if request.tune:
         masked = pd.concat([masked, tune(request)], ignore_index=True)
 
-    drawn = figure(masked, scorer=request.scorer)
-    said = left_out(request, _has_snapshot, why=f"No snapshot of {SPARSIFY}")
-    said += left_out(request, _has_threshold, why="No threshold on log alpha")
-    return Report(drawn, masked, said)
+    figure = draw(masked, scorer=request.scorer)
+    sentences = left_out(request, _has_snapshot, why=f"No snapshot of {SPARSIFY}")
+    sentences += left_out(request, _has_threshold, why="No threshold on log alpha")
+    return Report(figure, masked, sentences)
 
 
 def scan(request: Request) -> pd.DataFrame:
@@ -136,6 +136,7 @@ def tune(request: Request) -> pd.DataFrame:
 
 
 def about(run: Run, scorer: str) -> dict[str, Any]:
+    """The columns of a run, its own threshold, and its dense network's score, None without one."""
     dense = run.stages.get("dense", {"scores": {}})["scores"].get(scorer)
     return run.columns | {
         "own": run.manifest.threshold,
@@ -146,7 +147,8 @@ def about(run: Run, scorer: str) -> dict[str, Any]:
 def chosen(request: Request, usable: Callable[[Run], bool], *, expected: str) -> list[Run]:
     """The runs asked for that are usable and have the scorer.
 
-    Lacking: there is none; the text says what is looked for, a snapshot `expected`.
+    Raises:
+        Lacking: there is none; the text says what is looked for, a snapshot `expected`.
     """
     runs = [run for run in _asked(request) if usable(run)]
     if not runs:
@@ -264,23 +266,23 @@ def remask(
     plans = [stages.planned(m, data=fingerprints, device=device) for m in (before, after)]
     is_masked = tasks.vocabulary(after.task).is_masked
     results: dict[str, Any] = {}
-    for number, ((stage, then), (_, now)) in enumerate(zip(*plans, strict=True)):
+    for number, ((stage, old_shared), (_, new_shared)) in enumerate(zip(*plans, strict=True)):
         if is_masked(stage.model.name):
             break
 
         result = (old.scores or {"stages": {}})["stages"].get(stage.name, {})
-        if result.get("key") != then.key:
+        if result.get("key") != old_shared.key:
             raise ValueError(
                 f"{source}: expected stage {stage.name} trained on the data in {data}, got none; "
                 f"try `run {old.path.parent} --again {old.path.name}`"
             )
 
         snapshot = files.read_tensors(old.snapshot(number, stage.name))
-        files.write_snapshot(new.snapshot(number, stage.name), snapshot | {"key": now.key})
+        files.write_snapshot(new.snapshot(number, stage.name), snapshot | {"key": new_shared.key})
 
         counts = stages.counts(load_model(source, stage.name)[0], after.threshold)
         origin = result["reused_from"] or old.path.name
-        results[stage.name] = result | counts | {"key": now.key, "reused_from": origin}
+        results[stage.name] = result | counts | {"key": new_shared.key, "reused_from": origin}
 
     new.write_history([line for line in old.history if line["stage"] in results])
     about = {"schema": 1, "name": after.name, "seed": after.seed, "manifest": after.to_dict()}
@@ -289,7 +291,7 @@ def remask(
 
 
 @style.styled
-def figure(masked: pd.DataFrame, *, scorer: str = "test") -> Figure:
+def draw(masked: pd.DataFrame, *, scorer: str = "test") -> Figure:
     """Score (left) and compression (right) against the threshold, a line a run.
 
     Dashed: masked only. Solid: fine-tuned again. Dotted: the manifest's own threshold.
@@ -298,31 +300,30 @@ def figure(masked: pd.DataFrame, *, scorer: str = "test") -> Figure:
         masked: of `scan` and `tune`.
         scorer: named on the axis.
     """
-    drawn, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
+    figure, (score_axes, compression_axes) = plt.subplots(1, 2, figsize=(10, 4.2))
     colour_of = style.colours(masked)
     looks = style.looks(masked)
-    style.dense(left, masked)
+    style.dense(score_axes, masked)
 
     lines = ["method", "tuned", "setting", "folder", "run"]
     for (method, tuned, setting, _, _), run in masked.groupby(lines):
         run = run.sort_values("threshold")
-        how = "fine-tuned again" if tuned else "masked only"
-        label = f"{method} {setting}, {how}"
+        training = "fine-tuned again" if tuned else "masked only"
+        label = f"{method} {setting}, {training}"
         look = {"marker": looks[method][1], "ms": 4, "ls": "-" if tuned else "--"}
         look["color"] = colour_of[setting]
-        left.plot(run["threshold"], run["average_precision"], label=label, **look)
+        score_axes.plot(run["threshold"], run["average_precision"], label=label, **look)
         # compression is that of the mask, whether or not it is fine-tuned again
         if not tuned or masked["tuned"].all():
-            right.plot(run["threshold"], run["compression"], **look)
+            compression_axes.plot(run["threshold"], run["compression"], **look)
 
     for own in sorted(set(masked["own"])):
-        for axes in (left, right):
-            axes.axvline(
-                own, color="0.3", lw=1, ls=":", label=f"threshold of the manifest, {own:g}"
-            )
+        for axes in (score_axes, compression_axes):
+            label = f"threshold of the manifest, {own:g}"
+            axes.axvline(own, color=style.GUIDE, lw=1, ls=":", label=label)
 
-    left.set(xlabel="threshold on log alpha", ylabel=f"{style.PRECISION}, {scorer}")
-    right.set(xlabel="threshold on log alpha", ylabel="compression, times", yscale="log")
-    style.plain_log(right, axis="y")
-    style.legend(left)
-    return drawn
+    score_axes.set(xlabel="threshold on log alpha", ylabel=f"{style.PRECISION}, {scorer}")
+    compression_axes.set(xlabel="threshold on log alpha", ylabel="compression, times", yscale="log")
+    style.plain_log(compression_axes, axis="y")
+    style.legend(score_axes)
+    return figure

@@ -20,10 +20,10 @@ MOST_NAMED = 5  # methods with numbers at their points; those of more would cove
 
 
 def report(request: Request) -> Report:
-    """average precision against compression, before and after fine-tuning, with the Pareto front"""
+    """The report of the kind "trade-off"."""
     table = request.table()
     runs = rows(table, scorer=request.scorer)
-    drawn = figure(runs, scorer=request.scorer, published=_published(table, request))
+    figure = draw(runs, scorer=request.scorer, published=_published(table, request))
 
     on_front = [
         f"{tables.group_name(method, setting)} ({means['compression']:.3g} times fewer, "
@@ -31,7 +31,7 @@ def report(request: Request) -> Report:
         for (method, setting), means in front(runs).iterrows()
     ]
     sentence = f"On the Pareto front of means after fine-tuning: {', '.join(on_front)}."
-    return Report(drawn, runs, [sentence] if on_front else [])
+    return Report(figure, runs, [sentence] if on_front else [])
 
 
 def _published(table: pd.DataFrame, request: Request) -> Mapping[str, float]:
@@ -42,7 +42,8 @@ def _published(table: pd.DataFrame, request: Request) -> Mapping[str, float]:
 
     scored = of_scorer(table, request.scorer)
     file, _, _ = scored["scored_on"].iloc[0]
-    older = bool(scored["average_precision_trabelsi2018"].notna().any())
+    by_protocol = scored.filter(regex="^average_precision_(?!start$)")
+    older = bool(by_protocol.notna().any(axis=None))
     return task.published(file, data=request.data, older_protocol=older)
 
 
@@ -81,7 +82,7 @@ def front(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lowest(runs: pd.DataFrame) -> float:
-    """Where the axis begins at the least: low enough for scores after fine-tuning and dense ones.
+    """The least score on the axis: well below all after fine-tuning and of dense networks.
 
     Pruners leave next to nothing before fine-tuning: an axis down to there would show one line.
     """
@@ -91,21 +92,22 @@ def _lowest(runs: pd.DataFrame) -> float:
 
 
 @style.styled
-def figure(
+def draw(
     runs: pd.DataFrame, *, scorer: str = "test", published: Mapping[str, float] | None = None
 ) -> Figure:
     """Every run hollow before and filled after fine-tuning, with its C or sparsity.
 
     The Pareto front is dashed. Scores before fine-tuning that are far below all others are not
     shown: their lines leave the axes, and the legend says how many there are, and where. More than
-    `MOST_NAMED` methods are drawn after fine-tuning alone, with a line through the means of each.
+    `MOST_NAMED` methods are drawn after fine-tuning alone, with a line through the means of each
+    and without the front, which would lie among these lines.
 
     Args:
         runs: of `rows`.
         scorer: named on the axis.
         published: label -> average precision, drawn as lines.
     """
-    drawn, axes = plt.subplots(figsize=(7, 4.5))
+    figure, axes = plt.subplots(figsize=(7, 4.5))
     style.dense(axes, runs)
 
     looks = style.looks(runs)
@@ -130,24 +132,24 @@ def figure(
             axes.plot([], [], marker, color=colour, label=method)
 
     means = front(runs)
-    if len(means) > 1:
+    if len(means) > 1 and not is_crowded:
         label = "Pareto front of means"
-        axes.plot(means["compression"], means["after"], "--", color="0.3", lw=1, label=label)
+        axes.plot(means["compression"], means["after"], "--", color=style.GUIDE, lw=1, label=label)
 
     hidden = runs.loc[runs["before"] < lowest, "before"]
     if is_crowded:
-        axes.plot([], [], color="0.4", lw=1, label="through the means, after fine-tuning")
+        axes.plot([], [], color=style.GUIDE, lw=1, label="through the means, after fine-tuning")
     else:
         kinds = sorted({setting.partition(" = ")[0] for setting in runs["setting"]} - {""})
-        what = f" (number: {' or '.join(kinds)})" if kinds else ""
-        before = f"before fine-tuning{what}"
+        number_legend = f" (number: {' or '.join(kinds)})" if kinds else ""
+        before = f"before fine-tuning{number_legend}"
         if len(hidden):
             before += f", {len(hidden)} more below, {hidden.min():.3f} to {hidden.max():.3f}"
-        axes.plot([], [], "o", mfc="white", mec="0.4", label=before)
-        axes.plot([], [], "o", color="0.4", label="after fine-tuning")
+        axes.plot([], [], "o", mfc="white", mec=style.GUIDE, label=before)
+        axes.plot([], [], "o", color=style.GUIDE, label="after fine-tuning")
 
     for label, value in (published or {}).items():
-        axes.axhline(value, color="0.5", lw=0.8, ls=":")
+        axes.axhline(value, color=style.GUIDE, lw=0.8, ls=":")
         place: dict[str, Any] = {
             "xycoords": ("axes fraction", "data"),
             "textcoords": "offset points",
@@ -163,7 +165,7 @@ def figure(
     else:
         style.near_one(axes, runs[["before", "after", "dense"]].to_numpy(float))
     style.legend(axes)
-    return drawn
+    return figure
 
 
 def _name_values(axes: Axes, runs: pd.DataFrame, *, below: bool) -> None:

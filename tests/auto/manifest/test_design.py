@@ -142,6 +142,8 @@ def test_names_in_code_that_are_named_exist():
         ("FEATURE_KINDS", "musicnet/features.py"),
         ("FORMS", "nn/variational.py"),
         ("LATER", "auto/manifest/schema.py"),
+        ("CHANNEL_FORMS", "nn/variational.py"),
+        ("CODES", "nn/kl.py"),
         ("NOT_COUNTED", "auto/runner/stages.py"),
         ("checkpoint_every_s", "auto/runner/checkpoint.py"),
         ("KEPT", "auto/runner/checkpoint.py"),

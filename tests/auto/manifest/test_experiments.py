@@ -151,6 +151,8 @@ def test_the_other_committed_grids_are_presets():
 def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_path):
     manifests = grid.settled(
         (0.01, 0.2),
+        ard_values=(0.2,),
+        random_values=(0.2,),
         real_values=(0.2,),
         deaf_values=(0.2,),
         l0_values=(0.5,),
@@ -175,7 +177,8 @@ def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_pa
     assert rows["l0-c5e-01-r0"] == ("complex L0", "C = 0.5")
     assert rows["random-c2e-01-r0"] == ("complex random", "C = 0.2")
     assert rows["real-moduli-c2e-01-r0"][0].startswith("real VD features.cplx=False")
-    assert len({method for method, _ in rows.values()}) == 11
+    assert rows["real-same-size-s0-r0"] == ("real one-shot width=1.257", "sparsity = 0")
+    assert len({method for method, _ in rows.values()}) == 12
 
 
 def test_making_a_grid_leaves_the_template_alone():

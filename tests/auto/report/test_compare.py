@@ -90,7 +90,7 @@ def test_of_many_methods_the_differences_from_the_one_that_spans_most_are_drawn(
     differences = compare.rows(pd.concat(tables))
     assert len(differences.drop_duplicates(["first", "second"])) == 10
 
-    axes = compare.figure(differences).axes[0]
+    axes = compare.draw(differences).axes[0]
     lines = {line.get_label(): line for line in axes.get_lines()[:-1]}
     drawn = {label: line.get_ydata()[0] for label, line in lines.items()}
     assert drawn == pytest.approx(
@@ -132,8 +132,8 @@ def test_interval_is_students_t() -> None:
 
 def test_who_wins_where_and_how_sure() -> None:
     gaps = {0: 0.01, 1: 0.03}
-    ranks = compare.ranking(table(gaps), times=(2.0, 10.0, 100.0))
-    assert list(ranks["times"]) == [10, 10, 100, 100]  # at 2 times there are no runs
+    ranks = compare.ranking(table(gaps), times=(2.0, 20.0, 100.0))
+    assert list(ranks["times"]) == [20, 20, 100, 100]  # at 2 times there are no runs
     assert list(ranks["method"]) == ["A", "B", "A", "B"]
     best, second = ranks.iloc[2], ranks.iloc[3]
     assert best["score"] == pytest.approx(0.9 - 0.05 * np.log(100))
@@ -160,6 +160,32 @@ def test_who_wins_where_and_how_sure() -> None:
     many = compare.ranking(table({k: 0.02 - 0.021 * (k == 0) for k in range(9)}), times=(100.0,))
     assert many.iloc[1]["greatest"] > 0 > many.iloc[1]["high"]
     assert many.iloc[1]["verdict"] == compare.BETTER
+
+
+def test_no_rank_is_read_between_runs_that_are_far_apart() -> None:
+    """L0 at 33 and 213 times was ranked at 50 and 100; what fell to 0.46 at 49 was ranked at 20."""
+    scores = {
+        "VD": {10: 0.98, 38: 0.98, 152: 0.97, 400: 0.95},
+        "L0": {33: 0.98, 213: 0.96},
+        "ARD": {10: 0.97, 49: 0.46},
+    }
+    own = table({0: 0.0}).iloc[0]
+    runs = pd.DataFrame(
+        [
+            own.to_dict() | {"method": method, "compression": times, "average_precision": score}
+            for method, by_times in scores.items()
+            for times, score in by_times.items()
+        ]
+    )
+    ranks = compare.ranking(runs, times=(10, 20, 50, 100, 152, 200, 213))
+    # at 10 and 213 one of the two has a run; 38 and 152 are 4 times apart, near enough
+    assert ranks.groupby("times")["method"].agg(list).to_dict() == {
+        10: ["VD", "ARD"],
+        213: ["VD", "L0"],
+    }
+    beside = compare.ranking(pd.concat([runs, runs[runs["method"] == "VD"].assign(method="twin")]))
+    assert beside["times"].unique().tolist() == [20, 50, 100, 200, 400]
+    assert set(beside["method"]) == {"VD", "twin"}
 
 
 def test_methods_without_a_seed_in_common_are_ranked_by_their_means() -> None:

@@ -245,8 +245,11 @@ INCOMPLETE = {
     "a list of scores": lambda scores: scores["stages"]["dense"].update(scores=[1]),
     "a number for an end": lambda scores: scores["stages"]["dense"]["scores"]["test"].update(end=1),
     "half an end": lambda scores: scores["stages"]["dense"]["scores"]["test"]["end"].pop(
-        "n_windows"
+        "average_precision"
     ),
+    "another score in words": lambda scores: scores["stages"]["dense"]["scores"]["test"][
+        "end"
+    ].update(n_windows="many"),
     "a stage of another manifest": lambda scores: scores["stages"].update(last={"scores": {}}),
 }
 
@@ -258,6 +261,42 @@ def test_a_run_with_incomplete_scores_is_named_and_the_others_are_there(folder, 
     assert report.collect(folder).equals(whole[whole["run"] != "c0.1-r0"].reset_index(drop=True))
     said = capsys.readouterr().err
     assert said.startswith("c0.1-r0 is left out: ") and "scores.json: expected" in said
+
+
+def test_a_new_score_is_a_column_and_runs_from_before_it_are_there(folder, capsys):
+    """All committed results were left out as soon as a score had one more name."""
+    whole = report.collect(folder)
+
+    def tested(scores):
+        return scores["stages"]["dense"]["scores"]["test"]["end"]
+
+    spoil(folder / "c0.1-r0" / "scores.json", lambda scores: tested(scores).update(f1=0.25))
+    lacking = ("average_precision_trabelsi2018", "n_windows", "positive_share")
+    for name in lacking:
+        spoil(
+            folder / "c0.1-r1" / "scores.json", lambda scores, name=name: tested(scores).pop(name)
+        )
+    table = report.collect(folder)
+    assert capsys.readouterr().err == "" and list(table.drop(columns="f1")) == list(whole)
+
+    dense = table[(table["stage"] == "dense") & (table["scorer"] == "test")].set_index("run")
+    assert dense["f1"].dropna().to_dict() == {"c0.1-r0": 0.25}
+    assert dense.loc["c0.1-r1", list(lacking)].isna().all()
+    chance = tables.by_run(tables.of_scorer(table, "test")).set_index("run")["chance"]
+    assert chance.dropna().to_dict() == {"c0.1-r0": 0.05, "c0.2-r0": 0.05, "c0.2-r1": 0.05}
+
+
+def test_a_task_without_a_share_of_positives_has_no_chance(folder, capsys):
+    for path in folder.glob("*/scores.json"):
+        text = path.read_text()
+        path.write_text(text.replace('"positive_share"', '"n_classes"'))
+        assert path.read_text() != text
+    assert main(["report", str(folder)]) == 0 and main(["page", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert " on test, 100 real numbers." in shown
+    assert "chance" not in shown and "nan" not in shown
+    of_run = report.of_run(json.loads((folder / "c0.1-r0" / "scores.json").read_text()))
+    assert of_run["positive share"].isna().all()
 
 
 def test_a_broken_manifest_is_named_and_the_others_are_there(folder, capsys):
@@ -403,7 +442,7 @@ def test_the_sparsity_of_a_pruner_is_never_called_c(tmp_path):
     assert table.set_index("run")[C].drop("vd").isna().all()
     page = report.page.markdown(tmp_path)
     assert "| one-shot | sparsity = 0.75 | 1 |" in page and "| VD | 0.02 | 1 |" in page
-    assert "one-shot at sparsity = 0.75 keeps 25 of 100" in page and "C = 0.75" not in page
+    assert "| form | C or sparsity | replicates |" in page and "C = 0.75" not in page
     for kind in ("trade-off", "layers", "c-profile", "stopping", "compare"):
         made = report.make(kind, tmp_path, out=tmp_path / "figures", strict=False)
         texts = [*made.sentences, *map(str, made.figure.findobj(Text) if made.figure else [])]

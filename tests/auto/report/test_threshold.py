@@ -108,7 +108,7 @@ def test_tune_refuses_two_folders_whose_runs_would_share_a_name(grid_of_two, tmp
 
 
 def test_the_figure_draws_every_run_and_threshold(scanned) -> None:
-    left, right = threshold.figure(scanned).axes
+    left, right = threshold.draw(scanned).axes
     drawn = [line.get_xydata() for line in left.get_lines() if line.get_marker() == "o"]
     assert len(drawn) == 2
     marks = {line.get_label() for line in left.get_lines()} - {"_child0"}

@@ -45,6 +45,7 @@ print("imported:", *sorted(heavy & sys.modules.keys()))
         (["--help"], "status"),
         (["--version"], f"cplxnet {cplxnet.__version__}"),
         (["status", "--help"], "how far"),
+        (["report", "--help"], "trade-off"),
         (["status", "runs/reference"], "fine-tune"),
     ],
 )
@@ -81,7 +82,7 @@ def test_the_help_of_report_names_every_kind(capsys):
         main(["report", "--help"])
     shown = capsys.readouterr().out
     for name, kind in report.KINDS.items():
-        assert f"  {name}" in shown and kind.__doc__ in shown
+        assert f"  {name}" in shown and kind.about in shown
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "0.5", "nan", "inf", "a minute"])
