@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 
 Check = Callable[[], None]
-"""Asked "may I go on?"; raises if not, since another process has the work by now."""
+"""Raises where this process may not write any more, since another one has the work."""
 
 CRC32 = "crc32"  # the key in a snapshot, of everything else in it; older ones have none
 SILENT_S = 86400.0  # since a temporary file was written to, after which its writer counts as gone
@@ -74,10 +74,9 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 
 def move(source: Path, target: Path, *, check: Check | None = None) -> None:
-    """Give the finished file `source` the name `target`, on the same file system and for good.
+    """Rename a finished file on its file system; the new name outlasts a power cut.
 
-    Args:
-        check: asked just before the renaming.
+    A file of the name `target` is replaced. check: asked just before.
     """
     with source.open("rb") as file:
         os.fsync(file.fileno())
@@ -185,7 +184,7 @@ def write_text(path: str | Path, text: str, *, check: Check | None = None) -> No
 
 
 def write_json(path: str | Path, value: Any, *, check: Check | None = None) -> None:
-    """Write `value` as indented JSON.
+    """Write `value` as indented JSON. Arguments and errors as of `written`.
 
     Raises:
         ValueError: NaN or infinity in it, which JSON cannot say.
@@ -213,7 +212,10 @@ def write_tensors(path: str | Path, value: dict[str, Any], *, check: Check | Non
 
 
 def write_snapshot(path: str | Path, value: dict[str, Any], *, check: Check | None = None) -> None:
-    """As `write_tensors`, with a checksum of everything, which `read_tensors` compares."""
+    """As `write_tensors`, with a checksum of everything, which `read_tensors` compares.
+
+    Arguments and errors as of `written`.
+    """
     write_tensors(path, {**value, CRC32: _crc32(value)}, check=check)
 
 
@@ -235,10 +237,10 @@ def _crc32(value: Any, crc: int = 0) -> int:
 
 
 def create(path: Path, text: str) -> None:
-    """Make a new file with `text`, at once and whole: of several processes that try, one succeeds.
+    """Make a new file that holds `text` from the first; if several processes try, one succeeds.
 
     Raises:
-        FileExistsError: the file is there already, or was made by one that has swept the folder.
+        FileExistsError: the file is there, or another process makes it and has swept the folder.
     """
     draft = _hidden(path, "draft")
     try:
@@ -282,6 +284,8 @@ def share(source: Path, target: Path, *, check: Check | None = None) -> None:
     """Give the file `source` the name `target` too, by a hard link or else a copy.
 
     Files here are replaced, never written into, so neither name can change what the other shows.
+
+    `check` and errors as of `written`; FileNotFoundError: there is no `source`.
     """
     with written(target, check=check) as temporary:
         try:

@@ -14,10 +14,10 @@ from tqdm.utils import ObjectWrapper
 
 
 class _Stream(ObjectWrapper):
-    """A text stream that goes on into nothing once nobody reads it.
+    """A text stream that drops its text once it cannot be written.
 
-    What is shown is not worth a run: the reader of a pipe ends (`| tee`), a terminal is closed, the
-    disk of a log is full. Only what a command prints on standard output has to come to its file.
+    A run does not end because its bars cannot be shown: when the reader of a pipe ends (`| tee`), a
+    terminal is closed, a log's disk is full. Only on standard output a full disk is an error.
     """
 
     def write(self, text: str) -> int:

@@ -124,8 +124,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-# ---------------------------------------------------------------------------------------------
-# what a path leads to
+# -- what a path leads to --------------------------------------------------------------------------
 
 NOTHING, FILE, EMPTY = "nothing there", "a file", "no manifests in this folder"
 MANIFEST, GRID, RUN = "a manifest", "a folder of manifests", "a run's folder"
@@ -175,8 +174,7 @@ def _expect(path: Path, *kinds: str) -> str:
     raise FileNotFoundError(f"{path}: expected {' or '.join(kinds)}, got {got}{hint}")
 
 
-# ---------------------------------------------------------------------------------------------
-# generate
+# -- generate --------------------------------------------------------------------------------------
 
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -238,8 +236,7 @@ def _generate(
     return 0
 
 
-# ---------------------------------------------------------------------------------------------
-# run
+# -- run -------------------------------------------------------------------------------------------
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -382,8 +379,7 @@ def _run_manifest(
     return 0
 
 
-# ---------------------------------------------------------------------------------------------
-# status
+# -- status ----------------------------------------------------------------------------------------
 
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
@@ -468,8 +464,7 @@ def _state_of(path: Path) -> tuple[str, bool]:
     return table.to_string(), all(set(own) <= SETTLED for own in states.values())
 
 
-# ---------------------------------------------------------------------------------------------
-# report, page
+# -- report, page ----------------------------------------------------------------------------------
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -583,8 +578,7 @@ def _page(folder: Path, into: Path | None, scorer: str) -> int:
     return 0
 
 
-# ---------------------------------------------------------------------------------------------
-# networks: export, and what the task does with them
+# -- networks: export, and what the task does with them --------------------------------------------
 
 SUFFIXES = {".onnx": "onnx-compact", ".pt": "cplxmodule", ".pth": "cplxmodule"}
 
@@ -647,8 +641,7 @@ def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
     return _task().COMMANDS["transcribe"][1](network, heard, show=show, **options)
 
 
-# ---------------------------------------------------------------------------------------------
-# what older systems left: legacy/, beside the package
+# -- what older systems left: legacy/, beside the package ------------------------------------------
 
 
 def _legacy() -> ModuleType:

@@ -23,12 +23,12 @@ import torch
 from . import tasks
 from .manifest import grid
 from .manifest.read import Manifest, ManifestNotFoundError, Stage, load
-from .models import build, heard
+from .models import build
 from .runner.folder import RunFolder, unchanged
 from .runner.stages import planned, savings
 from .train.loop import make_step
 from .train.objective import Objective
-from .train.optim import make_optimizer
+from .train.optim import stage_optimizer
 
 MEASURED = 32  # windows of the steps that are timed, at most
 
@@ -192,24 +192,27 @@ class Preview:
         """What the tables do not say: what is shared, lost, not known."""
         files = self.files()
         counts = files["file"].value_counts()
-        said = [f"{self.folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
-
-        said += filter(None, [savings(self.manifests.values())])
+        by_state = ", ".join(f"{n} {state}" for state, n in counts.items())
+        sentences = [f"{self.folder}: {by_state}"]
+        sentences += filter(None, [savings(self.manifests.values())])
 
         run_before = files.index[(files["file"] == "changed") & (files["run"] != "")]
         if len(run_before):
-            said.append(
+            sentences.append(
                 "changed, and run as they were before: "
                 + ", ".join(f"{name} ({files['run'][name]})" for name in run_before)
             )
         left_over = files.index[files["file"] == "left over"]
         if len(left_over):
-            said.append("left over from another grid: " + ", ".join(left_over))
+            sentences.append("left over from another grid: " + ", ".join(left_over))
 
-        absent = sorted({file for one in self.manifests.values() for file in self._absent(one)})
+        absent = sorted(
+            {file for manifest in self.manifests.values() for file in self._absent(manifest)}
+        )
         if absent:
-            said.append(f"not here: {', '.join(absent)}; without them steps or hours are not known")
-        return said
+            absent_files = ", ".join(absent)
+            sentences.append(f"not here: {absent_files}; without them steps or hours are not known")
+        return sentences
 
     def write(self, *, overwrite: bool = False, remove: bool = False) -> list[Path]:
         """Write the manifests, and return the files that are new or changed.
@@ -264,26 +267,21 @@ def _step_ms(manifest: Manifest, stage: Stage, batch: int) -> float:
 
     A larger batch than `MEASURED` is taken to need so many times longer.
     """
-    task = tasks.TASKS[manifest.task]
-    spec = stage.optimizer
     n = min(batch, MEASURED)
-    options = heard(manifest)
-    window = options.pop("window")
 
     model = build(manifest, stage)
-    optimizer = make_optimizer(
-        model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
-    )
+    optimizer = stage_optimizer(model, stage.optimizer)
     objective = Objective(manifest.objective_terms, stage.objective)
     step = make_step(model, objective, optimizer, stage.grad_clip)
 
     seconds = []
     with torch.random.fork_rng(devices=[]):
-        signal = torch.randn(n, window)
-        target = torch.zeros_like(model(task.features(signal, **options)))
+        signal = torch.randn(n, manifest.window)
+        x = tasks.features_of(manifest.task, signal, manifest.features)
+        target = torch.zeros_like(model(x))
         for _ in range(3):  # the first one allocates
             began = time.perf_counter()
-            step(task.features(signal, **options), target)
+            step(tasks.features_of(manifest.task, signal, manifest.features), target)
             seconds.append(time.perf_counter() - began)
     return 1e3 * min(seconds) * batch / n
 

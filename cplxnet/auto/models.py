@@ -92,15 +92,10 @@ def heard(manifest: Manifest) -> dict[str, Any]:
 def build(manifest: Manifest, stage: Stage) -> nn.Module:
     """The network of a stage with weights of no meaning yet, on the CPU, from the manifest alone.
 
-    Its input has the shape of the features of a window of silence. The global random numbers are
-    left as they were.
+    The global random numbers are left as they were.
     """
-    task = tasks.TASKS[manifest.task]
-    options = heard(manifest)
-    silence = torch.zeros(1, options.pop("window"))
-    example = task.features(silence, **options)
     with torch.random.fork_rng(devices=[]):
-        return task.build(stage.model.name, example, **stage.model.kwargs)
+        return tasks.build(manifest.task, stage.model, manifest.features, manifest.window)
 
 
 # -- in files for use elsewhere --------------------------------------------------------------------

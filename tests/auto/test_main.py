@@ -402,7 +402,7 @@ def test_status_is_refreshed_until_all_is_done(grid_of_one, tiny_corpus, monkeyp
             main(["run", "grid", "--data", str(tiny_corpus)])
 
     monkeypatch.setattr("cplxnet.auto.__main__.WATCH_EVERY_S", 0.0)
-    monkeypatch.setattr("cplxnet.auto.__main__.time.sleep", look_again)
+    monkeypatch.setattr("time.sleep", look_again)
     assert main(["status", "grid", "--watch"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("queued") == 1 and shown.count("two") == 3  # twice in a table, run once
@@ -413,7 +413,7 @@ def test_ctrl_c_ends_the_watch_quietly(grid_of_one, monkeypatch, capsys):
     def interrupted(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cplxnet.auto.__main__.time.sleep", interrupted)
+    monkeypatch.setattr("time.sleep", interrupted)
     assert main(["status", "grid", "--watch"]) == 0
     assert capsys.readouterr().err == ""
 

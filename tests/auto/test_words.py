@@ -6,23 +6,14 @@ from pathlib import Path
 import pytest
 
 AUTO = Path(__file__).parents[2] / "cplxnet" / "auto"
-# the lines that name it: in manifests, and as a package
-NAMED = {
-    "manifest/schema.py": 'DEFAULT_TASK = "musicnet"',
-    "tasks.py": "from cplxnet import musicnet as default_task",
-}
+# the line that names it
+NAMED = {"tasks.py": "from cplxnet import musicnet as default_task"}
 SUBJECT = re.compile(
     r"\b(notes?|sounds|sounding|audio|midi|music\w*|recordings?|pitch(es)?)\b", re.IGNORECASE
 )
 # a note in a run's status is a remark
 REMARK = re.compile(r"\bnotes?\b")
 REMARKS = ("runner/folder.py", "runner/checkpoint.py", "runner/run.py", "runner/trainer.py")
-
-# these still name music; what is rid of it goes from this list
-OTHERS = {
-    "train/loop.py",
-    "train/state.py",
-}
 FILES = [path.relative_to(AUTO).as_posix() for path in sorted(AUTO.rglob("*.py"))]
 
 
@@ -34,6 +25,4 @@ def test_no_word_of_music(file):
         text = REMARK.sub("", text)
 
     lines = [line.strip() for line in text.splitlines() if SUBJECT.search(line)]
-    if file in OTHERS:
-        pytest.skip(f"{len(lines)} lines with words of music")
     assert lines == []

@@ -63,15 +63,18 @@ def _order(stages: Row, order: list[Any]) -> Iterator[Fault]:
             yield Fault(f"stages.{name}", problem, name, "every stage in stage_order")
 
 
-# --- one stage
+# -- one stage -------------------------------------------------------------------------------------
 
 
 def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
     # the manifest's model with the stage's changes on top, less the faults that the manifest's has
     change = stage.get("model") or {}
-    known = {fault.path for fault in _keywords(f"{path}.model", model, vocabulary)}
+    model_fault_paths = {fault.path for fault in _keywords(f"{path}.model", model, vocabulary)}
     for fault in _keywords(f"{path}.model", {**model, **change}, vocabulary):
-        if fault.path not in known or fault.path.removeprefix(f"{path}.model.") in change:
+        if (
+            fault.path not in model_fault_paths
+            or fault.path.removeprefix(f"{path}.model.") in change
+        ):
             yield fault
 
     optimizer = {"name": Optimizer().name, **(stage.get("optimizer") or {})}
@@ -98,9 +101,9 @@ def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) 
 
 def _terms(stage: Row, raw: Row) -> list[tuple[str, Any, Any, Any]]:
     """The terms of a stage's objective: name, weight, the name of the loss, and its coefficient."""
-    about = raw.get("objective_terms") or {}
+    term_specs = raw.get("objective_terms") or {}
     weights = (stage.get("objective") or {}).items()
-    rows = [(term, weight, about.get(term) or {}) for term, weight in weights]
+    rows = [(term, weight, term_specs.get(term) or {}) for term, weight in weights]
     return [(term, weight, row.get("name"), row.get("coef")) for term, weight, row in rows]
 
 
@@ -127,7 +130,7 @@ def _keywords(
         yield from type_faults(error, keywords, path, also=declared)
 
 
-# --- stages in their order
+# -- stages in their order -------------------------------------------------------------------------
 
 
 def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
@@ -254,7 +257,7 @@ def _pruner(path: str, stage: Row, earlier: list[str], masked: bool) -> Iterator
         )
 
 
-# --- what only building tells
+# -- what only building tells ----------------------------------------------------------------------
 
 
 def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
@@ -285,8 +288,8 @@ def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
             yield Fault(f"{path}.model", problem, network, f"one that can ({reason})")
             return  # the next stage's is probably the same
         if before is not None and not stage.reset and weights != before:
-            both = {**before, **weights}
-            key = next(key for key in both if before.get(key) != weights.get(key))
+            shapes = {**before, **weights}
+            key = next(key for key in shapes if before.get(key) != weights.get(key))
             problem = "a network that cannot take the weights of the stage before"
             accepted = f'the same architecture, or "reset": true ({key} differs)'
             yield Fault(f"{path}.model", problem, network, accepted)

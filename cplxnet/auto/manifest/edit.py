@@ -56,9 +56,9 @@ def edit(path: str | Path, changes: Mapping[str, Any]) -> Path:
     if not changed:
         return path
 
-    said = ", ".join(f"{where} {grid.text_of(value)}" for where, value in changed.items())
+    change_text = ", ".join(f"{path} {grid.text_of(value)}" for path, value in changed.items())
     about = {
-        "name": changes.get("name", f"{original.name}, edited: {said}"),
+        "name": changes.get("name", f"{original.name}, edited: {change_text}"),
         "parent": f"{folder.name}/{path.stem}",
     }
     edited = grid.edit(edited, about)
@@ -76,24 +76,26 @@ def edit(path: str | Path, changes: Mapping[str, Any]) -> Path:
 
 
 def differences(original: Manifest, edited: Manifest) -> dict[str, Any]:
-    """What `edited` has otherwise: a short name of each path that differs -> its value there.
+    """What differs, name and parent aside: a short name of each path -> its value in `edited`.
 
-    The name is the last key, or as much of the path as tells it apart, led by the entry of its
-    table ("dense.n_epochs"); without that where all entries that have the key change alike ("lr"),
-    and no other entry gets it.
-    The manifest's name and parent are no difference.
+    - The last key alone, if no other path ends in it: `threshold`.
+    - Otherwise the path within its entry of a table: `optimizer.name` of stages.dense.
+    - Led by the entry's name, `dense.n_epochs`, unless all entries with the key change alike.
     """
     before = original.flatten()
     after = edited.flatten()
     new = {path: value for path, value in after.items() if before.get(path, ...) != value}
     for path in before.keys() - after.keys():
-        if not any(path.startswith(f"{one}.") or one.startswith(f"{path}.") for one in new):
+        if not any(
+            path.startswith(f"{changed_path}.") or changed_path.startswith(f"{path}.")
+            for changed_path in new
+        ):
             new[path] = "default"
 
-    kin = defaultdict(list)  # paths without the entry of their table -> the paths
+    paths_by_key = defaultdict(list)  # paths without the entry of their table -> the paths
     for path in {**before, **after}:
-        kin[_without_entry(path)].append(path)
-    n_keys = Counter(path.rpartition(".")[2] for path in kin)
+        paths_by_key[_without_entry(path)].append(path)
+    n_keys = Counter(path.rpartition(".")[2] for path in paths_by_key)
 
     changed = {}
     for path, value in new.items():
@@ -101,7 +103,7 @@ def differences(original: Manifest, edited: Manifest) -> dict[str, Any]:
         last = inner.rpartition(".")[2]
         name = last if n_keys[last] == 1 else inner
         if inner != path and any(
-            other not in before or new.get(other, ...) != value for other in kin[inner]
+            other not in before or new.get(other, ...) != value for other in paths_by_key[inner]
         ):
             name = f"{path.split('.')[1]}.{name}"
         changed[name] = value

@@ -100,10 +100,16 @@ def one_of(known: Iterable[str]) -> str:
 def unknown(path: str, name: object, *, known: Iterable[str], what: str) -> Fault:
     """The fault of a name that is none of `known`, with the nearest of them."""
     known = list(known)
-    return Fault(path, f"unknown {what}", name, one_of(known), nearest(name, known))
+    accepted = one_of(known)
+    if what == "task":
+        accepted += (
+            f" (try `cplxnet.auto.tasks.register({shown(name)}, package)` in a notebook or script "
+            "that runs it: the command line knows no tasks of your own)"
+        )
+    return Fault(path, f"unknown {what}", name, accepted, nearest(name, known))
 
 
-# --- pydantic's errors as faults
+# -- pydantic's errors as faults -------------------------------------------------------------------
 
 ACCEPTED = {
     "int_type": "an integer",

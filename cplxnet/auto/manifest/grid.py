@@ -32,13 +32,16 @@ METHOD = "stages.sparsify.model.name"
 # "sum": as the ELBO has it; "mean": averaged within each layer
 REDUCTION = "objective_terms.kl_div.reduction"
 
-# --- names of files
+# -- names of files --------------------------------------------------------------------------------
 
 
 def short(value: float) -> str:
     """A number for file names, in the fewest digits that read back the same.
 
     2.5e-03 for 0.0025, 1e+00 for 1.
+
+    Raises:
+        ValueError: it is NaN or infinite.
     """
     sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
     if not isinstance(exponent, int):
@@ -63,7 +66,7 @@ def default_label(values: Values) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]+", "_", "-".join(parts)) or "only"
 
 
-# --- manifests from a template
+# -- manifests from a template ---------------------------------------------------------------------
 
 
 def expand(
@@ -198,7 +201,7 @@ def _paths(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _paths(value, f"{prefix}{key}.")
 
 
-# --- the grids that the default task brings
+# -- the grids that the default task brings --------------------------------------------------------
 
 
 def expanded(preset: str, *values: Any, **options: Any) -> dict[str, Manifest]:
@@ -220,7 +223,7 @@ def tiny(**options: Any) -> Manifest:
     return expanded("tiny", **options)["tiny"]
 
 
-# --- back from manifests to the parameters that vary
+# -- back from manifests to the parameters that vary -----------------------------------------------
 
 
 def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
@@ -252,7 +255,7 @@ def value(manifest: Manifest, path: str) -> Any:
     return dict(leaves(manifest.to_dict())).get(path)
 
 
-# --- folders of manifests
+# -- folders of manifests --------------------------------------------------------------------------
 
 
 def write(

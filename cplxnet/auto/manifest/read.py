@@ -115,7 +115,7 @@ def is_older(raw: Any) -> bool:
     return not {"stage-order", "__name__", "dataset_sources"}.isdisjoint(raw)
 
 
-# --- JSON, read strictly: size, nesting, keys given twice, broken Unicode
+# -- JSON, read strictly: size, nesting, keys given twice, broken Unicode --------------------------
 
 
 class _Pairs(dict[str, Any]):
@@ -140,10 +140,10 @@ def content_of(path: str | Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        others = sorted(other.name for other in path.parent.glob("*.json"))[:5]
+        manifest_names = sorted(file.name for file in path.parent.glob("*.json"))[:5]
         accepted = "a file: experiment_generator.ipynb writes the manifests"
-        if others:
-            accepted = "one of " + ", ".join(others)
+        if manifest_names:
+            accepted = "one of " + ", ".join(manifest_names)
         raise ManifestNotFoundError(path, [Fault("", "no such file", accepted=accepted)]) from None
     except OSError as error:
         reason = error.strerror or "no regular file"

@@ -8,6 +8,7 @@ up in the context of validation, a dict from what it refers to ("feed") to the n
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -29,20 +30,24 @@ from pydantic_core import PydanticCustomError
 from cplxnet import DEFAULT_TASK, files
 
 from .errors import unknown
+from .vocabulary import TABLES
 
 SCHEMA = 1  # the version of manifests that is read and written
 MAX_WHOLE = 2**53  # greater whole numbers are not exact in every reader of JSON
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
-# keys that came later: at their default, fingerprints and resolved manifests lack them
-LATER = {"products": "float32", "compile": False, "cuda_graph": None}
-LATER_IN_STAGES = {
-    "kl_scheduler": None,
-    "kl_channels": 1.0,
-    "distill": None,
-    "log_sigma2": None,
-    "shrink": False,
-    "pruner": None,
+# Keys added when there were finished runs: dotted path, * for any name -> default. At its default
+# such a key is left out of resolved manifests, so old fingerprints and keys of stages stay.
+LATER = {
+    "products": "float32",
+    "compile": False,
+    "cuda_graph": None,
+    "stages.*.kl_scheduler": None,
+    "stages.*.kl_channels": 1.0,
+    "stages.*.distill": None,
+    "stages.*.log_sigma2": None,
+    "stages.*.shrink": False,
+    "stages.*.pruner": None,
 }
 
 # a stage without one of these has the first stage's
@@ -73,12 +78,24 @@ def leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield prefix + key, tuple(value) if isinstance(value, list) else value
 
 
+def _without_later(part: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """The part of a manifest at `place` ("stages.*.", say) without keys of `LATER` at defaults."""
+    kept = {}
+    for key, value in part.items():
+        path = place + ("*" if place.rstrip(".") in TABLES.values() else key)
+        if isinstance(value, Mapping):
+            value = _without_later(value, f"{path}.")
+        if path not in LATER or LATER[path] != value:
+            kept[key] = value
+    return kept
+
+
 def canonical(value: Any) -> str:
     """`value` as JSON on one line, keys sorted: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-# --- kinds of values
+# -- kinds of values -------------------------------------------------------------------------------
 
 
 def _check_schema(version: int) -> int:
@@ -157,7 +174,7 @@ Order = Annotated[
 ]
 
 
-# --- the parts of a manifest
+# -- the parts of a manifest -----------------------------------------------------------------------
 
 
 class Part(BaseModel):
@@ -338,11 +355,9 @@ class Stage(StageSpec):
     def to_dict(self) -> dict[str, Any]:
         """The stage as JSON values without its name, in the schema's order.
 
-        Every key but `LATER_IN_STAGES` at their defaults: what stages share goes by this.
+        Every key but those of `LATER` at their defaults: what stages share goes by this.
         """
-        values = self.model_dump(mode="json", exclude={"name"})
-        absent = {key for key, default in LATER_IN_STAGES.items() if values[key] == default}
-        return {key: value for key, value in values.items() if key not in absent}
+        return _without_later(self.model_dump(mode="json", exclude={"name"}), "stages.*.")
 
 
 class Manifest(Part):
@@ -433,14 +448,15 @@ class Manifest(Part):
     def resolved(self) -> Manifest:
         """The same experiment with every default and every inherited key written out.
 
-        Outside of stages null is not; nor are `LATER` and `LATER_IN_STAGES` at their defaults.
+        Outside of stages null is not; nor are the keys of `LATER` at their defaults.
         """
+        return self._resolved
+
+    @functools.cached_property
+    def _resolved(self) -> Manifest:
         whole = self.model_dump(mode="json", by_alias=True, exclude={"stages"}, exclude_none=True)
-        for key, default in LATER.items():
-            if whole.get(key) == default:
-                whole.pop(key, None)
         stages = {stage.name: stage.to_dict() for stage in self.all_stages()}
-        return Manifest.model_validate(whole | {"stages": stages})
+        return Manifest.model_validate(_without_later(whole) | {"stages": stages})
 
     def fingerprint(self) -> str:
         """sha256 (hexadecimal) of the resolved manifest as JSON with sorted keys."""

@@ -61,8 +61,8 @@ class Vocabulary:
     def names(self, raw: Mapping[Any, Any]) -> dict[str, Collection[str] | None]:
         """What a name refers to -> the names known to the manifest `raw` (as written).
 
-        A table that is missing or no object is a fault itself. It is left out here, so that no
-        reference to it is one.
+        A table that is missing or no object is left out: that is one fault already, and names that
+        refer to it are no further ones.
         """
         components = {
             "task": None if self.task is None else (self.task,),
@@ -126,7 +126,11 @@ def provide(vocabulary_of: Callable[[Any], Vocabulary]) -> None:
 
 
 def of_task(task: Any) -> Vocabulary:
-    """The vocabulary for a manifest whose key "task" has this value."""
+    """The vocabulary for a manifest whose key "task" has this value.
+
+    Raises:
+        RuntimeError: nobody has called `provide`, as `import cplxnet.auto` does.
+    """
     if _vocabulary_of is None:
         raise RuntimeError("expected a vocabulary from `provide`; try `import cplxnet.auto`")
     return _vocabulary_of(task)

@@ -55,41 +55,42 @@ class Checkpoints:
         """Write `state` as the checkpoint of this epoch, if one is due.
 
         The tensors are copied at once, from a GPU while the host goes on; the file is written while
-        the next epoch trains. What went wrong with the checkpoint before (a full disk) is raised
-        here.
+        the next epoch trains. If that fails (a full disk), the next call raises the error.
 
         Args:
             epoch: epochs that the state holds, over all stages.
             state: tensors and plain values.
-            last: of the stage, or before a stop that was asked for: it is written however short ago
-                the one before was.
+            last: of the stage, or before a stop: it is written even if none is due.
         """
         self.wait()
         if not last and time.monotonic() - self._saved_at < self.every_s:
             return
 
-        copied, whole = self._copied(state)
+        copied, wait_for_copies = self._copied(state)
         value = {"schema": SCHEMA, "epoch": epoch, **copied}
-        self._writing = self._writer.submit(self._write, self._path(epoch), value, whole)
+        path = self._path(epoch)
+        self._writing = self._writer.submit(self._write, path, value, wait_for_copies)
         self._saved_at = time.monotonic()
         self._newest = epoch
 
     def _copied(self, state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
-        """`state` in host memory, where training does not change it, and a wait for the copies."""
+        """A copy of `state` in host memory, and a function that waits until it is complete."""
         leaves, structure = tree_flatten(state)
-        places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-        tensors = [leaves[k].detach() for k in places]
+        tensor_indices = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        tensors = [leaves[k].detach() for k in tensor_indices]
         if self.cuda is None:
-            copies, whole = [t.to("cpu", copy=True) for t in tensors], lambda: None
+            copies, wait_for_copies = [t.to("cpu", copy=True) for t in tensors], lambda: None
         else:
-            copies, whole = self.cuda.to_host(tensors)
+            copies, wait_for_copies = self.cuda.to_host(tensors)
 
-        for k, copy in zip(places, copies, strict=True):
+        for k, copy in zip(tensor_indices, copies, strict=True):
             leaves[k] = copy
-        return tree_unflatten(leaves, structure), whole
+        return tree_unflatten(leaves, structure), wait_for_copies
 
-    def _write(self, path: Path, value: dict[str, Any], whole: Callable[[], None]) -> None:
-        whole()
+    def _write(
+        self, path: Path, value: dict[str, Any], wait_for_copies: Callable[[], None]
+    ) -> None:
+        wait_for_copies()
         files.write_snapshot(path, value, check=self.folder.check)
         for older in self._there()[KEPT:]:
             older.unlink(missing_ok=True)

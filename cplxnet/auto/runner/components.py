@@ -52,11 +52,18 @@ class Components:
 
     def features(self, signal: Tensor) -> Tensor:
         """A batch of signals (B, T) as the network takes it."""
-        spec = self.manifest.features
-        return self.task.features(signal, spec.kind, cplx=spec.cplx, shift=spec.shift)
+        return tasks.features_of(self.manifest.task, signal, self.manifest.features)
 
     def feed(self, name: str, generator: torch.Generator | None = None) -> Feed:
-        """A feed of the manifest, for training if there is a `generator`, else for scoring."""
+        """A feed of the manifest.
+
+        Args:
+            name: its key in `feeds`.
+            generator: of the random windows of training; None: the feed is for scoring.
+
+        Raises:
+            ValueError: the sampler does not take the feed's keys.
+        """
         spec = self.manifest.feeds[name]
         draws = spec.batch_size is None
         options: dict[str, Any] = {"n_batches": spec.n_batches, "generator": generator}
@@ -99,9 +106,8 @@ class Components:
         manifest = self.manifest
         torch.manual_seed(stages.seed_of(manifest, stage.name, "weights"))
 
-        dataset = next(iter(self.datasets.values()))
-        example = self.features(dataset.windows(torch.arange(1))[0]).cpu()
-        model = self.task.build(stage.model.name, example, **stage.model.kwargs).to(self.device)
+        model = tasks.build(manifest.task, stage.model, manifest.features, manifest.window)
+        model = model.to(self.device)
         if stage.log_sigma2 is not None:
             for layer in variational_layers(model).values():
                 layer.fill_own(stage.log_sigma2)

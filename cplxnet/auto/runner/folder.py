@@ -162,7 +162,7 @@ class RunFolder:
         return status
 
     def _lost(self, status: dict[str, Any]) -> str:
-        """What the run with this status had when it was done and has no more; empty if nothing."""
+        """Which file a finished run has lost since, or has damaged, in words; empty if none."""
         if status["state"] != "done":
             return ""
 
@@ -353,7 +353,8 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
             return
         before = _values(folder.config)
         fingerprint = str(folder.config.get("fingerprint"))
-        which, when = "this run was started with", "when it was started"
+        started_phrase = "this run was started with"
+        when_phrase = "when it was started"
         advice = (
             "try the manifest as it was, another folder, or --accept-changes "
             "(accept_changes=True), which keeps the stages that the change does not touch"
@@ -363,17 +364,18 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
             return
         before = read.flatten()
         fingerprint = read.fingerprint()
-        which, when = "this command has read", "when the command was started"
+        started_phrase = "this command has read"
+        when_phrase = "when the command was started"
         advice = "try the same command again: it runs the manifest as it is now"
 
     now = manifest.flatten()
-    versions = f"({fingerprint[:12]} {when}, {manifest.fingerprint()[:12]} now)"
+    versions = f"({fingerprint[:12]} {when_phrase}, {manifest.fingerprint()[:12]} now)"
     lines = [
-        f"  {path}: {before.get(path)!r} {when}, {now.get(path)!r} now"
+        f"  {path}: {before.get(path)!r} {when_phrase}, {now.get(path)!r} now"
         for path in {**before, **now}
         if before.get(path) != now.get(path)
     ]
-    first = f"{folder.path}: expected the manifest that {which}, got another {versions}:"
+    first = f"{folder.path}: expected the manifest that {started_phrase}, got another {versions}:"
     raise ManifestChanged("\n".join([first, *lines, advice]))
 
 
@@ -440,7 +442,7 @@ def _text_size(content: bytes) -> dict[str, int]:
     return {"bytes": len(content), "crc32": zlib.crc32(content)}
 
 
-@functools.cache  # what this process has imported stays what it is
+@functools.cache  # an upgrade on disk does not change what this process has imported
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -28,8 +28,6 @@ from typing import Any, NamedTuple, Self
 
 from cplxnet import files
 
-from .stop import Stop
-
 TIMEOUT_S = 60.0
 
 
@@ -46,7 +44,7 @@ def check_timeout(timeout_s: float) -> float:
 
     Raises:
         ValueError: it is below a second, so that two processes would do one piece of work; or it
-            is not finite, so that what a dead one had would never be taken over.
+            is not finite, so that a dead process would keep its claim for ever.
     """
     if not 1 <= timeout_s < math.inf:
         raise ValueError(f"expected a timeout of at least a second, got {timeout_s:g}; try 60")
@@ -97,14 +95,13 @@ def _began(pid: int) -> int | None:
 class Claim:
     """A claim that this process has, from `hold` to the end of the `with` block.
 
-    "May I go on?" is asked in two ways: by `check` before every batch, which costs nothing, and by
-    `verify` before every write, which looks at the files.
+    Whether it still has it is asked in two ways: `check` before every batch, which costs nothing,
+    and `check_now` before every write, which looks at the files.
     """
 
     place: Path
     generation: int
     timeout_s: float
-    stop: Stop
 
     def __post_init__(self) -> None:
         self.path = _file(self.place, self.generation)
@@ -131,26 +128,16 @@ class Claim:
         return _file(self.place, self.generation + 1).exists()
 
     def check(self) -> None:
-        """Raise if this process may not go on.
-
-        Raises:
-            Interrupted: it was asked to stop, and the time for that is up.
-            ClaimLost: a heartbeat has found that the claim is another's by now.
-        """
+        """Raise ClaimLost if a heartbeat has found that another process has the claim."""
         if self._lost:
             raise ClaimLost(
                 f"{self.path}: taken over by another process; this one leaves the work to it"
             )
-        self.stop.check()
 
-    def verify(self) -> None:
-        """Raise ClaimLost if the files say now that the claim is another's.
-
-        A process that was asked to stop may still write.
-        """
+    def check_now(self) -> None:
+        """Raise ClaimLost if the files say that another process has the claim."""
         self._lost = self._lost or not self.path.exists() or self._taken()
-        if self._lost:
-            self.check()
+        self.check()
 
     def finish(self) -> None:
         """The work is done for good: the end of the block removes the file."""
@@ -163,7 +150,7 @@ class Claim:
         self._ended.set()
         self._thread.join()
         with contextlib.suppress(OSError, ClaimLost):
-            self.verify()
+            self.check_now()
             if self._finished:
                 self.path.unlink()
                 return
@@ -174,13 +161,12 @@ class Claim:
                 file.write(content.replace(b'"released": false', b'"released": true '))
 
 
-def hold(place: str | Path, timeout_s: float = TIMEOUT_S, *, stop: Stop | None = None) -> Claim:
+def hold(place: str | Path, timeout_s: float = TIMEOUT_S) -> Claim:
     """Claim `place`; use it in a `with` statement.
 
     Args:
         place: a path, whose folder is made if need be.
         timeout_s: the silence, in seconds, after which others may take this claim over; 1 at least.
-        stop: a request to stop, which `Claim.check` heeds.
 
     Raises:
         ValueError: timeout_s is no such number.
@@ -212,7 +198,7 @@ def hold(place: str | Path, timeout_s: float = TIMEOUT_S, *, stop: Stop | None =
     for older in generations:
         if older < generation:
             _file(place, older).unlink(missing_ok=True)
-    return Claim(place, generation, timeout_s, stop or Stop())
+    return Claim(place, generation, timeout_s)
 
 
 def refuse_held(place: Path) -> Found | None:
@@ -228,9 +214,9 @@ def refuse_held(place: Path) -> Found | None:
 
 
 def clear(place: Path) -> None:
-    """Remove the claim that a process which has ended left on work that is done."""
-    left = newest(place)
-    if left is not None and left.free():
+    """Remove a claim on finished work, left by a process that has ended."""
+    stale_claim = newest(place)
+    if stale_claim is not None and stale_claim.free():
         with contextlib.suppress(Held, OSError), hold(place) as claim:
             files.sweep(place.parent, place.name)
             claim.finish()

@@ -29,7 +29,7 @@ class DeviceLost(RuntimeError):
 
 
 class OutOfMemory(RuntimeError):
-    """The device or this machine has too little memory left, which may be others' doing."""
+    """Too little memory left; other processes may be using it."""
 
 
 def run(
@@ -73,7 +73,7 @@ def run(
         timeout_s: silence, in seconds and at least one, after which another process may take the
             run for dead and go on with it.
         claim: on the folder, where the caller has it already (`lock.hold(folder / "claim")`).
-        stop: a request to stop, where `claim` does not bring one: the run ends after its epoch.
+        stop: a request to stop: the run ends after its epoch.
 
     Raises:
         ManifestChanged: the run was started with another manifest.
@@ -89,7 +89,7 @@ def run(
     manifest = manifest.resolved()
     run_folder = RunFolder(folder)
     place = run_folder.path / "claim"
-    others = [] if reuse is None else [*reuse, *of_kin(manifest, run_folder.path)]
+    reuse_folders = [] if reuse is None else [*reuse, *of_kin(manifest, run_folder.path)]
 
     # done already?
     if not accept_changes:
@@ -105,12 +105,11 @@ def run(
         lock.refuse_held(place)
     components = Components(manifest, device=device, data=Path(data))
 
-    holding = contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s, stop=stop)
-    with holding as held:
-        run_folder = RunFolder(folder, check=held.verify)
+    with contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s) as claim:
+        run_folder = RunFolder(folder, check=claim.check_now)
         scores = None if again else _done(run_folder, manifest, progress)
         if scores is not None:  # by another process, since we looked
-            held.finish()
+            claim.finish()
             return scores
 
         # Use the thread count the run started with: summation order changes the last bits. Set it
@@ -123,39 +122,35 @@ def run(
             if device.startswith("cuda:"):
                 torch.cuda.set_device(device)  # where streams and graphs are, by default
 
-            def train() -> dict[str, Any]:
+            while scores is None:
                 trainer = Trainer(
                     manifest,
                     run_folder,
                     components,
-                    check=held.check,
-                    stop=held.stop,
+                    claim=claim,
+                    stop=stop or Stop(),
                     progress=progress,
-                    timeout_s=held.timeout_s,
                 )
-                with precision.tf32(manifest.products == "tf32"):
-                    return trainer.run([RunFolder(path) for path in others])
-
-            try:
-                scores = train()
-            except gpu.KernelError as error:  # at a size that nobody has tried
-                if not answers(device):
-                    raise
-                native.use(False)
-                run_folder.note(f"{error}; goes on from its checkpoint with the plain formulas")
-                scores = train()
+                try:
+                    with precision.tf32(manifest.products == "tf32"):
+                        scores = trainer.run([RunFolder(path) for path in reuse_folders])
+                except gpu.KernelError as error:  # at a size that nobody has tried
+                    if not (native.enabled() and answers(device)):
+                        raise
+                    native.use(False)
+                    run_folder.note(f"{error}; goes on from its checkpoint with the plain formulas")
             run_folder.finish()
         except lock.ClaimLost:
             raise  # the folder is another's
         except BaseException as error:
-            told = _told(error, device)
-            run_folder.record(_state(told), told)
-            if told is error:
+            reported_error = _reported(error, device)
+            run_folder.record(_state(reported_error), reported_error)
+            if reported_error is error:
                 raise
-            raise told from error
+            raise reported_error from error
         finally:
             torch.set_num_threads(n_threads)
-        held.finish()
+        claim.finish()
     return scores
 
 
@@ -179,7 +174,7 @@ def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, An
     return scores
 
 
-def _told(error: BaseException, device: str) -> BaseException:
+def _reported(error: BaseException, device: str) -> BaseException:
     """The error that ended a run, in words of ours where it is the device's."""
     first = (str(error) or type(error).__name__).partition("\n")[0]
     if isinstance(error, torch.OutOfMemoryError) or no_memory(error):
@@ -196,13 +191,12 @@ def _told(error: BaseException, device: str) -> BaseException:
 
 
 def _state(error: BaseException) -> str:
-    """The state of a run that this error ended.
+    """The state of a run that this error ended; `interrupted` runs are tried again by themselves.
 
-    What came from outside is `interrupted`: such a run is tried again.
+    That is the state after errors from outside the run: a full disk, a lost device.
     """
     if isinstance(error, Diverged):
         return "diverged"
-    # OSError: a full disk, say
     if isinstance(error, (KeyboardInterrupt, OSError, DeviceLost, OutOfMemory)):
         return "interrupted"
     return "failed"

@@ -1,5 +1,6 @@
-"""What identifies a stage, and what it takes over: weights and masks of the one before, or all of
-it from a run that has finished it.
+"""The key of a stage, and what the stage takes over.
+
+It inherits weights and masks from the stage before, or is taken whole from another run.
 """
 
 import contextlib
@@ -17,18 +18,17 @@ from cplxnet import files
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.edit import EDITED
 from cplxnet.auto.manifest.read import Manifest, Stage
-from cplxnet.auto.tasks import OWN
+from cplxnet.auto.tasks import OWN, vocabulary
 from cplxnet.nn import gaussian
 from cplxnet.nn.masked import Masked
-from cplxnet.nn.variational import FORMS
 
 from .folder import RunFolder
 
 # -- seeds and keys --------------------------------------------------------------------------------
 
-# Keys of a manifest that a stage's result does not depend on, or only by what is counted under
-# another name: of `objective_terms` those that weigh something, of `stages` and `model` the stage
-# with its network filled in. All other keys count, those included that a later version adds.
+# Keys of a manifest that do not count for a stage's key. Parts of the last four count under other
+# names: the terms that weigh something, and the stage with its network filled in. All other keys
+# count, also those that a later version adds.
 NOT_COUNTED = (
     "schema",
     "name",
@@ -42,12 +42,13 @@ NOT_COUNTED = (
 # Keys that were added when there were finished runs already: left out at this value, so that those
 # keep their keys.
 AT_FIRST = {"samples": "float32"}
-# A stage's random numbers come from its name. Names counted later than these, in their places.
+# A stage's name counts, since its random numbers come from it. It does not count for these stages
+# in these places: their keys are older than that.
 NAMES_AT_FIRST = ("dense", "sparsify", "fine-tune")
 
 
 def seed_of(manifest: Manifest, stage: str, purpose: str) -> int:
-    """A seed of 63 bits for one purpose in one stage: no result depends on what ran before."""
+    """A seed of 63 bits from the manifest's, for one stage and one purpose ("noise", say)."""
     digest = hashlib.blake2b(f"{manifest.seed}/{stage}/{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -94,9 +95,10 @@ def key_of(
     if place and not settings["reset"]:
         order = manifest.stage_order
         before, now = (manifest.stage(name).model.name for name in order[place - 1 : place + 1])
-        if before.endswith("Masked") and not now.endswith("Masked"):
+        words = vocabulary(manifest.task)
+        if words.is_masked(before) and not words.is_masked(now):
             counted["inherited"] = "masked"  # as if nothing was masked
-        if before.endswith(FORMS) and settings.get("log_sigma2") is not None:
+        if before in words.variational_models and settings.get("log_sigma2") is not None:
             counted["log_sigma2_of"] = "stage"  # of the stage before
 
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
@@ -114,7 +116,7 @@ def planned(
 ) -> Iterator[tuple[Stage, Shared]]:
     """Every stage in order, and what it shares with other manifests' stages.
 
-    data, device: as of `key_of`.
+    Arguments as of `key_of`; data None: as if all runs had the same data.
     """
     in_order = manifest.all_stages()
     key = None
@@ -146,8 +148,16 @@ def inherit(
 
     A variational network hands over its posterior means, and masks of the weights with log_alpha <=
     threshold; one with gates its weights times their gates, and masks of those that are not shut; a
-    masked one its weights times their masks, and the masks. With `posteriors`, one variational
-    network also hands log_sigma2, or gates, to another. Returns whether masks were inherited.
+    masked one its weights times their masks, and the masks.
+
+    Args:
+        model: the stage's network, which is changed.
+        previous: that of the stage before.
+        threshold: log_alpha above which a weight is irrelevant.
+        posteriors: one variational network also hands log_sigma2, or gates, to another.
+
+    Returns:
+        Whether masks were inherited.
 
     Raises:
         ValueError: the two networks differ in more than the kind of their layers.
@@ -256,7 +266,12 @@ def from_others(
 ) -> Finished | None:
     """The stage from the first of other runs' folders that has finished it; None if none has.
 
-    Its snapshot is copied to `into`. One that cannot be read is passed over: its own run says so.
+    Its snapshot is copied to `into`, the folder of this run. One that cannot be read is passed
+    over: its own run says so. Other arguments as of `read_snapshot`.
+
+    Raises:
+        OSError: the copy cannot be written.
+        ClaimLost: `into` is another process's by now.
     """
     for folder in folders:
         try:
@@ -277,8 +292,10 @@ def from_others(
 
 
 def of_kin(manifest: Manifest, folder: Path) -> list[Path]:
-    """The runs' folders of another grid that may have stages of this run: of the one that holds the
-    original of an edited manifest, its own first; of the edits of this one's grid.
+    """The runs' folders in another grid that may have stages of this run.
+
+    Of an edited manifest: those in its original's grid, the original's own first. Of another: those
+    of the edits of its grid.
 
     Args:
         manifest: edited or not.

@@ -42,11 +42,6 @@ class Stop:
         """Seconds to the deadline, infinite where none was set."""
         return max(0.0, self._deadline - time.monotonic())
 
-    def check(self) -> None:
-        """Raise Interrupted once the deadline has come."""
-        if self.left_s == 0:
-            raise Interrupted("asked to stop")
-
     def heed(self) -> None:
         """Raise Interrupted if an end was asked for: here is a good place."""
         if self.asked:

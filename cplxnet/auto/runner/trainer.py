@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from cplxnet.auto.train.pruning import Pruning
 from cplxnet.auto.train.state import Feed, Training
 from cplxnet.progress import bar, say
 
-from . import lock, stages
-from .checkpoint import Checkpoints, checkpoint_every_s
+from . import checkpoint, lock, stages
 from .components import Components
 from .folder import RunFolder
 from .stop import Stop
@@ -39,10 +38,9 @@ class Trainer:
     folder: RunFolder  # of the run, which this process may write
     components: Components  # the manifest's datasets, feeds and networks
     _: KW_ONLY
-    check: Callable[[], None]  # asked before every batch; what it raises ends the run
+    claim: lock.Claim  # on the folder; its timeout holds for claims on shared stages too
     stop: Stop  # a request to stop, heeded once an epoch is done and saved
     progress: bool  # show bars
-    timeout_s: float  # silence after which another run's claim on a shared stage is taken over
 
     model: nn.Module = field(init=False)  # of the stage at hand
     shrunk: cplx.Shrunk | None = field(init=False, default=None)  # what is trained in its place
@@ -50,8 +48,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         device = self.components.device
-        self.checkpoints = Checkpoints(
-            self.folder, every_s=checkpoint_every_s(device), cuda=Cuda.of(device)
+        every_s = checkpoint.checkpoint_every_s(device)
+        self.checkpoints = checkpoint.Checkpoints(
+            self.folder, every_s=every_s, cuda=Cuda.of(device)
         )
         self.networks: dict[str, nn.Module] = {}  # of the stages that later ones look at
         self.optimizer_state: dict[str, Any] = {}
@@ -71,8 +70,8 @@ class Trainer:
             )
         )
         in_order = self.manifest.all_stages()
-        looked_at = {one.distill.teacher for one in in_order if one.distill}
-        looked_at |= {one.pruner.like for one in in_order if one.pruner and one.pruner.like}
+        looked_at = {stage.distill.teacher for stage in in_order if stage.distill}
+        looked_at |= {stage.pruner.like for stage in in_order if stage.pruner and stage.pruner.like}
         previous: nn.Module | None = None
 
         for number, (stage, shared) in enumerate(plan):
@@ -96,8 +95,8 @@ class Trainer:
                 self.networks[stage.name] = self.model
 
             # finished before, in this folder?
-            own = self._own(number, stage, shared, before.get(stage.name, {}))
-            if self._take(stage, own):
+            finished = self._own(number, stage, shared, before.get(stage.name, {}))
+            if self._take(stage, finished):
                 continue
 
             # finished in another run's folder, or trained here
@@ -112,7 +111,7 @@ class Trainer:
                             training,
                             feed,
                             objective,
-                            check=self.check,
+                            check=self._check,
                             log=functools.partial(self._log, training),
                             save=functools.partial(self._checkpoint, training),
                             progress=self.progress,
@@ -123,11 +122,17 @@ class Trainer:
             self.checkpoints.clear()
 
         scores = self._save()
-        # what processes left that died between a stage's snapshot and this
+        # left by processes that died between a stage's snapshot and these lines
         self.checkpoints.clear()
         for _, shared in plan:
             lock.clear(_claim_on(shared, self.folder))
         return scores
+
+    def _check(self) -> None:
+        """Before a batch: raise ClaimLost, or Interrupted once the deadline of a stop has come."""
+        self.claim.check()
+        if self.stop.left_s == 0:
+            self.stop.heed()
 
     # -- stages that are finished ------------------------------------------------------------------
 
@@ -188,12 +193,11 @@ class Trainer:
     def _claimed(
         self, number: int, stage: Stage, shared: stages.Shared, others: Sequence[RunFolder]
     ) -> Iterator[bool]:
-        """Wait until the stage is finished in another run's folder, or nobody else is training it.
+        """Give the block True if it has to train the stage, False if another run has finished it.
 
-        The block is given whether it has to train the stage. It does so under a claim, so that no
-        other run of its grid trains the same stage meanwhile; there is none where stages are not
-        shared. Nothing is claimed in another grid, as that of an edited run's original, or of its
-        edits: the claims there are waited for.
+        Waits while another run trains it. Where stages are shared, the block has a claim on the
+        stage, so that no other run of its grid trains it too. In other grids (of an edited run's
+        original, or of a run's edits) nothing is claimed, but their claims are waited for.
         """
         if not others:
             yield True
@@ -209,9 +213,9 @@ class Trainer:
             try:
                 for claimed in elsewhere:
                     lock.refuse_held(claimed)
-                claim = lock.hold(place, self.timeout_s)
+                claim = lock.hold(place, self.claim.timeout_s)
             except lock.Held:
-                self.check()
+                self.claim.check()
                 self.stop.heed()
                 time.sleep(LOOK_EVERY_S)
                 continue
@@ -263,9 +267,9 @@ class Trainer:
 
     def _go_on(self, training: Training, masked: bool) -> None:
         """Bring a stage's training to its newest checkpoint, or to what the stage before left."""
-        checkpoint = self.checkpoints.latest(training.key, optimizer=training.goes_on)
-        if checkpoint is not None:
-            training.load(checkpoint)
+        state = self.checkpoints.latest(training.key, optimizer=training.goes_on)
+        if state is not None:
+            training.load(state)
             return
 
         if not training.stage.restart:
@@ -309,15 +313,17 @@ class Trainer:
         self.folder.write_history(self.history + training.history)
 
         stage = training.stage
-        to_end = [one for one in self.manifest.all_stages() if one.name not in self.results]
-        n_left = sum(one.n_epochs for one in to_end) - training.n_epochs
-        known = {} if line["validation"] is None else {"validation": line["validation"]}
+        remaining_stages = [
+            stage for stage in self.manifest.all_stages() if stage.name not in self.results
+        ]
+        n_left = sum(stage.n_epochs for stage in remaining_stages) - training.n_epochs
+        scored = {} if line["validation"] is None else {"validation": line["validation"]}
         self.folder.update(
             stage=stage.name,
             epoch=training.n_epochs,
             n_epochs=stage.n_epochs,
             left_s=line["seconds"] * n_left,  # at the pace of this epoch
-            **known,
+            **scored,
         )
 
     def _end(
@@ -396,7 +402,7 @@ class Trainer:
 
             def batches() -> Iterator[tuple[Tensor, Tensor]]:
                 for batch in feed:
-                    self.check()
+                    self._check()
                     yield batch
                     shown.update()
 
@@ -432,10 +438,10 @@ class Trainer:
         last = self.history[-1]
         n_epochs = self.manifest.stage(last["stage"]).n_epochs
         lines = (line.get("validation_after", line["validation"]) for line in self.history)
-        scored = [score for score in lines if score is not None]
-        known = {"validation": scored[-1]} if scored else {}
-        where = {"stage": last["stage"], "epoch": last["epoch"] + 1, "n_epochs": n_epochs}
-        return where | {"left_s": None} | known
+        scores = [score for score in lines if score is not None]
+        scored = {"validation": scores[-1]} if scores else {}
+        position = {"stage": last["stage"], "epoch": last["epoch"] + 1, "n_epochs": n_epochs}
+        return position | {"left_s": None} | scored
 
 
 def _claim_on(shared: stages.Shared, folder: RunFolder) -> Path:

@@ -33,8 +33,9 @@ from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.runner.stop import Stop
 from cplxnet.progress import bar, duration, printable, say
 
+from . import worker
 from .queue import Outcome, Queue, Settings
-from .worker import Job, forget, forget_here, stop, work
+from .worker import Job
 
 RETRIES = 3  # of a run whose worker died; a scheduler of one's own has its allowed-failures
 STARTS = 3  # of the workers of this machine, should one die before all are there
@@ -49,7 +50,7 @@ AWAY_S = 600.0  # a scheduler or a worker may be away so long before it is given
 def run(
     queue: Queue,
     settings: Settings,
-    asked: Stop,
+    stop: Stop,
     *,
     devices: Sequence[str],
     per_device: int,
@@ -60,7 +61,7 @@ def run(
     Args:
         queue: of the runs.
         settings: of the command.
-        asked: a request to stop, which the workers are told of.
+        stop: a request to stop, which the workers are told of.
         devices: of this machine, or of each host that has workers.
         per_device: runs at a time on each device.
         address: of the scheduler whose workers do it; None: processes of this machine.
@@ -75,22 +76,22 @@ def run(
 
     with Board(queue) as board:
         if address is not None:
-            _on_scheduler(address, queue, job, board, asked)
+            _on_scheduler(address, queue, job, board, stop)
             return
         try:
-            with _local_workers(min(n_slots, len(queue.names)), settings, asked) as client:
-                _drive(client, queue, job, board, asked)
+            with _local_workers(min(n_slots, len(queue.names)), settings, stop) as client:
+                _drive(client, queue, job, board, stop)
         finally:
-            forget_here(job.id)  # however the workers have ended
+            worker.forget_here(job.id)  # however the workers have ended
 
 
 @contextlib.contextmanager
-def _local_workers(n_workers: int, settings: Settings, asked: Stop) -> Iterator[Client]:
+def _local_workers(n_workers: int, settings: Settings, stop: Stop) -> Iterator[Client]:
     """Workers that are processes of this machine, restarted when they die or hang."""
     # by default Dask gives up a worker whose process takes 15 s to start again
     patience = dask.config.set({"distributed.deploy.lost-worker-timeout": f"{AWAY_S} s"})
     with patience:
-        cluster = _started(n_workers, settings, asked)
+        cluster = _started(n_workers, settings, stop)
         try:
             with Client(cluster) as client:
                 if settings.progress:
@@ -102,14 +103,14 @@ def _local_workers(n_workers: int, settings: Settings, asked: Stop) -> Iterator[
                 cluster.close(timeout=CLOSE_WITHIN_S)
 
 
-def _started(n_workers: int, settings: Settings, asked: Stop) -> LocalCluster:
+def _started(n_workers: int, settings: Settings, stop: Stop) -> LocalCluster:
     # Python's process that tracks semaphores ignores SIGINT and SIGTERM, but would end by SIGUSR1
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     for _ in range(STARTS):
-        asked.heed()
+        stop.heed()
         try:
             return LocalCluster(
                 n_workers=n_workers,
@@ -152,12 +153,12 @@ def _dashboard(client: Client) -> str:
     return f"Dask dashboard: {client.dashboard_link}"
 
 
-def _on_scheduler(address: str, queue: Queue, job: Job, board: Board, asked: Stop) -> None:
+def _on_scheduler(address: str, queue: Queue, job: Job, board: Board, stop: Stop) -> None:
     """Go on with a scheduler that goes and comes back; what it was doing is given out again."""
     was_there = False
     away_since: float | None = None
     while queue.open:
-        asked.heed()
+        stop.heed()
         try:
             with Client(address, timeout=f"{CONNECT_S} s", set_as_default=False) as client:
                 if away_since is not None:
@@ -167,7 +168,7 @@ def _on_scheduler(address: str, queue: Queue, job: Job, board: Board, asked: Sto
                     say(_dashboard(client) if "dashboard" in services else "")
                 was_there = True
                 away_since = None
-                _drive(client, queue, job, board, asked)
+                _drive(client, queue, job, board, stop)
         except (OSError, ClosedClientError, ValueError, TypeError) as error:
             # Dask's own are OSErrors; TypeError: tls:// without certificates
             if not was_there:
@@ -187,7 +188,7 @@ def _on_scheduler(address: str, queue: Queue, job: Job, board: Board, asked: Sto
             time.sleep(5 * LOOK_EVERY_S)
 
 
-def _drive(client: Client, queue: Queue, job: Job, board: Board, asked: Stop) -> None:
+def _drive(client: Client, queue: Queue, job: Job, board: Board, stop: Stop) -> None:
     """Give out runs, as many as there are workers, until none is left.
 
     Raises:
@@ -196,28 +197,28 @@ def _drive(client: Client, queue: Queue, job: Job, board: Board, asked: Stop) ->
     """
     running: dict[Future, str] = {}
     scheduler = client.scheduler_info(n_workers=0)["id"]
-    told = False
+    stop_sent = False
     try:
         while queue.open:
             n_workers = _n_workers(client, scheduler)
             while (
-                not asked.asked and len(running) < n_workers and (name := queue.take()) is not None
+                not stop.asked and len(running) < n_workers and (name := queue.take()) is not None
             ):
-                future = client.submit(work, name, job, queue.manifests[name], pure=False)
+                future = client.submit(worker.work, name, job, queue.manifests[name], pure=False)
                 running[future] = name
 
             for future in [future for future in running if future.status != "pending"]:
                 _settle(future, running[future], queue)
                 del running[future]
 
-            if asked.asked and not told:
-                client.run(stop, job.id, asked.left_s, wait=False)
-                told = True
-            if asked.asked and not running:
-                asked.heed()
+            if stop.asked and not stop_sent:
+                client.run(worker.stop, job.id, stop.left_s, wait=False)
+                stop_sent = True
+            if stop.asked and not running:
+                stop.heed()
             board.show("" if n_workers else "no workers yet")
             time.sleep(LOOK_EVERY_S)
-        client.run(forget, job.id)
+        client.run(worker.forget, job.id)
     except KeyboardInterrupt:
         _stop(client, job, list(running))
         raise
@@ -233,17 +234,17 @@ def _n_workers(client: Client, scheduler: str) -> int:
         ConnectionError: it is gone. Another one in its place knows nothing of our runs, and the
             client would wait for them for ever.
     """
-    about = client.sync(client.scheduler.identity, n_workers=0, callback_timeout=AWAY_S)
-    if client.status != "running" or about["id"] != scheduler:
+    scheduler_info = client.sync(client.scheduler.identity, n_workers=0, callback_timeout=AWAY_S)
+    if client.status != "running" or scheduler_info["id"] != scheduler:
         raise ConnectionError("the client has lost its scheduler")
-    return about["n_workers"]
+    return scheduler_info["n_workers"]
 
 
 def _settle(future: Future, name: str, queue: Queue) -> None:
-    """Settle a run whose task has ended, or put it back if that is not the run's own end.
+    """Settle a run whose task has ended, or put the run back in the queue.
 
-    A closing worker interrupts its runs, and a lost scheduler cancels its tasks. A run whose
-    workers die goes on as long as it gets further: only deaths without progress count.
+    It is put back if a worker that closes has interrupted it, if a lost scheduler has cancelled its
+    task, or if its worker has died and it has trained an epoch since it was given out.
     """
     if future.status == "error":
         error = future.exception()
@@ -279,15 +280,15 @@ def _failure(name: str, error: BaseException, settings: Settings) -> Outcome:
 def _stop(client: Client, job: Job, running: list[Future]) -> None:
     """Ask all workers to stop, and wait a little until they have marked their runs."""
     with contextlib.suppress(Exception):  # the scheduler may be what is gone
-        client.run(stop, job.id, wait=False)
+        client.run(worker.stop, job.id, wait=False)
         end = time.monotonic() + STOP_WITHIN_S
         while time.monotonic() < end and any(future.status == "pending" for future in running):
             time.sleep(LOOK_EVERY_S)
         if not any(future.status == "pending" for future in running):
-            client.run(forget, job.id)
+            client.run(worker.forget, job.id)
 
 
-# -- what is shown --------------------------------------------------------------------------------
+# -- what is shown ---------------------------------------------------------------------------------
 
 
 class Board:

@@ -1,7 +1,4 @@
-"""What is left of a folder's runs, which of it to take next, and one run taken.
-
-The outcome of the run is told, not raised.
-"""
+"""The queue of a folder's runs: what is left, which run is next; and doing one (`run_one`)."""
 
 import math
 import time
@@ -10,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cplxnet.auto.manifest.read import Manifest, load
+from cplxnet.auto.manifest.read import Manifest, content_of, load
 from cplxnet.auto.runner import lock, stages
 from cplxnet.auto.runner.folder import RunFolder, refuse_changes, unchanged
 from cplxnet.auto.runner.run import check_device, run
@@ -210,16 +207,15 @@ def run_one(
     file = settings.folder / f"{name}.json"
     try:
         check_device(device)
-        manifest = load(file)
-        if read is not None and not settings.accept_changes:
-            refuse_changes(RunFolder(path), manifest, read)
-        outcome = settled(name, manifest, settings)
+        manifest = _now(file, read)
+        outcome = settled(name, manifest, settings, read)
         if outcome is not None:
             lock.clear(path / "claim")
             return outcome
 
-        with lock.hold(path / "claim", settings.timeout_s, stop=stop) as held:
-            outcome = settled(name, manifest, settings)  # another may have finished it since
+        with lock.hold(path / "claim", settings.timeout_s) as held:
+            # another process may have finished it since
+            outcome = settled(name, manifest, settings, read)
             if outcome is not None:
                 if outcome.state == "skipped":
                     held.finish()
@@ -235,10 +231,11 @@ def run_one(
                 accept_changes=settings.accept_changes,
                 again=name in settings.again,
                 claim=held,
+                stop=stop,
             )
 
         if not settings.accept_changes:
-            refuse_changes(RunFolder(path), load(file))
+            refuse_changes(RunFolder(path), _now(file, manifest))
     except (lock.Held, lock.ClaimLost) as error:
         return Outcome(name, "elsewhere", str(error))
     except Exception as error:  # the edge of a run: its folder has the traceback and the reason
@@ -247,11 +244,21 @@ def run_one(
     return Outcome(name, "done")
 
 
-def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None:
+def _now(file: Path, before: Manifest | None) -> Manifest:
+    """The manifest in `file`; it is `before` if the text of that stands there."""
+    if before is not None and content_of(file) == before.to_json().encode():
+        return before
+    return load(file)
+
+
+def settled(
+    name: str, manifest: Manifest, settings: Settings, read: Manifest | None = None
+) -> Outcome | None:
     """The outcome of a run that is done, or has failed and is not to be tried again; else None.
 
     Raises:
-        ManifestChanged: it was started with another manifest, and changes are not accepted.
+        ManifestChanged: it was started with another manifest, or that has changed since it was
+            `read`, and changes are not accepted.
     """
     files = RunFolder(settings.folder / name)
     try:
@@ -259,7 +266,7 @@ def settled(name: str, manifest: Manifest, settings: Settings) -> Outcome | None
     except ValueError:  # damaged: the run sets it aside
         status = {"state": "interrupted"}
     if not settings.accept_changes:
-        refuse_changes(files, manifest)
+        refuse_changes(files, manifest, read)
     elif not unchanged(files, manifest):
         return None
 

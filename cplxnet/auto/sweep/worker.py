@@ -23,10 +23,11 @@ import torch
 from distributed import Worker
 
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.runner.run import answers, each_device
+from cplxnet.auto.runner import run
 from cplxnet.auto.runner.stop import Interrupted, Stop
 
-from .queue import Outcome, Settings, run_one
+from . import queue
+from .queue import Outcome, Settings
 
 LOOK_EVERY_S = 0.5  # for a free slot
 
@@ -59,13 +60,13 @@ def work(name: str, job: Job, manifest: Manifest) -> Outcome:
         with _one_at_a_time, _slot(job, stop) as device:
             if job.threads is not None:
                 torch.set_num_threads(job.threads)
-            outcome = run_one(name, job.settings, device=device, read=manifest, stop=stop)
+            outcome = queue.run_one(name, job.settings, device=device, read=manifest, stop=stop)
     except Interrupted as error:
         return Outcome(name, "interrupted", str(error))
     except OSError as error:  # this host has no slots: no fault of the run's
         return Outcome(name, "failed", f"{type(error).__name__}: {error}")
 
-    if outcome.state == "failed" and not answers(device):
+    if outcome.state == "failed" and not run.answers(device):
         # no later run of this process could use a GPU: Dask starts another one, and gives the run
         # out again
         os._exit(1)
@@ -87,7 +88,7 @@ def _slot(job: Job, stop: Stop) -> Iterator[str]:
     out as long as another does.
     """
     folder = _private(_private(_slots_folder()) / job.id)
-    devices = each_device(job.devices)  # "cuda" is every GPU of this host
+    devices = run.each_device(job.devices)  # "cuda" is every GPU of this host
     lost: set[str] = set()
     while True:
         for number in range(len(devices) * job.per_device):
@@ -101,7 +102,7 @@ def _slot(job: Job, stop: Stop) -> Iterator[str]:
                 except BlockingIOError:
                     continue
 
-                if device not in lost and not answers(device):
+                if device not in lost and not run.answers(device):
                     lost.add(device)
                     continue
                 yield device

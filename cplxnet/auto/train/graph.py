@@ -5,8 +5,8 @@ is found; then the step is captured, which computes nothing, and from there on r
 computes the same bits either way: random generators go on by the same amounts, and what changes
 between steps lies in tensors on the device.
 
-What would go wrong in silence: a replay uses the numbers that stood in host memory when it was
-captured. Learning rate and KL weights are tensors, refreshed from outside (`optim.held`).
+A replay repeats the numbers that were in host memory at the capture, without an error. So learning
+rate and KL weights are tensors on the device, set from outside (`optim.held`).
 """
 
 import warnings
@@ -27,10 +27,15 @@ EAGER_STEPS = 3  # torch asks for some before a capture
 def captured(
     step: Callable[..., Tensor], feed: Feed, training: Training
 ) -> tuple[Callable[..., Tensor], Iterable[Any]]:
-    """The step and its batches; as a graph, which draws its batches itself, where that is wanted.
+    """The step and its batches; or the step as a graph that draws its own, and empty batches.
 
-    The manifest's `cuda_graph` null wants it where our kernels run: of torch's operations some may
-    wait for the device.
+    As a graph where the feed draws and the manifest's `cuda_graph` is true, or is null and our
+    kernels run: some of torch's operations wait for the device.
+
+    Args:
+        step: a function of a batch.
+        feed: the batches of an epoch.
+        training: whose network and generators the step uses.
     """
     wanted = training.cuda_graph
     if wanted is None:

@@ -1,16 +1,16 @@
 """The training of one stage, to its last epoch or to an early stop; and one pass of scoring.
 
-    B       windows in a batch: one of every training recording, 321 for MusicNet
-    T       samples in a window: 4096, at 11 kHz
+    B       windows in a batch
+    T       samples in a window
     x       the network's input, made by the feed: (B, 1, T) complex where features are "fft"
-    notes   1 for each of 84 notes that sounds in the middle of the window, else 0: (B, 84)
-    logit   what the network says of them: (B, 84)
+    target  what the network is to say: K labels of 0 or 1 for each window, (B, K)
+    logit   what it says of them: (B, K)
     w       a weight; while sparsifying, its posterior q(w) has mean mu and log-variance s
     C       the KL's weight, by epoch where the stage has a `kl_scheduler`
 
 The objective of one batch, of which every step follows the gradient:
 
-    loss  =  1/(84 B) * sum over windows b and notes k of BCE(logit[b, k], notes[b, k])
+    loss  =  1/(K B) * sum over windows b and labels k of BCE(logit[b, k], target[b, k])
     loss  +  C * 1e-5 * sum over weights w of KL(q(w) || p(w))
 
 The loss is noisy by the posterior of the weights; the KL is exact, and left out where C = 0.
@@ -42,15 +42,21 @@ def make_step(
     optimizer: torch.optim.Optimizer,
     grad_clip: float | None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """One step of the optimiser: a function of `(x, notes)` to (loss, KL, gradient norm).
+    """One step of the optimiser: a function of `(x, target)` to (loss, KL, gradient norm).
 
     Nothing in it waits for the device, so it can be captured as a CUDA graph (`graph.Graphed`).
+
+    Args:
+        model: the network that is trained.
+        objective: of the stage.
+        optimizer: over the network's parameters.
+        grad_clip: the largest norm of the gradient; None: any.
     """
 
-    def step(x: Tensor, notes: Tensor) -> Tensor:
+    def step(x: Tensor, target: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
 
-        loss = objective.loss(model(x), notes, x)
+        loss = objective.loss(model(x), target, x)
         if loss.requires_grad:
             loss.backward()  # sets d loss/d mu and d loss/d s
         kl = objective.add_kl(model)  # adds C * 1e-5 * dKL/d mu and dKL/d s
@@ -145,5 +151,5 @@ def train_stage(
 def predict(model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Targets and outputs of all batches, in order, on the device: each (N, ...)."""
     model.eval()
-    targets, outputs = zip(*((notes, model(x)) for x, notes in batches), strict=True)
+    targets, outputs = zip(*((target, model(x)) for x, target in batches), strict=True)
     return torch.cat(targets), torch.cat(outputs)

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cplxnet.auto.manifest.schema import Component
+from cplxnet.auto.manifest.schema import Component, Optimizer
 from cplxnet.nn.gaussian import OWN
 
 # -- schedules: the factor of each epoch -----------------------------------------------------------
+# Functions of `epoch`, from 0, and `n_epochs`, those of the stage; other arguments are options.
 
 # Trabelsi et al. 2018: factor before each epoch, 0.001 from epoch 150 on
 TRABELSI_2017 = ((10, 1.0), (100, 0.1), (120, 0.05), (150, 0.01), (math.inf, 0.001))
@@ -29,12 +30,15 @@ def constant(epoch: int, n_epochs: int) -> float:
 
 
 def step(epoch: int, n_epochs: int, at: float = 0.6, factor: float = 0.1) -> float:
-    """1 for the first `at` of the stage's epochs, `factor` for the rest."""
+    """1 for the first part `at` (0 to 1) of the stage, `factor` for the rest."""
     return 1.0 if epoch < at * n_epochs else factor
 
 
 def cosine(epoch: int, n_epochs: int, final: float = 0.01) -> float:
-    """From 1 towards `final` by half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+    """From 1 to `final`, which epoch `n_epochs` would have, by half a cosine.
+
+    Reference: Loshchilov and Hutter (2017), "SGDR", without restarts.
+    """
     return final + (1 - final) * (1 + math.cos(math.pi * epoch / n_epochs)) / 2
 
 
@@ -45,6 +49,9 @@ def linear(epoch: int, n_epochs: int, begin: float = 0.0, end: float = 1.0) -> f
     epochs that lie before `begin` have 0.
 
         p = ((epoch + 1)/n_epochs - begin)/(end - begin), within [0, 1]
+
+    Raises:
+        ValueError: not 0 <= begin < end <= 1.
 
     Reference: Gale, Elsen and Hooker (2019), "The State of Sparsity in Deep Neural Networks",
     which raises the weight of variational dropout's KL so.
@@ -172,6 +179,13 @@ def make_optimizer(
             group["initial_lr"] = group["lr"]
             group["lr"] = held(group["lr"], group["params"][0].device)
     return build(groups, **options)
+
+
+def stage_optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
+    """The optimiser that a stage of a manifest names, over the model's parameters."""
+    return make_optimizer(
+        model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
+    )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:

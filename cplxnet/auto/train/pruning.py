@@ -13,8 +13,12 @@ def sparsity_after(step: int, n_steps: int, spec: Pruner, final: float) -> float
 
         s_t = s_f + (s_i - s_f) (1 - (t - t0)/(n dt))^3     from t0 to t0 + n dt
 
-    s_i is the pruner's `initial`, or s_f where that is less; s_f is `final`; t0 and t0 + n dt are
-    its `begin` and `end`, as parts of the stage, in whole steps.
+    Args:
+        step: t, steps of the stage that are done.
+        n_steps: steps of the stage in all.
+        spec: `initial` is s_i (s_f where that is less); `begin` and `end`, parts of the stage, are
+            t0 and t0 + n dt, in whole steps.
+        final: s_f.
 
     Reference: Zhu and Gupta (2017), "To prune, or not to prune", equation 1.
     """

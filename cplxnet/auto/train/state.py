@@ -14,10 +14,10 @@ from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Stage
 
 from .early_stopping import EarlyStopping
-from .optim import load_named_state, make_optimizer, make_schedule, named_state, set_rate
+from .optim import load_named_state, make_schedule, named_state, set_rate, stage_optimizer
 from .pruning import Pruning
 
-Batch = tuple[Tensor, Tensor]  # x and notes: the network's input, and the targets
+Batch = tuple[Tensor, Tensor]  # x and target: the network's input, and what it is to say
 N_LOOKS = 10  # validation scores of a stage that is never stopped early, where some are wanted
 
 
@@ -78,10 +78,7 @@ class Training:
             self.watched = stage.early.scorer
 
         self.early = EarlyStopping(stage.early, self.model, self.score)
-        spec = stage.optimizer
-        self.optimizer = make_optimizer(
-            self.network, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
-        )
+        self.optimizer = stage_optimizer(self.network, stage.optimizer)
         # the random numbers that windows are drawn with
         self.windows = torch.Generator(self.device).manual_seed(self.seeds["windows"])
         torch.manual_seed(self.seeds["noise"])

@@ -1,11 +1,14 @@
 """Faults between the parts of a manifest, with the real task's components."""
 
 import dataclasses
+import hashlib
+import json
 import re
 
 import pytest
 from manifest_cases import VOCABULARY, drop, only, put, valid
 
+from cplxnet.auto.manifest import schema
 from cplxnet.auto.manifest.read import ManifestError, parse
 
 FINE_TUNE = "stages.fine-tune.model.name"
@@ -320,6 +323,46 @@ def test_what_old_manifests_do_not_have_is_not_in_their_fingerprints():
         assert (
             parse(put(raw, f"stages.{stage}.{key}", value)).fingerprint() != manifest.fingerprint()
         )
+
+
+@pytest.mark.parametrize(
+    ("path", "default", "place", "value"),
+    [
+        ("threshold", -0.5, "threshold", 0.0),
+        ("features.shift", True, "features.shift", False),
+        ("datasets.*.stride", 128, "datasets.test.stride", 64),
+        ("scorers.*.curves", False, "scorers.validation.curves", True),
+        ("objective_terms.*.coef", 1.0, "objective_terms.new.coef", 0.5),
+        ("stages.*.restart", True, "stages.sparsify.restart", False),
+        ("stages.*.optimizer.lr_log_sigma2", None, "stages.dense.optimizer.lr_log_sigma2", 0.1),
+        ("stages.*.early.cooldown", 0, "stages.dense.early.cooldown", 2),
+        ("stages.*.distill.temperature", 1.0, "stages.sparsify.distill.temperature", 2.0),
+        ("stages.*.pruner.every", 10, "stages.fine-tune.pruner.every", 20),
+    ],
+)
+def test_a_key_added_at_any_depth_leaves_old_fingerprints(path, default, place, value, monkeypatch):
+    """As if `path` was added now: before, it stood in no resolved manifest."""
+    raw = put(valid(), "stages.sparsify.distill", {"teacher": "dense"})
+    put(raw, "stages.sparsify.restart", True)
+    put(raw, "objective_terms.new", {"name": "bce_with_logits"})
+    put(raw, "stages.fine-tune.pruner", {"name": "one-shot", "sparsity": 0.5})
+    before = parse(raw).resolved().to_dict()
+    parts = [before]
+    *parents, key = path.split(".")
+    for parent in parents:
+        keys = [(part, name) for part in parts for name in (part if parent == "*" else [parent])]
+        parts = [part[name] for part, name in keys if part.get(name) is not None]
+    at_default = [part for part in parts if part[key] == default]
+    assert at_default
+    for part in at_default:
+        del part[key]
+    text = json.dumps(before, sort_keys=True, separators=(",", ":"))
+
+    monkeypatch.setitem(schema.LATER, path, default)
+    fingerprint = parse(raw).fingerprint()
+    assert fingerprint == hashlib.sha256(text.encode()).hexdigest()
+    assert parse(put(raw, place, default)).fingerprint() == fingerprint
+    assert parse(put(raw, place, value)).fingerprint() != fingerprint
 
 
 @pytest.mark.parametrize(

@@ -486,7 +486,7 @@ def test_missing_file_says_what_is_there(tmp_path):
 def test_the_tasks_own_vocabulary_is_the_default(tmp_path):
     parse(valid()).save(tmp_path / "x.json")
     assert m.load(tmp_path / "x.json").stage("dense").model.name == "complex.DeepConvNet"
-    with pytest.raises(m.ManifestError, match=r'task: unknown task, got "x"'):
+    with pytest.raises(m.ManifestError, match=r'unknown task, got "x"; .*register\("x", package\)'):
         m.parse(put(valid(), "task", "x"))
 
 

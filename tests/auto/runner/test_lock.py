@@ -14,7 +14,6 @@ import pytest
 from cplxnet import files
 from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.lock import Owner
-from cplxnet.auto.runner.stop import Interrupted, Stop
 
 SHORT_S = 1.2  # a beat each 0.1 s
 
@@ -89,7 +88,7 @@ def test_one_whose_process_is_gone_is_taken_at_once(tmp_path, processes):
     processes[0].send_signal(signal.SIGKILL)
     processes[0].wait()
     with lock.hold(tmp_path / "claim") as held:
-        held.verify()
+        held.check_now()
 
 
 def stranger(place, timeout_s, generation=3):
@@ -126,10 +125,10 @@ def test_a_long_sleep_of_the_watcher_is_no_silence_of_the_owner(tmp_path, monkey
 
 def test_an_owner_whose_claim_was_taken_notices_before_it_writes(tmp_path):
     with lock.hold(tmp_path / "claim") as held:
-        held.verify()
+        held.check_now()
         stranger(tmp_path / "claim", 60.0, generation=2)
         with pytest.raises(lock.ClaimLost, match=r"claim\.1: taken over by another process"):
-            held.verify()
+            held.check_now()
         with pytest.raises(lock.ClaimLost):
             held.check()
     assert (
@@ -167,18 +166,6 @@ def test_a_timeout_is_a_finite_number_of_at_least_a_second(tmp_path, timeout_s):
     with pytest.raises(ValueError, match="expected a timeout of at least a second, got"):
         lock.hold(tmp_path / "claim", timeout_s)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_owner_asked_to_stop_notices_at_its_next_batch_and_may_still_write(tmp_path):
-    stop = Stop()
-    with lock.hold(tmp_path / "claim", stop=stop) as held:
-        held.check()
-        stop.ask(within_s=60.0)
-        held.check()  # there is time
-        stop.ask()
-        with pytest.raises(Interrupted, match="asked to stop"):
-            held.check()
-        held.verify()
 
 
 def test_a_finished_claim_leaves_nothing(tmp_path):

@@ -390,6 +390,6 @@ def test_what_a_grid_and_its_edits_share_is_trained_once(
             training.close()
             shutil.copytree(done, first.with_suffix(""), dirs_exist_ok=True)
 
-        monkeypatch.setattr("cplxnet.auto.runner.trainer.time.sleep", finished_meanwhile)
+        monkeypatch.setattr("time.sleep", finished_meanwhile)
         quick(load(second), second.with_suffix(""), tiny_corpus)
     assert epochs.n == (0 if edited_first else 3)  # of fine-tune

@@ -129,9 +129,9 @@ def test_a_run_asked_to_stop_ends_at_its_next_batch_and_goes_on_later(
     epochs = Epochs(lambda n: n == 2 and stop.ask()).watch(monkeypatch)
     with (
         pytest.raises(Interrupted, match="asked to stop"),
-        lock.hold(tmp_path / "claim", stop=stop) as claim,
+        lock.hold(tmp_path / "claim") as claim,
     ):
-        quick(small(), tmp_path, tiny_corpus, claim=claim)
+        quick(small(), tmp_path, tiny_corpus, claim=claim, stop=stop)
     status = read(tmp_path, "status")
     assert (status["state"], status["stage"], status["epoch"]) == ("interrupted", "dense", 2)
     quick(small(), tmp_path, tiny_corpus)

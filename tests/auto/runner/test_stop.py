@@ -25,7 +25,6 @@ def test_the_first_signal_asks_and_the_second_interrupts(number):
         assert not stop.asked
         os.kill(os.getpid(), number)
         assert stop.asked and 45 < stop.left_s <= 50
-        stop.check()
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), number)
             time.sleep(5)
@@ -47,8 +46,9 @@ def test_of_several_deadlines_the_earliest_counts():
     stop.ask(600.0)
     assert 50 < stop.left_s <= 60
     stop.ask(0.0)
+    assert stop.left_s == 0
     with pytest.raises(Interrupted, match="asked to stop"):
-        stop.check()
+        stop.heed()
 
 
 @pytest.mark.parametrize("grace_s", [math.nan, math.inf, -5.0])
@@ -63,7 +63,7 @@ def test_a_grace_is_a_number_of_seconds(grace_s):
 
 
 def test_a_stop_asked_while_an_epoch_is_saved_loses_none(done, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("cplxnet.auto.runner.trainer.checkpoint_every_s", lambda device: 3600.0)
+    monkeypatch.setattr("cplxnet.auto.runner.checkpoint.checkpoint_every_s", lambda device: 3600.0)
     stop, save = Stop(), Checkpoints.save
     epochs = Epochs().watch(monkeypatch)
 
@@ -84,7 +84,7 @@ def test_a_stop_asked_while_an_epoch_is_saved_loses_none(done, tiny_corpus, tmp_
 def test_a_run_ends_after_its_epoch_which_is_saved(
     done, tiny_corpus, tmp_path, monkeypatch, every_s
 ):
-    monkeypatch.setattr("cplxnet.auto.runner.trainer.checkpoint_every_s", lambda device: every_s)
+    monkeypatch.setattr("cplxnet.auto.runner.checkpoint.checkpoint_every_s", lambda device: every_s)
     stop = Stop()
     epochs = Epochs(lambda n: n == 3 and stop.ask(within_s=600.0)).watch(monkeypatch)
     with pytest.raises(Interrupted):

@@ -6,6 +6,7 @@ from small import C, Epochs, assert_same_results, quick, read, small
 from cplxnet.auto import report, run_many
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.sweep.queue import Settings, run_one
 
 OLD, NEW = {C: 0.1}, {C: 0.4}
 
@@ -25,6 +26,20 @@ def edited(tiny_corpus, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         Epochs(editing).watch(patch)
         return folder, run_many(folder, data=tiny_corpus, progress=False)
+
+
+def test_a_manifest_whose_text_stands_is_not_parsed_again(tmp_path, monkeypatch):
+    manifest = small(OLD)
+    manifest.save(tmp_path / "a.json")
+    parsed = []
+    monkeypatch.setattr("cplxnet.auto.manifest.read.parse", lambda *_, **__: parsed.append(1))
+    settings = Settings(tmp_path, tmp_path / "no data", progress=False)
+    outcome = run_one("a", settings, device="cpu", read=manifest)
+    assert outcome.reason.startswith("FileNotFoundError") and not parsed  # of the data
+
+    (tmp_path / "a.json").write_text(manifest.to_json().replace("  ", " "))
+    run_one("a", settings, device="cpu", read=manifest)
+    assert parsed == [1]
 
 
 def test_both_are_refused_and_the_third_is_done(edited, tiny_corpus, tmp_path):

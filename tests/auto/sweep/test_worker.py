@@ -6,8 +6,9 @@ import stat
 import pytest
 from small import small
 
+from cplxnet.auto.runner import run
 from cplxnet.auto.runner.stop import Interrupted, Stop
-from cplxnet.auto.sweep import worker
+from cplxnet.auto.sweep import queue, worker
 from cplxnet.auto.sweep.queue import Outcome, Settings
 from cplxnet.auto.sweep.worker import Job
 
@@ -17,8 +18,7 @@ def job(tmp_path, monkeypatch):
     """A job of two devices, whose slots are in tmp_path."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(worker, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(worker, "each_device", lambda devices: tuple(devices))
-    monkeypatch.setattr(worker, "answers", lambda device: True)
+    monkeypatch.setattr(run, "answers", lambda device: True)
     return Job(Settings(tmp_path, tmp_path), ("cuda:0", "cuda:1"), per_device=2, threads=None)
 
 
@@ -43,10 +43,10 @@ def test_each_device_has_a_run_before_one_has_two_and_no_more_than_asked_for(job
 
 
 def test_a_device_that_does_not_answer_is_left_out_while_another_does(job, monkeypatch):
-    monkeypatch.setattr(worker, "answers", lambda device: device != "cuda:0")
+    monkeypatch.setattr(run, "answers", lambda device: device != "cuda:0")
     with worker._slot(job, Stop()) as one, worker._slot(job, Stop()) as two:
         assert (one, two) == ("cuda:1", "cuda:1")
-    monkeypatch.setattr(worker, "answers", lambda device: False)
+    monkeypatch.setattr(run, "answers", lambda device: False)
     with worker._slot(job, Stop()) as device:
         assert device in job.devices  # so that its run names it
 
@@ -101,8 +101,8 @@ def test_a_folder_of_another_user_or_one_that_others_may_write_into(job, tmp_pat
 
 def test_a_process_that_has_lost_its_device_ends_and_the_run_goes_to_another(job, monkeypatch):
     states = iter([True, False])
-    monkeypatch.setattr(worker, "answers", lambda device: next(states))
-    monkeypatch.setattr(worker, "run_one", lambda name, *_, **__: Outcome(name, "failed", "lost"))
+    monkeypatch.setattr(run, "answers", lambda device: next(states))
+    monkeypatch.setattr(queue, "run_one", lambda name, *_, **__: Outcome(name, "failed", "lost"))
 
     def ended(code):
         raise SystemExit(code)
