@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet import nn as cplx
-from cplxnet.nn.variational import FORMS
+from cplxnet.nn.forms import COMPLEX, REAL
 
 from .features import as_channels
 from .labels import N_NOTES
 
-KINDS = ("", *FORMS, "Masked")  # of layers: ordinary, variational, masked
+KINDS = tuple(COMPLEX)  # of layers: ordinary, with a penalty, masked
 
 
 class Field(NamedTuple):
@@ -39,9 +39,10 @@ class Field(NamedTuple):
 
 
 def _complex_field(kind: str) -> Field:
+    linear, conv = COMPLEX[kind]
     return Field(
-        linear=getattr(cplx, f"CplxLinear{kind}"),
-        conv=getattr(cplx, f"CplxConv1d{kind}"),
+        linear=linear,
+        conv=conv,
         norm=cplx.CplxBatchNorm1d,
         relu=lambda: cplx.Split(nn.ReLU()),
         pool=lambda size, stride: cplx.Split(nn.AvgPool1d(size, stride)),
@@ -52,9 +53,10 @@ def _complex_field(kind: str) -> Field:
 
 
 def _real_field(kind: str) -> Field:
+    linear, conv = REAL[kind]
     return Field(
-        linear=getattr(cplx, f"Linear{kind}") if kind else nn.Linear,
-        conv=getattr(cplx, f"Conv1d{kind}") if kind else nn.Conv1d,
+        linear=linear,
+        conv=conv,
         norm=nn.BatchNorm1d,
         relu=nn.ReLU,
         pool=nn.MaxPool1d,

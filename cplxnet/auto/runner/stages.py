@@ -19,8 +19,8 @@ from cplxnet.auto.manifest.edit import EDITED
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.tasks import OWN
 from cplxnet.nn import gaussian
+from cplxnet.nn.forms import FORMS
 from cplxnet.nn.masked import Masked
-from cplxnet.nn.variational import FORMS
 
 from .folder import RunFolder
 
