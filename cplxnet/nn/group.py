@@ -34,8 +34,9 @@ from torch import Tensor, nn
 
 from . import variational
 from .conv import CplxConv1d, CplxConv2d
+from .fast.clipping import GradientNorm
 from .gaussian import GaussianWeight, Penalised
-from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Squares, Term, add_gradient, penalty
+from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, add_gradient, penalty
 from .linear import CplxLinear
 
 SMALLEST = 1e-10  # root mean square of |w| that noise is measured by
@@ -135,12 +136,12 @@ class BothNoise(GroupNoise, GaussianWeight):
         return GaussianWeight.kl(self) + GroupNoise.kl(self, channels)
 
     def kl_backward(
-        self, scale: Tensor, squares: Squares | None = None, channels: float = 1.0
+        self, scale: Tensor, norm: GradientNorm | None = None, channels: float = 1.0
     ) -> Tensor:
         """As in `GaussianWeight`."""
-        # first: `squares` are of what the gradients are at the end
+        # channels first: the pass over the weights measures what the gradients have become
         of_channels = add_gradient(GroupNoise.kl(self, channels), scale)
-        return of_channels + GaussianWeight.kl_backward(self, scale, squares)
+        return of_channels + GaussianWeight.kl_backward(self, scale, norm)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cplxnet.nn.kl import CODES
+from cplxnet.nn.fast.noise import VARIANCE_FLOOR
 
-from . import precision, set_tf32, tf32
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import (
     column_sums,
@@ -29,12 +28,11 @@ from .conv import (
     conv_weight_grad,
     log_weight_grad,
 )
-from .kl import kl_backward
+from .kl import TERMS, kl_backward
+from .launch import precision, set_tf32, tf32
 from .linear import join_parts, linear_rows, linear_rows_grad, split_weight, take_parts
 from .noise import noise_pairs, noise_pairs_grad, square_pairs, square_pairs_grad
 from .weights import form_weight, form_weight_grad
-
-VARIANCE_FLOOR = 1e-8
 
 
 @contextlib.contextmanager
@@ -390,7 +388,7 @@ def trial(device: torch.device, products: str) -> None:
         y = _Linear.apply(y.reshape(2, 128, 2), weight, ones(3, 2), ones(3, 128), mask, products)
         y.sum().backward()
 
-        for term in CODES.values():
+        for term in TERMS:
             mean = ones(3, 2) if term < 2 else ones(3)
             lists = [[t.detach()] for t in (mean, ones(3), mean.clone(), ones(3))]
             kl_backward(*lists[:2], [term], torch.ones((), device=device), *lists[2:], [1.0])

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op, launch, load_pairs, store_pairs
+from .launch import ceil_div, kernel_op, launch
+from .noise import load_pairs, store_pairs
 
 _BLOCK = 1024
 

@@ -14,9 +14,28 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op, launch, load_pairs, store_pairs
+from .launch import ceil_div, kernel_op, launch
 
 _BLOCK = 1024  # complex numbers of a program
+
+
+# ---- pairs (n, 2): this program's BLOCK of them --------------------------------------------------
+
+
+@triton.jit
+def load_pairs(base, n, BLOCK: tl.constexpr):
+    """Their parts (re, im), each (BLOCK,); 0 beyond n."""
+    i = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    return tl.split(tl.reshape(tl.load(base + i, mask=i < 2 * n, other=0.0), (BLOCK, 2)))
+
+
+@triton.jit
+def store_pairs(base, re, im, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    tl.store(base + i, tl.reshape(tl.join(re, im), (2 * BLOCK,)), mask=i < 2 * n)
+
+
+# ---- noise ---------------------------------------------------------------------------------------
 
 
 @triton.jit
