@@ -9,7 +9,7 @@ gamma/sqrt(var + eps).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,9 +21,10 @@ from cplxnet.nn.conv import CplxConv1d
 from cplxnet.nn.gaussian import Penalised
 from cplxnet.nn.linear import CplxLinear
 from cplxnet.nn.masked import Masked
-from cplxnet.nn.whitening import matrix_of
+from cplxnet.nn.sequential import leaves
+from cplxnet.nn.whitening import map_by
 
-from .block import Pool, Stage, mixed
+from .block import Pool, Stage
 
 Masks = Mapping[str, Tensor]
 WEIGHTED = (CplxConv1d, nn.Conv1d, CplxLinear, nn.Linear)
@@ -31,7 +32,7 @@ _PASSED = (nn.Identity, nn.Dropout, CplxDropout)  # nothing in evaluation
 
 
 class UnknownLayer(TypeError):
-    """A layer that cannot be made compact; the text names it. The network is as it was."""
+    """A layer that cannot be made compact, or exported; the text names it and its place."""
 
 
 @dataclasses.dataclass
@@ -75,7 +76,7 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
         ValueError: masks that do not fit, or weights that are not finite.
     """
     reader = _Reader(threshold, masks)
-    layers = dict(leaves("", model))
+    layers = layers_of(model)
     strangers = [name for name in masks or () if name not in layers]
     if strangers:
         raise ValueError(
@@ -101,19 +102,18 @@ def reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
     return READERS.get(type(layer))
 
 
-def leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if not isinstance(module, nn.Sequential):
-        yield prefix, module
-        return
-    if type(module).forward is not nn.Sequential.forward and not getattr(module, "is_chain", False):
-        raise _refused(
-            prefix,
-            module,
-            "its forward is its own; set is_chain = True on it if that only runs the layers",
-        )
-    for name, child in module._modules.items():  # named_children leaves out a layer used twice
-        if child is not None:
-            yield from leaves(f"{prefix}.{name}" if prefix else name, child)
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """{name: layer} of a chain.
+
+    Raises:
+        UnknownLayer: a `Sequential` that may do more than run its layers in turn.
+    """
+    layers = dict(leaves(model))
+    for name, layer in layers.items():
+        if isinstance(layer, nn.Sequential):
+            why = "its forward is its own; set is_chain = True on it if that only runs the layers"
+            raise _refused(name, layer, why)
+    return layers
 
 
 def _refused(name: str, layer: nn.Module, why: str) -> UnknownLayer:
@@ -207,20 +207,21 @@ def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
             name, layer, "batch norm without running statistics, which depends on the batch"
         )
     if isinstance(layer, CplxBatchNorm1d):
-        weight = _double(layer.weight)
-        matrix = matrix_of(layer.running_var.double(), weight, layer.eps).permute(2, 0, 1)
-        shift = 0 if layer.bias is None else torch.complex(*layer.bias.detach().double())
-        centred = stage.bias.to(torch.complex128) - torch.complex(*layer.running_mean.double())
+        bias = torch.view_as_real(stage.bias.to(torch.complex128)).t()
+        mean = layer.running_mean.double() - bias  # of W * x alone
+        cov = layer.running_var.double()
+        matrix, shift = map_by(mean, cov, _double(layer.weight), _double(layer.bias), layer.eps)
+
+        matrix = matrix.movedim(-1, 0)
         mix = matrix if stage.mix is None else matrix @ stage.mix.double()
-        bias = mixed(matrix, centred) + shift
-        reader.amend(mix=mix.float(), bias=bias.to(stage.bias.dtype))
+        reader.amend(mix=mix.float(), bias=torch.complex(*shift).to(stage.bias.dtype))
         return
 
     scale = (layer.running_var.double() + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight.detach().double()
-    shift = 0 if layer.bias is None else layer.bias.detach().double()
+    offset = 0 if layer.bias is None else layer.bias.detach().double()
     weight = stage.weight.double() * scale.view(-1, 1, 1)
-    bias = (stage.bias - layer.running_mean) * scale + shift
+    bias = (stage.bias - layer.running_mean) * scale + offset
     reader.amend(weight=weight.to(stage.weight.dtype), bias=bias.to(stage.bias.dtype))
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from cplxnet.nn.batchnorm import CplxBatchNorm1d
 from cplxnet.nn.gaussian import Penalised
 
-from .read import WEIGHTED, UnknownLayer, leaves, reader_of
+from .read import WEIGHTED, UnknownLayer, layers_of, reader_of
 from .sparse_linear import SparseLinear, is_sparse
 
 NORMS = (CplxBatchNorm1d, nn.BatchNorm1d)
@@ -135,7 +135,7 @@ def _changed(state: State, change: Callable[[str, Tensor], Tensor]) -> dict[str,
 
 
 def _known_layers(model: nn.Module) -> dict[str, Any]:
-    layers = dict(leaves("", model))
+    layers = layers_of(model)
     for name, layer in layers.items():
         plain = not isinstance(layer, Penalised) and getattr(layer, "groups", 1) == 1
         n_uses = sum(other is layer for other in layers.values())

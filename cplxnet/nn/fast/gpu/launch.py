@@ -17,7 +17,7 @@ STARTED = Counter[str]()  # how often each kernel was started, under fake tensor
 
 
 class KernelError(RuntimeError):
-    """A kernel that this GPU cannot compile or start, at a size at least that nobody has tried."""
+    """A kernel that does not compile or start on this GPU, perhaps for one size of arrays only."""
 
 
 def kernel_op(function: Callable[..., Any] | None = None, *, mutates: tuple[str, ...] = ()) -> Any:
@@ -90,7 +90,7 @@ def tf32() -> bool:
 
 
 def set_tf32(on: bool) -> None:
-    """Have torch round float32 products to TF32, or not."""
+    """Switch the rounding of torch's float32 products to TF32 on or off."""
     matmul = torch.backends.cuda.matmul
     try:
         matmul.allow_tf32  # noqa: B018 - raises where the newer name is in use
