@@ -25,6 +25,7 @@ def _fft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     else:
         spectrum = torch.fft.fft(signal)
         spectrum = torch.fft.fftshift(spectrum, dim=-1) if shift else spectrum
+
     return spectrum.unsqueeze(1)
 
 
@@ -34,6 +35,7 @@ def _alternated(signal: torch.Tensor) -> torch.Tensor:
         signs = signal.new_ones(signal.shape[-1])
         signs[1::2].neg_()
         return signal * signs
+
     return torch.stack((signal[..., ::2], -signal[..., 1::2]), -1).flatten(-2)
 
 
@@ -41,6 +43,7 @@ def _stft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     # zeros up to a whole number of hops, so that no sample is left out
     signal = torch.nn.functional.pad(signal, (0, -signal.shape[-1] % STFT_HOP))
     hann = torch.hann_window(STFT_WINDOW, device=signal.device, dtype=signal.dtype)  # periodic
+
     return torch.stft(
         signal,
         STFT_WINDOW,
@@ -67,10 +70,12 @@ def surrogate(signal: torch.Tensor) -> torch.Tensor:
     """
     n = signal.shape[-1]
     moduli = torch.fft.rfft(signal).abs()
+
     phase = 2 * math.pi * _uniform_from(signal, moduli.shape[-1]).to(moduli.dtype)
     phase[:, 0] = 0  # real, as at the last frequency where n is even
     if n % 2 == 0:
         phase[:, -1] = 0
+
     return torch.fft.irfft(torch.polar(moduli, phase), n)
 
 
@@ -87,6 +92,7 @@ def _uniform_from(signal: torch.Tensor, n: int) -> torch.Tensor:
     x = start + torch.arange(1, n + 1, device=signal.device) * -0x61C8864680B583EB
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+
     return ((x >> 11) & ((1 << 53) - 1)).double() / 2**53
 
 
@@ -126,11 +132,13 @@ def features(
         raise ValueError(
             f"expected a feature kind of {', '.join(sorted(FEATURE_KINDS))}, got {kind!r}"
         )
+
     if signal.ndim != 2 or not signal.is_floating_point():
         raise ValueError(
             f"expected a float signal of shape (B, window), got {signal.dtype} of shape "
             f"{tuple(signal.shape)}"
         )
+
     if not cplx and kind == "raw":
         return signal.unsqueeze(1)
     result = FEATURE_KINDS[kind](signal, shift)
@@ -153,11 +161,13 @@ def check_heard(heard: object, where: str) -> dict[str, Any]:
         assert isinstance(heard, dict)
         fits = heard["kind"] in FEATURE_KINDS
         fits &= 1 <= heard["window"] <= LONGEST_WINDOW and 1 <= heard["rate_hz"] <= 1_000_000
+
     if not fits:
         raise ValueError(
             f"{where}: expected what the network hears in its metadata ({', '.join(types)}), got "
             f"{reprlib.repr(heard)}; export it again"
         )
+
     return dict(heard)  # type: ignore[call-overload]
 
 

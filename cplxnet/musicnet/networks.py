@@ -40,6 +40,7 @@ class Field(NamedTuple):
 
 def _complex_field(kind: str) -> Field:
     linear, conv = COMPLEX[kind]
+
     return Field(
         linear=linear,
         conv=conv,
@@ -54,6 +55,7 @@ def _complex_field(kind: str) -> Field:
 
 def _real_field(kind: str) -> Field:
     linear, conv = REAL[kind]
+
     return Field(
         linear=linear,
         conv=conv,
@@ -88,6 +90,7 @@ class Network(nn.Sequential):
         """A layer, or a slice of the network as a network of the same field."""
         if isinstance(index, slice):
             return Network(dict(list(self._modules.items())[index]), is_complex=self.is_complex)
+
         return super().__getitem__(index)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,6 +98,7 @@ class Network(nn.Sequential):
             x = as_channels(x)
         elif self.is_complex and not x.is_complex():
             x = torch.complex(x, torch.zeros_like(x))
+
         return cplx.through(self, x)
 
 
@@ -116,15 +120,20 @@ def deep_conv_net(
         in_channels: channels of the features.
         kernel_size: of the first layer; None: 6 complex, 7 real. The paper's k3 variant has 3.
         width: factor of all channels and hidden units, which match the size of another network.
+
+    Raises:
+        ValueError: a width that is not above 0, or windows too short for the network.
     """
     if width <= 0:
         raise ValueError(f"expected a width above 0, got {width:g}")
+
     first = kernel_size or (6 if field == "complex" else 7)
     # channels, kernel size, stride of each convolution
     if field == "complex":
         stages = [(16, first, 2), (32, 3, 2), (64, 3, 1), (64, 3, 1), (128, 3, 1), (128, 3, 1)]
     else:
         stages = [(64, first, 3), (64, 3, 2), (128, 3, 1), (128, 3, 1), (256, 3, 1), (256, 3, 1)]
+
     parts = FIELDS[field](kind)
     layers: dict[str, nn.Module] = {}
     channels = in_channels
@@ -132,6 +141,7 @@ def deep_conv_net(
     for i, (published, size, stride) in enumerate(stages, 1):
         out = max(round(width * published), 1)
         normed = i != 5  # the fifth has a bias in place of batch norm, and no pooling
+
         layers[f"conv{i}"] = parts.conv(channels, out, size, stride=stride, bias=not normed)
         if normed:
             layers[f"norm{i}"] = parts.norm(out)
@@ -139,6 +149,7 @@ def deep_conv_net(
         if normed:
             layers[f"pool{i}"] = parts.pool(2, 2)
         channels = out
+
     return _with_head(parts, layers, (in_channels, length), max(round(width * 2048), 1))
 
 
@@ -146,11 +157,13 @@ def shallow_conv_net(field: str, kind: str, *, length: int = 4096, in_channels: 
     """One convolution of 512 samples and stride 16, pooling of 4 by 2, then 2048, then 84."""
     parts = FIELDS[field](kind)
     width = 32 if field == "complex" else 64
+
     layers = {
         "conv1": parts.conv(in_channels, width, 512, stride=16),
         "relu1": parts.relu(),
         "pool1": parts.pool(4, 2),
     }
+
     return _with_head(parts, layers, (in_channels, length))
 
 
@@ -165,6 +178,7 @@ def _with_head(
     """Append flatten, the hidden layer and the logits; running the trunk tells its width."""
     trunk = nn.Sequential(*layers.values(), nn.Flatten()).eval()
     probe = torch.zeros(1, *shape, dtype=parts.dtype)
+
     try:
         with torch.no_grad():
             width = trunk(probe).shape[1]
@@ -177,12 +191,14 @@ def _with_head(
     last = parts.linear(hidden, N_NOTES)
     with torch.no_grad():
         last.bias.fill_(parts.last_bias)  # type: ignore[operator]
+
     layers |= {
         "flatten": nn.Flatten(),
         "fc1": parts.linear(width, hidden),
         "relu_fc1": parts.relu(),
         "fc2": last,
     }
+
     return Network(layers | {"head": parts.head()}, is_complex=parts.dtype.is_complex)
 
 
@@ -214,5 +230,6 @@ def build(name: str, example: Tensor, **options: Any) -> Network:
     """
     if name not in MODELS:
         raise ValueError(f"expected a network of {', '.join(MODELS)}, got {name!r}")
+
     halves = 2 if example.is_complex() and name.startswith("real.") else 1
     return MODELS[name](in_channels=example.shape[1] * halves, length=example.shape[2], **options)

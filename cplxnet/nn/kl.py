@@ -94,7 +94,14 @@ def penalty(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
 
 
 def penalty_sum(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
-    """The sum of `penalty` over all weights, added in float64: a scalar, differentiable once."""
+    """The sum of `penalty` over all weights, added in float64.
+
+    Args:
+        weight, log_sigma2, term: as in `penalty`.
+
+    Returns:
+        A scalar, differentiable once, in log_sigma2's dtype.
+    """
     if term.code is not None and native_usable(weight, log_sigma2):
         return kl_in_c.PenaltySum.apply(weight, log_sigma2, term.code)
 

@@ -303,7 +303,9 @@ def _restored(description: dict[str, Any], stored: Mapping[str, Any]) -> Stage:
 
     values, bias = (stored[key].float().contiguous() for key in ("values", "bias"))
     if description["complex"]:
-        values, bias = torch.view_as_complex(values), torch.view_as_complex(bias)
+        values = torch.view_as_complex(values)
+        bias = torch.view_as_complex(bias)
+
     weight = values.new_zeros(math.prod(description["shape"]))
     weight[stored["positions"]] = values
 

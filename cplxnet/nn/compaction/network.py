@@ -47,16 +47,22 @@ class Compact(nn.Module):
     ) -> None:
         super().__init__()
         _check_chain(stages, inputs, in_channels)
+
         self.stages = tuple(stages)
         self.inputs = inputs
         self.in_channels = in_channels
         self.metadata = dict(metadata or {})
+
         self.plan: Plan = plan or {}
         self._built: dict[tuple[int, str], Engine] = {}
         self.eval()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: an empty one would be taken for the weights."""
+        """Refused: an empty one would be taken for the weights.
+
+        Raises:
+            TypeError: always.
+        """
         raise TypeError("a compact network has no state dict; try nn.save_compact(model, path)")
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -75,6 +81,7 @@ class Compact(nn.Module):
         y = self.real_forward(self._as_real(x))
         if self.stages[-1].gives == 2:
             y = torch.view_as_complex(y.unflatten(1, (-1, 2)).movedim(2, -1).contiguous())
+
         return y
 
     def real_forward(self, x: Tensor) -> Tensor:
@@ -91,6 +98,7 @@ class Compact(nn.Module):
         for stage, engine in zip(self.stages, self._engines(x), strict=True):
             stage.check(x)
             x = engine(x)
+
         return x.squeeze(2) if self.stages[-1].whole else x
 
     def portable(self) -> "Compact":
@@ -111,11 +119,13 @@ class Compact(nn.Module):
         for batch in batch_sizes:
             x = self._read(self._example(batch))
             plan: list[str] = []
+
             for i, stage in enumerate(self.stages):
                 calls = {name: self._engine(i, name) for name in backends.candidates(stage, x)}
                 plan.append(_fastest(calls, x, rounds))
                 x = self._engine(i, plan[-1])(x)
             self.plan[batch] = plan
+
         wanted = {(i, name) for plan in self.plan.values() for i, name in enumerate(plan)}
         self._built = {key: engine for key, engine in self._built.items() if key in wanted}
         return self
@@ -125,13 +135,15 @@ class Compact(nn.Module):
         length = 1 if self.stages[-1].whole else n_out
         for stage in reversed(self.stages):
             length = stage.weight.shape[2] if stage.whole else stage.shortest(length)
+
         return length
 
     def _example(self, batch: int) -> Tensor:
         """Noise of the shortest length that goes through, before its units are selected."""
         length = self.shortest(MEASURED)
-        generator = torch.Generator().manual_seed(0)
         channels = self.in_channels * self.stages[0].takes
+        generator = torch.Generator().manual_seed(0)
+
         return torch.randn(batch, channels, length, generator=generator)
 
     def _as_real(self, x: Tensor) -> Tensor:
@@ -140,13 +152,16 @@ class Compact(nn.Module):
             if x.is_complex() and not self.is_complex:
                 x = torch.cat((x.real, x.imag), 1)
             x = x.flatten(1).unsqueeze(1)  # all of it is one unit, as long as the layer is wide
+
         expected = "(B, features)" if first.whole else f"(B, {self.in_channels}, length)"
         if x.dim() != 3:
             field = "complex" if self.is_complex else "real"
             raise ValueError(f"expected {field} {expected}, got {tuple(x.shape)}")
+
         if self.is_complex:
             z = x if x.is_complex() else torch.complex(x, torch.zeros_like(x))
             return torch.view_as_real(z.resolve_conj()).movedim(-1, 2).flatten(1, 2)
+
         return torch.cat((x.real, x.imag), 1) if x.is_complex() else x
 
     def _read(self, x: Tensor) -> Tensor:
@@ -154,8 +169,10 @@ class Compact(nn.Module):
         takes = self.stages[0].takes
         if x.shape[1] != self.in_channels * takes:
             raise ValueError(f"expected {self.in_channels} channels, got {x.shape[1] / takes:g}")
+
         if len(self.inputs) < self.in_channels:
             x = x.unflatten(1, (-1, takes)).index_select(1, self.inputs).flatten(1, 2)
+
         return x
 
     def _engines(self, x: Tensor) -> list[Engine]:
@@ -164,19 +181,23 @@ class Compact(nn.Module):
         else:
             n = max(len(x), 1)
             names = self.plan[min(self.plan, key=lambda batch: max(batch / n, n / batch))]
+
         return [self._engine(i, name) for i, name in enumerate(names)]
 
     def _engine(self, i: int, name: str) -> Engine:
         if (i, name) not in self._built:
             self._built[i, name] = ENGINES[name](self.stages[i])
+
         return self._built[i, name]
 
     def extra_repr(self) -> str:
         engines = self.plan or "by rule"
         lines = [f"{self.in_channels} channels in, {len(self.inputs)} read; engines {engines}"]
+
         for stage in self.stages:
             left = f"{int(stage.weight.count_nonzero())} of {stage.weight.numel()} weights left"
             lines.append(f"{stage.name}: {tuple(stage.weight.shape)}, {left}")
+
         return "\n".join(lines)
 
 
@@ -210,8 +231,10 @@ def compact(
     """
     stages = read_chain(model, threshold, masks)
     in_channels = stages[0].weight.shape[1]
+
     stages, inputs = shrink(stages)
     small = Compact([_on_cpu(stage) for stage in stages], inputs.cpu(), in_channels)
+
     return small.measure(batch_sizes) if measure else small
 
 
@@ -226,8 +249,10 @@ def _check_chain(stages: Sequence[Stage], inputs: Tensor, in_channels: int) -> N
         raise ValueError(
             f"expected stages that read units 0 to {in_channels - 1}, got {inputs.tolist()}"
         )
+
     for stage in stages:
         stage.check_tensors()
+
         wanted = (stage.weight.shape[1], stage.takes)
         if wanted != given:
             raise ValueError(
@@ -244,13 +269,16 @@ def _fastest(calls: Mapping[str, Callable[[Tensor], Any]], x: Tensor, rounds: in
     """
     warm_up = {name: _seconds(call, x) for name, call in calls.items()}
     limit = 10 * min(warm_up.values())
+
     times = {name: seconds for name, seconds in warm_up.items() if seconds <= limit}
     if len(times) > 1:
         times = {name: min(_seconds(calls[name], x) for _ in range(rounds)) for name in times}
+
     return min(times, key=times.__getitem__)
 
 
 def _seconds(call: Callable[[Tensor], Any], x: Tensor) -> float:
     start = time.perf_counter()
     call(x)
+
     return time.perf_counter() - start

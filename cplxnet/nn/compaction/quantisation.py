@@ -293,7 +293,8 @@ def unpack(stored: Tensor, sizes: Sequence[int]) -> list[np.ndarray]:
     ValueError: there are more, or fewer, or it is something else.
     """
     n = sum(sizes)
-    width, coded = int(stored[0]), stored[1:].numpy().tobytes()
+    width = int(stored[0])
+    coded = stored[1:].numpy().tobytes()
     if width not in WIDTHS:
         raise ValueError(f"expected numbers of {WIDTHS} bytes, got {width}")
 

@@ -82,16 +82,19 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
         raise ValueError(
             f"masks do not fit the network; no layers of the names {', '.join(strangers)}"
         )
+
     for name, layer in layers.items():
         read = reader_of(layer)
         if read is None:
             raise _refused(name, layer, "compact does not know it")
         read(reader, name, layer)
+
     if not reader.stages:
         raise ValueError(
             "expected a network with linear or convolutional layers, got "
             f"{type(model).__name__} without"
         )
+
     return reader.stages
 
 
@@ -99,6 +102,7 @@ def reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
     """By exact type: a user's subclass may have another forward; ours are by base."""
     if isinstance(layer, (Masked, Penalised)):
         return next((READERS[kind] for kind in WEIGHTED if isinstance(layer, kind)), None)
+
     return READERS.get(type(layer))
 
 
@@ -113,6 +117,7 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
         if isinstance(layer, nn.Sequential):
             why = "its forward is its own; set is_chain = True on it if that only runs the layers"
             raise _refused(name, layer, why)
+
     return layers
 
 
@@ -132,6 +137,7 @@ def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
         raise ValueError(
             f"{name}: expected finite weights, got NaN or infinity; try an earlier snapshot"
         )
+
     mask = None
     if reader.masks is not None and name in reader.masks:
         mask = reader.masks[name]
@@ -139,10 +145,12 @@ def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
         mask = layer.mask
     elif isinstance(layer, Penalised):
         mask = layer.relevance(reader.threshold)
+
     if mask is not None and mask.shape != weight.shape:
         raise ValueError(
             f"{name}: expected a mask of shape {tuple(weight.shape)}, got {tuple(mask.shape)}"
         )
+
     if mask is None:
         return weight.clone()
     return weight.masked_fill(~mask.to(weight.device, torch.bool), 0)
@@ -159,6 +167,7 @@ def _convolution(reader: _Reader, name: str, layer: Any) -> None:
         )
     if reader.flattened or (reader.stages and reader.stages[-1].whole):
         raise _refused(name, layer, "a convolution after flatten or a linear layer")
+
     weight = _ungrouped(_kept_weight(reader, name, layer), layer.groups)
     geometry = {
         "stride": layer.stride[0],
@@ -172,11 +181,13 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
     """(out, in/groups, k) as (out, in, k), zero between groups."""
     if groups == 1:
         return weight
+
     out, n_in, k = weight.shape
     ungrouped = weight.new_zeros(out, n_in * groups, k)
     for group in range(groups):
         rows = slice(group * out // groups, (group + 1) * out // groups)
         ungrouped[rows, group * n_in : (group + 1) * n_in] = weight[rows]
+
     return ungrouped
 
 
@@ -192,6 +203,7 @@ def _linear(reader: _Reader, name: str, layer: Any) -> None:
         raise _refused(
             name, layer, "a linear layer after a convolution, without flatten between them"
         )
+
     reader.flattened = False
     reader.stages.append(Stage(name, weight, _bias(layer, weight), whole=True))
 
@@ -206,6 +218,7 @@ def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
         raise _refused(
             name, layer, "batch norm without running statistics, which depends on the batch"
         )
+
     if isinstance(layer, CplxBatchNorm1d):
         bias = torch.view_as_real(stage.bias.to(torch.complex128)).t()
         mean = layer.running_mean.double() - bias  # of W * x alone
@@ -220,6 +233,7 @@ def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
     scale = (layer.running_var.double() + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight.detach().double()
     offset = 0 if layer.bias is None else layer.bias.detach().double()
+
     weight = stage.weight.double() * scale.view(-1, 1, 1)
     bias = (stage.bias - layer.running_mean) * scale + offset
     reader.amend(weight=weight.to(stage.weight.dtype), bias=bias.to(stage.bias.dtype))
@@ -233,6 +247,7 @@ def _relu(reader: _Reader, name: str, layer: nn.Module) -> None:
     pool = reader.last(name, layer).pool
     if pool is not None and pool.kind == "average":
         raise _refused(name, layer, "ReLU after average pooling")
+
     reader.amend(relu=True)  # before maximum pooling or after it: the same
 
 
@@ -243,16 +258,19 @@ def _pool(reader: _Reader, name: str, layer: Any, kind: Any) -> None:
     )
     if padding or layer.ceil_mode or int(torch.as_tensor(getattr(layer, "dilation", 1))) != 1:
         raise _refused(name, layer, "pooling with padding, dilation or ceil_mode")
+
     if getattr(layer, "return_indices", False) or stage.pool or stage.whole or reader.flattened:
         raise _refused(
             name, layer, "pooling that gives indices, is the second in a row, or follows flatten"
         )
+
     reader.amend(pool=Pool(kind, size, stride))
 
 
 def _split(reader: _Reader, name: str, layer: Split) -> None:
     if type(layer.module) not in (nn.ReLU, nn.AvgPool1d, nn.MaxPool1d, nn.Identity, nn.Dropout):
         raise _refused(name, layer, f"compact does not know Split({type(layer.module).__name__})")
+
     READERS[type(layer.module)](reader, name, layer.module)
 
 
@@ -261,12 +279,14 @@ def _flatten(reader: _Reader, name: str, layer: Any) -> None:
         raise _refused(
             name, layer, f"flatten from axis {layer.start_dim} to {layer.end_dim}, expected 1 to -1"
         )
+
     reader.flattened = True
 
 
 def _to_real(reader: _Reader, name: str, layer: nn.Module) -> None:
     if not reader.last(name, layer).weight.is_complex() or reader.stages[-1].real_part:
         raise _refused(name, layer, "its input is real already")
+
     reader.amend(real_part=True)
 
 

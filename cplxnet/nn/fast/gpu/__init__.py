@@ -109,7 +109,8 @@ def forward(layer: Any, x: Tensor) -> Tensor | None:
     if x.device.type not in DEVICES or not x.is_complex():
         return None
 
-    weight, bias = layer.weight_ri, layer.bias_ri
+    weight = layer.weight_ri
+    bias = layer.bias_ri
     mask = getattr(layer, "mask", None)
     log_sigma2 = getattr(layer, "log_sigma2", None) if layer.training else None
 

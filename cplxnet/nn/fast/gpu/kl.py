@@ -38,6 +38,7 @@ def _one_minus_exp_minus(q):
         1.0
         - q * (0.5 - q * (0.16666667 - q * (0.041666668 - q * (0.008333334 - q * 0.0013888889))))
     )
+
     return tl.where(q < 0.1, series, 1.0 - tl.exp(-q))
 
 
@@ -45,6 +46,7 @@ def _one_minus_exp_minus(q):
 def _smooth_part(q):
     """Ein(q) - log(1 + q) = (1 - u)^2 P(u), u = 4/(4 + q): the fit of expint.py."""
     u = 4.0 / (4.0 + q)
+
     p = 11.510937691 * u - 44.005947113
     p = p * u + 69.988269806
     p = p * u - 56.165252686
@@ -54,6 +56,7 @@ def _smooth_part(q):
     p = p * u + 0.974142372
     p = p * u + 0.905389249
     p = p * u + 0.577210605
+
     return p * (1.0 - u) * (1.0 - u)
 
 
@@ -124,6 +127,7 @@ def _kl_kernel(
 
     inside = _within(q, _LEAST, _MOST)
     slope = by * _slope(inside, TERM)
+
     d_s = tl.load(by_log_sigma2 + i, mask=ok, other=0.0) - slope * inside
     tl.store(by_log_sigma2 + i, d_s, mask=ok)
 
@@ -132,6 +136,7 @@ def _kl_kernel(
         old_re, old_im = load_pairs(by_weight, n, BLOCK)
         d_re = old_re + factor * re
         d_im = old_im + factor * im
+
         store_pairs(by_weight, d_re, d_im, n, BLOCK)
         square_w = d_re * d_re + d_im * d_im
     else:
@@ -158,6 +163,7 @@ def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOC
     layer = tl.program_id(0)
     first = 0
     last = 0
+
     for k in tl.static_range(LAYERS):
         first = tl.where(layer == k, FIRSTS[k], first)
         last = tl.where(layer == k, FIRSTS[k + 1], last)
@@ -209,6 +215,7 @@ def kl_backward(
     )
     for w, s, term, by_w, by_s, share, first in layers:
         n = s.numel()
+
         launch(_kl_kernel, (ceil_div(n, _BLOCK),), TERM=term, BLOCK=_BLOCK)(
             w, s, scale, by_w, by_s, partial, n, first, share
         )
@@ -222,4 +229,5 @@ def kl_backward(
         BLOCK=4096,
         num_warps=8,
     )(partial, out)
+
     return out

@@ -24,6 +24,7 @@ _BLOCK = 1024
 def _leading(x):
     """x to 11 significant bits, which TF32 holds; round half up in magnitude."""
     bits = x.to(tl.uint32, bitcast=True)
+
     return ((bits + 0x1000) & 0xFFFFE000).to(tl.float32, bitcast=True)
 
 
@@ -90,6 +91,7 @@ def _join_kernel(
     y_pairs = tl.reshape(tl.join(re, im), (2 * BLOCK,))
     if HAS_BIAS:
         y_pairs += tl.load(bias + pairs % (2 * columns), mask=pairs < 2 * n, other=0.0)
+
     tl.store(y + pairs, y_pairs, mask=pairs < 2 * n)
 
 
@@ -97,8 +99,9 @@ def _join_kernel(
 def _take_kernel(values, parts, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     """Pairs (B, out, 2) -> parts (stack, 2B, out), the real ones first."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    re, im = load_pairs(values, n, BLOCK)
     ok = i < n
+
+    re, im = load_pairs(values, n, BLOCK)
 
     if SPLIT:
         high = _leading(re)
@@ -125,6 +128,7 @@ def _split_kernel(
     """
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     ok = i < n
+
     w = tl.load(weight + i, mask=ok, other=0.0)
 
     if MASKED:
@@ -145,7 +149,9 @@ def _split_kernel(
 def linear_rows(x: Tensor, split: bool) -> Tensor:
     """Rows (3 or 1, 2B, 2 in) of pairs (B, in, 2)."""
     b, inputs, _ = x.shape
-    rows, n = x.new_empty(3 if split else 1, 2 * b, 2 * inputs), b * inputs
+    n = b * inputs
+    rows = x.new_empty(3 if split else 1, 2 * b, 2 * inputs)
+
     launch(_rows_kernel, (ceil_div(n, _BLOCK),), SPLIT=split, BLOCK=_BLOCK)(x, rows, n)
     return rows
 
@@ -153,8 +159,10 @@ def linear_rows(x: Tensor, split: bool) -> Tensor:
 @kernel_op
 def linear_rows_grad(by_rows: Tensor) -> Tensor:
     """dL/dx (B, in, 2) from a stack (.., 2B, 2 in) whose sum is the gradient by the rows."""
-    stack, b, inputs = by_rows.shape[0], by_rows.shape[1] // 2, by_rows.shape[2] // 2
-    dx, n = by_rows.new_empty(b, inputs, 2), b * inputs
+    stack, rows, columns = by_rows.shape
+    dx = by_rows.new_empty(rows // 2, columns // 2, 2)
+    n = dx.numel() // 2
+
     launch(_rows_grad_kernel, (ceil_div(n, _BLOCK),), STACK=stack, BLOCK=_BLOCK)(by_rows, dx, n)
     return dx
 
@@ -165,8 +173,10 @@ def join_parts(parts: Tensor, bias: Tensor | None) -> Tensor:
 
     The real parts come first.
     """
-    stack, b, columns = parts.shape[0], parts.shape[1] // 2, parts.shape[2]
-    y, n = parts.new_empty(b, columns, 2), b * columns
+    stack, rows, columns = parts.shape
+    y = parts.new_empty(rows // 2, columns, 2)
+    n = y.numel() // 2
+
     launch(
         _join_kernel, (ceil_div(n, _BLOCK),), STACK=stack, HAS_BIAS=bias is not None, BLOCK=_BLOCK
     )(parts, bias, y, n, columns)
@@ -177,7 +187,9 @@ def join_parts(parts: Tensor, bias: Tensor | None) -> Tensor:
 def take_parts(pairs: Tensor, split: bool) -> Tensor:
     """Parts (3 or 1, 2B, out), real ones first, of pairs (B, out, 2)."""
     b, columns, _ = pairs.shape
-    parts, n = pairs.new_empty(3 if split else 1, 2 * b, columns), b * columns
+    n = b * columns
+    parts = pairs.new_empty(3 if split else 1, 2 * b, columns)
+
     launch(_take_kernel, (ceil_div(n, _BLOCK),), SPLIT=split, BLOCK=_BLOCK)(pairs, parts, n)
     return parts
 
@@ -186,7 +198,9 @@ def take_parts(pairs: Tensor, split: bool) -> Tensor:
 def split_weight(weight: Tensor, mask: Tensor | None, split: bool) -> Tensor:
     """(2 or 1, out, 2 in) of a stored weight (out, in, 2): hi and lo, or the masked weight."""
     out, inputs, _ = weight.shape
-    forms, n = weight.new_empty(2 if split else 1, out, 2 * inputs), weight.numel()
+    n = weight.numel()
+    forms = weight.new_empty(2 if split else 1, out, 2 * inputs)
+
     launch(
         _split_kernel, (ceil_div(n, _BLOCK),), MASKED=mask is not None, SPLIT=split, BLOCK=_BLOCK
     )(weight, mask, forms, n)

@@ -48,6 +48,7 @@ def _sine(t):
     p = p * s - 0.0001984126984126984
     p = p * s + 0.008333333333333333
     p = p * s - 0.16666666666666666
+
     return x + x * s * p
 
 
@@ -61,10 +62,12 @@ def _normal_pair(first, second):
     u = ((first.to(tl.uint32, bitcast=True) >> 8).to(tl.float32) + 1.0) * 5.9604644775390625e-08
     t = (second.to(tl.uint32, bitcast=True) >> 8).to(tl.float32) * 5.9604644775390625e-08 - 0.5
     radius = tl.sqrt(-2.0 * tl.log(u))
+
     side = tl.abs(t)
     folded = tl.where(0.5 - side < side, 0.5 - side, side)
     cosine = _sine(0.25 - side)
     sine = _sine(tl.where(t < 0, -folded, folded))
+
     return radius * cosine, radius * sine
 
 
@@ -78,6 +81,7 @@ def _noise(key, block, BLOCK: tl.constexpr):
     w0, w1, w2, w3 = tl.randint4x(tl.load(key), counter)
     even_re, even_im = _normal_pair(w0, w1)
     odd_re, odd_im = _normal_pair(w2, w3)
+
     e_re = tl.reshape(tl.join(even_re, odd_re), (BLOCK,))
     e_im = tl.reshape(tl.join(even_im, odd_im), (BLOCK,))
     return e_re, e_im
@@ -91,6 +95,7 @@ def _noise_kernel(mean, variance, key, out, n, floor, BLOCK: tl.constexpr):
 
     v = tl.load(variance + singles, mask=singles < n, other=1.0)
     deviation = tl.sqrt(0.5 * tl.where(v < floor, floor, v))
+
     m_re, m_im = load_pairs(mean, n, BLOCK)
     store_pairs(out, m_re + deviation * e_re, m_im + deviation * e_im, n, BLOCK)
 
@@ -104,6 +109,7 @@ def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.con
 
     v = tl.load(variance + singles, mask=singles < n, other=1.0)
     g_re, g_im = load_pairs(grad, n, BLOCK)
+
     slope = 0.25 / tl.sqrt(0.5 * tl.where(v < floor, floor, v))
     by = tl.where(v < floor, 0.0, slope * (g_re * e_re + g_im * e_im))
     tl.store(by_variance + singles, by, mask=singles < n)
@@ -113,6 +119,7 @@ def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.con
 def _square_kernel(x, square, n, BLOCK: tl.constexpr):
     singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     re, im = load_pairs(x, n, BLOCK)
+
     tl.store(square + singles, re * re + im * im, mask=singles < n)
 
 
@@ -123,6 +130,7 @@ def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
     re, im = load_pairs(x, n, BLOCK)
     h_re, h_im = load_pairs(h, n, BLOCK)
     twice = 2.0 * tl.load(g + singles, mask=singles < n, other=0.0)
+
     store_pairs(dx, h_re + twice * re, h_im + twice * im, n, BLOCK)
 
 
@@ -132,7 +140,9 @@ def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
 @kernel_op
 def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
     """mean (..., 2) plus noise of this variance (...), float32 and contiguous; key: int64 (1,)."""
-    out, n = torch.empty_like(mean), variance.numel()
+    out = torch.empty_like(mean)
+    n = variance.numel()
+
     launch(_noise_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(mean, variance, key, out, n, floor)
     return out
 
@@ -140,7 +150,9 @@ def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Te
 @kernel_op
 def noise_pairs_grad(grad: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
     """dL/dvariance from dL/dy (..., 2)."""
-    by, n = torch.empty_like(variance), variance.numel()
+    by = torch.empty_like(variance)
+    n = variance.numel()
+
     launch(_noise_grad_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(
         grad, variance, key, by, n, floor
     )
@@ -152,6 +164,7 @@ def square_pairs(x: Tensor) -> Tensor:
     """|x|^2 (...) of pairs (..., 2), float32 and contiguous."""
     square = x.new_empty(x.shape[:-1])
     n = square.numel()
+
     launch(_square_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(x, square, n)
     return square
 
@@ -159,6 +172,8 @@ def square_pairs(x: Tensor) -> Tensor:
 @kernel_op
 def square_pairs_grad(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
     """h + 2 g x: the gradient by x where both x and |x|^2 go on."""
-    dx, n = torch.empty_like(x), g.numel()
+    dx = torch.empty_like(x)
+    n = g.numel()
+
     launch(_square_grad_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(h, g, x, dx, n)
     return dx
