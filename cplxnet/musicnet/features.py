@@ -35,7 +35,6 @@ def _alternated(signal: torch.Tensor) -> torch.Tensor:
         signs = signal.new_ones(signal.shape[-1])
         signs[1::2].neg_()
         return signal * signs
-
     return torch.stack((signal[..., ::2], -signal[..., 1::2]), -1).flatten(-2)
 
 
@@ -75,7 +74,6 @@ def surrogate(signal: torch.Tensor) -> torch.Tensor:
     phase[:, 0] = 0  # real, as at the last frequency where n is even
     if n % 2 == 0:
         phase[:, -1] = 0
-
     return torch.fft.irfft(torch.polar(moduli, phase), n)
 
 
@@ -92,7 +90,6 @@ def _uniform_from(signal: torch.Tensor, n: int) -> torch.Tensor:
     x = start + torch.arange(1, n + 1, device=signal.device) * -0x61C8864680B583EB
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
-
     return ((x >> 11) & ((1 << 53) - 1)).double() / 2**53
 
 

@@ -90,7 +90,6 @@ class Network(nn.Sequential):
         """A layer, or a slice of the network as a network of the same field."""
         if isinstance(index, slice):
             return Network(dict(list(self._modules.items())[index]), is_complex=self.is_complex)
-
         return super().__getitem__(index)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +97,6 @@ class Network(nn.Sequential):
             x = as_channels(x)
         elif self.is_complex and not x.is_complex():
             x = torch.complex(x, torch.zeros_like(x))
-
         return cplx.through(self, x)
 
 
@@ -163,7 +161,6 @@ def shallow_conv_net(field: str, kind: str, *, length: int = 4096, in_channels: 
         "relu1": parts.relu(),
         "pool1": parts.pool(4, 2),
     }
-
     return _with_head(parts, layers, (in_channels, length))
 
 

@@ -212,7 +212,6 @@ def keys_of(file: h5py.File, where: str) -> list[str]:
             raise RecordingError(
                 f"{where}, recording {key}: expected it in the file itself, got a link"
             )
-
     return sorted(key for key in file if file.get(key, getclass=True) is h5py.Group)
 
 
@@ -319,7 +318,6 @@ def rate_hz(path: str | os.PathLike[str], *, default: int = 11000) -> int:
         raise RecordingError(
             f"{path}: expected rate_hz as a whole number of 1 to 1000000, got {value!r}"
         )
-
     return int(value)
 
 

@@ -81,7 +81,6 @@ class Compact(nn.Module):
         y = self.real_forward(self._as_real(x))
         if self.stages[-1].gives == 2:
             y = torch.view_as_complex(y.unflatten(1, (-1, 2)).movedim(2, -1).contiguous())
-
         return y
 
     def real_forward(self, x: Tensor) -> Tensor:
@@ -98,7 +97,6 @@ class Compact(nn.Module):
         for stage, engine in zip(self.stages, self._engines(x), strict=True):
             stage.check(x)
             x = engine(x)
-
         return x.squeeze(2) if self.stages[-1].whole else x
 
     def portable(self) -> "Compact":
@@ -135,7 +133,6 @@ class Compact(nn.Module):
         length = 1 if self.stages[-1].whole else n_out
         for stage in reversed(self.stages):
             length = stage.weight.shape[2] if stage.whole else stage.shortest(length)
-
         return length
 
     def _example(self, batch: int) -> Tensor:
@@ -143,7 +140,6 @@ class Compact(nn.Module):
         length = self.shortest(MEASURED)
         channels = self.in_channels * self.stages[0].takes
         generator = torch.Generator().manual_seed(0)
-
         return torch.randn(batch, channels, length, generator=generator)
 
     def _as_real(self, x: Tensor) -> Tensor:
@@ -172,7 +168,6 @@ class Compact(nn.Module):
 
         if len(self.inputs) < self.in_channels:
             x = x.unflatten(1, (-1, takes)).index_select(1, self.inputs).flatten(1, 2)
-
         return x
 
     def _engines(self, x: Tensor) -> list[Engine]:
@@ -181,13 +176,11 @@ class Compact(nn.Module):
         else:
             n = max(len(x), 1)
             names = self.plan[min(self.plan, key=lambda batch: max(batch / n, n / batch))]
-
         return [self._engine(i, name) for i, name in enumerate(names)]
 
     def _engine(self, i: int, name: str) -> Engine:
         if (i, name) not in self._built:
             self._built[i, name] = ENGINES[name](self.stages[i])
-
         return self._built[i, name]
 
     def extra_repr(self) -> str:
@@ -197,7 +190,6 @@ class Compact(nn.Module):
         for stage in self.stages:
             left = f"{int(stage.weight.count_nonzero())} of {stage.weight.numel()} weights left"
             lines.append(f"{stage.name}: {tuple(stage.weight.shape)}, {left}")
-
         return "\n".join(lines)
 
 
@@ -234,7 +226,6 @@ def compact(
 
     stages, inputs = shrink(stages)
     small = Compact([_on_cpu(stage) for stage in stages], inputs.cpu(), in_channels)
-
     return small.measure(batch_sizes) if measure else small
 
 
@@ -273,12 +264,10 @@ def _fastest(calls: Mapping[str, Callable[[Tensor], Any]], x: Tensor, rounds: in
     times = {name: seconds for name, seconds in warm_up.items() if seconds <= limit}
     if len(times) > 1:
         times = {name: min(_seconds(calls[name], x) for _ in range(rounds)) for name in times}
-
     return min(times, key=times.__getitem__)
 
 
 def _seconds(call: Callable[[Tensor], Any], x: Tensor) -> float:
     start = time.perf_counter()
     call(x)
-
     return time.perf_counter() - start

@@ -102,7 +102,6 @@ def reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
     """By exact type: a user's subclass may have another forward; ours are by base."""
     if isinstance(layer, (Masked, Penalised)):
         return next((READERS[kind] for kind in WEIGHTED if isinstance(layer, kind)), None)
-
     return READERS.get(type(layer))
 
 
@@ -117,7 +116,6 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
         if isinstance(layer, nn.Sequential):
             why = "its forward is its own; set is_chain = True on it if that only runs the layers"
             raise _refused(name, layer, why)
-
     return layers
 
 
@@ -187,7 +185,6 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
     for group in range(groups):
         rows = slice(group * out // groups, (group + 1) * out // groups)
         ungrouped[rows, group * n_in : (group + 1) * n_in] = weight[rows]
-
     return ungrouped
 
 

@@ -38,7 +38,6 @@ def _one_minus_exp_minus(q):
         1.0
         - q * (0.5 - q * (0.16666667 - q * (0.041666668 - q * (0.008333334 - q * 0.0013888889))))
     )
-
     return tl.where(q < 0.1, series, 1.0 - tl.exp(-q))
 
 
@@ -46,7 +45,6 @@ def _one_minus_exp_minus(q):
 def _smooth_part(q):
     """Ein(q) - log(1 + q) = (1 - u)^2 P(u), u = 4/(4 + q): the fit of expint.py."""
     u = 4.0 / (4.0 + q)
-
     p = 11.510937691 * u - 44.005947113
     p = p * u + 69.988269806
     p = p * u - 56.165252686
@@ -127,7 +125,6 @@ def _kl_kernel(
 
     inside = _within(q, _LEAST, _MOST)
     slope = by * _slope(inside, TERM)
-
     d_s = tl.load(by_log_sigma2 + i, mask=ok, other=0.0) - slope * inside
     tl.store(by_log_sigma2 + i, d_s, mask=ok)
 
@@ -215,7 +212,6 @@ def kl_backward(
     )
     for w, s, term, by_w, by_s, share, first in layers:
         n = s.numel()
-
         launch(_kl_kernel, (ceil_div(n, _BLOCK),), TERM=term, BLOCK=_BLOCK)(
             w, s, scale, by_w, by_s, partial, n, first, share
         )
@@ -229,5 +225,4 @@ def kl_backward(
         BLOCK=4096,
         num_warps=8,
     )(partial, out)
-
     return out

@@ -24,7 +24,6 @@ _BLOCK = 1024
 def _leading(x):
     """x to 11 significant bits, which TF32 holds; round half up in magnitude."""
     bits = x.to(tl.uint32, bitcast=True)
-
     return ((bits + 0x1000) & 0xFFFFE000).to(tl.float32, bitcast=True)
 
 

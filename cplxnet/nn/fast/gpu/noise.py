@@ -48,7 +48,6 @@ def _sine(t):
     p = p * s - 0.0001984126984126984
     p = p * s + 0.008333333333333333
     p = p * s - 0.16666666666666666
-
     return x + x * s * p
 
 
@@ -67,7 +66,6 @@ def _normal_pair(first, second):
     folded = tl.where(0.5 - side < side, 0.5 - side, side)
     cosine = _sine(0.25 - side)
     sine = _sine(tl.where(t < 0, -folded, folded))
-
     return radius * cosine, radius * sine
 
 

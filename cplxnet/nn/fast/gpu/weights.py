@@ -29,7 +29,6 @@ def _form_kernel(
     tap = i % padded
     column = (i // padded) % inputs
     out = i // (padded * inputs)
-
     ok = i < n
     real = ok & (tap < taps)
     at_w = (out * inputs + column) * taps + tap
@@ -63,7 +62,6 @@ def _form_kernel(
     if NOISY:
         s = tl.where(real, tl.exp(tl.load(log_sigma2 + at_w, mask=real, other=0.0)), 0.0)
         tl.store(sigma2 + (out * taps + tap) * inputs + column, s, mask=real)
-
         at = ((tap % step) * inputs + column) * (outputs * turns) + v * outputs + out
         tl.store(sigma2_transposed + at, s, mask=ok)
 
@@ -102,7 +100,6 @@ def _form_grad_kernel(
 
     re = tl.sum(sum_re, 0)
     im = tl.sum(sum_im, 0)
-
     if MASKED:
         kept = tl.load(mask + i, mask=ok, other=0) != 0
         re = tl.where(kept, re, 0.0)
@@ -118,7 +115,6 @@ def _form_grad_kernel(
         for first in range(0, shares_sigma2, SHARES):
             share = (first + tl.arange(0, SHARES)).to(tl.int64)
             inside = (share < shares_sigma2)[:, None] & ok[None, :]
-
             place = partial_sigma2 + share[:, None] * n + at[None, :]
             total += tl.load(place, mask=inside, other=0.0)
 
@@ -155,7 +151,6 @@ def form_weight(
     launch(
         _form_kernel, (ceil_div(n, _BLOCK),), MASKED=mask is not None, NOISY=noisy, BLOCK=_BLOCK
     )(weight, mask, log_sigma2, *forms, n, out, inputs, taps, step, padded)
-
     return forms[0], forms[1], forms[2], forms[3]
 
 
@@ -203,5 +198,4 @@ def form_weight_grad(
         inputs,
         taps,
     )
-
     return by_weight, by_log_sigma2
