@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cplxnet import musicnet as default_task
 from cplxnet.nn import gaussian
-from cplxnet.nn.variational import CHANNEL_FORMS, FORMS
+from cplxnet.nn.forms import CHANNEL_FORMS, FORMS
 
 from .manifest.schema import DEFAULT_TASK, Features, ModelChange
 from .manifest.vocabulary import Vocabulary, keywords

@@ -95,7 +95,10 @@ class MusicNet:
         """The samples end to end; length, scale and flat change instants of each recording."""
         flat = np.empty(sum(_lengths(self.path, self.window)), FORMS[samples])
         offset = 0
-        keys, lengths, scales, changes = [], [], [], []
+        keys = []
+        lengths = []
+        scales = []
+        changes = []
 
         for recording in recordings.recordings(self.path):
             length = len(recording.data)
@@ -140,6 +143,7 @@ class MusicNet:
 
     @property
     def n_recordings(self) -> int:
+        """How many recordings the file has."""
         return len(self.keys)
 
     @property

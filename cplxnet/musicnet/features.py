@@ -25,6 +25,7 @@ def _fft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     else:
         spectrum = torch.fft.fft(signal)
         spectrum = torch.fft.fftshift(spectrum, dim=-1) if shift else spectrum
+
     return spectrum.unsqueeze(1)
 
 
@@ -41,6 +42,7 @@ def _stft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     # zeros up to a whole number of hops, so that no sample is left out
     signal = torch.nn.functional.pad(signal, (0, -signal.shape[-1] % STFT_HOP))
     hann = torch.hann_window(STFT_WINDOW, device=signal.device, dtype=signal.dtype)  # periodic
+
     return torch.stft(
         signal,
         STFT_WINDOW,
@@ -67,6 +69,7 @@ def surrogate(signal: torch.Tensor) -> torch.Tensor:
     """
     n = signal.shape[-1]
     moduli = torch.fft.rfft(signal).abs()
+
     phase = 2 * math.pi * _uniform_from(signal, moduli.shape[-1]).to(moduli.dtype)
     phase[:, 0] = 0  # real, as at the last frequency where n is even
     if n % 2 == 0:
@@ -126,11 +129,13 @@ def features(
         raise ValueError(
             f"expected a feature kind of {', '.join(sorted(FEATURE_KINDS))}, got {kind!r}"
         )
+
     if signal.ndim != 2 or not signal.is_floating_point():
         raise ValueError(
             f"expected a float signal of shape (B, window), got {signal.dtype} of shape "
             f"{tuple(signal.shape)}"
         )
+
     if not cplx and kind == "raw":
         return signal.unsqueeze(1)
     result = FEATURE_KINDS[kind](signal, shift)
@@ -153,11 +158,13 @@ def check_heard(heard: object, where: str) -> dict[str, Any]:
         assert isinstance(heard, dict)
         fits = heard["kind"] in FEATURE_KINDS
         fits &= 1 <= heard["window"] <= LONGEST_WINDOW and 1 <= heard["rate_hz"] <= 1_000_000
+
     if not fits:
         raise ValueError(
             f"{where}: expected what the network hears in its metadata ({', '.join(types)}), got "
             f"{reprlib.repr(heard)}; export it again"
         )
+
     return dict(heard)  # type: ignore[call-overload]
 
 

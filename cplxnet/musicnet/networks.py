@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet import nn as cplx
-from cplxnet.nn.variational import FORMS
+from cplxnet.nn.forms import COMPLEX, REAL
 
 from .features import as_channels
 from .labels import N_NOTES
 
-KINDS = ("", *FORMS, "Masked")  # of layers: ordinary, variational, masked
+KINDS = tuple(COMPLEX)  # of layers: ordinary, with a penalty, masked
 
 
 class Field(NamedTuple):
@@ -39,9 +39,11 @@ class Field(NamedTuple):
 
 
 def _complex_field(kind: str) -> Field:
+    linear, conv = COMPLEX[kind]
+
     return Field(
-        linear=getattr(cplx, f"CplxLinear{kind}"),
-        conv=getattr(cplx, f"CplxConv1d{kind}"),
+        linear=linear,
+        conv=conv,
         norm=cplx.CplxBatchNorm1d,
         relu=lambda: cplx.Split(nn.ReLU()),
         pool=lambda size, stride: cplx.Split(nn.AvgPool1d(size, stride)),
@@ -52,9 +54,11 @@ def _complex_field(kind: str) -> Field:
 
 
 def _real_field(kind: str) -> Field:
+    linear, conv = REAL[kind]
+
     return Field(
-        linear=getattr(cplx, f"Linear{kind}") if kind else nn.Linear,
-        conv=getattr(cplx, f"Conv1d{kind}") if kind else nn.Conv1d,
+        linear=linear,
+        conv=conv,
         norm=nn.BatchNorm1d,
         relu=nn.ReLU,
         pool=nn.MaxPool1d,
@@ -114,15 +118,20 @@ def deep_conv_net(
         in_channels: channels of the features.
         kernel_size: of the first layer; None: 6 complex, 7 real. The paper's k3 variant has 3.
         width: factor of all channels and hidden units, which match the size of another network.
+
+    Raises:
+        ValueError: a width that is not above 0, or windows too short for the network.
     """
     if width <= 0:
         raise ValueError(f"expected a width above 0, got {width:g}")
+
     first = kernel_size or (6 if field == "complex" else 7)
     # channels, kernel size, stride of each convolution
     if field == "complex":
         stages = [(16, first, 2), (32, 3, 2), (64, 3, 1), (64, 3, 1), (128, 3, 1), (128, 3, 1)]
     else:
         stages = [(64, first, 3), (64, 3, 2), (128, 3, 1), (128, 3, 1), (256, 3, 1), (256, 3, 1)]
+
     parts = FIELDS[field](kind)
     layers: dict[str, nn.Module] = {}
     channels = in_channels
@@ -130,6 +139,7 @@ def deep_conv_net(
     for i, (published, size, stride) in enumerate(stages, 1):
         out = max(round(width * published), 1)
         normed = i != 5  # the fifth has a bias in place of batch norm, and no pooling
+
         layers[f"conv{i}"] = parts.conv(channels, out, size, stride=stride, bias=not normed)
         if normed:
             layers[f"norm{i}"] = parts.norm(out)
@@ -137,6 +147,7 @@ def deep_conv_net(
         if normed:
             layers[f"pool{i}"] = parts.pool(2, 2)
         channels = out
+
     return _with_head(parts, layers, (in_channels, length), max(round(width * 2048), 1))
 
 
@@ -144,6 +155,7 @@ def shallow_conv_net(field: str, kind: str, *, length: int = 4096, in_channels: 
     """One convolution of 512 samples and stride 16, pooling of 4 by 2, then 2048, then 84."""
     parts = FIELDS[field](kind)
     width = 32 if field == "complex" else 64
+
     layers = {
         "conv1": parts.conv(in_channels, width, 512, stride=16),
         "relu1": parts.relu(),
@@ -163,6 +175,7 @@ def _with_head(
     """Append flatten, the hidden layer and the logits; running the trunk tells its width."""
     trunk = nn.Sequential(*layers.values(), nn.Flatten()).eval()
     probe = torch.zeros(1, *shape, dtype=parts.dtype)
+
     try:
         with torch.no_grad():
             width = trunk(probe).shape[1]
@@ -175,12 +188,14 @@ def _with_head(
     last = parts.linear(hidden, N_NOTES)
     with torch.no_grad():
         last.bias.fill_(parts.last_bias)  # type: ignore[operator]
+
     layers |= {
         "flatten": nn.Flatten(),
         "fc1": parts.linear(width, hidden),
         "relu_fc1": parts.relu(),
         "fc2": last,
     }
+
     return Network(layers | {"head": parts.head()}, is_complex=parts.dtype.is_complex)
 
 
@@ -212,5 +227,6 @@ def build(name: str, example: Tensor, **options: Any) -> Network:
     """
     if name not in MODELS:
         raise ValueError(f"expected a network of {', '.join(MODELS)}, got {name!r}")
+
     halves = 2 if example.is_complex() and name.startswith("real.") else 1
     return MODELS[name](in_channels=example.shape[1] * halves, length=example.shape[2], **options)

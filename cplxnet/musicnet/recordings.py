@@ -43,6 +43,7 @@ def _how_to_build(path: str | os.PathLike[str]) -> str:
             f"build it by `python -m extra.corpora.demo --size {folder.name} --data "
             f"{Path(path).parent.parent}`"
         )
+
     return (
         "build MusicNet by extra/get_datasets.ipynb, the demo corpus by `make demo`; "
         "if it is elsewhere, try another data folder (--data)"
@@ -76,6 +77,10 @@ TEXTS = ("composer", "composition", "movement", "ensemble")
 
 
 def check_shape(data: np.ndarray | h5py.Dataset, where: str) -> None:
+    """Raise RecordingError unless `data` are float samples of shape (samples,).
+
+    where: file and recording, for errors.
+    """
     if data.ndim != 1 or data.dtype.kind != "f":
         raise RecordingError(
             f"{where}: expected `data` as float samples of shape (samples,), got {data.dtype} of "
@@ -84,8 +89,13 @@ def check_shape(data: np.ndarray | h5py.Dataset, where: str) -> None:
 
 
 def check_data(data: np.ndarray, where: str, *, begin: int = 0) -> np.ndarray:
-    """`data`, which are the samples from `begin` on, as float32."""
+    """`data`, which are the samples from `begin` on, as float32.
+
+    Raises:
+        RecordingError: another shape or type, or a sample that is not finite in float32.
+    """
     check_shape(data, where)
+
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named next
         samples = data.astype(np.float32, copy=False)
 
@@ -96,12 +106,20 @@ def check_data(data: np.ndarray, where: str, *, begin: int = 0) -> np.ndarray:
             f"{where}: expected finite samples, got {data[position]} at sample "
             f"{begin + position}; write the file again, in float32"
         )
+
     return samples
 
 
 def check_labels(table: np.ndarray, where: str) -> np.ndarray:
+    """A table of labels (notes,) as `LABELS`; optional columns that it lacks are 0, or empty.
+
+    Raises:
+        RecordingError: a column missing or of another type, times that do not fit, or a note
+            outside 21..104.
+    """
     names = table.dtype.names or ()
     labels = np.zeros(len(table), LABELS)
+
     for column in LABELS.names or ():
         source = column if column in names else _ALIASES.get(column, column)
         if source in names:
@@ -118,6 +136,7 @@ def check_labels(table: np.ndarray, where: str) -> np.ndarray:
     )
     outside = (labels["note"] < LOWEST_NOTE) | (labels["note"] > HIGHEST_NOTE)
     _refuse(outside, labels, where, f"expected notes in {LOWEST_NOTE}..{HIGHEST_NOTE}")
+
     return labels
 
 
@@ -130,6 +149,7 @@ def _check_column(values: np.ndarray, column: str, where: str) -> np.ndarray:
         raise RecordingError(
             f"{where}: expected numbers in column `{column}` of `labels`, got {values.dtype}"
         )
+
     with np.errstate(invalid="ignore"):
         column_values = values.astype(LABELS[column])
     changed = column_values != values
@@ -138,6 +158,7 @@ def _check_column(values: np.ndarray, column: str, where: str) -> np.ndarray:
             f"{where}: expected whole numbers in column `{column}` of `labels`, got "
             f"{values[int(np.argmax(changed))]}"
         )
+
     return column_values
 
 
@@ -165,6 +186,7 @@ def _open(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         raise FileNotFoundError(
             f"expected a recordings file at {path}, got nothing there; {_how_to_build(path)}"
         )
+
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -209,6 +231,7 @@ def stored(group: h5py.Group, name: str, where: str) -> h5py.Dataset:
         raise RecordingError(
             f"{where}: expected datasets `data` and `labels`, got no `{name}` (there: {there})"
         )
+
     if dataset is None or dataset.external or dataset.is_virtual:
         raise RecordingError(
             f"{where}: expected {name} in the file itself, got them in another file or place"
@@ -220,17 +243,20 @@ def stored(group: h5py.Group, name: str, where: str) -> h5py.Dataset:
     else:
         grid = zip(dataset.shape, dataset.chunks, strict=True)
         is_whole = dataset.id.get_num_chunks() >= math.prod(-(-n // chunk) for n, chunk in grid)
+
     if not is_whole or size > _MOST_PACKED * dataset.file.id.get_filesize():
         raise RecordingError(
             f"{where}: expected {name} to be written, got a claim of {size} bytes with values "
             "missing; build it again"
         )
+
     return dataset
 
 
 def _read(group: h5py.Group, where: str) -> Recording:
     data = stored(group, "data", where)
     check_shape(data, where)
+
     table = stored(group, "labels", where)
     if table.ndim != 1:
         raise RecordingError(f"{where}: expected `labels` of shape (notes,), got {table.shape}")
@@ -243,6 +269,7 @@ def _read(group: h5py.Group, where: str) -> Recording:
         raise RecordingError(
             f"{where}: expected the values that were written, got {error}; build it again"
         ) from error
+
     return Recording(
         group.name.lstrip("/"), check_data(samples, where), check_labels(rows, where), **texts
     )
@@ -265,6 +292,7 @@ def recordings(path: str | os.PathLike[str]) -> Iterator[Recording]:
                 f"{path}: expected groups id_NNNN, a recording each, got none; "
                 f"{_how_to_build(path)}"
             )
+
         for key in keys:
             yield _read(file[key], f"{path}, recording {key}")
 

@@ -12,7 +12,12 @@ TARGET_HZ = 11_000
 def resample(
     signal: np.ndarray, *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ
 ) -> np.ndarray:
-    """Band-limited resampling of `signal` (samples,) by soxr's VHQ recipe.
+    """Band-limited resampling by soxr's VHQ recipe.
+
+    Args:
+        signal: (samples,).
+        source_hz: its samples per second.
+        target_hz: those of the result.
 
     Returns:
         float32 (about samples * target_hz/source_hz,).

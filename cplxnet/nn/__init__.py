@@ -18,7 +18,7 @@ from .compaction.shrunk import Shrunk
 from .conv import CplxConv1d, CplxConv2d
 from .cplxmodule import cplxmodule_state, load_cplxmodule, names_in_order
 from .expint import ein, ein_exp
-from .fast.clipping import clip_grad_norm_
+from .fast.clipping import GradientNorm
 from .fast.memory import keep_freed
 from .gaussian import GaussianWeight
 from .group import (

@@ -187,7 +187,12 @@ def two_dimensional(
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
 ) -> Geometry:
-    """The geometry of a convolution in `dims` dimensions; in one, over an image of height 1."""
+    """The geometry of a convolution; in one dimension, over an image of height 1.
+
+    Args:
+        dims: 1 or 2.
+        stride, padding, dilation, groups: as in `torch.nn.Conv1d` or `torch.nn.Conv2d`.
+    """
     if dims == 2:
         pad = padding if isinstance(padding, str) else _pair(padding)
         return Geometry(_pair(stride), pad, _pair(dilation), groups)

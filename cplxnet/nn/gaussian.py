@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .fast.clipping import GradientNorm
 from .fast.dispatch import native_usable
-from .fast.noise import PairNoise
-from .kl import Squares, Term, add_gradient, penalty, penalty_backward, penalty_sum, squared_modulus
+from .fast.noise import VARIANCE_FLOOR, PairNoise
+from .kl import Term, add_gradient, penalty, penalty_backward, penalty_sum, squared_modulus
 from .parameters import stored_parameter
 
 # the parameters that penalised layers have and dense ones lack, whose learning rate is apart
 OWN = ("log_sigma2", "log_sigma2_out", "gate_logit")
-VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 
 
 class Penalised(nn.Module):
@@ -71,7 +71,7 @@ class Penalised(nn.Module):
         return self.penalty.sum(dtype=torch.float64).to(self._stored.dtype)
 
     def kl_backward(
-        self, scale: Tensor, squares: Squares | None = None, channels: float = 1.0
+        self, scale: Tensor, norm: GradientNorm | None = None, channels: float = 1.0
     ) -> Tensor:
         """Add the gradient of `scale * kl(channels)` to the parameters' `.grad`; returns the KL."""
         return add_gradient(self.kl(channels), scale)
@@ -124,19 +124,19 @@ class GaussianWeight(Penalised):
         return penalty_sum(self._stored, self.log_sigma2, self.term)
 
     def kl_backward(
-        self, scale: Tensor, squares: Squares | None = None, channels: float = 1.0
+        self, scale: Tensor, norm: GradientNorm | None = None, channels: float = 1.0
     ) -> Tensor:
         """Add the gradient of `scale * kl()` to the parameters' `.grad`.
 
         Args:
             scale: a scalar on the layer's device.
-            squares: as in `cplxnet.nn.kl_backward`.
+            norm: as in `cplxnet.nn.kl_backward`.
             channels: as in `kl`.
 
         Returns:
             `kl()`, without a graph.
         """
-        return penalty_backward(self._stored, self.log_sigma2, self.term, scale, squares)
+        return penalty_backward(self._stored, self.log_sigma2, self.term, scale, norm)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:

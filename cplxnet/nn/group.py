@@ -5,12 +5,12 @@
 
     alpha_o = sigma_o^2 / (mean of |w|^2 over the weights of channel o)
 
-one z for each output channel o, drawn once for each example: all weights of a channel share their
-noise, along a convolution too. sigma_o^2 = e^`log_sigma2_out` is learnt, not alpha: the noise stays
-what it is when the weights of a channel shrink, so that those of an irrelevant one go to zero, and
-masking it costs little (with alpha as the parameter nothing moves them). The KL of a channel is
-that of one weight with |mu|^2 the mean of |w|^2, and sigma_o^2 (see `kl`), log-uniform prior
-("GroupVD") or automatic relevance determination ("GroupARD"). A channel is relevant if
+one z for each output channel o and example: all weights of a channel share their noise, at all
+positions of a convolution. sigma_o^2 = e^`log_sigma2_out` is learnt, not alpha. The noise then
+stays as it is while the weights of an irrelevant channel shrink to zero, and masking them costs
+little. With alpha as the parameter nothing would shrink them. The KL of a channel is that of one
+weight with |mu|^2 the mean of |w|^2, and sigma_o^2 (see `kl`), log-uniform prior ("GroupVD") or
+automatic relevance determination ("GroupARD"). A channel is relevant if
 log alpha <= threshold, and with it all its weights: what is masked are whole channels, so that a
 smaller dense layer is left. Constructor arguments are those of the mean layer, as in `torch.nn`.
 
@@ -34,8 +34,9 @@ from torch import Tensor, nn
 
 from . import variational
 from .conv import CplxConv1d, CplxConv2d
+from .fast.clipping import GradientNorm
 from .gaussian import GaussianWeight, Penalised
-from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Squares, Term, add_gradient, penalty
+from .kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, Term, add_gradient, penalty
 from .linear import CplxLinear
 
 SMALLEST = 1e-10  # root mean square of |w| that noise is measured by
@@ -135,12 +136,12 @@ class BothNoise(GroupNoise, GaussianWeight):
         return GaussianWeight.kl(self) + GroupNoise.kl(self, channels)
 
     def kl_backward(
-        self, scale: Tensor, squares: Squares | None = None, channels: float = 1.0
+        self, scale: Tensor, norm: GradientNorm | None = None, channels: float = 1.0
     ) -> Tensor:
         """As in `GaussianWeight`."""
-        # first: `squares` are of what the gradients are at the end
+        # channels first: the pass over the weights measures what the gradients have become
         of_channels = add_gradient(GroupNoise.kl(self, channels), scale)
-        return of_channels + GaussianWeight.kl_backward(self, scale, squares)
+        return of_channels + GaussianWeight.kl_backward(self, scale, norm)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:

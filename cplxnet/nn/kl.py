@@ -27,7 +27,7 @@ References:
     Kharitonov, Molchanov and Vetrov (2018), "Variational Dropout via Empirical Bayes" (ARD).
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -36,11 +36,10 @@ from torch.autograd.function import once_differentiable
 
 from .expint import ein, ein_slope
 from .fast import kl as kl_in_c
+from .fast.clipping import GradientNorm
 from .fast.dispatch import native_usable
 
 _K1, _K2, _K3 = 0.63576, 1.87320, 1.48695  # Molchanov et al. (2017), equation 14
-
-Squares = MutableMapping[nn.Parameter, Tensor]  # the sum of squares of each parameter's gradient
 
 
 class Term(NamedTuple):
@@ -51,12 +50,14 @@ class Term(NamedTuple):
         value: the KL of q.
         slope: g/q for q > 0.
         far: the factor of the logarithm for large q, where value(q) = far * log(q) + constant.
+        code: its number in fast/kl.c and fast/gpu/kl.py; None: it is computed by its formula.
     """
 
     cplx: bool
     value: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
     far: float
+    code: int | None = None
 
 
 def _real_vd_value(q: Tensor) -> Tensor:
@@ -72,13 +73,10 @@ def _log1p_half(q: Tensor) -> Tensor:
     return q.log1p() / 2
 
 
-COMPLEX_VD = Term(True, ein, ein_slope, 1.0)
-COMPLEX_ARD = Term(True, torch.log1p, lambda q: 1 / (1 + q), 1.0)
-REAL_VD = Term(False, _real_vd_value, _real_vd_slope, 0.5)
-REAL_ARD = Term(False, _log1p_half, lambda q: 0.5 / (1 + q), 0.5)
-
-# Numbers of the terms in fast/kl.c. A term that is not listed is computed by its formula.
-CODES = {COMPLEX_VD: 0, COMPLEX_ARD: 1, REAL_VD: 2, REAL_ARD: 3}
+COMPLEX_VD = Term(True, ein, ein_slope, 1.0, code=0)
+COMPLEX_ARD = Term(True, torch.log1p, lambda q: 1 / (1 + q), 1.0, code=1)
+REAL_VD = Term(False, _real_vd_value, _real_vd_slope, 0.5, code=2)
+REAL_ARD = Term(False, _log1p_half, lambda q: 0.5 / (1 + q), 0.5, code=3)
 
 
 def penalty(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
@@ -96,9 +94,16 @@ def penalty(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
 
 
 def penalty_sum(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
-    """The sum of `penalty` over all weights, added in float64: a scalar, differentiable once."""
-    if term in CODES and native_usable(weight, log_sigma2):
-        return kl_in_c.PenaltySum.apply(weight, log_sigma2, CODES[term])
+    """The sum of `penalty` over all weights, added in float64.
+
+    Args:
+        weight, log_sigma2, term: as in `penalty`.
+
+    Returns:
+        A scalar, differentiable once, in log_sigma2's dtype.
+    """
+    if term.code is not None and native_usable(weight, log_sigma2):
+        return kl_in_c.PenaltySum.apply(weight, log_sigma2, term.code)
 
     return penalty(weight, log_sigma2, term).sum(dtype=torch.float64).to(log_sigma2.dtype)
 
@@ -109,7 +114,7 @@ def penalty_backward(
     log_sigma2: nn.Parameter,
     term: Term,
     scale: Tensor,
-    squares: Squares | None = None,
+    norm: GradientNorm | None = None,
 ) -> Tensor:
     """`(scale * penalty_sum(weight, log_sigma2, term)).backward()`, and the sum.
 
@@ -122,24 +127,24 @@ def penalty_backward(
         log_sigma2: as for `penalty`.
         term: the KL term.
         scale: a scalar on the weights' device.
-        squares: receives the sum of squares (float64) of both gradients after the addition, where C
-            computes them; left alone otherwise.
+        norm: is told the sums of squares of both gradients after the addition, where C computes
+            them.
 
     Returns:
         The sum as a scalar without a graph.
     """
     gradients = [p.grad for p in (weight, log_sigma2) if p.requires_grad and p.grad is not None]
-    in_c = term in CODES and len(gradients) == 2
-    if not in_c or not native_usable(weight, log_sigma2, scale, *gradients):
+    has_all = len(gradients) == 2
+    if term.code is None or not has_all or not native_usable(weight, log_sigma2, scale, *gradients):
         with torch.enable_grad():
             return add_gradient(penalty_sum(weight, log_sigma2, term), scale)
 
     value, weight_square, log_sigma2_square = kl_in_c.add_gradients(
-        weight, log_sigma2, CODES[term], scale, *gradients
+        weight, log_sigma2, term.code, scale, *gradients
     )
-    if squares is not None:
-        squares[weight] = weight_square
-        squares[log_sigma2] = log_sigma2_square
+    if norm is not None:
+        norm.add(weight, weight_square)
+        norm.add(log_sigma2, log_sigma2_square)
 
     return value.to(log_sigma2.dtype)
 

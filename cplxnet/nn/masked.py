@@ -93,8 +93,8 @@ class Masked(nn.Module):
             return weight * self.mask.unsqueeze(-1)
 
         # of pairs whole: half the time of a product with the mask of each part
-        kept = torch.view_as_complex(weight).masked_fill(~self.mask, 0)
-        return torch.view_as_real(kept)
+        masked_pairs = torch.view_as_complex(weight).masked_fill(~self.mask, 0)
+        return torch.view_as_real(masked_pairs)
 
 
 def with_weight(layer: Any, x: Tensor, weight: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ more to write y; the gradient needs x and dL/dy alone (see `fast.batchnorm`). Th
 same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,6 +39,22 @@ def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
                 x = layer(x)
             del remaining[: n_fused or 1]
     return x
+
+
+def leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of nested `nn.Sequential`s in order, with their names.
+
+    A `nn.Sequential` with a forward of its own is one of them, unless it says `is_chain`: that this
+    only runs its layers in turn.
+    """
+    is_chain = type(module).forward is nn.Sequential.forward or getattr(module, "is_chain", False)
+    if not isinstance(module, nn.Sequential) or not is_chain:
+        yield prefix, module
+        return
+
+    for name, child in module._modules.items():  # named_children leaves out a layer used twice
+        if child is not None:
+            yield from leaves(child, f"{prefix}.{name}" if prefix else name)
 
 
 def _n_fused(layers: Sequence[nn.Module], x: Tensor) -> int:

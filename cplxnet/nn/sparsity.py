@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .fast import gpu
+from .fast.clipping import GradientNorm
 from .gaussian import GaussianWeight, Penalised
-from .kl import Squares
 from .masked import Masked
 from .parameters import stored_parameter
 
@@ -47,7 +47,7 @@ def kl_backward(
     module: nn.Module,
     scale: float | Tensor,
     reduction: Reduction = "sum",
-    squares: Squares | None = None,
+    norm: GradientNorm | None = None,
     *,
     channels: float = 1.0,
 ) -> Tensor:
@@ -60,8 +60,8 @@ def kl_backward(
         module: a network with variational layers.
         scale: factor of the KL in the objective; a tensor on the weights' device is not read back.
         reduction: as in `kl_sum`.
-        squares: a dict that receives the sum of squares of each gradient that the pass computes, by
-            parameter, for `clip_grad_norm_`. It stays empty where that would take another pass.
+        norm: is told the sum of squares of each gradient that the pass computes. It learns nothing
+            where that would take another pass.
         channels: as in `kl_sum`.
 
     Returns:
@@ -73,7 +73,7 @@ def kl_backward(
     layers = list(_layers(module, reduction).values())
     shares = [1.0 if reduction == "sum" else 1.0 / x.n_penalties for x in layers]
     if all(layer.own == GaussianWeight.own for layer in layers):
-        on_gpu = gpu.kl_backward(layers, scale, shares, squares)
+        on_gpu = gpu.kl_backward(layers, scale, shares, norm)
         if on_gpu is not None:
             return on_gpu
 
@@ -82,7 +82,7 @@ def kl_backward(
         factor = scale * share
         like = layer.get_parameter(layer.own[0])
         factor = factor.to(like) if isinstance(factor, Tensor) else like.new_full((), factor)
-        values.append(layer.kl_backward(factor, squares, channels) * share)
+        values.append(layer.kl_backward(factor, norm, channels) * share)
 
     return torch.stack(values).sum()
 

@@ -76,11 +76,6 @@ class _NoisyConv(_Noisy):
         return self._conv_forward(square, kernel, None)  # type: ignore[operator]
 
 
-# the forms of a layer with a penalty: what its name ends in (see also `group` and `l0`)
-CHANNEL_FORMS = ("GroupVD", "GroupARD", "BothVD", "BothARD")
-FORMS = (*CHANNEL_FORMS, "VD", "ARD", "L0")
-
-
 class CplxLinearVD(_NoisyLinear, CplxLinear):
     """`CplxLinear` under variational dropout: complex (..., in) -> (..., out)."""
 

@@ -43,14 +43,28 @@ def normalise_by(
     bias: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """Normalise x_ri (..., C, 2) by a given mean (2, C) and covariance (2, 2, C)."""
+    """Normalise by given statistics.
+
+    Args:
+        x_ri: (..., C, 2), real.
+        mean: m (2, C).
+        cov: V (2, 2, C).
+        weight, bias, eps: as in `normalise`.
+
+    Returns:
+        y (..., C, 2).
+    """
     return affine(x_ri, *map_by(mean, cov, weight, bias, eps))
 
 
 def map_by(
     mean: Tensor, cov: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """M (2, 2, C) and s (2, C) of `affine`, by a given mean and covariance."""
+    """Normalisation by given statistics as y = M x + s; arguments as in `normalise_by`.
+
+    Returns:
+        M (2, 2, C) and s (2, C).
+    """
     matrix = matrix_of(cov, weight, eps)
     shift = -(matrix * mean).sum(1)
 

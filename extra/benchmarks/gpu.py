@@ -69,11 +69,11 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss = F.binary_cross_entropy_with_logits(self.network(x), notes)
         loss.backward()
-        squares: dict[Any, Tensor] = {}
+        gradient = cplx.GradientNorm()
         kl = torch.zeros_like(loss)
         if self.scale is not None:
-            kl = cplx.kl_backward(self.network, self.scale, "sum", squares)
-        norm = cplx.clip_grad_norm_(self.network.parameters(), CLIP, squares)
+            kl = cplx.kl_backward(self.network, self.scale, "sum", gradient)
+        norm = gradient.clip(self.network.parameters(), CLIP)
         self.optimizer.step()
         return torch.stack((loss.detach(), kl, norm))
 

@@ -63,7 +63,7 @@ def step(network: nn.Module) -> Callable[[], None]:
         network.train()
         adam.zero_grad()
         F.binary_cross_entropy_with_logits(network(x), notes).backward()
-        cplx.clip_grad_norm_(network.parameters(), 0.05, {})
+        cplx.GradientNorm().clip(network.parameters(), 0.05)
         adam.step()
 
     return run

@@ -78,9 +78,7 @@ def entrant(library: str, kind: str, x: Tensor) -> Entrant:
     return Entrant(net, inputs, kl_backward if own_kind else None, adam, parameters)
 
 
-def _backward_of_penalties(
-    library: str, net: nn.Module, scale: float, squares: object = None
-) -> None:
+def _backward_of_penalties(library: str, net: nn.Module, scale: float, norm: object = None) -> None:
     (scale * torch.stack(list(PEERS[library].penalties(net))).sum()).backward()
 
 
@@ -88,11 +86,11 @@ def train(entrant: Entrant, target: Tensor) -> None:
     """One step: forward, BCE, backward, KL and its gradient, clip, Adam."""
     entrant.adam.zero_grad(set_to_none=True)
     F.binary_cross_entropy_with_logits(entrant.net(entrant.x), target).backward()
-    squares: dict[nn.Parameter, Tensor] = {}
+    norm = cplx.GradientNorm()
     if entrant.kl_backward is not None:
-        entrant.kl_backward(COEF, squares=squares)
-    if squares:
-        cplx.clip_grad_norm_(entrant.parameters, GRAD_CLIP, squares)
+        entrant.kl_backward(COEF, norm=norm)
+    if norm.squares:
+        norm.clip(entrant.parameters, GRAD_CLIP)
     else:
         nn.utils.clip_grad_norm_(entrant.parameters, GRAD_CLIP)
     entrant.adam.step()

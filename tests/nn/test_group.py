@@ -206,8 +206,8 @@ def test_both_kl_are_added(family, prior):
     ((7.0 * values[0] + values[1]) * 3.0).backward()
     for parameter in layer.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    squares = {}
-    value = cplx.kl_backward(layer, 3.0, squares=squares, channels=7.0)
+    norm = cplx.GradientNorm()
+    value = cplx.kl_backward(layer, 3.0, norm=norm, channels=7.0)
     total = float((7.0 * values[0] + values[1]).detach())
     assert float(value) == pytest.approx(total, rel=1e-12)
     assert float(cplx.kl_sum(layer, channels=7.0).detach()) == pytest.approx(total, rel=1e-12)
@@ -219,9 +219,9 @@ def test_both_kl_are_added(family, prior):
     for name, gradient in expected.items():
         parameter = layer.get_parameter(stored(layer) if name == "weight" else name)
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
-        if parameter in squares:
+        if parameter in norm.squares:
             torch.testing.assert_close(
-                squares[parameter].double(), gradient.square().sum(), rtol=1e-6, atol=0
+                norm.squares[parameter].double(), gradient.square().sum(), rtol=1e-6, atol=0
             )
 
 

@@ -245,7 +245,7 @@ def _parameters(manifests: Sequence[Manifest]) -> pd.DataFrame:
 
 def _network(manifest: Manifest) -> tuple[str, str, str]:
     """The network's field and architecture, and what sparsifies it: "VD", or "gradual by layer"."""
-    from cplxnet.nn.variational import FORMS  # torch takes a second, which `status` does not need
+    from cplxnet.nn.forms import FORMS  # torch takes a second, which `status` does not need
 
     field, architecture, form = "", "", ""
     for stage in manifest.all_stages():

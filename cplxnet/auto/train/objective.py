@@ -62,8 +62,7 @@ class Objective:
     """The weighted terms of one stage. A KL term is computed only where its coefficient is not 0.
 
     The pass over the weights that adds the gradient of the KL learns most of the gradient's norm on
-    its way; the objective keeps that from `add_kl` to `clip`, so that clipping needs no second
-    pass.
+    its way; the objective keeps it from `add_kl` to `clip`, so that clipping needs no second pass.
 
     Args:
         terms: the manifest's `objective_terms`, by name.
@@ -98,7 +97,7 @@ class Objective:
         self._scales = [held(weight, torch.device(device)) for _, weight in self._penalties]
         self._kl_channels = kl_channels
         self._distillation = distillation
-        self._squares: dict[nn.Parameter, Tensor] = {}  # of gradients: their sums of squares
+        self._norm = cplx.GradientNorm()  # of this step
 
     @property
     def has_kl(self) -> bool:
@@ -132,12 +131,12 @@ class Objective:
         Returns the KL itself, without any coefficient: a scalar without graph, 0 where no KL term
         weighs anything.
         """
-        self._squares = {}
+        self._norm = cplx.GradientNorm()
         kl = torch.zeros((), device=next(model.parameters()).device)
 
         for (reduction, _), scale in zip(self._penalties, self._scales, strict=True):
             kl = kl + cplx.kl_backward(
-                model, scale, reduction, self._squares, channels=self._kl_channels
+                model, scale, reduction, self._norm, channels=self._kl_channels
             )
         return kl
 
@@ -147,4 +146,4 @@ class Objective:
         Returns the norm before clipping, a scalar. Call it after `add_kl`.
         """
         limit = math.inf if max_norm is None else max_norm
-        return cplx.clip_grad_norm_(model.parameters(), limit, self._squares)
+        return self._norm.clip(model.parameters(), limit)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,17 +27,17 @@ from cplxnet import nn as cplx
 from cplxnet.nn.activation import ELEMENTWISE
 from cplxnet.nn.compaction.block import Stage, real_form
 from cplxnet.nn.compaction.network import Compact
+from cplxnet.nn.compaction.read import UnknownLayer
 from cplxnet.nn.conv import _CplxConv, block_weight
 from cplxnet.nn.gaussian import Penalised
 from cplxnet.nn.masked import Masked
-from cplxnet.nn.whitening import matrix_of
+from cplxnet.nn.sequential import leaves
+from cplxnet.nn.whitening import map_by
 
 _POOLS = (nn.AvgPool1d, nn.MaxPool1d)
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, cplx.CplxDropout)  # in evaluation
 
-
-class UnknownLayerError(TypeError):
-    """A layer without a real form; the text names it and its place in the network."""
+UnknownLayerError = UnknownLayer  # its name here: a layer without a real form
 
 
 class Step(nn.Module):
@@ -170,7 +170,7 @@ def real_chain(model: nn.Module, x: Tensor) -> nn.Sequential:
 def _layers(model: nn.Module, x: Tensor, modules: list[nn.Module]) -> Tensor:
     """Append the real modules of a stack of layers to `modules`; returns its output for `x`."""
     previous: nn.Module = nn.Identity()
-    for name, layer in _leaves(model):
+    for name, layer in leaves(model):
         if isinstance(layer, _IDLE):
             continue
         if isinstance(layer, cplx.CplxBatchNorm1d) and isinstance(previous, cplx.CplxConv1d):
@@ -180,17 +180,6 @@ def _layers(model: nn.Module, x: Tensor, modules: list[nn.Module]) -> Tensor:
         x = layer(x)
         previous = layer
     return x
-
-
-def _leaves(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The layers of nested `nn.Sequential`s in order, with their names."""
-    is_chain = type(model).forward is nn.Sequential.forward or getattr(model, "is_chain", False)
-    if not isinstance(model, nn.Sequential) or not is_chain:
-        yield prefix, model
-        return
-    for name, child in model._modules.items():  # named_children leaves out a layer used twice
-        assert child is not None
-        yield from _leaves(child, f"{prefix}.{name}".strip("."))
 
 
 def _module(layer: Any, name: str, x: Tensor) -> nn.Module:
@@ -270,10 +259,9 @@ def _matrix_and_shift(norm: cplx.CplxBatchNorm1d, name: str) -> tuple[Tensor, Te
         raise UnknownLayerError(
             f"{name}: expected running statistics, got none; its output depends on the batch"
         )
-    matrix = matrix_of(norm.running_var, norm.weight, norm.eps).movedim(-1, 0)
-    mean = norm.running_mean.t()
-    shift = -torch.einsum("cpq,cq->cp", matrix, mean)
-    return matrix, shift if norm.bias is None else shift + norm.bias.t()
+    given = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+    matrix, shift = map_by(*given)
+    return matrix.movedim(-1, 0), shift.t().contiguous()
 
 
 def _fold_norm(convolution: Any, norm: cplx.CplxBatchNorm1d, name: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cplxnet.nn.conv import two_dimensional
 from cplxnet.nn.fast import native
 from cplxnet.nn.fast.dispatch import native_usable
 
@@ -44,8 +45,8 @@ class Dense:
             return y.relu_() if stage.relu else y
 
         image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        geometry = ((1, stage.stride), (0, stage.padding), (1, stage.dilation))
-        y = F.conv2d(image, self.weight, self.bias, *geometry)
+        geometry = two_dimensional(1, stage.stride, stage.padding, stage.dilation)
+        y = F.conv2d(image, self.weight, self.bias, *geometry)  # type: ignore[arg-type]
         y = y.relu_() if stage.relu else y
         if stage.pool is not None:
             pool = F.avg_pool2d if stage.pool.kind == "average" else F.max_pool2d
@@ -110,8 +111,7 @@ class SparseRows:
             x = x.unflatten(2, (-1, stage.stride)).transpose(2, 3).flatten(1, 2)
 
         pool = stage.pool or Pool("average", 1, 1)
-        n_out = (length - pool.size) // pool.stride + 1
-        y = x.new_empty(batch, self.rows, n_out)
+        y = x.new_empty(batch, self.rows, pool.n_out(length))
         self._run(x.contiguous(), length, y, _POOLS[pool.kind] if stage.pool else 0, pool)
         return y
 

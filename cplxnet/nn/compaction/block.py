@@ -23,6 +23,10 @@ class Pool(NamedTuple):
     size: int
     stride: int
 
+    def n_out(self, length: int) -> int:
+        """Positions that it gives of `length`."""
+        return (length - self.size) // self.stride + 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:

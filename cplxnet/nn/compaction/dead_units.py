@@ -43,12 +43,12 @@ def _without_constants(stages: Sequence[Stage]) -> list[Stage]:
         dead = ~before.weight.flatten(1).any(1)
         value = _constant(before)
         foldable = dead & (value == 0) if stage.padding else dead
-        kept = _kept(~foldable)
+        kept_units = _kept(~foldable)
 
-        weight = stage.weight[:, kept]
-        weight[:, foldable[kept]] = 0  # what is folded must not be added again
+        weight = stage.weight[:, kept_units]
+        weight[:, foldable[kept_units]] = 0  # what is folded must not be added again
         bias = stage.bias + _folded(stage, foldable, value)
-        shrunk[-1] = _rows(before, kept)
+        shrunk[-1] = _rows(before, kept_units)
         shrunk.append(stage.replaced(weight=weight, bias=bias))
     return shrunk
 
@@ -58,15 +58,15 @@ def _without_unread(stages: list[Stage]) -> tuple[list[Stage], Tensor]:
     for stage in reversed(stages):
         if shrunk:
             read = _is_read(shrunk[0])
-            kept = _kept(read)
-            shrunk[0] = _columns(shrunk[0], kept)
+            kept_units = _kept(read)
+            shrunk[0] = _columns(shrunk[0], kept_units)
             # the unit that stays although nobody reads it needs no inputs
             weight = stage.weight * read.view(-1, 1, 1)
-            stage = _rows(stage.replaced(weight=weight), kept)
+            stage = _rows(stage.replaced(weight=weight), kept_units)
         shrunk.insert(0, stage)
-    kept = _kept(_is_read(shrunk[0]))
-    shrunk[0] = _columns(shrunk[0], kept)
-    return shrunk, kept
+    kept_units = _kept(_is_read(shrunk[0]))
+    shrunk[0] = _columns(shrunk[0], kept_units)
+    return shrunk, kept_units
 
 
 def _is_read(stage: Stage) -> Tensor:

@@ -49,7 +49,15 @@ from cplxnet import files
 
 from .block import Pool, Stage
 from .network import MEASURED, Compact
-from .quantisation import FEW, check_claim, from_whole_numbers, pack, to_whole_numbers, unpack
+from .quantisation import (
+    FEW,
+    check_claim,
+    from_whole_numbers,
+    pack,
+    real_numbers,
+    to_whole_numbers,
+    unpack,
+)
 
 FORMAT = "cplxnet-compact-1"  # the number goes up when older readers would fail
 QUANTISED = "cplxnet-compact-2"
@@ -65,9 +73,9 @@ _PLAIN = {
 }
 _STEPS = {"steps8": torch.uint8, "steps16": torch.uint16}
 FORMS = ("all", "bits", *_STEPS)
-# In a network that is read, as a header may claim more than memory holds: weights, kept or not, in
-# all, and how many for a byte of a file of more than a few. A trained network has 30, random masks
-# over a DeepConvNet at most 420: sparser ones lose their units
+# Limits against hostile headers: weights, kept or not, in all, and for a byte of a file that has
+# more than a few. A trained network has 30 for a byte, random masks over a DeepConvNet at most 420:
+# sparser ones lose their units
 MOST_WEIGHTS = 2**28
 MOST_A_BYTE = 512
 MOST_ACTIVATIONS = 2**21  # of one window, in any of its layers
@@ -122,8 +130,8 @@ def save_compact(
             stages[i]["positions"], stored = _floats(stage, DTYPES[dtype])
             tensors |= {f"{i}.{key}": value for key, value in stored.items()}
     else:
-        about, stored = to_whole_numbers(model.stages, sigma)
-        stages = [stage | own for stage, own in zip(stages, about, strict=True)]
+        descriptions, stored = to_whole_numbers(model.stages, sigma)
+        stages = [stage | own for stage, own in zip(stages, descriptions, strict=True)]
         tensors |= stored
 
     network = {"in_channels": model.in_channels, "stages": stages}
@@ -248,7 +256,7 @@ def _most_activations(model: Compact) -> int:
         length = stage.n_conv(length)
         n_most = max(n_most, len(stage.weight) * length)
         if stage.pool is not None:
-            length = (length - stage.pool.size) // stage.pool.stride + 1
+            length = stage.pool.n_out(length)
     return n_most
 
 
@@ -265,13 +273,13 @@ def _floats(stage: Stage, dtype: torch.dtype) -> tuple[str, dict[str, Tensor]]:
     """The form of a stage's positions, and its tensors."""
     flat = stage.weight.flatten()
     form, positions = encode(flat != 0)
-    values = _real(flat if form == "all" else flat[flat != 0]).to(dtype)
+    values = real_numbers(flat if form == "all" else flat[flat != 0]).to(dtype)
     if not bool(torch.isfinite(values).all()):
         raise ValueError(
             f"{stage.name}: expected weights within the range of {dtype}, got larger; "
             "try dtype='float32'"
         )
-    tensors = {"values": values, "positions": positions, "bias": _real(stage.bias).float()}
+    tensors = {"values": values, "positions": positions, "bias": real_numbers(stage.bias).float()}
     if stage.mix is not None:
         tensors["mix"] = stage.mix.float().contiguous()
     return form, tensors
@@ -295,7 +303,9 @@ def _restored(description: dict[str, Any], stored: Mapping[str, Any]) -> Stage:
 
     values, bias = (stored[key].float().contiguous() for key in ("values", "bias"))
     if description["complex"]:
-        values, bias = torch.view_as_complex(values), torch.view_as_complex(bias)
+        values = torch.view_as_complex(values)
+        bias = torch.view_as_complex(bias)
+
     weight = values.new_zeros(math.prod(description["shape"]))
     weight[stored["positions"]] = values
 
@@ -306,10 +316,6 @@ def _restored(description: dict[str, Any], stored: Mapping[str, Any]) -> Stage:
         pool=None if description["pool"] is None else Pool(*description["pool"]),
         **{key: description[key] for key in _PLAIN},
     )
-
-
-def _real(z: Tensor) -> Tensor:
-    return torch.view_as_real(z).contiguous() if z.is_complex() else z
 
 
 def _digest(described: str, tensors: Mapping[str, Tensor]) -> str:

@@ -47,16 +47,22 @@ class Compact(nn.Module):
     ) -> None:
         super().__init__()
         _check_chain(stages, inputs, in_channels)
+
         self.stages = tuple(stages)
         self.inputs = inputs
         self.in_channels = in_channels
         self.metadata = dict(metadata or {})
+
         self.plan: Plan = plan or {}
         self._built: dict[tuple[int, str], Engine] = {}
         self.eval()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: an empty one would be taken for the weights."""
+        """Refused: an empty one would be taken for the weights.
+
+        Raises:
+            TypeError: always.
+        """
         raise TypeError("a compact network has no state dict; try nn.save_compact(model, path)")
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -111,11 +117,13 @@ class Compact(nn.Module):
         for batch in batch_sizes:
             x = self._read(self._example(batch))
             plan: list[str] = []
+
             for i, stage in enumerate(self.stages):
                 calls = {name: self._engine(i, name) for name in backends.candidates(stage, x)}
                 plan.append(_fastest(calls, x, rounds))
                 x = self._engine(i, plan[-1])(x)
             self.plan[batch] = plan
+
         wanted = {(i, name) for plan in self.plan.values() for i, name in enumerate(plan)}
         self._built = {key: engine for key, engine in self._built.items() if key in wanted}
         return self
@@ -130,8 +138,8 @@ class Compact(nn.Module):
     def _example(self, batch: int) -> Tensor:
         """Noise of the shortest length that goes through, before its units are selected."""
         length = self.shortest(MEASURED)
-        generator = torch.Generator().manual_seed(0)
         channels = self.in_channels * self.stages[0].takes
+        generator = torch.Generator().manual_seed(0)
         return torch.randn(batch, channels, length, generator=generator)
 
     def _as_real(self, x: Tensor) -> Tensor:
@@ -140,13 +148,16 @@ class Compact(nn.Module):
             if x.is_complex() and not self.is_complex:
                 x = torch.cat((x.real, x.imag), 1)
             x = x.flatten(1).unsqueeze(1)  # all of it is one unit, as long as the layer is wide
+
         expected = "(B, features)" if first.whole else f"(B, {self.in_channels}, length)"
         if x.dim() != 3:
             field = "complex" if self.is_complex else "real"
             raise ValueError(f"expected {field} {expected}, got {tuple(x.shape)}")
+
         if self.is_complex:
             z = x if x.is_complex() else torch.complex(x, torch.zeros_like(x))
             return torch.view_as_real(z.resolve_conj()).movedim(-1, 2).flatten(1, 2)
+
         return torch.cat((x.real, x.imag), 1) if x.is_complex() else x
 
     def _read(self, x: Tensor) -> Tensor:
@@ -154,6 +165,7 @@ class Compact(nn.Module):
         takes = self.stages[0].takes
         if x.shape[1] != self.in_channels * takes:
             raise ValueError(f"expected {self.in_channels} channels, got {x.shape[1] / takes:g}")
+
         if len(self.inputs) < self.in_channels:
             x = x.unflatten(1, (-1, takes)).index_select(1, self.inputs).flatten(1, 2)
         return x
@@ -174,6 +186,7 @@ class Compact(nn.Module):
     def extra_repr(self) -> str:
         engines = self.plan or "by rule"
         lines = [f"{self.in_channels} channels in, {len(self.inputs)} read; engines {engines}"]
+
         for stage in self.stages:
             left = f"{int(stage.weight.count_nonzero())} of {stage.weight.numel()} weights left"
             lines.append(f"{stage.name}: {tuple(stage.weight.shape)}, {left}")
@@ -210,6 +223,7 @@ def compact(
     """
     stages = read_chain(model, threshold, masks)
     in_channels = stages[0].weight.shape[1]
+
     stages, inputs = shrink(stages)
     small = Compact([_on_cpu(stage) for stage in stages], inputs.cpu(), in_channels)
     return small.measure(batch_sizes) if measure else small
@@ -226,8 +240,10 @@ def _check_chain(stages: Sequence[Stage], inputs: Tensor, in_channels: int) -> N
         raise ValueError(
             f"expected stages that read units 0 to {in_channels - 1}, got {inputs.tolist()}"
         )
+
     for stage in stages:
         stage.check_tensors()
+
         wanted = (stage.weight.shape[1], stage.takes)
         if wanted != given:
             raise ValueError(
@@ -244,6 +260,7 @@ def _fastest(calls: Mapping[str, Callable[[Tensor], Any]], x: Tensor, rounds: in
     """
     warm_up = {name: _seconds(call, x) for name, call in calls.items()}
     limit = 10 * min(warm_up.values())
+
     times = {name: seconds for name, seconds in warm_up.items() if seconds <= limit}
     if len(times) > 1:
         times = {name: min(_seconds(calls[name], x) for _ in range(rounds)) for name in times}

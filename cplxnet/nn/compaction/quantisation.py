@@ -34,9 +34,8 @@ from .read import WEIGHTED
 
 SIGNIFICANT = 17  # bits of a weight's larger part, at most
 FIXED = 10  # bits of the largest bias of a stage, and of the largest number of its mix
-# Limits of the numbers that are read, as a file may claim more than memory holds: of all of them,
-# and, where there are more than a few, of how many come to a byte. Zeros come 7000 to a byte,
-# weights of 2 bits 4 or so.
+# Limits against hostile headers: of all numbers, and, where there are more than a few, of how many
+# come to a byte. Zeros come 7000 to a byte, weights of 2 bits 4 or so.
 MOST_KEPT = 2**23
 MOST_A_BYTE = 64
 FEW = 2**18
@@ -121,7 +120,7 @@ def sigma_for_bits(model: Compact, bits: float) -> list[Tensor]:
 
     sigmas = []
     for stage in model.stages:
-        kept = _real(stage.weight[stage.weight != 0])
+        kept = real_numbers(stage.weight[stage.weight != 0])
         deviation = kept.square().mean().sqrt() if len(kept) else torch.ones(())
         step = deviation * math.sqrt(2 * math.pi * math.e) / 2**bits
         sigmas.append(step / _steps_of_sigma(stage.weight))
@@ -149,7 +148,7 @@ def quantise(weight: Tensor, sigma: Tensor) -> tuple[float, np.ndarray, np.ndarr
     """
     flat = weight.movedim(0, -1).flatten()
     position = flat.nonzero().flatten()
-    parts = _real(flat[position]).double().numpy().reshape(-1, 1 + weight.is_complex())
+    parts = real_numbers(flat[position]).double().numpy().reshape(-1, 1 + weight.is_complex())
     size = np.abs(parts).max(1, initial=0)
     deviation = sigma.expand(weight.shape).movedim(0, -1).flatten()[position].double().numpy()
     allowed = (deviation * _steps_of_sigma(weight)).clip(size * 2.0**-SIGNIFICANT, 4 * size)
@@ -175,13 +174,14 @@ def quantise(weight: Tensor, sigma: Tensor) -> tuple[float, np.ndarray, np.ndarr
 
 def _fixed_point(x: Tensor) -> tuple[float, np.ndarray]:
     """A power of two and whole numbers of it, off by half of 2^-FIXED of the largest at most."""
-    numbers = _real(x).double().numpy().flatten()
+    numbers = real_numbers(x).double().numpy().flatten()
     step = float(np.ldexp(1.0, np.frexp(np.abs(numbers).max(initial=0))[1] - FIXED))
     return step, np.rint(numbers / step).astype(int)
 
 
-def _real(z: Tensor) -> Tensor:
-    return torch.view_as_real(z) if z.is_complex() else z
+def real_numbers(z: Tensor) -> Tensor:
+    """z itself, or a complex one as pairs (..., 2)."""
+    return torch.view_as_real(z).contiguous() if z.is_complex() else z
 
 
 # ---- a chain of stages as tensors of bytes, and back --------------------------------------------
@@ -191,38 +191,38 @@ def to_whole_numbers(
     stages: Sequence[Stage], sigmas: Sequence[Tensor]
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """What a file has to say of each stage, and its tensors (see `file`)."""
-    about: list[dict[str, Any]] = []
+    descriptions: list[dict[str, Any]] = []
     streams: dict[str, list[np.ndarray]] = {key: [] for key in STREAMS}
     for stage, sigma in zip(stages, sigmas, strict=True):
         step, *numbers = quantise(stage.weight, sigma)
         for key, part in zip(STREAMS, numbers, strict=False):
             streams[key].append(part)
-        about.append({"kept": len(numbers[0]), "step": step})
+        descriptions.append({"kept": len(numbers[0]), "step": step})
 
         for key, floats in (("bias", stage.bias), ("mix", stage.mix)):
-            about[-1][key] = None
+            descriptions[-1][key] = None
             if floats is not None:
-                about[-1][key], others = _fixed_point(floats)
+                descriptions[-1][key], others = _fixed_point(floats)
                 streams["others"].append(_signless(others))
 
-    n_kept = sum(stage["kept"] for stage in about)
+    n_kept = sum(stage["kept"] for stage in descriptions)
     if n_kept > MOST_KEPT:
         raise ValueError(f"expected {MOST_KEPT} kept weights at most, got {n_kept}")
     tensors = {key: pack(numbers) for key, numbers in streams.items()}
     check_claim(sum(map(np.size, streams["values"])), tensors["values"])
-    return about, tensors
+    return descriptions, tensors
 
 
 def from_whole_numbers(
-    about: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]
+    descriptions: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]
 ) -> list[dict[str, Tensor | None]]:
     """The way back: of each stage positions (int64), values, bias, and mix or None (float32).
 
     ValueError: the tensors do not hold what is said of the stages.
     """
-    kept = [stage["kept"] for stage in about]
+    kept = [stage["kept"] for stage in descriptions]
     sizes = {"gaps": kept, "classes": kept, "values": [], "others": []}
-    for stage in about:
+    for stage in descriptions:
         n_parts = 2 if stage["complex"] else 1
         n_units = stage["shape"][0]
         sizes["values"].append(n_parts * stage["kept"])
@@ -232,7 +232,7 @@ def from_whole_numbers(
         raise ValueError(f"expected {MOST_KEPT} kept weights at most, got {kept}")
     check_claim(sum(sizes["values"]), tensors["values"])
     streams = {key: iter(unpack(tensors[key], sizes[key])) for key in STREAMS}
-    return [_stage_numbers(stage, streams) for stage in about]
+    return [_stage_numbers(stage, streams) for stage in descriptions]
 
 
 def _stage_numbers(
@@ -293,7 +293,8 @@ def unpack(stored: Tensor, sizes: Sequence[int]) -> list[np.ndarray]:
     ValueError: there are more, or fewer, or it is something else.
     """
     n = sum(sizes)
-    width, coded = int(stored[0]), stored[1:].numpy().tobytes()
+    width = int(stored[0])
+    coded = stored[1:].numpy().tobytes()
     if width not in WIDTHS:
         raise ValueError(f"expected numbers of {WIDTHS} bytes, got {width}")
 

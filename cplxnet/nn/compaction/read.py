@@ -9,7 +9,7 @@ gamma/sqrt(var + eps).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,9 +21,10 @@ from cplxnet.nn.conv import CplxConv1d
 from cplxnet.nn.gaussian import Penalised
 from cplxnet.nn.linear import CplxLinear
 from cplxnet.nn.masked import Masked
-from cplxnet.nn.whitening import matrix_of
+from cplxnet.nn.sequential import leaves
+from cplxnet.nn.whitening import map_by
 
-from .block import Pool, Stage, mixed
+from .block import Pool, Stage
 
 Masks = Mapping[str, Tensor]
 WEIGHTED = (CplxConv1d, nn.Conv1d, CplxLinear, nn.Linear)
@@ -31,7 +32,7 @@ _PASSED = (nn.Identity, nn.Dropout, CplxDropout)  # nothing in evaluation
 
 
 class UnknownLayer(TypeError):
-    """A layer that cannot be made compact; the text names it. The network is as it was."""
+    """A layer that cannot be made compact, or exported; the text names it and its place."""
 
 
 @dataclasses.dataclass
@@ -75,22 +76,25 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
         ValueError: masks that do not fit, or weights that are not finite.
     """
     reader = _Reader(threshold, masks)
-    layers = dict(leaves("", model))
+    layers = layers_of(model)
     strangers = [name for name in masks or () if name not in layers]
     if strangers:
         raise ValueError(
             f"masks do not fit the network; no layers of the names {', '.join(strangers)}"
         )
+
     for name, layer in layers.items():
         read = reader_of(layer)
         if read is None:
             raise _refused(name, layer, "compact does not know it")
         read(reader, name, layer)
+
     if not reader.stages:
         raise ValueError(
             "expected a network with linear or convolutional layers, got "
             f"{type(model).__name__} without"
         )
+
     return reader.stages
 
 
@@ -101,19 +105,18 @@ def reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
     return READERS.get(type(layer))
 
 
-def leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if not isinstance(module, nn.Sequential):
-        yield prefix, module
-        return
-    if type(module).forward is not nn.Sequential.forward and not getattr(module, "is_chain", False):
-        raise _refused(
-            prefix,
-            module,
-            "its forward is its own; set is_chain = True on it if that only runs the layers",
-        )
-    for name, child in module._modules.items():  # named_children leaves out a layer used twice
-        if child is not None:
-            yield from leaves(f"{prefix}.{name}" if prefix else name, child)
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """{name: layer} of a chain.
+
+    Raises:
+        UnknownLayer: a `Sequential` that may do more than run its layers in turn.
+    """
+    layers = dict(leaves(model))
+    for name, layer in layers.items():
+        if isinstance(layer, nn.Sequential):
+            why = "its forward is its own; set is_chain = True on it if that only runs the layers"
+            raise _refused(name, layer, why)
+    return layers
 
 
 def _refused(name: str, layer: nn.Module, why: str) -> UnknownLayer:
@@ -132,6 +135,7 @@ def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
         raise ValueError(
             f"{name}: expected finite weights, got NaN or infinity; try an earlier snapshot"
         )
+
     mask = None
     if reader.masks is not None and name in reader.masks:
         mask = reader.masks[name]
@@ -139,10 +143,12 @@ def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
         mask = layer.mask
     elif isinstance(layer, Penalised):
         mask = layer.relevance(reader.threshold)
+
     if mask is not None and mask.shape != weight.shape:
         raise ValueError(
             f"{name}: expected a mask of shape {tuple(weight.shape)}, got {tuple(mask.shape)}"
         )
+
     if mask is None:
         return weight.clone()
     return weight.masked_fill(~mask.to(weight.device, torch.bool), 0)
@@ -159,6 +165,7 @@ def _convolution(reader: _Reader, name: str, layer: Any) -> None:
         )
     if reader.flattened or (reader.stages and reader.stages[-1].whole):
         raise _refused(name, layer, "a convolution after flatten or a linear layer")
+
     weight = _ungrouped(_kept_weight(reader, name, layer), layer.groups)
     geometry = {
         "stride": layer.stride[0],
@@ -172,6 +179,7 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
     """(out, in/groups, k) as (out, in, k), zero between groups."""
     if groups == 1:
         return weight
+
     out, n_in, k = weight.shape
     ungrouped = weight.new_zeros(out, n_in * groups, k)
     for group in range(groups):
@@ -192,6 +200,7 @@ def _linear(reader: _Reader, name: str, layer: Any) -> None:
         raise _refused(
             name, layer, "a linear layer after a convolution, without flatten between them"
         )
+
     reader.flattened = False
     reader.stages.append(Stage(name, weight, _bias(layer, weight), whole=True))
 
@@ -206,21 +215,24 @@ def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
         raise _refused(
             name, layer, "batch norm without running statistics, which depends on the batch"
         )
+
     if isinstance(layer, CplxBatchNorm1d):
-        weight = _double(layer.weight)
-        matrix = matrix_of(layer.running_var.double(), weight, layer.eps).permute(2, 0, 1)
-        shift = 0 if layer.bias is None else torch.complex(*layer.bias.detach().double())
-        centred = stage.bias.to(torch.complex128) - torch.complex(*layer.running_mean.double())
+        bias = torch.view_as_real(stage.bias.to(torch.complex128)).t()
+        mean = layer.running_mean.double() - bias  # of W * x alone
+        cov = layer.running_var.double()
+        matrix, shift = map_by(mean, cov, _double(layer.weight), _double(layer.bias), layer.eps)
+
+        matrix = matrix.movedim(-1, 0)
         mix = matrix if stage.mix is None else matrix @ stage.mix.double()
-        bias = mixed(matrix, centred) + shift
-        reader.amend(mix=mix.float(), bias=bias.to(stage.bias.dtype))
+        reader.amend(mix=mix.float(), bias=torch.complex(*shift).to(stage.bias.dtype))
         return
 
     scale = (layer.running_var.double() + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight.detach().double()
-    shift = 0 if layer.bias is None else layer.bias.detach().double()
+    offset = 0 if layer.bias is None else layer.bias.detach().double()
+
     weight = stage.weight.double() * scale.view(-1, 1, 1)
-    bias = (stage.bias - layer.running_mean) * scale + shift
+    bias = (stage.bias - layer.running_mean) * scale + offset
     reader.amend(weight=weight.to(stage.weight.dtype), bias=bias.to(stage.bias.dtype))
 
 
@@ -232,6 +244,7 @@ def _relu(reader: _Reader, name: str, layer: nn.Module) -> None:
     pool = reader.last(name, layer).pool
     if pool is not None and pool.kind == "average":
         raise _refused(name, layer, "ReLU after average pooling")
+
     reader.amend(relu=True)  # before maximum pooling or after it: the same
 
 
@@ -242,16 +255,19 @@ def _pool(reader: _Reader, name: str, layer: Any, kind: Any) -> None:
     )
     if padding or layer.ceil_mode or int(torch.as_tensor(getattr(layer, "dilation", 1))) != 1:
         raise _refused(name, layer, "pooling with padding, dilation or ceil_mode")
+
     if getattr(layer, "return_indices", False) or stage.pool or stage.whole or reader.flattened:
         raise _refused(
             name, layer, "pooling that gives indices, is the second in a row, or follows flatten"
         )
+
     reader.amend(pool=Pool(kind, size, stride))
 
 
 def _split(reader: _Reader, name: str, layer: Split) -> None:
     if type(layer.module) not in (nn.ReLU, nn.AvgPool1d, nn.MaxPool1d, nn.Identity, nn.Dropout):
         raise _refused(name, layer, f"compact does not know Split({type(layer.module).__name__})")
+
     READERS[type(layer.module)](reader, name, layer.module)
 
 
@@ -260,12 +276,14 @@ def _flatten(reader: _Reader, name: str, layer: Any) -> None:
         raise _refused(
             name, layer, f"flatten from axis {layer.start_dim} to {layer.end_dim}, expected 1 to -1"
         )
+
     reader.flattened = True
 
 
 def _to_real(reader: _Reader, name: str, layer: nn.Module) -> None:
     if not reader.last(name, layer).weight.is_complex() or reader.stages[-1].real_part:
         raise _refused(name, layer, "its input is real already")
+
     reader.amend(real_part=True)
 
 

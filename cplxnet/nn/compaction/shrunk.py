@@ -1,8 +1,8 @@
 """A masked network trained on the shape that its masks leave.
 
-A unit (a channel, a neuron, after flatten a position of a channel) is read if a living weight of a
-unit that is read itself reads it; the units of the last layer are read. The others are left out,
-with their batch norm and the columns that only they read:
+Walk back from the output: a unit (a channel, a neuron, after flatten a position of a channel) is
+live, that is read, if a kept weight joins it to a live unit; those of the last layer are. The
+others are left out, with their batch norm and the columns that only they read:
 
     small weight = weight[rows that are read, columns that are read];  mask, bias, batch norm alike
 
@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from cplxnet.nn.batchnorm import CplxBatchNorm1d
 from cplxnet.nn.gaussian import Penalised
 
-from .read import WEIGHTED, UnknownLayer, leaves, reader_of
+from .read import WEIGHTED, UnknownLayer, layers_of, reader_of
 from .sparse_linear import SparseLinear, is_sparse
 
 NORMS = (CplxBatchNorm1d, nn.BatchNorm1d)
 State = Mapping[str, Mapping[str, Any]]  # an optimiser's, by parameter name
-Left = dict[str, tuple[Any, ...]]  # name in the state dict -> index: tensor[index] is left
+KeptIndex = dict[str, tuple[Any, ...]]  # name in the state dict -> index: tensor[index] is left
 
 
 class Shrunk:
@@ -49,7 +49,7 @@ class Shrunk:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._left, flattened, sparse = _what_is_left(_known_layers(model))
+        self._kept_index, flattened, sparse = _what_is_left(_known_layers(model))
 
         shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
         network: nn.Module = copy.deepcopy(model, memo=shared)
@@ -67,14 +67,14 @@ class Shrunk:
         """Copy what is left of the full network, whose masks are as before, into the small one."""
         full = self._model.state_dict()
         for name, value in self.network.state_dict().items():
-            value.copy_(full[name][self._left.get(name, ...)])
+            value.copy_(full[name][self._kept_index.get(name, ...)])
 
     @torch.no_grad()
     def write_back(self) -> None:
         """Write the parameters and buffers of the small network into the full one."""
         full = self._model.state_dict()
         for name, value in self.network.state_dict().items():
-            full[name][self._left.get(name, ...)] = value
+            full[name][self._kept_index.get(name, ...)] = value
 
     def part_of(self, state: State) -> dict[str, dict[str, Any]]:
         """What is left of an optimiser's state of the full network."""
@@ -85,12 +85,12 @@ class Shrunk:
         return _changed(state, self._whole)
 
     def _part(self, name: str, full: Tensor) -> Tensor:
-        part = full.detach()[self._left.get(name, ...)]
+        part = full.detach()[self._kept_index.get(name, ...)]
         return part.clone(memory_format=torch.contiguous_format)
 
     def _whole(self, name: str, part: Tensor) -> Tensor:
         whole = torch.zeros_like(self._model.get_parameter(name))
-        whole[self._left.get(name, ...)] = part
+        whole[self._kept_index.get(name, ...)] = part
         return whole
 
     def _cut(self, name: str, layer: Any) -> None:
@@ -108,8 +108,8 @@ class Shrunk:
             kind = "channels" if kernel else "features"
             setattr(layer, f"in_{kind}", n_in)
             setattr(layer, f"out_{kind}", n_out)
-        elif isinstance(layer, NORMS) and f"{name}.weight" in self._left:
-            layer.num_features = len(self._left[f"{name}.weight"][-1])
+        elif isinstance(layer, NORMS) and f"{name}.weight" in self._kept_index:
+            layer.num_features = len(self._kept_index[f"{name}.weight"][-1])
 
 
 class _FlattenAndRead(nn.Module):
@@ -135,7 +135,7 @@ def _changed(state: State, change: Callable[[str, Tensor], Tensor]) -> dict[str,
 
 
 def _known_layers(model: nn.Module) -> dict[str, Any]:
-    layers = dict(leaves("", model))
+    layers = layers_of(model)
     for name, layer in layers.items():
         plain = not isinstance(layer, Penalised) and getattr(layer, "groups", 1) == 1
         n_uses = sum(other is layer for other in layers.values())
@@ -148,9 +148,13 @@ def _known_layers(model: nn.Module) -> dict[str, Any]:
     return layers
 
 
-def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor], dict[str, Tensor]]:
-    """What is left of each tensor; by each flatten's name the columns that are read; and the living
-    weights of each layer that is sparse, bool (rows that are read, columns that are read).
+def _what_is_left(layers: dict[str, Any]) -> tuple[KeptIndex, dict[str, Tensor], dict[str, Tensor]]:
+    """Which part of the network is left.
+
+    Returns:
+        The index of what is left of each tensor; by each flatten's name the columns that are read;
+        and the living weights of each layer that is sparse, bool (rows that are read, columns that
+        are read).
     """
     n_units: dict[str, int | None] = {}  # that each layer is given; None: the network's input
     width: int | None = None
@@ -161,7 +165,7 @@ def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor], dict
     # a flatten can select of the input; without one the first layer with weights reads it whole
     selects = any(isinstance(layers[name], nn.Flatten) for name in n_units if n_units[name] is None)
 
-    left: Left = {}
+    kept_index: KeptIndex = {}
     flattened: dict[str, Tensor] = {}
     sparse: dict[str, Tensor] = {}
     read: Tensor | None = None  # bool, of the units that the next layer is given; None: all
@@ -181,27 +185,27 @@ def _what_is_left(layers: dict[str, Any]) -> tuple[Left, dict[str, Tensor], dict
             read[0] |= ~read.any()  # one unit stays, so that a constant network needs no rules
 
             columns = _true(read)
-            place: tuple[Tensor, Tensor] = (rows.unsqueeze(1), columns)
-            if is_sparse(living[place]):
-                sparse[name] = living[place]
+            index: tuple[Tensor, Tensor] = (rows.unsqueeze(1), columns)
+            if is_sparse(living[index]):
+                sparse[name] = living[index]
                 row, column = sparse[name].nonzero(as_tuple=True)
-                place = (rows[row], columns[column])
+                index = (rows[row], columns[column])
 
             for key in ("weight", "weight_ri", "mask"):
-                left[f"{name}.{key}"] = place
+                kept_index[f"{name}.{key}"] = index
             for key in ("bias", "bias_ri"):
-                left[f"{name}.{key}"] = (rows,)
+                kept_index[f"{name}.{key}"] = (rows,)
         elif read is None:
             continue
         elif isinstance(layer, NORMS):
             for key in ("weight", "bias", "running_mean", "running_var"):
-                left[f"{name}.{key}"] = (..., _true(read))
+                kept_index[f"{name}.{key}"] = (..., _true(read))
         elif isinstance(layer, nn.Flatten):
             by_unit = read.view(n_units[name] or 1, -1)
             units = by_unit.any(1)
             flattened[name] = _true(by_unit[units].flatten())
             read = units if n_units[name] else None
-    return left, flattened, sparse
+    return kept_index, flattened, sparse
 
 
 def _mask(layer: Any) -> Tensor:

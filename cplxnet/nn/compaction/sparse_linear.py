@@ -109,9 +109,9 @@ class _Product(torch.autograd.Function):
             conjugate = weight.conj()[layer._by_column].resolve_conj()
             by_x = (layer._transpose.matrix(conjugate) @ grad.T).T
         if needs_weight:
-            there = layer._csr.matrix(weight)  # its values are multiplied by 0
+            pattern = layer._csr.matrix(weight)  # its values are multiplied by 0
             by_weight = (
-                torch.sparse.sampled_addmm(there, grad.T, x.conj(), beta=0).values().detach()
+                torch.sparse.sampled_addmm(pattern, grad.T, x.conj(), beta=0).values().detach()
             )
 
         return by_x, by_weight, None

@@ -1,13 +1,14 @@
-/* Complex batch normalisation (nn/whitening.py, fast/batchnorm.py), with ReLU and pooling in the same pass if asked.
+/* Complex batch normalisation (nn/whitening.py, fast/batchnorm.py), with ReLU and pooling in the
+ * same pass if asked.
  *
- * x, y, g: (n, c) complex numbers as (n, c, 2) floats. A real 2x2 matrix of each channel is a map (2, c, 2): the diagonal
- * first (M_00, M_11), then the off-diagonal (M_01, M_10). Sums over rows go to block_sums[block][column]; the caller adds
- * the blocks in order.
+ * x, y, g: (n, c) complex numbers as (n, c, 2) floats. A real 2x2 matrix of each channel is a map
+ * (2, c, 2): the diagonal first (M_00, M_11), then the off-diagonal (M_01, M_10). Sums over rows go
+ * to block_sums[block][column]; the caller adds the blocks in order.
  */
 #include "shared.h"
 
-/* What follows y = M x + s in the same pass: nothing; the split ReLU; or ReLU and the average of two neighbours along the
- * `length` rows of a sample, where an odd last row is left out. */
+/* What follows y = M x + s in the same pass: nothing; the split ReLU; or ReLU and the average of
+ * two neighbours along the `length` rows of a sample, where an odd last row is left out. */
 enum tail { AFFINE, RELU, RELU_POOL };
 
 static inline int is_tail(int64_t code) {
@@ -31,10 +32,11 @@ ALWAYS_INLINE float mapped(const struct map f, int64_t k, float x, float partner
     return f.same[k] * x + f.other[k] * partner + f.shift[k];
 }
 
-/* ---- sums of x -------------------------------------------------------------------------------------------- */
+/* ---- sums of x ------------------------------------------------------------------------------- */
 
 /* Sums over the rows of each block, to block_sums (blocks, c, 2). */
-int column_sums(int64_t n, int64_t c, int64_t rows, const float *restrict x, float *restrict block_sums) {
+int column_sums(int64_t n, int64_t c, int64_t rows, const float *restrict x,
+                float *restrict block_sums) {
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < (n + rows - 1) / rows; b++) {
         int64_t end = smaller((b + 1) * rows, n);
@@ -48,15 +50,15 @@ int column_sums(int64_t n, int64_t c, int64_t rows, const float *restrict x, flo
     return OK;
 }
 
-/* ---- forward: y = M x + s and its tail -------------------------------------------------------------------- */
+/* ---- forward: y = M x + s and its tail ------------------------------------------------------- */
 
 static inline float rectified(float x) {
     return x < 0 ? 0 : x; /* keeps a NaN */
 }
 
 /* Row r of the result. `tail` is a constant in each call, so that the loop vectorises. */
-ALWAYS_INLINE void affine_row(enum tail tail, int64_t r, int64_t c, int64_t length, const float *x, const struct map f,
-                              float *y) {
+ALWAYS_INLINE void affine_row(enum tail tail, int64_t r, int64_t c, int64_t length, const float *x,
+                              const struct map f, float *y) {
     const int64_t first = tail == RELU_POOL ? r / (length / 2) * length + r % (length / 2) * 2 : r;
     const float *z = x + first * 2 * c;
     const float *next = z + 2 * c;
@@ -79,8 +81,8 @@ ALWAYS_INLINE void affine_row(enum tail tail, int64_t r, int64_t c, int64_t leng
 }
 
 /* n rows of the result. */
-int affine_pairs(int64_t tail, int64_t n, int64_t c, int64_t length, const float *x, const float *m, const float *s,
-                 float *y) {
+int affine_pairs(int64_t tail, int64_t n, int64_t c, int64_t length, const float *x, const float *m,
+                 const float *s, float *y) {
     if (!is_tail(tail))
         return REFUSED;
 
@@ -88,21 +90,30 @@ int affine_pairs(int64_t tail, int64_t n, int64_t c, int64_t length, const float
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < n; r++)
         switch ((enum tail)tail) {
-            case AFFINE: affine_row(AFFINE, r, c, length, x, f, y); break;
-            case RELU: affine_row(RELU, r, c, length, x, f, y); break;
-            case RELU_POOL: affine_row(RELU_POOL, r, c, length, x, f, y); break;
+            case AFFINE:
+                affine_row(AFFINE, r, c, length, x, f, y);
+                break;
+            case RELU:
+                affine_row(RELU, r, c, length, x, f, y);
+                break;
+            case RELU_POOL:
+                affine_row(RELU_POOL, r, c, length, x, f, y);
+                break;
         }
     return OK;
 }
 
-/* ---- backward --------------------------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------------------- */
 
-#define TILE 256 /* floats of a row taken at a time, in arrays that the compiler sees do not overlap */
+/* floats of a row taken at a time, in arrays that the compiler sees do not overlap */
+#define TILE 256
 
-/* Backward through ReLU and pooling, from dL/d(output) g to dL/d(M x + s): `width` columns from `from` on of row r. z points
- * to those of x, and f is the map there. Returns a pointer into g if there is no tail, else `out`. */
-ALWAYS_INLINE const float *before_tail(enum tail tail, int64_t r, int64_t c, int64_t length, int64_t from, int64_t width,
-                                       const float *g, const float *z, const struct map f, float *out) {
+/* Backward through ReLU and pooling, from dL/d(output) g to dL/d(M x + s): `width` columns from
+ * `from` on of row r. z points to those of x, and f is the map there. Returns a pointer into g if
+ * there is no tail, else `out`. */
+ALWAYS_INLINE const float *before_tail(enum tail tail, int64_t r, int64_t c, int64_t length,
+                                       int64_t from, int64_t width, const float *g, const float *z,
+                                       const struct map f, float *out) {
     if (tail == AFFINE)
         return g + r * 2 * c + from;
 
@@ -128,9 +139,9 @@ ALWAYS_INLINE const float *before_tail(enum tail tail, int64_t r, int64_t c, int
 }
 
 /* pair_sums over the rows from lo to hi, to sums (3, c, 2). */
-ALWAYS_INLINE void pair_sums_of(enum tail tail, int64_t lo, int64_t hi, int64_t c, int64_t length, const float *g,
-                                const float *g_mean, const float *x, const float *mean, const float *m, const float *s,
-                                float *sums) {
+ALWAYS_INLINE void pair_sums_of(enum tail tail, int64_t lo, int64_t hi, int64_t c, int64_t length,
+                                const float *g, const float *g_mean, const float *x,
+                                const float *mean, const float *m, const float *s, float *sums) {
     for (int64_t from = 0; from < 2 * c; from += TILE) {
         float plain[TILE] = {0};
         float same[TILE] = {0};
@@ -165,10 +176,12 @@ ALWAYS_INLINE void pair_sums_of(enum tail tail, int64_t lo, int64_t hi, int64_t 
     }
 }
 
-/* Sums over rows of g' = (g'_re, g'_im), of (g'_re x'_re, g'_im x'_im) and of (g'_re x'_im, g'_im x'_re), to block_sums
- * (blocks, 3, c, 2). g' = dL/d(M x + s) - g_mean, from the gradient g after the tail, and x' = x - mean. */
-int pair_sums(int64_t tail, int64_t n, int64_t c, int64_t length, int64_t rows, const float *g, const float *g_mean,
-              const float *x, const float *mean, const float *m, const float *s, float *block_sums) {
+/* Sums over rows of g' = (g'_re, g'_im), of (g'_re x'_re, g'_im x'_im) and of (g'_re x'_im, g'_im
+ * x'_re), to block_sums (blocks, 3, c, 2). g' = dL/d(M x + s) - g_mean, from the gradient g after
+ * the tail, and x' = x - mean. */
+int pair_sums(int64_t tail, int64_t n, int64_t c, int64_t length, int64_t rows, const float *g,
+              const float *g_mean, const float *x, const float *mean, const float *m,
+              const float *s, float *block_sums) {
     if (!is_tail(tail))
         return REFUSED;
 
@@ -178,18 +191,25 @@ int pair_sums(int64_t tail, int64_t n, int64_t c, int64_t length, int64_t rows, 
         int64_t hi = smaller(lo + rows, n);
         float *sums = block_sums + b * 6 * c;
         switch ((enum tail)tail) {
-            case AFFINE: pair_sums_of(AFFINE, lo, hi, c, length, g, g_mean, x, mean, m, s, sums); break;
-            case RELU: pair_sums_of(RELU, lo, hi, c, length, g, g_mean, x, mean, m, s, sums); break;
-            case RELU_POOL: pair_sums_of(RELU_POOL, lo, hi, c, length, g, g_mean, x, mean, m, s, sums); break;
+            case AFFINE:
+                pair_sums_of(AFFINE, lo, hi, c, length, g, g_mean, x, mean, m, s, sums);
+                break;
+            case RELU:
+                pair_sums_of(RELU, lo, hi, c, length, g, g_mean, x, mean, m, s, sums);
+                break;
+            case RELU_POOL:
+                pair_sums_of(RELU_POOL, lo, hi, c, length, g, g_mean, x, mean, m, s, sums);
+                break;
         }
     }
     return OK;
 }
 
-/* Not inline: where the compiler knows that these pointers are sums, it does not see that their elements are neighbours.
- * `mapped` is written out: as a call the compiler adds the last columns in another order, with other last bits. */
-static __attribute__((noinline)) void map_row(int64_t width, const struct map f, const float *restrict x,
-                                              float *restrict y) {
+/* Not inline: where the compiler knows that these pointers are sums, it does not see that their
+ * elements are neighbours. `mapped` is written out: as a call the compiler adds the last columns in
+ * another order, with other last bits. */
+static __attribute__((noinline)) void map_row(int64_t width, const struct map f,
+                                              const float *restrict x, float *restrict y) {
 #pragma GCC ivdep
     for (int64_t k = 0; k < width; k += 2) {
         y[k] = f.same[k] * x[k] + f.other[k] * x[k + 1] + f.shift[k];
@@ -197,16 +217,18 @@ static __attribute__((noinline)) void map_row(int64_t width, const struct map f,
     }
 }
 
-ALWAYS_INLINE void affine_two_of(enum tail tail, int64_t r, int64_t c, int64_t length, const float *g, const float *back,
-                                 const float *x, const float *around, const float *shift, const float *m, const float *s,
-                                 float *dx) {
+ALWAYS_INLINE void affine_two_of(enum tail tail, int64_t r, int64_t c, int64_t length,
+                                 const float *g, const float *back, const float *x,
+                                 const float *around, const float *shift, const float *m,
+                                 const float *s, float *dx) {
     for (int64_t from = 0; from < 2 * c; from += TILE) {
         float upstream[TILE];
         float mapped[TILE];
         float *o = dx + r * 2 * c + from;
         const int64_t width = smaller(2 * c - from, TILE);
         const float *z = x + r * 2 * c + from;
-        const float *u = before_tail(tail, r, c, length, from, width, g, z, map_of(c, from, m, s), upstream);
+        const float *u =
+            before_tail(tail, r, c, length, from, width, g, z, map_of(c, from, m, s), upstream);
         const struct map by_g = map_of(c, from, back, shift);
         const struct map by_x = {around + from, around + 2 * c + from, mapped};
         map_row(width, by_g, u, mapped);
@@ -214,26 +236,34 @@ ALWAYS_INLINE void affine_two_of(enum tail tail, int64_t r, int64_t c, int64_t l
     }
 }
 
-/* dx = B dL/d(M x + s) + A x + t, from the gradient g after the tail. The maps `back` (B), `around` (A) and m are (2, c, 2),
- * the shifts `shift` (t) and s are (c, 2). */
-int affine_two(int64_t tail, int64_t n, int64_t c, int64_t length, const float *g, const float *back, const float *x,
-               const float *around, const float *shift, const float *m, const float *s, float *dx) {
+/* dx = B dL/d(M x + s) + A x + t, from the gradient g after the tail. The maps `back` (B), `around`
+ * (A) and m are (2, c, 2), the shifts `shift` (t) and s are (c, 2). */
+int affine_two(int64_t tail, int64_t n, int64_t c, int64_t length, const float *g,
+               const float *back, const float *x, const float *around, const float *shift,
+               const float *m, const float *s, float *dx) {
     if (!is_tail(tail))
         return REFUSED;
 
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < n; r++)
         switch ((enum tail)tail) {
-            case AFFINE: affine_two_of(AFFINE, r, c, length, g, back, x, around, shift, m, s, dx); break;
-            case RELU: affine_two_of(RELU, r, c, length, g, back, x, around, shift, m, s, dx); break;
-            case RELU_POOL: affine_two_of(RELU_POOL, r, c, length, g, back, x, around, shift, m, s, dx); break;
+            case AFFINE:
+                affine_two_of(AFFINE, r, c, length, g, back, x, around, shift, m, s, dx);
+                break;
+            case RELU:
+                affine_two_of(RELU, r, c, length, g, back, x, around, shift, m, s, dx);
+                break;
+            case RELU_POOL:
+                affine_two_of(RELU_POOL, r, c, length, g, back, x, around, shift, m, s, dx);
+                break;
         }
     return OK;
 }
 
-/* ---- 2x2 algebra of each channel, in double ---------------------------------------------------------------- */
+/* ---- 2x2 algebra of each channel, in double -------------------------------------------------- */
 
-/* R = (V + eps I)^(-1/2) for V + eps I = [[a, b], [b, d]], and the steps to it; see whitening.inverse_root. */
+/* R = (V + eps I)^(-1/2) for V + eps I = [[a, b], [b, d]], and the steps to it; see
+ * whitening.inverse_root. */
 struct root {
     double a, b, d;
     double s, t;
@@ -255,7 +285,8 @@ static struct root inverse_root(double v00, double v01, double v11, double eps) 
 }
 
 /* The scale matrix W of channel k, I/sqrt(2) if `weight` is null, and M = W R; both row by row. */
-static void scaled(int64_t c, int64_t k, const float *weight, const struct root f, double *w, double *m) {
+static void scaled(int64_t c, int64_t k, const float *weight, const struct root f, double *w,
+                   double *m) {
     for (int i = 0; i < 4; i++)
         w[i] = weight ? weight[i * c + k] : i % 3 ? 0 : 0.70710678118654752;
     m[0] = w[0] * f.r00 + w[1] * f.r01;
@@ -265,17 +296,18 @@ static void scaled(int64_t c, int64_t k, const float *weight, const struct root 
 }
 
 /* Write the matrix of channel k into a map (2, c, 2). */
-static inline void put(int64_t c, int64_t k, double m00, double m01, double m10, double m11, float *map) {
+static inline void put(int64_t c, int64_t k, double m00, double m01, double m10, double m11,
+                       float *map) {
     map[2 * k] = m00;
     map[2 * k + 1] = m11;
     map[2 * (c + k)] = m01;
     map[2 * (c + k) + 1] = m10;
 }
 
-/* M = W R to the map m, and s = b - M mean (c, 2). `cov` and `weight` are (2, 2, c), `mean` is (c, 2), `bias` (2, c);
- * `weight` and `bias` may be null. */
-int whitening_map(int64_t c, const float *mean, const float *cov, const float *weight, const float *bias, float eps,
-                  float *m, float *s) {
+/* M = W R to the map m, and s = b - M mean (c, 2). `cov` and `weight` are (2, 2, c), `mean` is (c,
+ * 2), `bias` (2, c); `weight` and `bias` may be null. */
+int whitening_map(int64_t c, const float *mean, const float *cov, const float *weight,
+                  const float *bias, float eps, float *m, float *s) {
     for (int64_t k = 0; k < c; k++) {
         struct root f = inverse_root(cov[k], cov[c + k], cov[3 * c + k], eps);
         double w[4], wr[4];
@@ -289,11 +321,11 @@ int whitening_map(int64_t c, const float *mean, const float *cov, const float *w
     return OK;
 }
 
-/* From `sums` (3, c, 2) of pair_sums: the gradients by W (2, 2, c) and by b (2, c), and dx = B g + A x + t with the maps
- * B = M^T and A = (gV + gV^T)/n and t (c, 2), as whitening.py has it. */
-int whitening_gradient(int64_t c, int64_t n, const double *sums, const float *mean, const float *cov,
-                       const float *weight, float eps, float *by_weight, float *by_bias, float *back, float *around,
-                       float *shift) {
+/* From `sums` (3, c, 2) of pair_sums: the gradients by W (2, 2, c) and by b (2, c), and dx = B g +
+ * A x + t with the maps B = M^T and A = (gV + gV^T)/n and t (c, 2), as whitening.py has it. */
+int whitening_gradient(int64_t c, int64_t n, const double *sums, const float *mean,
+                       const float *cov, const float *weight, float eps, float *by_weight,
+                       float *by_bias, float *back, float *around, float *shift) {
     for (int64_t k = 0; k < c; k++) {
         struct root f = inverse_root(cov[k], cov[c + k], cov[3 * c + k], eps);
         double w[4], m[4];
@@ -305,7 +337,8 @@ int whitening_gradient(int64_t c, int64_t n, const double *sums, const float *me
         by_bias[c + k] = im;
 
         /* g = dL/dM, row by row; then dL/dW = g R^T */
-        double g[4] = {sums[2 * (c + k)], sums[2 * (2 * c + k)], sums[2 * (2 * c + k) + 1], sums[2 * (c + k) + 1]};
+        double g[4] = {sums[2 * (c + k)], sums[2 * (2 * c + k)], sums[2 * (2 * c + k) + 1],
+                       sums[2 * (c + k) + 1]};
         by_weight[k] = g[0] * f.r00 + g[1] * f.r01;
         by_weight[c + k] = g[0] * f.r01 + g[1] * f.r11;
         by_weight[2 * c + k] = g[2] * f.r00 + g[3] * f.r01;

@@ -1,10 +1,12 @@
 /* The KL of a layer's weights and its gradients (nn/kl.py), for q = |mu|^2/sigma^2.
  *
- * A term is value(q) = far log(1 + q) + remainder(q), and slope(q) = g/q. Complex weights are pairs (n, 2).
+ * A term is value(q) = far log(1 + q) + remainder(q), and slope(q) = g/q. Complex weights are pairs
+ * (n, 2).
  */
 #include "shared.h"
 
-#define RUN 512 /* weights computed at a time: what they need besides stays in the nearest cache */
+/* weights computed at a time: what they need besides stays in the nearest cache */
+#define RUN 512
 
 enum term { COMPLEX_VD, COMPLEX_ARD, REAL_VD, REAL_ARD }; /* the numbers in kl.py */
 
@@ -29,9 +31,10 @@ static inline int is_complex(enum term term) {
     return term == COMPLEX_VD || term == COMPLEX_ARD;
 }
 
-/* ---- elementary functions --------------------------------------------------------------------------------- */
+/* ---- elementary functions -------------------------------------------------------------------- */
 
-/* x y + z, rounded once. The flags let the compiler reorder a sum of floats; it cannot reorder this one. */
+/* x y + z, rounded once. The flags let the compiler reorder a sum of floats; it cannot reorder this
+ * one. */
 static inline float multiply_add(float x, float y, float z) {
 #ifdef __FP_FAST_FMAF
     return __builtin_fmaf(x, y, z);
@@ -46,8 +49,8 @@ struct exponential {
     float small;
 };
 
-/* For x from -88 (power 0) to 88; a NaN is kept in `small`. 1 - e^x needs `small` by itself: near x = 0 the difference
- * would cancel. */
+/* For x from -88 (power 0) to 88; a NaN is kept in `small`. 1 - e^x needs `small` by itself: near x
+ * = 0 the difference would cancel. */
 static inline struct exponential exponential(float x) {
     float n = rintf(x * 1.44269504f);
     float r = multiply_add(n, -0.693145752f, x); /* log 2 in two parts */
@@ -80,8 +83,9 @@ static inline float one_minus_exp_minus(float q) {
 
 /* Ein(q) - log(1 + q) = (1 - u)^2 P(u), u = 4/(4 + q) (expint.py). */
 static inline float smooth_part(float q) {
-    static const float P[10] = {0.577210605f,  0.905389249f,   0.974142372f,  1.560032964f,   -4.473323345f,
-                                23.128204346f, -56.165252686f, 69.988269806f, -44.005947113f, 11.510937691f};
+    static const float P[10] = {0.577210605f,   0.905389249f,  0.974142372f,   1.560032964f,
+                                -4.473323345f,  23.128204346f, -56.165252686f, 69.988269806f,
+                                -44.005947113f, 11.510937691f};
     float u = 4.0f / (4.0f + q);
     float p = P[9];
     for (int k = 8; k >= 0; k--)
@@ -93,15 +97,18 @@ static inline float sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
-/* ---- the terms -------------------------------------------------------------------------------------------- */
+/* ---- the terms ------------------------------------------------------------------------------- */
 
 /* value(q) - far log(1 + q) */
 static inline float remainder_of(enum term term, float q) {
     switch (term) {
-        case COMPLEX_VD: return smooth_part(q);
-        case REAL_VD: return K1 * sigmoid(K3 * logf(q) - K2);
+        case COMPLEX_VD:
+            return smooth_part(q);
+        case REAL_VD:
+            return K1 * sigmoid(K3 * logf(q) - K2);
         case COMPLEX_ARD:
-        case REAL_ARD: return 0;
+        case REAL_ARD:
+            return 0;
     }
     return NAN;
 }
@@ -109,19 +116,22 @@ static inline float remainder_of(enum term term, float q) {
 /* g/q, g = dKL/d(log q) */
 static inline float slope(enum term term, float q) {
     switch (term) {
-        case COMPLEX_VD: return one_minus_exp_minus(q) / q;
-        case COMPLEX_ARD: return 1.0f / (1.0f + q);
+        case COMPLEX_VD:
+            return one_minus_exp_minus(q) / q;
+        case COMPLEX_ARD:
+            return 1.0f / (1.0f + q);
         case REAL_VD: {
             float s = sigmoid(K3 * logf(q) - K2);
             return 0.5f / (1.0f + q) + K1 * K3 * s * (1 - s) / q;
         }
-        case REAL_ARD: return 0.5f / (1.0f + q);
+        case REAL_ARD:
+            return 0.5f / (1.0f + q);
     }
     return NAN;
 }
 
-/* Sum of log(1 + q) over RUN numbers, as the logarithm of their product: of eight at a time in double, where eight floats
- * cannot overflow, and of those products the exponents by themselves. */
+/* Sum of log(1 + q) over RUN numbers, as the logarithm of their product: of eight at a time in
+ * double, where eight floats cannot overflow, and of those products the exponents by themselves. */
 static double sum_log(const float *q) {
     double product[RUN / 8];
     for (int k = 0; k < RUN / 8; k++)
@@ -163,14 +173,15 @@ static inline const float *clamped(int64_t n, const float *x, float low, float h
     return copy;
 }
 
-/* ---- one pass over the weights ---------------------------------------------------------------------------- */
+/* ---- one pass over the weights --------------------------------------------------------------- */
 
-/* Up to RUN weights: returns their KL, writes or adds their gradients, and adds the squares of added gradients to
- * `squares`. `term` and `results` are constants in each call, so that the loops vectorise. The loops are many and short:
- * a processor looks some hundred instructions ahead, and within one weight each step waits for the one before. */
-ALWAYS_INLINE double kl_run(enum term term, enum results results, int64_t n, const float *restrict w,
-                            const float *restrict log_sigma2, float scale, float *restrict by_w,
-                            float *restrict by_log_sigma2, double *squares) {
+/* Up to RUN weights: returns their KL, writes or adds their gradients, and adds the squares of
+ * added gradients to `squares`. `term` and `results` are constants in each call, so that the loops
+ * vectorise. The loops are many and short: a processor looks some hundred instructions ahead, and
+ * within one weight each step waits for the one before. */
+ALWAYS_INLINE double kl_run(enum term term, enum results results, int64_t n,
+                            const float *restrict w, const float *restrict log_sigma2, float scale,
+                            float *restrict by_w, float *restrict by_log_sigma2, double *squares) {
     const int cplx = is_complex(term);
     const float far = cplx ? 1.0f : 0.5f;
     float precision[RUN], q[RUN], clamped_s[RUN], clamped_q[RUN];
@@ -179,7 +190,8 @@ ALWAYS_INLINE double kl_run(enum term term, enum results results, int64_t n, con
     for (int64_t i = 0; i < n; i++)
         precision[i] = exp_minus(s[i]);
     for (int64_t i = 0; i < n; i++)
-        q[i] = precision[i] * (cplx ? w[2 * i] * w[2 * i] + w[2 * i + 1] * w[2 * i + 1] : w[i] * w[i]);
+        q[i] =
+            precision[i] * (cplx ? w[2 * i] * w[2 * i] + w[2 * i + 1] * w[2 * i + 1] : w[i] * w[i]);
 
     if (results != VALUE) {
         const int added = results == ADDED;
@@ -234,30 +246,43 @@ ALWAYS_INLINE double kl_run(enum term term, enum results results, int64_t n, con
 
 /* kl_run for results known only when it runs. */
 ALWAYS_INLINE double kl_run_of_term(enum term term, enum results results, int64_t n, const float *w,
-                                    const float *log_sigma2, float scale, float *by_w, float *by_log_sigma2,
-                                    double *squares) {
+                                    const float *log_sigma2, float scale, float *by_w,
+                                    float *by_log_sigma2, double *squares) {
     switch (results) {
-        case VALUE: return kl_run(term, VALUE, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
-        case SLOPES: return kl_run(term, SLOPES, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
-        case ADDED: return kl_run(term, ADDED, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
+        case VALUE:
+            return kl_run(term, VALUE, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
+        case SLOPES:
+            return kl_run(term, SLOPES, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
+        case ADDED:
+            return kl_run(term, ADDED, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
     }
     return NAN;
 }
 
 /* kl_run for a term and results known only when it runs. */
-static double kl_run_of(enum term term, enum results results, int64_t n, const float *w, const float *log_sigma2,
-                        float scale, float *by_w, float *by_log_sigma2, double *squares) {
+static double kl_run_of(enum term term, enum results results, int64_t n, const float *w,
+                        const float *log_sigma2, float scale, float *by_w, float *by_log_sigma2,
+                        double *squares) {
     switch (term) {
-        case COMPLEX_VD: return kl_run_of_term(COMPLEX_VD, results, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
-        case COMPLEX_ARD: return kl_run_of_term(COMPLEX_ARD, results, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
-        case REAL_VD: return kl_run_of_term(REAL_VD, results, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
-        case REAL_ARD: return kl_run_of_term(REAL_ARD, results, n, w, log_sigma2, scale, by_w, by_log_sigma2, squares);
+        case COMPLEX_VD:
+            return kl_run_of_term(COMPLEX_VD, results, n, w, log_sigma2, scale, by_w, by_log_sigma2,
+                                  squares);
+        case COMPLEX_ARD:
+            return kl_run_of_term(COMPLEX_ARD, results, n, w, log_sigma2, scale, by_w,
+                                  by_log_sigma2, squares);
+        case REAL_VD:
+            return kl_run_of_term(REAL_VD, results, n, w, log_sigma2, scale, by_w, by_log_sigma2,
+                                  squares);
+        case REAL_ARD:
+            return kl_run_of_term(REAL_ARD, results, n, w, log_sigma2, scale, by_w, by_log_sigma2,
+                                  squares);
     }
     return NAN;
 }
 
-static int kl_pass(int64_t code, enum results results, int64_t n, const float *w, const float *log_sigma2, float scale,
-                   float *by_w, float *by_log_sigma2, double *block_sums) {
+static int kl_pass(int64_t code, enum results results, int64_t n, const float *w,
+                   const float *log_sigma2, float scale, float *by_w, float *by_log_sigma2,
+                   double *block_sums) {
     if (code < COMPLEX_VD || code > REAL_ARD)
         return REFUSED;
 
@@ -270,8 +295,8 @@ static int kl_pass(int64_t code, enum results results, int64_t n, const float *w
         double total = 0;
         double squares[2] = {0, 0};
         for (int64_t i = b * BLOCK; i < end; i += RUN)
-            total += kl_run_of(term, results, smaller(end - i, RUN), w + width * i, log_sigma2 + i, scale,
-                               by_w + width * i, by_log_sigma2 + i, squares);
+            total += kl_run_of(term, results, smaller(end - i, RUN), w + width * i, log_sigma2 + i,
+                               scale, by_w + width * i, by_log_sigma2 + i, squares);
         if (results == VALUE)
             block_sums[b] = total;
         if (results == ADDED) {
@@ -289,14 +314,15 @@ int kl_value(int64_t term, int64_t n, const float *w, const float *log_sigma2, d
 }
 
 /* `grad` times the gradients of the KL. */
-int kl_grad(int64_t term, int64_t n, const float *w, const float *log_sigma2, const float *grad, float *by_w,
-            float *by_log_sigma2) {
+int kl_grad(int64_t term, int64_t n, const float *w, const float *log_sigma2, const float *grad,
+            float *by_w, float *by_log_sigma2) {
     return kl_pass(term, SLOPES, n, w, log_sigma2, *grad, by_w, by_log_sigma2, 0);
 }
 
-/* Value and gradients in one pass. The gradients, times `grad`, are added to by_w and by_log_sigma2; block_sums (blocks, 3)
- * receives the KL, and the sums of squares of both gradients after the addition. */
-int kl_value_grad(int64_t term, int64_t n, const float *w, const float *log_sigma2, const float *grad, float *by_w,
-                  float *by_log_sigma2, double *block_sums) {
+/* Value and gradients in one pass. The gradients, times `grad`, are added to by_w and
+ * by_log_sigma2; block_sums (blocks, 3) receives the KL, and the sums of squares of both gradients
+ * after the addition. */
+int kl_value_grad(int64_t term, int64_t n, const float *w, const float *log_sigma2,
+                  const float *grad, float *by_w, float *by_log_sigma2, double *block_sums) {
     return kl_pass(term, ADDED, n, w, log_sigma2, *grad, by_w, by_log_sigma2, block_sums);
 }

@@ -77,8 +77,8 @@ def _compiled() -> Path:
 
     folder = Path(__file__).parent
     contents = [(folder / name).read_bytes() for name in (*SOURCES, *HEADERS)]
-    asked = (contents, [*FLAGS, *options], compiler, platform.platform(), _processor())
-    name = f"native-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}.so"
+    build_inputs = (contents, [*FLAGS, *options], compiler, platform.platform(), _processor())
+    name = f"native-{hashlib.sha256(repr(build_inputs).encode()).hexdigest()[:16]}.so"
 
     cache = _cache_folder()
     if cache is not None and _is_sound(cache / name):
@@ -110,17 +110,17 @@ def _cache_folder() -> Path | None:
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cplxnet"
         cache.mkdir(parents=True, exist_ok=True)
-        found = cache.stat()
-        if found.st_uid == os.getuid() and found.st_mode & _OTHERS_WRITE:
-            cache.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS_WRITE)  # made under a umask of 002
+        status = cache.stat()
+        if status.st_uid == os.getuid() and status.st_mode & _OTHERS_WRITE:
+            cache.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)  # made under a umask of 002
         return cache if _is_private(cache.stat()) else None
     except (OSError, RuntimeError):  # RuntimeError: pathlib finds no home
         return None
 
 
-def _is_private(found: os.stat_result) -> bool:
+def _is_private(status: os.stat_result) -> bool:
     """Whether only this user and root can write it."""
-    return found.st_uid in (0, os.getuid()) and not found.st_mode & _OTHERS_WRITE
+    return status.st_uid in (0, os.getuid()) and not status.st_mode & _OTHERS_WRITE
 
 
 def _is_sound(path: Path) -> bool:
@@ -129,8 +129,8 @@ def _is_sound(path: Path) -> bool:
     A library that is cut, zeroed or not ours would end the process, or run what others put there.
     """
     try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or not _is_private(found):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or not _is_private(status):
             return False
         contents = path.read_bytes()
     except OSError:

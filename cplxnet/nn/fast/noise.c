@@ -1,13 +1,15 @@
-/* |x|^2 and the noise of the local reparameterisation (nn/variational.py, nn/gaussian.py). Complex numbers are pairs (n, 2).
+/* |x|^2 and the noise of the local reparameterisation (nn/variational.py, nn/gaussian.py). Complex
+ * numbers are pairs (n, 2).
  *
- * y = mean + sqrt(max(variance, floor)) eps, eps ~ CN(0, 1, 0), where eps depends on (key, index) alone. The numbers of a
- * block come from sixteen xoshiro128++ generators side by side (Blackman and Vigna 2021), started by Philox4x32-10 (Salmon
- * et al. 2011), and become normal by Box and Muller (1958). Philox for every number would cost six times as much: its long
- * products do not vectorise well.
+ * y = mean + sqrt(max(variance, floor)) eps, eps ~ CN(0, 1, 0), where eps depends on (key, index)
+ * alone. The numbers of a block come from sixteen xoshiro128++ generators side by side (Blackman
+ * and Vigna 2021), started by Philox4x32-10 (Salmon et al. 2011), and become normal by Box and
+ * Muller (1958). Philox for every number would cost six times as much: its long products do not
+ * vectorise well.
  */
 #include "shared.h"
 
-/* ---- |x|^2 ------------------------------------------------------------------------------------------------ */
+/* ---- |x|^2 ----------------------------------------------------------------------------------- */
 
 /* Re(x conj y), which is |x|^2 for y = x. */
 int dot_pairs(int64_t n, const float *restrict x, const float *restrict y, float *restrict out) {
@@ -18,8 +20,8 @@ int dot_pairs(int64_t n, const float *restrict x, const float *restrict y, float
 }
 
 /* h + 2 g x: the gradient by x, from that by x itself (h) and that by |x|^2 (g). */
-int square_pairs_grad(int64_t n, const float *restrict h, const float *restrict g, const float *restrict x,
-                      float *restrict out) {
+int square_pairs_grad(int64_t n, const float *restrict h, const float *restrict g,
+                      const float *restrict x, float *restrict out) {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < n; i++) {
         out[2 * i] = h[2 * i] + 2 * g[i] * x[2 * i];
@@ -28,7 +30,7 @@ int square_pairs_grad(int64_t n, const float *restrict h, const float *restrict 
     return OK;
 }
 
-/* ---- random words ----------------------------------------------------------------------------------------- */
+/* ---- random words ---------------------------------------------------------------------------- */
 
 /* Philox4x32-10: four words of 32 random bits, in place of a counter of four words. */
 static inline void philox(uint32_t *x, const uint32_t *key) {
@@ -62,7 +64,8 @@ static inline lanes next_words(lanes *s) {
     return out;
 }
 
-/* States of the generators `first` to `first` + 7 of block b: Philox of (number, b, 0, 0), never all zero. */
+/* States of the generators `first` to `first` + 7 of block b: Philox of (number, b, 0, 0), never
+ * all zero. */
 static inline void start(uint32_t first, uint32_t b, const uint32_t *key, lanes *s) {
     for (uint32_t k = 0; k < LANES; k++) {
         uint32_t words[4] = {first + k, b, 0, 0};
@@ -74,7 +77,7 @@ static inline void start(uint32_t first, uint32_t b, const uint32_t *key, lanes 
     }
 }
 
-/* ---- normal numbers --------------------------------------------------------------------------------------- */
+/* ---- normal numbers -------------------------------------------------------------------------- */
 
 /* sin(2 pi t) for |t| <= 1/4: Taylor's polynomial of degree 13, error below 1e-8. */
 static inline float sine(float t) {
@@ -90,8 +93,8 @@ static inline float sine(float t) {
     return x + x * s * p;
 }
 
-/* Two independent standard normals from two words, for radius and angle (Box and Muller). The uniforms have 24 bits; the
- * one under the logarithm lies in (0, 1]. */
+/* Two independent standard normals from two words, for radius and angle (Box and Muller). The
+ * uniforms have 24 bits; the one under the logarithm lies in (0, 1]. */
 static inline void normal_pair(uint32_t first, uint32_t second, float *x, float *y) {
     float u = (float)(int32_t)((first >> 8) + 1) * 0x1p-24f;
     float t = (float)(int32_t)(second >> 8) * 0x1p-24f - 0.5f;
@@ -102,8 +105,8 @@ static inline void normal_pair(uint32_t first, uint32_t second, float *x, float 
     *y = radius * sine(t < 0 ? -folded : folded); /* sin(2 pi t) */
 }
 
-/* The noise of block b: x and y receive BLOCK standard normals each. Radii and angles have generators of their own, so
- * that the processor works at both at a time. */
+/* The noise of block b: x and y receive BLOCK standard normals each. Radii and angles have
+ * generators of their own, so that the processor works at both at a time. */
 static void normals(uint32_t b, const uint32_t *key, float *restrict x, float *restrict y) {
     lanes radii[4], angles[4], words[2][BLOCK / LANES];
     start(0, b, key, radii);
@@ -122,10 +125,10 @@ static void normals(uint32_t b, const uint32_t *key, float *restrict x, float *r
 
 #define HALF_ROOT 0.70710678118654752f
 
-/* out = mean + deviation eps, and slope = d out/d variance = eps/(4 deviation), with deviation = sqrt(variance/2). The
- * slope is 0 below the floor. */
-int noise_pairs(int64_t n, const float *restrict mean, const float *restrict variance, float least, const uint32_t *key,
-                float *restrict out, float *restrict slope) {
+/* out = mean + deviation eps, and slope = d out/d variance = eps/(4 deviation), with deviation =
+ * sqrt(variance/2). The slope is 0 below the floor. */
+int noise_pairs(int64_t n, const float *restrict mean, const float *restrict variance, float least,
+                const uint32_t *key, float *restrict out, float *restrict slope) {
     int64_t blocks = (n + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < blocks; b++) {

@@ -8,6 +8,8 @@ from torch.autograd.function import once_differentiable
 
 from . import native
 
+VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
+
 
 class PairNoise(torch.autograd.Function):
     """y = mean + sqrt(max(variance, floor)) eps, eps ~ CN(0, 1, 0), and the slope dy/d(variance).

@@ -1,16 +1,18 @@
 /* What the C files share. float32, CPU.
  *
- * Each function computes what a formula in Python says, in fewer passes over memory; the formula runs where this cannot
- * be compiled, and tests hold the two together. Sums are formed per block and added in order, so a result depends neither
- * on the number of threads nor on their timing.
+ * Each function computes what a formula in Python says, in fewer passes over memory; the formula
+ * runs where this cannot be compiled, and tests hold the two together. Sums are formed per block
+ * and added in order, so a result depends neither on the number of threads nor on their timing.
  *
- * A function returns OK, or REFUSED where an argument is not one that it knows; Python raises an error then.
+ * A function returns OK, or REFUSED where an argument is not one that it knows; Python raises an
+ * error then.
  */
 #ifndef CPLXNET_SHARED_H
 #define CPLXNET_SHARED_H
 
 #ifndef __FAST_MATH__
-#define __FAST_MATH__ 1 /* glibc declares its vector expf, logf, ... only under this macro; the flags stay precise */
+/* glibc declares its vector expf, logf, ... only under this macro; the flags stay precise */
+#define __FAST_MATH__ 1
 #endif
 #include <math.h>
 #include <stdint.h>

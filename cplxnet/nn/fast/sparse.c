@@ -1,9 +1,11 @@
 /* Sparse stages of a compact network (compaction/backends.py):
  *
- *     z[b, r, j] = bias[r] + sum over k in [start[r], start[r + 1]) of value[k] x[b, channel[k] * pitch + tap[k] + j]
+ *     z[b, r, j] = bias[r] + sum over k in [start[r], start[r + 1]) of
+ *                  value[k] x[b, channel[k] * pitch + tap[k] + j]
  *
- * for j < length, then ReLU and pooling along j. A weight is loaded once for up to 64 outputs, which stay in registers
- * (direct sparse convolution: Park et al. 2017, "Faster CNNs with Direct Sparse Convolutions and Guided Pruning").
+ * for j < length, then ReLU and pooling along j. A weight is loaded once for up to 64 outputs,
+ * which stay in registers (direct sparse convolution: Park et al. 2017, "Faster CNNs with Direct
+ * Sparse Convolutions and Guided Pruning").
  */
 #include "shared.h"
 
@@ -16,9 +18,9 @@ struct sparse {
     const float *value;
 };
 
-/* n vectors of outputs at j = 0, 8, ..., the last at `last`, where it may overlap the one before. */
-ALWAYS_INLINE void tile(int n, int64_t last, const struct sparse w, int64_t from, int64_t to, const float *x,
-                        int64_t pitch, float bias, float *z) {
+/* n vectors of outputs at j = 0, 8, ..., the last at `last`, where it may overlap another. */
+ALWAYS_INLINE void tile(int n, int64_t last, const struct sparse w, int64_t from, int64_t to,
+                        const float *x, int64_t pitch, float bias, float *z) {
     vec sum[8];
 #pragma GCC unroll 8
     for (int t = 0; t < n; t++)
@@ -38,8 +40,8 @@ ALWAYS_INLINE void tile(int n, int64_t last, const struct sparse w, int64_t from
 }
 
 /* One row of outputs, before ReLU and pooling. */
-static void sparse_row(int64_t length, const struct sparse w, int64_t from, int64_t to, const float *x, int64_t pitch,
-                       float bias, float *z) {
+static void sparse_row(int64_t length, const struct sparse w, int64_t from, int64_t to,
+                       const float *x, int64_t pitch, float bias, float *z) {
     if (length < WIDE) {
         for (int64_t j = 0; j < length; j++) {
             float sum = 0;
@@ -62,21 +64,38 @@ static void sparse_row(int64_t length, const struct sparse w, int64_t from, int6
         const float *in = x + j - back;
         float *out = z + j - back;
         switch (n) { /* from 1 to 8 */
-            case 1: tile(1, last, w, from, to, in, pitch, bias, out); break;
-            case 2: tile(2, last, w, from, to, in, pitch, bias, out); break;
-            case 3: tile(3, last, w, from, to, in, pitch, bias, out); break;
-            case 4: tile(4, last, w, from, to, in, pitch, bias, out); break;
-            case 5: tile(5, last, w, from, to, in, pitch, bias, out); break;
-            case 6: tile(6, last, w, from, to, in, pitch, bias, out); break;
-            case 7: tile(7, last, w, from, to, in, pitch, bias, out); break;
-            case 8: tile(8, last, w, from, to, in, pitch, bias, out); break;
+            case 1:
+                tile(1, last, w, from, to, in, pitch, bias, out);
+                break;
+            case 2:
+                tile(2, last, w, from, to, in, pitch, bias, out);
+                break;
+            case 3:
+                tile(3, last, w, from, to, in, pitch, bias, out);
+                break;
+            case 4:
+                tile(4, last, w, from, to, in, pitch, bias, out);
+                break;
+            case 5:
+                tile(5, last, w, from, to, in, pitch, bias, out);
+                break;
+            case 6:
+                tile(6, last, w, from, to, in, pitch, bias, out);
+                break;
+            case 7:
+                tile(7, last, w, from, to, in, pitch, bias, out);
+                break;
+            case 8:
+                tile(8, last, w, from, to, in, pitch, bias, out);
+                break;
         }
     }
 }
 
 enum pool { POOL_NONE, POOL_AVERAGE, POOL_MAXIMUM }; /* the numbers in backends.py */
 
-static void pool_row(enum pool pool, int64_t size, int64_t stride, int64_t out_length, const float *z, float *y) {
+static void pool_row(enum pool pool, int64_t size, int64_t stride, int64_t out_length,
+                     const float *z, float *y) {
     for (int64_t j = 0; j < out_length; j++) {
         const float *in = z + j * stride;
         float pooled = in[0];
@@ -86,13 +105,15 @@ static void pool_row(enum pool pool, int64_t size, int64_t stride, int64_t out_l
     }
 }
 
-#define LONGEST 16384 /* outputs of a row that is pooled: they lie on the stack until then; also in backends.py */
+/* outputs of a row that is pooled: they lie on the stack until then; also in backends.py */
+#define LONGEST 16384
 
-/* x is (batch, sample), y is (batch, rows, out_length). `per_block` rows are a thread's share at a time. */
-int sparse_rows(int64_t batch, int64_t rows, int64_t length, int64_t sample, int64_t pitch, const float *x,
-                const int32_t *start, const int32_t *channel, const int32_t *tap, const float *value,
-                const float *bias, int64_t relu, int64_t pool, int64_t size, int64_t stride, int64_t out_length,
-                int64_t per_block, float *y) {
+/* x is (batch, sample), y is (batch, rows, out_length). `per_block` rows are a thread's share at a
+ * time. */
+int sparse_rows(int64_t batch, int64_t rows, int64_t length, int64_t sample, int64_t pitch,
+                const float *x, const int32_t *start, const int32_t *channel, const int32_t *tap,
+                const float *value, const float *bias, int64_t relu, int64_t pool, int64_t size,
+                int64_t stride, int64_t out_length, int64_t per_block, float *y) {
     if (pool < POOL_NONE || pool > POOL_MAXIMUM || (pool != POOL_NONE && length > LONGEST))
         return REFUSED;
 

@@ -140,7 +140,8 @@ def test_names_in_code_that_are_named_exist():
     for name, file in (
         ("ARCHITECTURES", "musicnet/networks.py"),
         ("FEATURE_KINDS", "musicnet/features.py"),
-        ("FORMS", "nn/variational.py"),
+        ("COMPLEX", "nn/forms.py"),
+        ("REAL", "nn/forms.py"),
         ("LATER", "auto/manifest/schema.py"),
         ("CHANNEL_FORMS", "nn/variational.py"),
         ("CODES", "nn/kl.py"),

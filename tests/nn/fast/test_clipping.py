@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from cplxnet.nn import clip_grad_norm_
+from cplxnet.nn import GradientNorm
+
+
+def known_of(parameters):
+    """The norm, which knows the squares of these."""
+    norm = GradientNorm()
+    for parameter in parameters:
+        norm.add(parameter, parameter.grad.double().square().sum())
+    return norm
 
 
 def parameters(scale=1.0):
@@ -23,9 +31,9 @@ def test_norm_and_gradients_are_torchs(n_known, max_norm):
     ours, theirs = parameters(), [nn.Parameter(p.detach().double()) for p in parameters()]
     for mine, other in zip(ours, theirs, strict=True):
         other.grad = None if mine.grad is None else mine.grad.double()
-    squares = {p: p.grad.double().square().sum() for p in ours[:n_known]}
+    norm = known_of(ours[:n_known])
     wanted = nn.utils.clip_grad_norm_(theirs, max_norm)
-    got = clip_grad_norm_(iter(ours), max_norm, squares)
+    got = norm.clip(iter(ours), max_norm)
     assert got.dtype == torch.float32 and got.item() == pytest.approx(wanted.item(), rel=2e-7)
     for mine, other in zip(ours[:-1], theirs, strict=False):
         torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-6, atol=0)
@@ -37,13 +45,13 @@ def test_nan_and_infinity_show_in_the_norm(known):
     for bad in (math.nan, math.inf):
         made = parameters()
         made[0].grad[2, 3] = bad
-        squares = {made[0]: made[0].grad.double().square().sum()} if known else {}
-        assert not clip_grad_norm_(made, 1.0, squares).isfinite()
+        norm = known_of(made[:1] if known else [])
+        assert not norm.clip(made, 1.0).isfinite()
 
 
 def test_what_is_known_is_not_read_again():
     made = parameters()
-    norm = clip_grad_norm_(
-        made, math.inf, {p: torch.tensor(1.0, dtype=torch.float64) for p in made[:4]}
-    )
-    assert norm.item() == 2.0
+    norm = GradientNorm()
+    for parameter in made[:4]:
+        norm.add(parameter, torch.tensor(1.0, dtype=torch.float64))
+    assert norm.clip(made, math.inf).item() == 2.0

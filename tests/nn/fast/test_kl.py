@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cplxnet import nn as cplx
 from cplxnet.nn.fast import native
+from cplxnet.nn.fast.clipping import GradientNorm
 from cplxnet.nn.fast.dispatch import native_usable
 from cplxnet.nn.kl import Term, penalty, penalty_backward, penalty_sum
 
@@ -111,18 +112,19 @@ def test_one_pass_gives_the_sums_of_squares_of_the_gradients_it_leaves(term: Ter
     )
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
-    squares: dict[nn.Parameter, Tensor] = {}
-    penalty_backward(*parameters, term, torch.tensor(0.3), squares)
-    assert list(squares) == list(parameters)
-    for parameter, found in squares.items():
+    norm = GradientNorm()
+    penalty_backward(*parameters, term, torch.tensor(0.3), norm)
+    assert list(norm.squares) == list(parameters)
+    for parameter, found in norm.squares.items():
         assert parameter.grad is not None and found.dtype == torch.float64
         assert found.item() == pytest.approx(
             parameter.grad.double().square().sum().item(), rel=1e-6
         )
-    squares.clear()
+
+    norm = GradientNorm()
     with plain():
-        penalty_backward(*parameters, term, torch.tensor(0.3), squares)
-    assert not squares  # that would be a pass of its own
+        penalty_backward(*parameters, term, torch.tensor(0.3), norm)
+    assert not norm.squares  # that would be a pass of its own
 
 
 @in_c

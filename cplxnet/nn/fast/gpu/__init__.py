@@ -9,7 +9,7 @@ GPU.
 import contextlib
 import functools
 import warnings
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,15 +17,15 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from cplxnet.nn.fast import native
+from cplxnet.nn.fast.clipping import GradientNorm
 from cplxnet.nn.fast.dispatch import is_transformed
+
+from .launch import KernelError, first_line, precision, set_tf32, tf32
 
 DEVICES = {"cuda"}  # a test adds the device that is not there
 LEAST_CAPABILITY = (8, 0)  # Ampere: the first with TF32
 _DTYPES = (torch.float32, torch.complex64)
-
-
-class KernelError(RuntimeError):
-    """A kernel that this GPU cannot compile or start, at a size at least that nobody has tried."""
+_PRECISIONS = ("float32", "tf32", "bfloat16")  # of products
 
 
 def usable(*tensors: Tensor | None) -> bool:
@@ -33,7 +33,7 @@ def usable(*tensors: Tensor | None) -> bool:
 
     They are float32 or complex64, all on one CUDA device of compute capability 8.0 or more, and
     Triton is there. Not while a function is traced, compiled or transformed: tracers see through
-    the plain formulas.
+    the plain formulas. Not under autocast to another type than bfloat16.
     """
     given = [t for t in tensors if t is not None]
     device = given[0].device
@@ -43,12 +43,15 @@ def usable(*tensors: Tensor | None) -> bool:
     if is_transformed():
         return False
 
+    products = precision()
     plain = (torch.Tensor, torch.nn.Parameter, FakeTensor)
     fit = all(
         type(t) in plain and t.dtype in _DTYPES and t.device == device and t.numel() > 0
         for t in given
     )
-    return fit and (device.type != "cuda" or _ready(device.index or 0, precision()))
+    if not fit or products not in _PRECISIONS:
+        return False
+    return device.type != "cuda" or _ready(device.index or 0, products)
 
 
 @functools.cache
@@ -65,44 +68,15 @@ def _ready(index: int, products: str) -> bool:
 
         trial(torch.device("cuda", index), products)
     except Exception as error:  # whatever the compiler raises, training can go on without
-        reason = (str(error).strip().splitlines() or [repr(error)])[0]
         warnings.warn(
-            f"the GPU kernels of cplxnet cannot be used, training will be slower: {reason}; "
+            "the GPU kernels of cplxnet cannot be used, training will be slower: "
+            f"{first_line(error)}; "
             "try a Triton that fits this PyTorch, or CPLXNET_NATIVE=0 to silence this",
             RuntimeWarning,
             stacklevel=4,
         )
         return False
     return True
-
-
-def tf32() -> bool:
-    """Whether torch rounds float32 products to TF32, by either of its names for this setting."""
-    matmul = torch.backends.cuda.matmul
-    try:
-        return matmul.allow_tf32
-    except RuntimeError:  # set by the newer name, beside which torch refuses to read the older
-        return matmul.fp32_precision == "tf32"
-
-
-def set_tf32(on: bool) -> None:
-    """Have torch round float32 products to TF32, or not."""
-    matmul = torch.backends.cuda.matmul
-    try:
-        matmul.allow_tf32  # noqa: B018 - raises where the newer name is in use
-        matmul.allow_tf32 = on
-    except RuntimeError:
-        matmul.fp32_precision = "tf32" if on else "ieee"
-
-
-def precision() -> str:
-    """The precision of products, as the process has it set.
-
-    "bfloat16" under autocast, "tf32" where torch allows it, or "float32".
-    """
-    if torch.is_autocast_enabled("cuda"):
-        return "bfloat16"
-    return "tf32" if tf32() else "float32"
 
 
 def in_order(*tensors: Tensor | None) -> bool:
@@ -135,7 +109,8 @@ def forward(layer: Any, x: Tensor) -> Tensor | None:
     if x.device.type not in DEVICES or not x.is_complex():
         return None
 
-    weight, bias = layer.weight_ri, layer.bias_ri
+    weight = layer.weight_ri
+    bias = layer.bias_ri
     mask = getattr(layer, "mask", None)
     log_sigma2 = getattr(layer, "log_sigma2", None) if layer.training else None
 
@@ -164,7 +139,7 @@ def kl_backward(
     layers: Sequence[Any],
     scale: float | Tensor,
     shares: list[float],
-    squares: MutableMapping[torch.nn.Parameter, Tensor] | None,
+    norm: GradientNorm | None,
 ) -> Tensor | None:
     """`sparsity.kl_backward` of variational layers, each KL times its share.
 
@@ -179,11 +154,11 @@ def kl_backward(
     if not trained or not usable(*parameters) or not in_order(*parameters, *grads):
         return None
 
-    from . import kl
-
-    codes = [kl.CODES.get(layer.term) for layer in layers]
+    codes = [layer.term.code for layer in layers]
     if None in codes:
         return None
+
+    from . import kl
 
     with torch.no_grad():
         for p in (*weights, *log_sigma2):
@@ -200,9 +175,11 @@ def kl_backward(
             shares,
         )
 
-    if squares is not None:
+    if norm is not None:
         for w, s, total in zip(weights, log_sigma2, totals.unbind(), strict=True):
-            squares.update({w: total[1], s: total[2]})
+            norm.add(w, total[1])
+            norm.add(s, total[2])
+
     values = totals[:, 0]
     if any(share != 1 for share in shares):
         parts = zip(values.unbind(), shares, strict=True)

@@ -234,23 +234,23 @@ def _map_kernel(
         s1 += tl.load(bias + c + channels, mask=ok, other=0.0).to(tl.float64)
     _store_columns(affine, c, channels, (m00, m01, m10, m11, s0, s1))
 
-    if TRACKS:  # running = running + rate (now - running), the covariance unbiased
+    if TRACKS:  # running = running + rate (new - running), the covariance unbiased
         rate = tl.zeros_like(mean_re) + momentum
         if CUMULATIVE:
             rate = tl.zeros_like(mean_re) + 1.0 / (tl.load(n_tracked) + 1).to(tl.float64)
 
         unbiased = size / (size - 1)
         for part in tl.static_range(2):
-            now = mean_re if part == 0 else mean_im
+            new = mean_re if part == 0 else mean_im
             at = running_mean + part * c + channels
             old = tl.load(at, mask=ok, other=0.0).to(tl.float64)
-            tl.store(at, (old + rate * (now - old)).to(tl.float32), mask=ok)
+            tl.store(at, (old + rate * (new - old)).to(tl.float32), mask=ok)
 
         for part in tl.static_range(4):
-            now = unbiased * (v00 if part == 0 else (v11 if part == 3 else v01))
+            new = unbiased * (v00 if part == 0 else (v11 if part == 3 else v01))
             at = running_var + part * c + channels
             old = tl.load(at, mask=ok, other=0.0).to(tl.float64)
-            tl.store(at, (old + rate * (now - old)).to(tl.float32), mask=ok)
+            tl.store(at, (old + rate * (new - old)).to(tl.float32), mask=ok)
 
 
 @triton.jit
@@ -524,7 +524,9 @@ def batchnorm_forward(
     rows_each, programs = _shares(n, block_n)
     tiles_c = ceil_div(c, block_c)
     partial = x.new_empty(programs, 5, c)
-    mean, cov, affine = x.new_empty(2, c), x.new_empty(2, 2, c), x.new_empty(6, c)
+    mean = x.new_empty(2, c)
+    cov = x.new_empty(2, 2, c)
+    affine = x.new_empty(6, c)
 
     launch(_moments_kernel, (programs, tiles_c), BLOCK_N=block_n, BLOCK_C=block_c)(
         x, partial, n, c, rows_each
@@ -564,8 +566,11 @@ def batchnorm_backward(
     block_n, block_c = _tiles(c, _GRAD_TILE)
     rows_each, programs = _shares(n, block_n)
     tiles_c = ceil_div(c, block_c)
-    partial, back = x.new_empty(programs, 6, c), x.new_empty(9, c)
-    dx, by_weight, by_bias = torch.empty_like(x), x.new_empty(2, 2, c), x.new_empty(2, c)
+    partial = x.new_empty(programs, 6, c)
+    back = x.new_empty(9, c)
+    dx = torch.empty_like(x)
+    by_weight = x.new_empty(2, 2, c)
+    by_bias = x.new_empty(2, c)
     tail = {"RELU": relu, "POOL": pool, "BLOCK_N": block_n, "BLOCK_C": block_c}
 
     launch(_gradient_sums_kernel, (programs, tiles_c), **tail)(

@@ -165,7 +165,8 @@ def _launch_conv(
     """
     b, length, width = x.shape
     n, taps, _ = weight.shape
-    m, padded = b * rows_out, offset is not None
+    m = b * rows_out
+    padded = offset is not None
 
     size = width if padded else taps * width
     block_n = min(max(power_of_two(n), 16), 64)
@@ -217,7 +218,8 @@ def _weight_grad(
     """
     b, length, width = x.shape
     _, rows_out, n = grad.shape
-    m, size = b * rows_out, taps * width
+    m = b * rows_out
+    size = taps * width
 
     block_n = min(max(power_of_two(n), 16), 128)
     block_k = min(max(power_of_two(size), 16), 64)

@@ -13,9 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cplxnet.nn.kl import CODES
+from .launch import ceil_div, kernel_op, launch
+from .noise import load_pairs, store_pairs
 
-from .launch import ceil_div, kernel_op, launch, load_pairs, store_pairs
+TERMS = range(4)  # the numbers of the terms that are known here, `kl.Term.code`
 
 _BLOCK = 1024
 
@@ -53,6 +54,7 @@ def _smooth_part(q):
     p = p * u + 0.974142372
     p = p * u + 0.905389249
     p = p * u + 0.577210605
+
     return p * (1.0 - u) * (1.0 - u)
 
 
@@ -131,6 +133,7 @@ def _kl_kernel(
         old_re, old_im = load_pairs(by_weight, n, BLOCK)
         d_re = old_re + factor * re
         d_im = old_im + factor * im
+
         store_pairs(by_weight, d_re, d_im, n, BLOCK)
         square_w = d_re * d_re + d_im * d_im
     else:
@@ -157,6 +160,7 @@ def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOC
     layer = tl.program_id(0)
     first = 0
     last = 0
+
     for k in tl.static_range(LAYERS):
         first = tl.where(layer == k, FIRSTS[k], first)
         last = tl.where(layer == k, FIRSTS[k + 1], last)
@@ -190,16 +194,14 @@ def kl_backward(
 
     Args:
         weights: stored means, (..., 2) of complex layers; log_sigma2: (...); float32, contiguous.
-        terms: their numbers, `CODES`.
+        terms: their numbers, of `TERMS`.
         scale: float32 (), what every KL is multiplied by before its gradient is added.
         by_weights, by_log_sigma2: the gradients, added to in place.
         shares: what each layer's KL is multiplied by beside `scale`, for the gradients.
     """
-    unknown = [term for term in terms if term not in CODES.values()]
+    unknown = [term for term in terms if term not in TERMS]
     if unknown:
-        raise ValueError(
-            f"expected the number of a KL term, {sorted(CODES.values())}, got {unknown[0]}"
-        )
+        raise ValueError(f"expected the number of a KL term, {list(TERMS)}, got {unknown[0]}")
 
     n_blocks = [ceil_div(s.numel(), _BLOCK) for s in log_sigma2]
     firsts = [0, *itertools.accumulate(n_blocks)]  # where each layer's blocks begin

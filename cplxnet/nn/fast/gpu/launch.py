@@ -1,6 +1,5 @@
-"""What the GPU kernels share.
-
-How an operation is registered, a kernel started, an array cut into programs.
+"""What the GPU kernels share: how an operation is registered, a kernel started, an array cut into
+programs; and the precision of products.
 """
 
 import contextlib
@@ -9,16 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-
-from . import KernelError
 
 PROGRAMS = 512  # programs that share a sum: about four for each multiprocessor of an H100
 
 STARTED = Counter[str]()  # how often each kernel was started, under fake tensors too
+
+
+class KernelError(RuntimeError):
+    """A kernel that does not compile or start on this GPU, perhaps for one size of arrays only."""
 
 
 def kernel_op(function: Callable[..., Any] | None = None, *, mutates: tuple[str, ...] = ()) -> Any:
@@ -59,8 +58,7 @@ def launch(kernel: Any, grid: tuple[int, ...], **options: Any) -> Callable[..., 
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever the compiler raises, the plain formulas can go on
-            reason = (str(error).strip().splitlines() or [repr(error)])[0]
-            raise KernelError(f"{reason} in the GPU kernel {kernel.__name__}") from error
+            raise KernelError(f"{first_line(error)} in the GPU kernel {kernel.__name__}") from error
 
     return start
 
@@ -74,17 +72,38 @@ def ceil_div(n: int, size: int) -> int:
     return -(-n // size)
 
 
-# ---- complex numbers as pairs (n, 2): this program's BLOCK of them -------------------------------
+def first_line(error: Exception) -> str:
+    """Of what an error says; its name and arguments where that is nothing."""
+    return (str(error).strip().splitlines() or [repr(error)])[0]
 
 
-@triton.jit
-def load_pairs(base, n, BLOCK: tl.constexpr):
-    """Their parts (re, im), each (BLOCK,); 0 beyond n."""
-    i = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-    return tl.split(tl.reshape(tl.load(base + i, mask=i < 2 * n, other=0.0), (BLOCK, 2)))
+# ---- precision of products -----------------------------------------------------------------------
 
 
-@triton.jit
-def store_pairs(base, re, im, n, BLOCK: tl.constexpr):
-    i = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-    tl.store(base + i, tl.reshape(tl.join(re, im), (2 * BLOCK,)), mask=i < 2 * n)
+def tf32() -> bool:
+    """Whether torch rounds float32 products to TF32, by either of its names for this setting."""
+    matmul = torch.backends.cuda.matmul
+    try:
+        return matmul.allow_tf32
+    except RuntimeError:  # set by the newer name, beside which torch refuses to read the older
+        return matmul.fp32_precision == "tf32"
+
+
+def set_tf32(on: bool) -> None:
+    """Switch the rounding of torch's float32 products to TF32 on or off."""
+    matmul = torch.backends.cuda.matmul
+    try:
+        matmul.allow_tf32  # noqa: B018 - raises where the newer name is in use
+        matmul.allow_tf32 = on
+    except RuntimeError:
+        matmul.fp32_precision = "tf32" if on else "ieee"
+
+
+def precision() -> str:
+    """The precision of products, as the process has it set.
+
+    The type of autocast under it, "tf32" where torch allows it, or "float32".
+    """
+    if torch.is_autocast_enabled("cuda"):
+        return str(torch.get_autocast_dtype("cuda")).removeprefix("torch.")
+    return "tf32" if tf32() else "float32"

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cplxnet.nn.kl import CODES
+from cplxnet.nn.fast.noise import VARIANCE_FLOOR
 
-from . import precision, set_tf32, tf32
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import (
     column_sums,
@@ -29,12 +28,11 @@ from .conv import (
     conv_weight_grad,
     log_weight_grad,
 )
-from .kl import kl_backward
+from .kl import TERMS, kl_backward
+from .launch import precision, set_tf32, tf32
 from .linear import join_parts, linear_rows, linear_rows_grad, split_weight, take_parts
 from .noise import noise_pairs, noise_pairs_grad, square_pairs, square_pairs_grad
 from .weights import form_weight, form_weight_grad
-
-VARIANCE_FLOOR = 1e-8
 
 
 @contextlib.contextmanager
@@ -133,18 +131,22 @@ class _Conv(torch.autograd.Function):
         block, back, sigma2, sigma2_back = form_weight(weight, mask, log_sigma2, step)
         flat_bias = None if bias is None else bias.flatten()
         mean = conv_rows(x.view(b, length, 2 * c), block, flat_bias, step, products)
+
         # no view to autograd, so that the result may be changed in place
         y = torch.ops.aten._unsafe_view(mean, [b, mean.shape[1], len(weight), 2])
 
         square = variance = key = None
         if log_sigma2 is not None:
-            square, key = square_pairs(x), _key(x)
+            square = square_pairs(x)
+            key = _key(x)
             variance = conv_rows(square, sigma2, None, step, products)
             y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
 
         ctx.save_for_backward(x, square, variance, key, back, sigma2_back, mask, log_sigma2)
-        ctx.step, ctx.products = step, products
-        ctx.weight_shape, ctx.has_bias = tuple(weight.shape), bias is not None
+        ctx.step = step
+        ctx.products = products
+        ctx.weight_shape = tuple(weight.shape)
+        ctx.has_bias = bias is not None
         return y
 
     @staticmethod
@@ -152,8 +154,10 @@ class _Conv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, square, variance, key, back, sigma2_back, mask, log_sigma2 = ctx.saved_tensors
         out, inputs, taps, _ = ctx.weight_shape
-        step, products = ctx.step, ctx.products
+        step = ctx.step
+        products = ctx.products
         b, length, c, _ = x.shape
+
         grad = grad.contiguous()
         flat = grad.view(b, grad.shape[1], 2 * out)
         noisy = variance is not None
@@ -171,6 +175,7 @@ class _Conv(torch.autograd.Function):
         of_sigma2 = None
         if by_variance is not None:
             of_sigma2 = _weight_grad(by_variance, square, taps, step, products)
+
         shape = [out, inputs, taps]
         by_weight, by_s = form_weight_grad(partial, of_sigma2, mask, log_sigma2, shape)
         by_bias = _bias_grad(grad) if ctx.has_bias else None
@@ -247,7 +252,9 @@ def _stacked(several: Tensor, one: Tensor, high: Tensor, low: Tensor | None) -> 
     """(3 or 1, rows, columns): (hi, lo) times high and hi times low; or the product alone."""
     if low is None:
         return (one @ high).unsqueeze(0)
-    stack, (rows, columns) = high.new_empty(3, one.shape[0], high.shape[1]), one.shape
+
+    rows, columns = one.shape
+    stack = high.new_empty(3, rows, high.shape[1])
     torch.mm(several.reshape(2 * rows, columns), high, out=stack[:2].view(2 * rows, -1))
     torch.mm(one, low, out=stack[2])
     return stack
@@ -272,6 +279,7 @@ class _Linear(torch.autograd.Function):
         split = products == "float32"
         rows = linear_rows(x, split)
         high, low = _operands(weight, mask, split)
+
         with _matrix_units(), _no_autocast():
             if products == "bfloat16":
                 one, transposed = _half(products, rows[0], high.T)
@@ -282,20 +290,24 @@ class _Linear(torch.autograd.Function):
 
         square = sigma2 = variance = key = None
         if log_sigma2 is not None:
-            square, sigma2 = square_pairs(x), log_sigma2.exp()
+            square = square_pairs(x)
+            sigma2 = log_sigma2.exp()
             variance = _plain(products, square, sigma2.T)
             key = _key(x)
             y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
 
         ctx.save_for_backward(x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key)
-        ctx.products, ctx.has_bias, ctx.weight_shape = products, bias is not None, weight.shape
+        ctx.products = products
+        ctx.has_bias = bias is not None
+        ctx.weight_shape = weight.shape
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key = ctx.saved_tensors
-        grad, products = grad.contiguous(), ctx.products
+        products = ctx.products
+        grad = grad.contiguous()
         parts = take_parts(grad, low is not None)
 
         with _matrix_units(), _no_autocast():
@@ -307,6 +319,7 @@ class _Linear(torch.autograd.Function):
                 needed = ctx.needs_input_grad[0]
                 by_rows = _stacked(parts[1:], parts[0], high, low) if needed else None
                 by_weight = parts.flatten(0, 1).T @ rows.flatten(0, 1)
+
         by_weight = by_weight.view(ctx.weight_shape)
         if mask is not None:
             by_weight.mul_(mask.unsqueeze(-1))
@@ -318,6 +331,7 @@ class _Linear(torch.autograd.Function):
             by_s = log_weight_grad(by_variance, square, log_sigma2, products)
             if dx is not None:
                 dx = square_pairs_grad(dx, _plain(products, by_variance, sigma2), x)
+
         by_bias = _bias_grad(grad) if ctx.has_bias else None
         return dx, by_weight, by_bias, by_s, None, None
 
@@ -351,10 +365,14 @@ class BatchNorm(torch.autograd.Function):
         relu: bool,
         pool: bool,
     ) -> Tensor:
-        kept = running or (None, None, None)
-        y, mean, cov, affine = batchnorm_forward(x, weight, bias, *kept, momentum, eps, relu, pool)
+        old = running or (None, None, None)
+        y, mean, cov, affine = batchnorm_forward(x, weight, bias, *old, momentum, eps, relu, pool)
+
         ctx.save_for_backward(x, mean, cov, affine, weight)
-        ctx.eps, ctx.relu, ctx.pool, ctx.has_bias = eps, relu, pool, bias is not None
+        ctx.eps = eps
+        ctx.relu = relu
+        ctx.pool = pool
+        ctx.has_bias = bias is not None
         return y
 
     @staticmethod
@@ -382,15 +400,17 @@ def trial(device: torch.device, products: str) -> None:
     # a network may be scored first, and its seeds are set
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
         # tiles are as large as in a large network
-        kernel, mask = ones(64, 16, 3, 2), torch.ones(64, 16, 3, dtype=torch.bool, device=device)
+        kernel = ones(64, 16, 3, 2)
+        mask = torch.ones(64, 16, 3, dtype=torch.bool, device=device)
         y = _Conv.apply(ones(2, 9, 16, 2), kernel, ones(64, 2), ones(64, 16, 3), mask, 2, products)
         y = BatchNorm.apply(y, ones(2, 2, 64), ones(2, 64), None, 0.1, 1e-5, True, True)
 
-        weight, mask = ones(3, 128, 2), torch.ones(3, 128, dtype=torch.bool, device=device)
+        weight = ones(3, 128, 2)
+        mask = torch.ones(3, 128, dtype=torch.bool, device=device)
         y = _Linear.apply(y.reshape(2, 128, 2), weight, ones(3, 2), ones(3, 128), mask, products)
         y.sum().backward()
 
-        for term in CODES.values():
+        for term in TERMS:
             mean = ones(3, 2) if term < 2 else ones(3)
             lists = [[t.detach()] for t in (mean, ones(3), mean.clone(), ones(3))]
             kl_backward(*lists[:2], [term], torch.ones((), device=device), *lists[2:], [1.0])

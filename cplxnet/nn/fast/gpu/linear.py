@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op, launch, load_pairs, store_pairs
+from .launch import ceil_div, kernel_op, launch
+from .noise import load_pairs, store_pairs
 
 _BLOCK = 1024
 
@@ -89,6 +90,7 @@ def _join_kernel(
     y_pairs = tl.reshape(tl.join(re, im), (2 * BLOCK,))
     if HAS_BIAS:
         y_pairs += tl.load(bias + pairs % (2 * columns), mask=pairs < 2 * n, other=0.0)
+
     tl.store(y + pairs, y_pairs, mask=pairs < 2 * n)
 
 
@@ -96,8 +98,9 @@ def _join_kernel(
 def _take_kernel(values, parts, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     """Pairs (B, out, 2) -> parts (stack, 2B, out), the real ones first."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    re, im = load_pairs(values, n, BLOCK)
     ok = i < n
+
+    re, im = load_pairs(values, n, BLOCK)
 
     if SPLIT:
         high = _leading(re)
@@ -124,6 +127,7 @@ def _split_kernel(
     """
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     ok = i < n
+
     w = tl.load(weight + i, mask=ok, other=0.0)
 
     if MASKED:
@@ -144,7 +148,9 @@ def _split_kernel(
 def linear_rows(x: Tensor, split: bool) -> Tensor:
     """Rows (3 or 1, 2B, 2 in) of pairs (B, in, 2)."""
     b, inputs, _ = x.shape
-    rows, n = x.new_empty(3 if split else 1, 2 * b, 2 * inputs), b * inputs
+    n = b * inputs
+    rows = x.new_empty(3 if split else 1, 2 * b, 2 * inputs)
+
     launch(_rows_kernel, (ceil_div(n, _BLOCK),), SPLIT=split, BLOCK=_BLOCK)(x, rows, n)
     return rows
 
@@ -152,8 +158,10 @@ def linear_rows(x: Tensor, split: bool) -> Tensor:
 @kernel_op
 def linear_rows_grad(by_rows: Tensor) -> Tensor:
     """dL/dx (B, in, 2) from a stack (.., 2B, 2 in) whose sum is the gradient by the rows."""
-    stack, b, inputs = by_rows.shape[0], by_rows.shape[1] // 2, by_rows.shape[2] // 2
-    dx, n = by_rows.new_empty(b, inputs, 2), b * inputs
+    stack, rows, columns = by_rows.shape
+    dx = by_rows.new_empty(rows // 2, columns // 2, 2)
+    n = dx.numel() // 2
+
     launch(_rows_grad_kernel, (ceil_div(n, _BLOCK),), STACK=stack, BLOCK=_BLOCK)(by_rows, dx, n)
     return dx
 
@@ -164,8 +172,10 @@ def join_parts(parts: Tensor, bias: Tensor | None) -> Tensor:
 
     The real parts come first.
     """
-    stack, b, columns = parts.shape[0], parts.shape[1] // 2, parts.shape[2]
-    y, n = parts.new_empty(b, columns, 2), b * columns
+    stack, rows, columns = parts.shape
+    y = parts.new_empty(rows // 2, columns, 2)
+    n = y.numel() // 2
+
     launch(
         _join_kernel, (ceil_div(n, _BLOCK),), STACK=stack, HAS_BIAS=bias is not None, BLOCK=_BLOCK
     )(parts, bias, y, n, columns)
@@ -176,7 +186,9 @@ def join_parts(parts: Tensor, bias: Tensor | None) -> Tensor:
 def take_parts(pairs: Tensor, split: bool) -> Tensor:
     """Parts (3 or 1, 2B, out), real ones first, of pairs (B, out, 2)."""
     b, columns, _ = pairs.shape
-    parts, n = pairs.new_empty(3 if split else 1, 2 * b, columns), b * columns
+    n = b * columns
+    parts = pairs.new_empty(3 if split else 1, 2 * b, columns)
+
     launch(_take_kernel, (ceil_div(n, _BLOCK),), SPLIT=split, BLOCK=_BLOCK)(pairs, parts, n)
     return parts
 
@@ -185,7 +197,9 @@ def take_parts(pairs: Tensor, split: bool) -> Tensor:
 def split_weight(weight: Tensor, mask: Tensor | None, split: bool) -> Tensor:
     """(2 or 1, out, 2 in) of a stored weight (out, in, 2): hi and lo, or the masked weight."""
     out, inputs, _ = weight.shape
-    forms, n = weight.new_empty(2 if split else 1, out, 2 * inputs), weight.numel()
+    n = weight.numel()
+    forms = weight.new_empty(2 if split else 1, out, 2 * inputs)
+
     launch(
         _split_kernel, (ceil_div(n, _BLOCK),), MASKED=mask is not None, SPLIT=split, BLOCK=_BLOCK
     )(weight, mask, forms, n)

@@ -14,9 +14,28 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op, launch, load_pairs, store_pairs
+from .launch import ceil_div, kernel_op, launch
 
 _BLOCK = 1024  # complex numbers of a program
+
+
+# ---- pairs (n, 2): this program's BLOCK of them --------------------------------------------------
+
+
+@triton.jit
+def load_pairs(base, n, BLOCK: tl.constexpr):
+    """Their parts (re, im), each (BLOCK,); 0 beyond n."""
+    i = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    return tl.split(tl.reshape(tl.load(base + i, mask=i < 2 * n, other=0.0), (BLOCK, 2)))
+
+
+@triton.jit
+def store_pairs(base, re, im, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+    tl.store(base + i, tl.reshape(tl.join(re, im), (2 * BLOCK,)), mask=i < 2 * n)
+
+
+# ---- noise ---------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -42,6 +61,7 @@ def _normal_pair(first, second):
     u = ((first.to(tl.uint32, bitcast=True) >> 8).to(tl.float32) + 1.0) * 5.9604644775390625e-08
     t = (second.to(tl.uint32, bitcast=True) >> 8).to(tl.float32) * 5.9604644775390625e-08 - 0.5
     radius = tl.sqrt(-2.0 * tl.log(u))
+
     side = tl.abs(t)
     folded = tl.where(0.5 - side < side, 0.5 - side, side)
     cosine = _sine(0.25 - side)
@@ -59,6 +79,7 @@ def _noise(key, block, BLOCK: tl.constexpr):
     w0, w1, w2, w3 = tl.randint4x(tl.load(key), counter)
     even_re, even_im = _normal_pair(w0, w1)
     odd_re, odd_im = _normal_pair(w2, w3)
+
     e_re = tl.reshape(tl.join(even_re, odd_re), (BLOCK,))
     e_im = tl.reshape(tl.join(even_im, odd_im), (BLOCK,))
     return e_re, e_im
@@ -72,6 +93,7 @@ def _noise_kernel(mean, variance, key, out, n, floor, BLOCK: tl.constexpr):
 
     v = tl.load(variance + singles, mask=singles < n, other=1.0)
     deviation = tl.sqrt(0.5 * tl.where(v < floor, floor, v))
+
     m_re, m_im = load_pairs(mean, n, BLOCK)
     store_pairs(out, m_re + deviation * e_re, m_im + deviation * e_im, n, BLOCK)
 
@@ -85,6 +107,7 @@ def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.con
 
     v = tl.load(variance + singles, mask=singles < n, other=1.0)
     g_re, g_im = load_pairs(grad, n, BLOCK)
+
     slope = 0.25 / tl.sqrt(0.5 * tl.where(v < floor, floor, v))
     by = tl.where(v < floor, 0.0, slope * (g_re * e_re + g_im * e_im))
     tl.store(by_variance + singles, by, mask=singles < n)
@@ -94,6 +117,7 @@ def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.con
 def _square_kernel(x, square, n, BLOCK: tl.constexpr):
     singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     re, im = load_pairs(x, n, BLOCK)
+
     tl.store(square + singles, re * re + im * im, mask=singles < n)
 
 
@@ -104,6 +128,7 @@ def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
     re, im = load_pairs(x, n, BLOCK)
     h_re, h_im = load_pairs(h, n, BLOCK)
     twice = 2.0 * tl.load(g + singles, mask=singles < n, other=0.0)
+
     store_pairs(dx, h_re + twice * re, h_im + twice * im, n, BLOCK)
 
 
@@ -113,7 +138,9 @@ def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
 @kernel_op
 def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
     """mean (..., 2) plus noise of this variance (...), float32 and contiguous; key: int64 (1,)."""
-    out, n = torch.empty_like(mean), variance.numel()
+    out = torch.empty_like(mean)
+    n = variance.numel()
+
     launch(_noise_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(mean, variance, key, out, n, floor)
     return out
 
@@ -121,7 +148,9 @@ def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Te
 @kernel_op
 def noise_pairs_grad(grad: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
     """dL/dvariance from dL/dy (..., 2)."""
-    by, n = torch.empty_like(variance), variance.numel()
+    by = torch.empty_like(variance)
+    n = variance.numel()
+
     launch(_noise_grad_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(
         grad, variance, key, by, n, floor
     )
@@ -133,6 +162,7 @@ def square_pairs(x: Tensor) -> Tensor:
     """|x|^2 (...) of pairs (..., 2), float32 and contiguous."""
     square = x.new_empty(x.shape[:-1])
     n = square.numel()
+
     launch(_square_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(x, square, n)
     return square
 
@@ -140,6 +170,8 @@ def square_pairs(x: Tensor) -> Tensor:
 @kernel_op
 def square_pairs_grad(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
     """h + 2 g x: the gradient by x where both x and |x|^2 go on."""
-    dx, n = torch.empty_like(x), g.numel()
+    dx = torch.empty_like(x)
+    n = g.numel()
+
     launch(_square_grad_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(h, g, x, dx, n)
     return dx

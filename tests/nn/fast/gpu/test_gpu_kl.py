@@ -4,10 +4,10 @@ import pytest
 import torch
 from interpreted import error, interpreted
 
-from cplxnet.nn.kl import CODES, penalty
+from cplxnet.nn.kl import COMPLEX_ARD, COMPLEX_VD, REAL_ARD, REAL_VD, penalty
 
 kernel = interpreted("kl")
-TERMS = list(CODES)  # in the order of their numbers
+TERMS = [COMPLEX_VD, COMPLEX_ARD, REAL_VD, REAL_ARD]  # in the order of their numbers
 
 
 def weights(term, shape):

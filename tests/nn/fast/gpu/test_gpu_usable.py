@@ -71,9 +71,9 @@ def test_kl_of_parameters_out_of_order():
 def test_frozen_parameters_get_no_gradient():
     layer = cplx.CplxLinearVD(6, 5)
     layer.log_sigma2.requires_grad_(False)
-    squares = {}
-    cplx.kl_backward(layer, 0.5, "sum", squares)
-    assert layer.log_sigma2.grad is None and layer.log_sigma2 not in squares
+    norm = cplx.GradientNorm()
+    cplx.kl_backward(layer, 0.5, "sum", norm)
+    assert layer.log_sigma2.grad is None and layer.log_sigma2 not in norm.squares
     assert layer.weight_ri.grad.abs().sum() > 0
 
 
@@ -93,6 +93,13 @@ def test_a_result_may_be_changed_in_place():
     y.mul_(2)
     assert torch.equal(y, right)
     y.abs().sum().backward()
+
+
+@pytest.mark.parametrize(("dtype", "able"), [(torch.bfloat16, True), (torch.float16, False)])
+def test_autocast_to_what_the_kernels_cannot_multiply_is_left_to_torch(monkeypatch, dtype, able):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: dtype)
+    assert gpu.usable(torch.ones(3)) == able
 
 
 NEWER_NAME = """
@@ -119,8 +126,7 @@ def test_clipping_where_every_square_is_known(device):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     layer = torch.nn.Sequential(cplx.CplxLinearVD(6, 5, bias=False)).to(device)
-    squares = {}
-    cplx.kl_backward(layer, 3.0, "sum", squares)
+    norm = cplx.GradientNorm()
+    cplx.kl_backward(layer, 3.0, "sum", norm)
     right = torch.stack([p.grad.norm() for p in layer.parameters()]).norm()
-    norm = cplx.clip_grad_norm_(layer.parameters(), 0.05, squares)
-    assert norm.item() == pytest.approx(right.item(), rel=1e-6)
+    assert norm.clip(layer.parameters(), 0.05).item() == pytest.approx(right.item(), rel=1e-6)
