@@ -20,7 +20,6 @@ from cplxnet.auto.manifest.edit import EDITED
 from cplxnet.auto.manifest.read import Manifest, Stage
 from cplxnet.auto.tasks import OWN, vocabulary
 from cplxnet.nn import gaussian
-from cplxnet.nn.forms import FORMS
 from cplxnet.nn.masked import Masked
 
 from .folder import RunFolder

@@ -144,7 +144,7 @@ def test_names_in_code_that_are_named_exist():
         ("REAL", "nn/forms.py"),
         ("LATER", "auto/manifest/schema.py"),
         ("CHANNEL_FORMS", "nn/variational.py"),
-        ("CODES", "nn/kl.py"),
+        ("FORMS", "nn/forms.py"),
         ("NOT_COUNTED", "auto/runner/stages.py"),
         ("checkpoint_every_s", "auto/runner/checkpoint.py"),
         ("KEPT", "auto/runner/checkpoint.py"),
