@@ -133,7 +133,7 @@ def run(
                     progress=progress,
                     timeout_s=held.timeout_s,
                 )
-                with precision.tf32(manifest.products == "tf32"):
+                with precision.tf32(manifest.products == "tf32"), precision.deterministic():
                     return trainer.run([RunFolder(path) for path in others])
 
             try:
