@@ -1,12 +1,15 @@
 """Everything there is to see on a GPU, in one command of at most seven minutes: \
 `python -m extra.benchmarks.gpu [OUT]`.
 
-Needs torch, Triton, numpy, h5py, pydantic, pytest and this checkout; cplxmodule and complextorch
-are timed too where they are installed. Each part runs in a process of its own for so many seconds
-at most, what nobody has seen yet first: a run resumed after a kill; tests that need a GPU; a step
-in every form and precision, with its memory; bits; networks against float64; scoring; the kernels'
-own tests; other libraries. After each part gpu.json and gpu.md are written into OUT (default: the
-working directory). A part that fails, or is cut off, keeps the rows it had and stops no other.
+Needs torch, Triton, numpy, h5py, tqdm, safetensors, pytest and this checkout; on a bare machine
+carry pydantic and what it needs, the wheels of pydantic, pydantic_core, annotated_types and
+typing_inspection (`pip download --only-binary :all: pydantic`, for that machine's Python).
+cplxmodule and complextorch are timed too where they are installed. Each part runs in a process of
+its own for so many seconds at most, what nobody has seen yet first: a run resumed after a kill;
+tests that need a GPU; a step in every form and precision, with its memory; bits; networks against
+float64; scoring; the kernels' own tests; other libraries. After each part gpu.json and gpu.md are
+written into OUT (default: the working directory). A part that fails, or is cut off, keeps the rows
+it had and stops no other.
 """
 
 import argparse
@@ -438,7 +441,7 @@ if __name__ == "__main__":
     if not torch.cuda.is_available():
         raise SystemExit("expected a CUDA GPU, got none; try a machine that has one")
     if given.part:
-        torch.backends.cudnn.deterministic = True
-        keep_results(PARTS[given.part].results(given.out), given.out / f"{given.part}.json")
+        with precision.deterministic():  # as runs are trained
+            keep_results(PARTS[given.part].results(given.out), given.out / f"{given.part}.json")
     else:
         main(given.out)
