@@ -42,21 +42,23 @@ def test_same_key_same_bits_whatever_follows():
 def test_gradient_by_the_variance():
     n = 1500
     variance = torch.rand(n) * 2
-    variance[:3] = torch.tensor([-1e-9, 0.0, 5e-9])  # below the floor
+    variance[:4] = torch.tensor([-1e-9, 0.0, 1e-41, 5e-9])  # below the floor
     grad, key = torch.randn(n, 2), torch.tensor([5])
     e = draw(n, 5).double()
     wide = variance.double().requires_grad_()
     (wide.clamp_min(FLOOR) / 2).sqrt().unsqueeze(-1).mul(e).backward(grad.double())
 
     by = noise.noise_pairs_grad(grad, variance, key, FLOOR)
-    assert error(by, wide.grad) < 1e-6 and (by[:3] == 0).all()
+    assert error(by, wide.grad) < 1e-6 and (by[:4] == 0).all()
 
 
 def test_square_and_its_gradient():
     x, h, g = torch.randn(33, 5, 2), torch.randn(33, 5, 2), torch.randn(33, 5)
+    x[0], h[0], g[0] = 1e-41, 1e-42, 0.0  # denormal: dx is h
     assert torch.allclose(noise.square_pairs(x), x.square().sum(-1))
     right = h + 2 * g.unsqueeze(-1) * x
-    assert torch.allclose(noise.square_pairs_grad(h, g, x), right, atol=1e-6)
+    dx = noise.square_pairs_grad(h, g, x)
+    assert torch.allclose(dx, right, atol=1e-6) and torch.equal(dx[0], h[0])
 
 
 def test_nan_stays():
