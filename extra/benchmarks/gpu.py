@@ -46,6 +46,10 @@ KINDS = {"dense": "", "masked": "Masked", "VD": "VD", "ARD": "ARD"}
 PRODUCTS = ("float32", "tf32", "bfloat16")
 C, CLIP, WINDOW = 0.01 * 1e-5, 0.05, 4096
 GRIDS = {"experiment-1": (17, 5), "experiment-2": (6, 5)}  # values of C, replicates
+# a step of 321 windows: what our kernels move (`extra.benchmarks.launches`, without clipping and
+# Adam), and must move
+MOVED_GB = {"dense": 3.26, "masked": 3.40, "VD": 6.00, "ARD": 6.00}
+FLOOR_GB = {"dense": 3.0, "masked": 3.0, "VD": 4.0, "ARD": 4.0}
 EPOCHS = {"dense": 50, "VD": 75, "masked": 50}  # of each stage, 1000 batches each
 
 
@@ -295,6 +299,21 @@ def hours(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def rates(rows: list[dict[str, Any]], copied: float) -> list[dict[str, Any]]:
+    """Rows of steps with the bytes a second of the kernels' forms, and the share of the floor.
+
+    That is the time in which a copy (`copied` gigabytes a second) would move what must be moved.
+    """
+    found = []
+    for row in rows:
+        if "ms" in row and row["batch"] == 321:
+            row = row | {"share of the floor": FLOOR_GB[row["kind"]] / copied * 1e3 / row["ms"]}
+            if row["form"] != "plain":
+                row |= {"GB a second": MOVED_GB[row["kind"]] / row["ms"] * 1e3}
+        found.append(row)
+    return found
+
+
 # ---- the page ------------------------------------------------------------------------------------
 
 
@@ -427,6 +446,8 @@ def _measure(out: Path, folder: Path) -> None:
             results[f"{name}, remark"] = {"remark": remark}
         if name == "steps" and found:
             results["hours"] = hours(found)
+        if name == "copy" and found:
+            results["steps"] = rates(results.get("steps", []), found["GB a second"])
         seconds = time.monotonic() - started
         print(f"== {name}, {seconds:.0f} s: {remark or 'done'}", flush=True)
         write(out / "gpu.json", results)

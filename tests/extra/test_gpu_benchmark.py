@@ -66,6 +66,17 @@ def test_what_nobody_has_seen_comes_first_and_all_fits() -> None:
     assert sum(part.limit_s for name, part in gpu.PARTS.items() if name != "peers") <= 480
 
 
+def test_steps_have_their_rates_and_their_share_of_the_floor() -> None:
+    """A dense step must move 3 GB: in 1 ms at 3000 GB a second. A plain one moves what it likes."""
+    of_dense = {"batch": 321, "kind": "dense", "ms": 2.0}
+    graph, plain, failed = gpu.rates(
+        [of_dense | {"form": "graph"}, of_dense | {"form": "plain"}, {"failed": "no memory"}], 3000
+    )
+    assert graph["share of the floor"] == plain["share of the floor"] == pytest.approx(0.5)
+    assert graph["GB a second"] == pytest.approx(gpu.MOVED_GB["dense"] / 2e-3)
+    assert "GB a second" not in plain and failed == {"failed": "no memory"}
+
+
 def test_nothing_is_left_in_the_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
