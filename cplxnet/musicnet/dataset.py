@@ -16,7 +16,7 @@ import torch
 from . import recordings
 from .labels import NoteLookup, changes_within
 
-_AHEAD = 16  # batches whose starts and notes `draws` computes at once
+_AHEAD = 16  # batches whose starts and notes `draws` computes at once on a CPU
 _RANDOM_BITS = 62  # a start is such an integer modulo n: its bias is below samples / 2**62
 
 
@@ -222,9 +222,10 @@ class MusicNet:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """`n` batches of `draw`, from the same random numbers and in less time.
 
-        Starts and notes are computed for some batches at once: looked up one by one they take a
-        quarter of a batch's time. Random numbers drawn ahead for a batch that nobody takes are lost
-        to `generator`.
+        On a CPU, starts and notes are computed for some batches at once: looked up one by one they
+        take a quarter of a batch's time. Random numbers drawn ahead for a batch that nobody takes
+        are lost to `generator`. Elsewhere a batch is drawn at a time: CUDA's generator would give
+        other numbers to several at once, and a captured step draws one.
         """
         if generator is not None and generator.device.type != self.device.type:
             raise ValueError(
@@ -232,8 +233,9 @@ class MusicNet:
                 f"try torch.Generator({str(self.device)!r})"
             )
 
-        for first in range(0, n, _AHEAD):
-            shape = (min(_AHEAD, n - first), self.n_recordings)
+        ahead = _AHEAD if self.device.type == "cpu" else 1
+        for first in range(0, n, ahead):
+            shape = (min(ahead, n - first), self.n_recordings)
             number = torch.randint(2**_RANDOM_BITS, shape, generator=generator, device=self.device)
             position = self._offset + number % self._n_starts
             labels = self.notes(position + self.window // 2)
@@ -335,6 +337,10 @@ class OnePerRecording:
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self.dataset.draws(self.n_batches, self.generator)
+
+    def draw(self) -> Batch:
+        """The next batch alone."""
+        return self.dataset.draw(self.generator)
 
 
 @dataclass(eq=False)

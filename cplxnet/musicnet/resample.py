@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import soxr
 
 SOURCE_HZ = 44_100
 TARGET_HZ = 11_000
@@ -22,6 +21,8 @@ def resample(
     Returns:
         float32 (about samples * target_hz/source_hz,).
     """
+    import soxr  # here: a machine that trains need not have it
+
     signal = np.asarray(signal, np.float32)
     resampled = soxr.resample(signal, source_hz, target_hz, quality="VHQ")
     return resampled.astype(np.float32, copy=False)
@@ -31,6 +32,8 @@ def resample_blocks(
     blocks: Iterable[np.ndarray], *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ
 ) -> Iterator[np.ndarray]:
     """`resample` of a signal in blocks of any lengths: the values do not depend on them."""
+    import soxr
+
     stream = soxr.ResampleStream(source_hz, target_hz, 1, dtype="float32", quality="VHQ")
     for block in blocks:
         yield stream.resample_chunk(np.asarray(block, np.float32))

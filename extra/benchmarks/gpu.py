@@ -1,12 +1,15 @@
 """Everything there is to see on a GPU, in one command of at most seven minutes: \
 `python -m extra.benchmarks.gpu [OUT]`.
 
-Needs torch, Triton, numpy, h5py, pydantic, pytest and this checkout; cplxmodule and complextorch
-are timed too where they are installed. Each part runs in a process of its own for so many seconds
-at most, what nobody has seen yet first: a run resumed after a kill; tests that need a GPU; a step
-in every form and precision, with its memory; bits; networks against float64; scoring; the kernels'
-own tests; other libraries. After each part gpu.json and gpu.md are written into OUT (default: the
-working directory). A part that fails, or is cut off, keeps the rows it had and stops no other.
+Needs torch, Triton, numpy, h5py, tqdm, safetensors, pytest and this checkout; on a bare machine
+carry pydantic and what it needs, the wheels of pydantic, pydantic_core, annotated_types and
+typing_inspection (`pip download --only-binary :all: pydantic`, for that machine's Python).
+cplxmodule and complextorch are timed too where they are installed. Each part runs in a process of
+its own for so many seconds at most, what nobody has seen yet first: a run resumed after a kill;
+tests that need a GPU; a step in every form and precision, with its memory; bits; networks against
+float64; scoring; the kernels' own tests; other libraries. After each part gpu.json and gpu.md are
+written into OUT (default: the working directory). A part that fails, or is cut off, keeps the rows
+it had and stops no other.
 """
 
 import argparse
@@ -43,6 +46,10 @@ KINDS = {"dense": "", "masked": "Masked", "VD": "VD", "ARD": "ARD"}
 PRODUCTS = ("float32", "tf32", "bfloat16")
 C, CLIP, WINDOW = 0.01 * 1e-5, 0.05, 4096
 GRIDS = {"experiment-1": (17, 5), "experiment-2": (6, 5)}  # values of C, replicates
+# a step of 321 windows: what our kernels move (`extra.benchmarks.launches`, without clipping and
+# Adam), and must move
+MOVED_GB = {"dense": 3.26, "masked": 3.40, "VD": 6.00, "ARD": 6.00}
+FLOOR_GB = {"dense": 3.0, "masked": 3.0, "VD": 4.0, "ARD": 4.0}
 EPOCHS = {"dense": 50, "VD": 75, "masked": 50}  # of each stage, 1000 batches each
 
 
@@ -292,6 +299,21 @@ def hours(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def rates(rows: list[dict[str, Any]], copied: float) -> list[dict[str, Any]]:
+    """Rows of steps with the bytes a second of the kernels' forms, and the share of the floor.
+
+    That is the time in which a copy (`copied` gigabytes a second) would move what must be moved.
+    """
+    found = []
+    for row in rows:
+        if "ms" in row and row["batch"] == 321:
+            row = row | {"share of the floor": FLOOR_GB[row["kind"]] / copied * 1e3 / row["ms"]}
+            if row["form"] != "plain":
+                row |= {"GB a second": MOVED_GB[row["kind"]] / row["ms"] * 1e3}
+        found.append(row)
+    return found
+
+
 # ---- the page ------------------------------------------------------------------------------------
 
 
@@ -424,6 +446,8 @@ def _measure(out: Path, folder: Path) -> None:
             results[f"{name}, remark"] = {"remark": remark}
         if name == "steps" and found:
             results["hours"] = hours(found)
+        if name == "copy" and found:
+            results["steps"] = rates(results.get("steps", []), found["GB a second"])
         seconds = time.monotonic() - started
         print(f"== {name}, {seconds:.0f} s: {remark or 'done'}", flush=True)
         write(out / "gpu.json", results)
@@ -438,7 +462,7 @@ if __name__ == "__main__":
     if not torch.cuda.is_available():
         raise SystemExit("expected a CUDA GPU, got none; try a machine that has one")
     if given.part:
-        torch.backends.cudnn.deterministic = True
-        keep_results(PARTS[given.part].results(given.out), given.out / f"{given.part}.json")
+        with precision.deterministic():  # as runs are trained
+            keep_results(PARTS[given.part].results(given.out), given.out / f"{given.part}.json")
     else:
         main(given.out)

@@ -5,9 +5,9 @@
 The device is torch's spare one (PrivateUse1) under FakeTensorMode: shapes and devices are followed,
 nothing is computed. Every dispatched operation that is no view and no bare allocation counts as one
 launch, an operation of cplxnet as many as it starts. Its bytes are those of its inputs and outputs,
-each once, and of a gather what it takes. A step is the draw of a batch (321 windows of 4096),
-features, forward, loss, backward and KL, without clipping and optimiser. A value read back by the
-host would raise.
+each once, and of a gather what it takes. A step begins at the signal (321 windows of 4096):
+features, forward, loss, backward and KL. The draw of windows and labels, clipping and the optimiser
+are not counted. A value read back by the host would raise.
 """
 
 import argparse

@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from cplxnet.musicnet import dataset as datasets
 from cplxnet.musicnet import recordings as layout
@@ -122,13 +121,14 @@ def test_draw_is_one_window_of_each_recording_with_its_notes(three):
 
 
 def test_draw_is_uniform_over_every_start(three):
+    scipy_stats = pytest.importorskip("scipy.stats")
     data = MusicNet(three, window=5, stride=4)
     generator = torch.Generator().manual_seed(5)
     first = torch.stack([data.draw(generator)[0][:, 0] for _ in range(6000)]).long() % 1000
     for number, n_starts in enumerate((26, 8, 37)):
         counts = np.bincount(first[:, number].numpy(), minlength=n_starts)
         assert len(counts) == n_starts
-        assert stats.chisquare(counts).pvalue > 1e-3
+        assert scipy_stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_draw_of_a_recording_as_long_as_the_window(tmp_path):
@@ -153,6 +153,23 @@ def test_draws_are_what_draw_gives_one_by_one(three, n):
     assert len(at_once) == n and torch.equal(*(generator.get_state() for generator in generators))
     for one, other in zip(at_once, one_by_one, strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+@pytest.mark.parametrize(("device", "calls"), [("cpu", [(16, 3), (4, 3)]), ("cuda", [(1, 3)] * 20)])
+def test_on_a_gpu_random_numbers_are_drawn_as_a_captured_step_draws_them(
+    three, monkeypatch, device, calls
+):
+    """CUDA's generator gives one call of many batches other numbers than many calls of one."""
+    data, shapes = MusicNet(three, window=5), []
+
+    def randint(high, shape, *, generator, device):
+        shapes.append(shape)
+        return torch.zeros(shape, dtype=torch.int64)
+
+    monkeypatch.setattr(torch, "randint", randint)
+    data.device = torch.device(device)
+    assert len(list(data.draws(20))) == 20
+    assert shapes == calls
 
 
 def test_keys_and_repr(three):
@@ -229,6 +246,7 @@ def test_missing_file(tmp_path):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 def test_on_cuda_as_on_the_cpu_and_without_a_wait(three):
     here, there = (
         MusicNet(three, window=5, stride=4),
@@ -237,8 +255,8 @@ def test_on_cuda_as_on_the_cpu_and_without_a_wait(three):
     for a, b in zip(here.windows(torch.arange(19)), there.windows(torch.arange(19)), strict=True):
         assert b.is_cuda and torch.equal(a, b.cpu())
     generator = torch.Generator("cuda").manual_seed(0)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         signal, notes = there.draw(generator)
         there.windows(torch.arange(5))
     finally:

@@ -11,9 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from cplxnet import files
 
@@ -21,6 +19,9 @@ from . import vocabulary
 from .errors import Fault, ManifestError, ManifestNotFoundError, nearest
 from .read import load, names_a_run, parse
 from .schema import Manifest, canonical, leaves
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Values = Mapping[str, Any]  # path -> the value it has in one manifest
 Axis = str | tuple[str, ...]  # a path, or several that vary together
@@ -237,6 +238,8 @@ def varied(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
 
 def differing(rows: Mapping[str, Values]) -> pd.DataFrame:
     """`varied` of the values themselves: name of a manifest -> path -> value."""
+    import pandas as pd  # here: a machine that trains need not have it
+
     names = ("name", "parent")
     paths = dict.fromkeys(path for row in rows.values() for path in row if path not in names)
     columns = {}

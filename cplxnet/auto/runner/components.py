@@ -79,7 +79,7 @@ class Components:
             raise ValueError(
                 f"feeds.{name}: expected keys of sampler {spec.sampler}, got {error}; try {other}"
             ) from error
-        return Feed(sampler, self.features, generator, draws=draws)
+        return Feed(sampler, self.features)
 
     def _check_feeds(self) -> None:
         for name in self.manifest.feeds:

@@ -114,6 +114,7 @@ def run(
 
         # Use the thread count the run started with: summation order changes the last bits. Set it
         # even if unchanged; MKL may otherwise use fewer.
+        is_native = native.enabled()
         n_threads = torch.get_num_threads()
         torch.set_num_threads(run_folder.config.get("threads", n_threads))
         cplx.keep_freed()  # once and for all that this process trains
@@ -132,7 +133,7 @@ def run(
                     progress=progress,
                 )
                 try:
-                    with precision.tf32(manifest.products == "tf32"):
+                    with precision.tf32(manifest.products == "tf32"), precision.deterministic():
                         scores = trainer.run([RunFolder(path) for path in reuse_folders])
                 except gpu.KernelError as error:  # at a size that nobody has tried
                     if not (native.enabled() and answers(device)):
@@ -150,6 +151,7 @@ def run(
             raise reported_error from error
         finally:
             torch.set_num_threads(n_threads)
+            native.use(is_native)
         claim.finish()
     return scores
 

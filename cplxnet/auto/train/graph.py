@@ -23,6 +23,10 @@ from .state import Feed, Training
 
 EAGER_STEPS = 3  # torch asks for some before a capture
 
+# captures that could not be ended: torch's allocator still asks them, so they stay to the process's
+# end, and nothing is captured beside them
+_INVALIDATED: list[torch.cuda.CUDAGraph] = []
+
 
 def captured(
     step: Callable[..., Tensor], feed: Feed, training: Training
@@ -51,7 +55,8 @@ def captured(
 class Graphed:
     """Callable () -> Tensor, the same values as `step`, replayed from the fourth call on.
 
-    Where there is no CUDA device, and where capturing fails, `step` runs as it is.
+    Where there is no CUDA device, and where capturing fails, `step` runs as it is; after a capture
+    that could not be ended, in the whole process.
     """
 
     step: Callable[[], Tensor]  # draws its batch, trains on it; nothing in it waits for the device
@@ -60,7 +65,7 @@ class Graphed:
     cuda: "Cuda | None" = None  # of `device`
 
     def __post_init__(self) -> None:
-        self.cuda = self.cuda or Cuda.of(self.device)
+        self.cuda = None if _INVALIDATED else self.cuda or Cuda.of(self.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Tensor | None = None
         self._n_steps = 0
@@ -122,21 +127,29 @@ class Cuda:
     def capture(
         self, step: Callable[[], Tensor], generators: Sequence[torch.Generator]
     ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """The step as a graph, and where each replay leaves its result."""
+        """The step as a graph, and where each replay leaves its result.
+
+        The mode "thread_local": what the checkpoints' writer waits for meanwhile is its own affair.
+        """
         graph = torch.cuda.CUDAGraph()
         now = torch.cuda.current_stream(self._device)
         for generator in generators:
             graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 result = step()
         except BaseException:
-            # torch leaves the capture's stream current, and generators in the capture: a clone of
-            # their state is not
-            torch.cuda.set_stream(now)
-            for source in (torch.cuda.default_generators[now.device_index], *generators):
-                source.graphsafe_set_state(source.clone_state())
-            self._abandoned = graph  # the allocator may still ask it
+            try:
+                graph.pool()  # refused before the capture has ended
+            except RuntimeError:
+                _INVALIDATED.append(graph)
+                # torch leaves the capture's stream current, and generators in the capture: a clone
+                # of their state is not
+                torch.cuda.set_stream(now)
+                for source in (torch.cuda.default_generators[now.device_index], *generators):
+                    source.graphsafe_set_state(source.clone_state())
+            else:
+                graph.reset()  # its memory goes back
             raise
         return graph, result
 
@@ -153,7 +166,12 @@ class Cuda:
             whole = torch.cuda.Event()
             whole.record(self.stream)
         now.wait_stream(self.stream)
-        return copies, whole.synchronize
+
+        def wait() -> None:
+            with torch.cuda.device(self._device):  # a new thread would open GPU 0 beside it
+                whole.synchronize()
+
+        return copies, wait
 
     @staticmethod
     def pinned(tensor: Tensor) -> Tensor:

@@ -83,3 +83,17 @@ def tf32(on: bool) -> Iterator[None]:
         gpu.set_tf32(before)
         if before_cudnn is not None:
             cudnn.allow_tf32 = before_cudnn
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """cuDNN's convolutions give the same bits each time: some gradients of its own choice add by
+    atomics. Put back as `tf32`.
+    """
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic
+    cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        cudnn.deterministic = before

@@ -25,14 +25,19 @@ N_LOOKS = 10  # validation scores of a stage that is never stopped early, where 
 class Feed:
     """The batches `(x, target)` of a feed: the network's input and the targets, on the device."""
 
-    sampler: Any  # of the task: batches of (signal, target), and their number
+    # of the task: batches of (signal, target), and their number; with a `draw` too, what it gives
+    # one by one, without a wait for the device
+    sampler: Any
     features: Callable[[Tensor], Tensor]  # of the task: signals (B, T) -> the network's input
-    generator: torch.Generator | None = None  # the sampler's random numbers, where it draws
-    draws: bool = True  # its windows are random; False: every window once, in order
 
     @property
     def dataset(self) -> Any:
         return self.sampler.dataset
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step can `draw` its batch."""
+        return hasattr(self.sampler, "draw")
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -42,8 +47,8 @@ class Feed:
             yield self.features(signal), target
 
     def draw(self) -> Batch:
-        """One batch, of windows at random: for a step that is captured once and repeated."""
-        signal, target = self.dataset.draw(self.generator)
+        """The next batch of a sampler that draws: for a step that is captured and repeated."""
+        signal, target = self.sampler.draw()
         return self.features(signal), target
 
 

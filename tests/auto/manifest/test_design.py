@@ -143,8 +143,6 @@ def test_names_in_code_that_are_named_exist():
         ("COMPLEX", "nn/forms.py"),
         ("REAL", "nn/forms.py"),
         ("LATER", "auto/manifest/schema.py"),
-        ("CHANNEL_FORMS", "nn/variational.py"),
-        ("FORMS", "nn/forms.py"),
         ("NOT_COUNTED", "auto/runner/stages.py"),
         ("checkpoint_every_s", "auto/runner/checkpoint.py"),
         ("KEPT", "auto/runner/checkpoint.py"),

@@ -230,11 +230,8 @@ def test_a_gpu_kernel_that_fails_on_the_way_is_left_for_the_plain_formulas(
     def fail():
         raise gpu.KernelError("out of resource: shared memory in the GPU kernel _conv_kernel")
 
-    try:
-        quick(small(), tmp_path / "one", tiny_corpus)
-        assert not native.enabled()
-    finally:
-        native.use(True)
+    quick(small(), tmp_path / "one", tiny_corpus)
+    assert native.enabled()  # again: the next run of this process may have another size
     assert epochs.n == 6 and read(tmp_path / "one", "status")["state"] == "done"
     (note,) = read(tmp_path / "one", "status")["notes"]
     assert note.startswith("out of resource: shared memory in the GPU kernel _conv_kernel; goes on")

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cplxnet import nn as cplx
+from cplxnet.auto.runner import trainer
 from cplxnet.auto.train import precision
 from cplxnet.musicnet import networks
 
@@ -94,6 +95,27 @@ def test_tf32_is_set_for_a_run_and_put_back():
             assert [place.allow_tf32 for place in places] == [on, on]
             raise KeyError
     assert [place.allow_tf32 for place in places] == before
+
+
+@pytest.mark.slow
+def test_cudnn_is_deterministic_in_a_run_and_put_back(monkeypatch, tiny_corpus, tmp_path):
+    for before in (False, True):
+        monkeypatch.setattr(torch.backends.cudnn, "deterministic", before)
+        with pytest.raises(KeyError), precision.deterministic():
+            assert torch.backends.cudnn.deterministic
+            raise KeyError
+        assert torch.backends.cudnn.deterministic == before
+
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    seen, predict = [], trainer.predict
+
+    def watched(*given):
+        seen.append(torch.backends.cudnn.deterministic)
+        return predict(*given)
+
+    monkeypatch.setattr(trainer, "predict", watched)
+    quick(small(), tmp_path / "run", tiny_corpus)
+    assert seen and all(seen) and not torch.backends.cudnn.deterministic
 
 
 def test_a_compiled_network_gives_the_same(monkeypatch):

@@ -17,6 +17,7 @@ def weights(term, shape):
     weight = torch.randn(*shape, *((2,) if term.cplx else ()))
     weight.view(-1)[10:14] = 0
     weight.view(-1)[14:18] = 1e-25
+    weight.view(-1)[18:22] = 1e-41  # denormal
     return weight, log_sigma2
 
 

@@ -1,14 +1,16 @@
 """Compiles every kernel for a compute capability, without a GPU.
 
-test_gpu_compile.py runs it as a process, since the interpreter's setting holds for a whole process.
-It prints JSON: {kernel: {registers, stack, shared, wide loads, loads}}.
+    TRITON_INTERPRET=0 python -m extra.benchmarks.compiled [CAPABILITY] [--json]
+
+prints a table of what a thread and a program of each kernel hold, for 9.0 (90) unless told.
 """
 
+import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,20 @@ POINTERS = {"n_tracked": "*i64", "key": "*i64", "mask": "*i1"}
 TILE = {"BLOCK_N": 32, "BLOCK_C": 32}
 TAIL = {"RELU": True, "POOL": True, **TILE}
 CONV = {"BLOCK_M": 128, "BLOCK_N": 64, "BLOCK_K": 32, "EVEN": True}
+SMALL_CONV = {"BLOCK_M": 128, "BLOCK_N": 16, "BLOCK_K": 16, "EVEN": True}
 GRAD = {"BLOCK_N": 128, "BLOCK_K": 64, "BLOCK_M": 32}
+SMALL_GRAD = {"BLOCK_N": 16, "BLOCK_K": 16, "BLOCK_M": 32}
 KERNELS: list[tuple[Any, dict[str, Any], int]] = [  # kernel, constants, warps
     (batchnorm._moments_kernel, TILE, 4),
-    (
-        batchnorm._map_kernel,
-        {"HAS_WEIGHT": True, "HAS_BIAS": True, "TRACKS": True, "CUMULATIVE": False}
-        | {"BLOCK_P": 512, "BLOCK_C": 4},
-        8,
-    ),
+    *[
+        (
+            batchnorm._map_kernel,
+            {"HAS_WEIGHT": True, "HAS_BIAS": True, "TRACKS": True, "CUMULATIVE": cumulative}
+            | {"BLOCK_P": 512, "BLOCK_C": 4},
+            8,
+        )
+        for cumulative in (False, True)
+    ],
     (batchnorm._apply_kernel, {"COUNTS": True, **TAIL}, 4),
     (batchnorm._gradient_sums_kernel, TAIL | {"BLOCK_N": 16}, 4),
     (batchnorm._gradient_map_kernel, {"HAS_WEIGHT": True, "BLOCK_P": 512, "BLOCK_C": 4}, 8),
@@ -57,15 +64,18 @@ KERNELS: list[tuple[Any, dict[str, Any], int]] = [  # kernel, constants, warps
     (linear._split_kernel, {"SPLIT": True, "MASKED": True, "BLOCK": 1024}, 4),
     (conv._column_sums_kernel, {"BLOCK_N": 32, "BLOCK_C": 128}, 4),
     *[(kl._kl_kernel, {"TERM": term, "BLOCK": 1024}, 4) for term in range(4)],
+    (kl._total_kernel, {"FIRSTS": (0, 5, 14000), "LAYERS": 2, "BLOCK": 4096}, 8),
     *[
         (conv._weight_grad_kernel, {"PRECISION": precision, "SCALED": False, **GRAD}, 4)
         for precision in ("tf32x3", "bfloat16")
     ],
     (conv._weight_grad_kernel, {"PRECISION": "tf32x3", "SCALED": True, **GRAD}, 4),
+    (conv._weight_grad_kernel, {"PRECISION": "tf32x3", "SCALED": False, **SMALL_GRAD}, 4),
     *[
-        (conv._conv_kernel, {"PRECISION": p, "PADDED": padded, "HAS_BIAS": bias, **CONV}, 8)
+        (conv._conv_kernel, {"PRECISION": p, "PADDED": padded, "HAS_BIAS": not padded, **sizes}, 8)
+        for sizes in (CONV, CONV | {"EVEN": False}, SMALL_CONV, SMALL_CONV | {"EVEN": False})
         for p in ("tf32x3", "tf32", "bfloat16")
-        for padded, bias in ((False, True), (True, False))
+        for padded in (False, True)
     ],
 ]
 
@@ -82,11 +92,12 @@ def compiled(kernel: Any, constants: dict[str, Any], capability: int, warps: int
             types[name] = "fp32"
         else:
             types[name] = POINTERS.get(name, "*fp32")
-    if kernel is kl._kl_kernel:
-        types["partial"] = "*fp64"
+    if kernel in (kl._kl_kernel, kl._total_kernel):
+        types |= {name: "*fp64" for name in ("partial", "out") if name in names}
     # as at the sizes of DeepConvNet: pointers, lengths and channels are multiples of 16
     sixteen = [["tt.divisibility", 16]]
     even = ("n", "c", "half", "width", "out_size", "inputs", "columns", "m")
+    even = even if constants.get("EVEN", True) else ()
     given = [k for k, name in enumerate(names) if types[name][0] == "*" or name in even]
     source = ASTSource(
         kernel,
@@ -115,10 +126,31 @@ def compiled(kernel: Any, constants: dict[str, Any], capability: int, warps: int
     }
 
 
-if __name__ == "__main__":
-    capability = int(sys.argv[1])
-    results = []
+def rows(capability: int) -> Iterator[dict[str, Any]]:
+    """What `compiled` says of every kernel."""
     for kernel, constants, warps in KERNELS:
         row = {"kernel": kernel.__name__, "constants": {k: str(v) for k, v in constants.items()}}
-        results.append(row | compiled(kernel, constants, capability, warps))
-    json.dump(results, sys.stdout)
+        yield row | compiled(kernel, constants, capability, warps)
+
+
+def table(found: Iterable[dict[str, Any]]) -> str:
+    """A line a kernel, its constants beside it."""
+    lines = [
+        "| kernel | constants | registers | shared bytes | wide loads |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found:
+        constants = ", ".join(f"{k} {v}" for k, v in row["constants"].items())
+        cells = [row["kernel"].strip("_").removesuffix("_kernel"), constants, row["registers"]]
+        cells += [row["shared"], f"{row['wide']} of {row['loads']}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("capability", nargs="?", type=int, default=90)
+    parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    given = parser.parse_args()
+    found = list(rows(given.capability))
+    print(json.dumps(found) if given.json else table(found))
