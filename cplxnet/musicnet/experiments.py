@@ -137,7 +137,7 @@ def settled(
     random_values: Sequence[float] = (0.1, 0.4),
     real_values: Sequence[float] = (0.02, 0.05, 0.2),
     deaf_values: Sequence[float] = (0.02, 0.1),
-    l0_values: Sequence[float] = (0.5, 1.5, 5.0),
+    l0_values: Sequence[float] = (0.5, 5.0),
     sparsities: Sequence[float] = (0.98, 0.9945, 0.9965, 0.998),
     layer_sparsities: Sequence[float] = (0.9, 0.98),
     replicates: int = 2,
