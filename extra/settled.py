@@ -149,7 +149,7 @@ def ranks(runs: pd.DataFrame, size: str) -> pd.DataFrame:
 
 def page(runs: pd.DataFrame) -> str:
     """The page's tables and sentences, in Markdown."""
-    lines = [*_contestants_table(contestants(runs))]
+    lines = [*_dense(runs), "", *_contestants_table(contestants(runs))]
     for size, (unit, *_) in SIZES.items():
         ranked = ranks(runs, size)
         sentences = compare.winners(ranked, unit=unit)
@@ -164,6 +164,13 @@ def page(runs: pd.DataFrame) -> str:
     if unfinished:
         lines += ["", f"Not finished: {len(unfinished)} ({', '.join(unfinished)})."]
     return "\n".join(lines)
+
+
+def _dense(runs: pd.DataFrame) -> Iterator[str]:
+    for methods, scores in tables.dense_scores(runs):
+        numbers = runs.loc[scores.index[0], "n_par"]
+        values = " and ".join(f"{score:.4f}" for score in sorted(scores))
+        yield f"- Dense ({'; '.join(methods)}): {numbers:,.0f} real numbers, AP {values}."
 
 
 def _contestants_table(rows: pd.DataFrame) -> Iterator[str]:
@@ -218,7 +225,11 @@ def figure(runs: pd.DataFrame) -> Figure:
         row[0].legend(loc="lower left")
 
     for axes, (_, label, _, _) in zip(panels[-1], SIZES.values(), strict=True):
-        axes.set(xscale="log", ylim=(LOWEST, None), xlabel=f"{label} (fewer to the right)")
+        axes.set(
+            xscale="log",
+            ylim=(LOWEST, runs["after"].max() + 0.001),
+            xlabel=f"{label} (fewer to the right)",
+        )
         axes.invert_xaxis()
         style.plain_log(axes)
     return drawn
