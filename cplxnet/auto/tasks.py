@@ -30,8 +30,9 @@ OWN = (*gaussian.OWN, "mask")
 class Dataset(Protocol):
     """A resident dataset: windows by index, and what identifies it.
 
-    Signals are (B, T) float32 or complex64, T samples in a window; targets are (B, K), as the stage's loss takes
-    them: float32 of 0 and 1 for `bce_with_logits`. Both are on the dataset's device.
+    Signals are (B, T) float32 or complex64, T samples in a window; targets are (B, K), as the
+    stage's loss takes them: float32 of 0 and 1 for `bce_with_logits`. Both are on the dataset's
+    device.
     """
 
     def __len__(self) -> int: ...
