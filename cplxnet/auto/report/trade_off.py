@@ -97,10 +97,11 @@ def draw(
 ) -> Figure:
     """Every run hollow before and filled after fine-tuning, with its C or sparsity.
 
-    The Pareto front is dashed. Scores before fine-tuning that are far below all others are not
-    shown: their lines leave the axes, and the legend says how many there are, and where. More than
-    `MOST_NAMED` methods are drawn after fine-tuning alone, with a line through the means of each
-    and without the front, which would lie among these lines.
+    The Pareto front is dashed, where it joins two settings and not methods alone. Scores before
+    fine-tuning that are far below all others are not shown: their lines leave the axes, and the
+    legend says how many there are, and where. More than `MOST_NAMED` methods are drawn after
+    fine-tuning alone, with a line through the means of each and without the front, which would lie
+    among these lines.
 
     Args:
         runs: of `rows`.
@@ -132,7 +133,7 @@ def draw(
             axes.plot([], [], marker, color=colour, label=method)
 
     means = front(runs)
-    if len(means) > 1 and not is_crowded:
+    if not is_crowded and means.index.get_level_values("setting").nunique() > 1:
         label = "Pareto front of means"
         axes.plot(means["compression"], means["after"], "--", color=style.GUIDE, lw=1, label=label)
 

@@ -131,6 +131,17 @@ def test_the_pareto_front_is_of_means_over_replicates(table: pd.DataFrame) -> No
     assert set(runs.loc[runs["pareto"], experiments.C]) == {0.01, 0.1}
 
 
+def test_no_front_joins_methods_of_one_setting(table: pd.DataFrame) -> None:
+    """It ran from a network that hears phases down to one at chance."""
+    one = table[table["setting"] == "C = 0.1"]
+    other = one.assign(method="ARD", average_precision=0.5, compression=300.0, folder="ard")
+    rows = trade_off.rows(pd.concat([one, other]))
+    assert len(trade_off.front(rows)) == 2
+    for runs, is_drawn in ((rows, False), (trade_off.rows(table), True)):
+        axes = trade_off.draw(runs).axes[0]
+        assert ("Pareto front of means" in axes.get_legend_handles_labels()[1]) == is_drawn
+
+
 def test_methods_that_begin_from_the_same_networks_have_one_band(table: pd.DataFrame) -> None:
     first = table[
         table["run"] == "c0.01-r0"
