@@ -1,6 +1,8 @@
 """A task of one's own, for `extra/own_task.ipynb`: two spectral lines with a clue in them.
 
-A task is a module with the names of `cplxnet.auto.tasks.Task`; what a run needs of them is here.
+A task is a module with the names of `cplxnet.auto.tasks.Task`; what a run needs of them is here:
+with imports some sixty lines for data, feature, networks and score, then the planted signals and
+three manifests.
 What tells class 1 from class 0, the clue, lies only in the relative phase of the lines, or only in
 their amplitudes: a network that hears magnitudes can find the second alone.
 """
