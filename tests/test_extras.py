@@ -73,7 +73,7 @@ sys.exit(main({arguments!r}))
     ("arguments", "name"),
     [
         (["run", "grid", "--per-device", "2"], "grid"),
-        (["report", "grid"], "report"),
+        (["report", "trade-off", "grid"], "report"),
         (["export", "grid/a", "net.onnx", "--as", "onnx"], "onnx"),
         (["transcribe", "a.wav", "--model", "grid/a"], "transcription"),
     ],

@@ -22,7 +22,7 @@ from typing import Any
 
 import cplxnet
 from cplxnet import files
-from cplxnet.extras import MissingExtraError
+from cplxnet.extras import MissingExtraError, extra
 from cplxnet.progress import show
 
 from .runner.stop import GRACE_S, Interrupted, on_signals
@@ -518,7 +518,8 @@ def _report(words: list[str], csv: Path | None, scorer: str, **options: Any) -> 
     for folder in folders:
         _expect(Path(folder), GRID)
 
-    import matplotlib
+    with extra("report"):
+        import matplotlib
 
     matplotlib.use("Agg")  # files only, wherever this runs
     report = make(kind, folders, scorer=scorer, **options)

@@ -9,7 +9,6 @@ import pytest
 
 from cplxnet.auto.manifest.read import Manifest
 from extra import settled
-from extra.benchmarks import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,11 +35,15 @@ def _positions(layers: list[tuple[int, int, int]], length: int) -> list[int]:
 
 def test_dense_multiply_adds_are_those_of_the_published_network() -> None:
     applied = settled._applied(_manifest("vd-c2e-02-r0"))
-    assert sum(n * each for n, each in applied.values()) == 4 * machine.complex_macs()
-
     strides = [(6, 2, 2), (3, 2, 2), (3, 1, 2), (3, 1, 2), (3, 1, 1), (3, 1, 2)]
     positions = _positions(strides, 4096)
     assert [each for _, each in applied.values()] == [2 * n for n in positions] + [2, 2]
+
+    channels = [1, 16, 32, 64, 64, 128, 128]
+    sums = [a * b * k for a, b, (k, _, _) in zip(channels, channels[1:], strides, strict=False)]
+    products = [n * count for n, count in zip(positions, sums, strict=True)]
+    products += [3712 * 2048, 2048 * 84]
+    assert sum(n * each for n, each in applied.values()) == 4 * sum(products)
 
 
 def test_real_networks_match_the_complex_one_in_size_and_in_cost() -> None:

@@ -4,10 +4,10 @@ A new kind is a function from a `Request` to a `Report` in a file here, and a li
 makes it loads when it is first used: matplotlib and torch take seconds, too long for `--help`.
 """
 
-import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -19,44 +19,62 @@ from . import text
 from .tables import Lacking
 
 if TYPE_CHECKING:
-    from .style import Report
+    from .style import Report, Request
+
+
+def _drawing() -> SimpleNamespace:
+    """The modules that make reports."""
+    with extra("report"):
+        from . import compare, curves, profile, size, style, threshold, trade_off
+
+    return SimpleNamespace(
+        compare=compare,
+        curves=curves,
+        profile=profile,
+        size=size,
+        style=style,
+        threshold=threshold,
+        trade_off=trade_off,
+    )
 
 
 class Kind(NamedTuple):
     """A kind of report."""
 
     about: str  # what `report --help` says of it
-    function: str  # what makes it, module:name in this package
+    maker: Callable[[], "Callable[[Request], Report]"]  # loads what makes it
 
 
 KINDS: dict[str, Kind] = {
     "trade-off": Kind(
         "average precision against compression, before and after fine-tuning, "
         "with the Pareto front",
-        "trade_off:report",
+        lambda: _drawing().trade_off.report,
     ),
     "threshold": Kind(
         "every run masked at other thresholds, from its snapshot; --tune: fine-tuned again",
-        "threshold:report",
+        lambda: _drawing().threshold.report,
     ),
     "layers": Kind(
         "sparsity of every layer, a line for each C (or sparsity of a pruner)",
-        "profile:layers_report",
+        lambda: _drawing().profile.layers_report,
     ),
     "c-profile": Kind(
         "score and sparsity against C: means over replicates, 95 percent bands (Student's t)",
-        "profile:report",
+        lambda: _drawing().profile.report,
     ),
     "stopping": Kind(
-        "the epoch at which fine-tuning stopped, against compression", "curves:stopping_report"
+        "the epoch at which fine-tuning stopped, against compression",
+        lambda: _drawing().curves.stopping_report,
     ),
-    "curves": Kind("precision-recall, pooled and class by class", "curves:report"),
+    "curves": Kind("precision-recall, pooled and class by class", lambda: _drawing().curves.report),
     "compare": Kind(
         "two methods (VD and ARD, real and complex): paired differences at equal compression",
-        "compare:report",
+        lambda: _drawing().compare.report,
     ),
     "size": Kind(
-        "average precision against bytes: networks as files of several bits a number", "size:report"
+        "average precision against bytes: networks as files of several bits a number",
+        lambda: _drawing().size.report,
     ),
 }
 
@@ -92,10 +110,8 @@ def make(
     for folder in paths:
         _check(folder)
 
-    with extra("report"):
-        from . import style
-
-        report_of = pkgutil.resolve_name(f"{__package__}.{KINDS[kind].function}")
+    report_of = KINDS[kind].maker()
+    style = _drawing().style
 
     into = paths[0] / "figures" if out is None else Path(out)
     try:
