@@ -96,9 +96,8 @@ def work(run: Path) -> float:
 def _applied(manifest: Manifest) -> dict[str, tuple[int, int]]:
     """Of each layer: real numbers in its weight, and multiply-adds a window for each of them."""
     features = manifest.features
-    window = next(iter(manifest.datasets.values())).window
     model = manifest.stage("fine-tune").model
-    network = tasks.network(manifest.task, model, features, window)
+    network = tasks.network(manifest.task, model, features, manifest.window)
     applied: dict[str, tuple[int, int]] = {}
 
     def count(layer: torch.nn.Module, _: object, output: torch.Tensor) -> None:
@@ -109,9 +108,7 @@ def _applied(manifest: Manifest) -> dict[str, tuple[int, int]]:
     names = {layer: name for name, layer in masked_layers(network).items()}
     hooks = [layer.register_forward_hook(count) for layer in names]
     with torch.no_grad(), torch.device("meta"):
-        signal = torch.zeros(1, window)
-        kind, cplx, shift = features.kind, features.cplx, features.shift
-        network(tasks.TASKS[manifest.task].features(signal, kind, cplx=cplx, shift=shift))
+        network(tasks.features_of(manifest.task, torch.zeros(1, manifest.window), features))
     for hook in hooks:
         hook.remove()
     return applied
@@ -155,7 +152,7 @@ def page(runs: pd.DataFrame) -> str:
         sentences = compare.winners(ranked, unit=unit)
         lines += [
             "",
-            *_ranking_table(ranked, unit),
+            *text.ranking_table(ranked, unit=unit),
             "",
             *(f"- {sentence}" for sentence in sentences),
         ]
@@ -196,31 +193,17 @@ def _contestants_table(rows: pd.DataFrame) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _ranking_table(ranked: pd.DataFrame, unit: str) -> Iterator[str]:
-    yield f"| {unit} | contestant | AP | below the best | range over seeds | pairs |"
-    yield "|---:|---|---:|---:|---:|---:|"
-    for _, row in ranked.iterrows():
-        below = spread = "the best"
-        if row["method"] != row["winner"]:
-            below = f"{-row['difference']:z.4f}"
-            spread = f"{-row['greatest']:z.4f} to {-row['least']:z.4f}"
-        yield (
-            f"| {row['times']:,.0f} | {row['method']} | {row['score']:.4f} | {below} | {spread} "
-            f"| {row['n']} |"
-        )
-
-
 @style.styled
-def figure(runs: pd.DataFrame) -> Figure:
+def draw(runs: pd.DataFrame) -> Figure:
     """Average precision against both sizes: pruners above, complex and real networks below.
 
     Every run is a point, and lines go through the means over seeds.
     """
-    drawn, panels = plt.subplots(2, 2, figsize=(9, 7.5), sharey=True, sharex="col")
+    figure, panels = plt.subplots(2, 2, figsize=(9, 7.5), sharey=True, sharex="col")
     looks = style.looks(pd.DataFrame({"method": sorted(set(itertools.chain(*PANELS.values())))}))
     for row, (title, methods) in zip(panels, PANELS.items(), strict=True):
         for axes, size in zip(row, SIZES, strict=True):
-            _draw(axes, runs, {method: looks[method] for method in methods}, size)
+            _panel(axes, runs, {method: looks[method] for method in methods}, size)
         row[0].set(ylabel=f"{style.PRECISION}, test", title=title)
         row[0].legend(loc="lower left")
 
@@ -232,10 +215,10 @@ def figure(runs: pd.DataFrame) -> Figure:
         )
         axes.invert_xaxis()
         style.plain_log(axes)
-    return drawn
+    return figure
 
 
-def _draw(axes: Axes, runs: pd.DataFrame, looks: dict[str, tuple[str, str]], size: str) -> None:
+def _panel(axes: Axes, runs: pd.DataFrame, looks: dict[str, tuple[str, str]], size: str) -> None:
     for method, (colour, marker) in looks.items():
         own = runs[runs["method"] == method]
         own = own.assign(**{size: own[size] / SIZES[size][2]})
@@ -248,7 +231,7 @@ def _draw(axes: Axes, runs: pd.DataFrame, looks: dict[str, tuple[str, str]], siz
         colour = looks[method][0]
         dense = runs.loc[runs["method"] == method, "dense"]
         name = "dense" if method == "VD" else f"{method}, dense"
-        axes.axhspan(dense.min(), dense.max(), color=colour, alpha=0.25, lw=0, label=name)
+        style.band(axes, None, dense.min(), dense.max(), colour=colour, label=name)
         longer = runs.loc[runs["method"] == DENSE[method], "after"]
         if len(longer):
             axes.axhline(longer.mean(), color=colour, lw=1, ls=":", label=DENSE[method])
@@ -258,8 +241,8 @@ def main() -> None:
     """Write the page and the figure."""
     runs = collected()
     text.put(PAGE, BEGIN, END, page(runs))
-    drawn = figure(runs)
-    files.write(FIGURE, lambda file: drawn.savefig(file, format="png"))
+    figure = draw(runs)
+    files.write(FIGURE, lambda file: figure.savefig(file, format="png"))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ class Dataset(Protocol):
 
     Signals are (B, T) float32 or complex64, T samples in a window; targets are (B, K), as the
     stage's loss takes them: float32 of 0 and 1 for `bce_with_logits`. Both are on the dataset's
-    device.
+    device. Networks are built for the features of a float32 window of zeros: those of the signals
+    have their shape.
     """
 
     def __len__(self) -> int: ...

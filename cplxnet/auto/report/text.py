@@ -208,7 +208,7 @@ def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
         from . import compare  # loads matplotlib and scipy
 
         ranks = compare.ranking(table, scorer=scorer)
-        ranking = ["", *_ranking_table(ranks)] if len(ranks) else []
+        ranking = ["", *ranking_table(ranks)] if len(ranks) else []
         readings += compare.winners(ranks)
     numbered = [f"{k}. {text}" for k, text in enumerate(readings, 1)]
     remarks = left_out(table, scorer)
@@ -260,9 +260,14 @@ def _number(value: float, form: str = "z.4f") -> str:
     return "none" if np.isnan(value) else format(value, form)
 
 
-def _ranking_table(ranks: pd.DataFrame) -> Iterator[str]:
-    """`compare.ranking`, a row a compression and method, the best first."""
-    yield "| at times fewer | form | AP | below the best | range over seeds | pairs |"
+def ranking_table(ranks: pd.DataFrame, *, unit: str = "at times fewer") -> Iterator[str]:
+    """`compare.ranking` in Markdown, a row a level and method, the best first.
+
+    Args:
+        ranks: of `compare.ranking`.
+        unit: the heading of its column times.
+    """
+    yield f"| {unit} | form | AP | below the best | range over seeds | pairs |"
     yield "|---:|---|---:|---:|---:|---:|"
     for _, row in ranks.iterrows():
         below = least = "the best"
@@ -271,7 +276,7 @@ def _ranking_table(ranks: pd.DataFrame) -> Iterator[str]:
             least = f"{_number(-row['greatest'])} to {_number(-row['least'])}"
             least = least if row["n"] else "none"
         yield (
-            f"| {row['times']:g} | {_escaped(row['method'])} | {row['score']:.4f} | {below} "
+            f"| {row['times']:,.10g} | {_escaped(row['method'])} | {row['score']:.4f} | {below} "
             f"| {least} | {row['n']} |"
         )
 

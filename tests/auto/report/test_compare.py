@@ -197,7 +197,7 @@ def test_methods_without_a_seed_in_common_are_ranked_by_their_means() -> None:
     assert compare.winners(ranks) == [
         "At 100 times fewer A has the highest mean; without a pair with B (mean 0.6597)."
     ]
-    *_, second = text._ranking_table(ranks)
+    *_, second = text.ranking_table(ranks)
     assert second == "| 100 | B | 0.6597 | none | none | 0 |"
 
 
