@@ -32,7 +32,7 @@ from cplxnet.auto.train.state import Feed
 from cplxnet.musicnet import SAMPLERS, MusicNet, features
 from cplxnet.musicnet import recordings as layout
 from cplxnet.nn.fast import gpu
-from extra.benchmarks.launches import DEVICE, placed
+from extra.benchmarks.launches import DEVICE, move, placed
 from extra.corpora import hdf5
 
 WINDOW = 4096
@@ -101,15 +101,6 @@ def corpus(folder: Path, n_recordings: int) -> Path:
     ]
     hdf5.write(path, recordings, rate_hz=11000)
     return path
-
-
-def move(dataset: MusicNet, mode: FakeTensorMode) -> None:
-    """Have the dataset as it would be on the device."""
-    for holder in (dataset, dataset.notes):
-        for name, value in vars(holder).items():
-            if isinstance(value, Tensor) and name != "samples":  # the one that stays on the host
-                setattr(holder, name, mode.from_tensor(value).to(DEVICE))
-    dataset.device = torch.device(DEVICE)
 
 
 def trained(
