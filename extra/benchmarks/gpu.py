@@ -6,14 +6,15 @@ carry pydantic and what it needs, the wheels of pydantic, pydantic_core, annotat
 typing_inspection (`pip download --only-binary :all: pydantic`, for that machine's Python).
 cplxmodule and complextorch are timed too where they are installed. Each part runs in a process of
 its own for so many seconds at most, what nobody has seen yet first: a run resumed after a kill;
-tests that need a GPU; a step in every form and precision, with its memory; bits; networks against
-float64; scoring; the kernels' own tests; other libraries. After each part gpu.json and gpu.md are
-written into OUT (default: the working directory). A part that fails, or is cut off, keeps the rows
-it had and stops no other.
+tests that need a GPU; a step in every form and precision, with its memory; bits; a whole step
+against float64; scoring; the kernels' own tests; other libraries. After each part gpu.json and
+gpu.md are written into OUT (default: the working directory). A part that fails, or is cut off,
+keeps the rows it had and stops no other.
 """
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -26,17 +27,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cplxnet import files
-from cplxnet import nn as cplx
+from cplxnet.auto.manifest.schema import Term
 from cplxnet.auto.train import precision
 from cplxnet.auto.train.graph import Graphed
-from cplxnet.musicnet import MusicNet, features
+from cplxnet.auto.train.loop import make_step
+from cplxnet.auto.train.objective import Objective
+from cplxnet.auto.train.optim import make_optimizer
+from cplxnet.auto.train.state import Feed
+from cplxnet.musicnet import SAMPLERS, MusicNet, features
 from cplxnet.musicnet.networks import MODELS
+from cplxnet.nn import gaussian
 from cplxnet.nn.fast import native
 
 from . import gpu_resume
@@ -44,7 +51,9 @@ from .noise import write_corpus
 
 KINDS = {"dense": "", "masked": "Masked", "VD": "VD", "ARD": "ARD"}
 PRODUCTS = ("float32", "tf32", "bfloat16")
-C, CLIP, WINDOW = 0.01 * 1e-5, 0.05, 4096
+DEVICE = "cuda"
+C, CLIP, WINDOW = 0.01, 0.05, 4096
+TERMS = {"loss": Term(name="bce_with_logits"), "kl": Term(name="kl", coef=1e-5)}
 GRIDS = {"experiment-1": (17, 5), "experiment-2": (6, 5)}  # values of C, replicates
 # a step of 321 windows: what it moves (`extra.benchmarks.launches --whole`), and must move
 MOVED_GB = {"dense": 3.90, "masked": 4.04, "VD": 6.86, "ARD": 6.86}
@@ -56,40 +65,39 @@ EPOCHS = {"dense": 50, "VD": 75, "masked": 50}  # of each stage, 1000 batches ea
 
 
 class Training:
-    """A whole step of the trainer: draw, features, forward, loss, backward, KL, clip, Adam."""
+    """The trainer's own step: draw, features, forward, loss, backward, KL, clip, Adam.
 
-    def __init__(self, dataset: MusicNet, kind: str, seed: int = 0) -> None:
+    Args:
+        kind: of `KINDS`.
+        dataset: on the device of the network.
+        seed: of weights, windows and noise.
+    """
+
+    def __init__(self, kind: str, dataset: MusicNet | None = None, seed: int = 0) -> None:
         torch.manual_seed(seed)
-        self.dataset = dataset
-        self.network = network(kind)
-        rate = torch.tensor(1e-3, device="cuda")
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=rate, fused=True, capturable=True
-        )
-        self.generator = torch.Generator("cuda").manual_seed(seed)
-        self.scale = torch.tensor(C, device="cuda") if kind in ("VD", "ARD") else None
+        self.network = network(kind).train()
+        device = next(self.network.parameters()).device
+
+        self.generator = torch.Generator(device).manual_seed(seed)
+        sampler = SAMPLERS["one-per-recording"](dataset, self.generator)
+        self.feed = Feed(sampler, functools.partial(features, kind="fft", cplx=True, shift=True))
+
+        weights = {"loss": 1.0} | ({"kl": C} if kind in ("VD", "ARD") else {})
+        objective = Objective(TERMS, weights, device=device)
+        optimizer = make_optimizer(self.network, "adam", lr=1e-3)
+        self.step_on = make_step(self.network, objective, optimizer, CLIP)
 
     def step(self) -> Tensor:
-        signal, notes = self.dataset.draw(self.generator)
-        x = features(signal, "fft", cplx=True, shift=True)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = F.binary_cross_entropy_with_logits(self.network(x), notes)
-        loss.backward()
-        gradient = cplx.GradientNorm()
-        kl = torch.zeros_like(loss)
-        if self.scale is not None:
-            kl = cplx.kl_backward(self.network, self.scale, "sum", gradient)
-        norm = gradient.clip(self.network.parameters(), CLIP)
-        self.optimizer.step()
-        return torch.stack((loss.detach(), kl, norm))
+        """One step on a batch of its own: (loss, KL, norm of the gradient)."""
+        return self.step_on(*self.feed.draw())
 
     def graphed(self) -> Graphed:
-        return Graphed(self.step, torch.device("cuda"), [self.generator])
+        return Graphed(self.step, torch.device(DEVICE), [self.generator])
 
 
 def network(kind: str) -> torch.nn.Module:
     """The complex DeepConvNet on the GPU; a masked one with a tenth of its weights."""
-    net = MODELS[f"complex.DeepConvNet{KINDS[kind]}"]().cuda()
+    net = MODELS[f"complex.DeepConvNet{KINDS[kind]}"]().to(DEVICE)
     for layer in net.modules():
         if kind == "masked" and hasattr(layer, "mask"):
             layer.mask = torch.rand_like(layer.mask, dtype=torch.float32) < 0.1
@@ -147,42 +155,86 @@ def error(value: Tensor, right: Tensor) -> float:
     return ((wide - right).norm() / right.norm().clamp_min(1e-300)).item()
 
 
-def networks(batch: int = 16) -> Iterator[dict[str, Any]]:
-    """Logits and gradients of whole networks against float64.
+@contextmanager
+def noise_kept(kept: list[Tensor]) -> Iterator[None]:
+    """Append to `kept` the noise of each layer in turn, e ~ N(0, 1), (..., 2)."""
+    from cplxnet.nn.fast.gpu import layers
 
-    Beside them are those of the plain formulas in float32.
+    drawn_by_formula = gaussian._normal_like
+    drawn_by_kernel = layers.noise_pairs
+
+    def by_formula(parts: Tensor) -> Tensor:
+        kept.append(drawn_by_formula(parts))
+        return kept[-1]
+
+    def by_kernel(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
+        # of mean 0 and variance 2: a deviation of 1 in each part
+        e = drawn_by_kernel(torch.zeros_like(mean), torch.full_like(variance, 2.0), key, floor)
+        kept.append(e.movedim(-2, 1))  # kernels have channels last
+        return drawn_by_kernel(mean, variance, key, floor)
+
+    with (
+        mock.patch.object(gaussian, "_normal_like", by_formula),
+        mock.patch.object(layers, "noise_pairs", by_kernel),
+    ):
+        yield
+
+
+def noise_given(kept: list[Tensor]) -> Any:
+    """Have the plain formulas take this noise, in this order."""
+    noise = iter(kept)
+    return mock.patch.object(gaussian, "_normal_like", lambda like: next(noise).to(like))
+
+
+def whole_step(
+    training: Training, x: Tensor, notes: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The numbers of a step on a batch, and by parameter the gradient (clipped) that it used."""
+    before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
+    loss, kl, norm = training.step_on(x, notes)
+
+    after = dict(training.network.named_parameters())
+    changes = [(p.detach() - before[name]).flatten() for name, p in after.items()]
+    numbers = {"loss": loss, "KL": kl, "norm": norm, "change": torch.cat(changes)}
+    return numbers, {name: p.grad for name, p in after.items()}
+
+
+def against_float64(batch: int = 16) -> Iterator[dict[str, Any]]:
+    """A whole step, from the network's input to Adam's change of the weights, against float64.
+
+    That is the same step by the plain formulas, on the same noise. Beside our kernels' errors are
+    those of the plain formulas in float32. Errors are relative: loss, KL and norm of the gradient;
+    the change of all weights, where Adam's first step makes a number of any gradient one of the
+    learning rate; and the gradient of the parameter that is furthest off.
     """
-    for kind in ("dense", "masked"):
-        torch.manual_seed(0)
-        net = network(kind)
-        x = torch.randn(batch, 1, WINDOW, dtype=torch.complex64, device="cuda")
-        notes = (torch.rand(batch, 84, device="cuda") < 0.05).double()
+    for kind in KINDS:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(batch, 1, WINDOW, dtype=torch.complex64, generator=generator).to(DEVICE)
+        notes = (torch.rand(batch, 84, generator=generator) < 0.05).float().to(DEVICE)
 
-        def gradients(
-            model: torch.nn.Module, x: Tensor, notes: Tensor = notes
-        ) -> tuple[Tensor, dict[str, Tensor]]:
-            model.zero_grad()
-            y = model(x)
-            F.binary_cross_entropy_with_logits(y.double(), notes).backward()
-            return y.detach(), {k: p.grad.clone() for k, p in model.named_parameters()}
-
-        wide = network(kind)
-        wide.load_state_dict(net.state_dict())
-        right, right_grads = gradients(wide.double(), x.to(torch.complex128))
         for products, fused in [("float32", False), *((p, True) for p in PRODUCTS)]:
-            with set_to(products, fused=fused):
-                y, grads = gradients(net, x)
-            errors = {k: error(g, right_grads[k]) for k, g in grads.items()}
+            training = Training(kind)
+            wide = Training(kind)
+            wide.network.double()
+
+            noise: list[Tensor] = []
+            with set_to(products, fused=fused), noise_kept(noise):
+                numbers, gradients = whole_step(training, x, notes)
+            with set_to("float32", fused=False), noise_given(noise):
+                right, right_gradients = whole_step(wide, x.to(torch.complex128), notes.double())
+
+            errors = {name: error(g, right_gradients[name]) for name, g in gradients.items()}
             worst = max(errors, key=errors.__getitem__)
             row = {"kind": kind, "form": "fused" if fused else "plain", "products": products}
-            yield row | {"logits": error(y, right), "worst gradient": errors[worst], "of": worst}
+            row |= {name: error(value, right[name]) for name, value in numbers.items()}
+            yield row | {"worst gradient": errors[worst], "of": worst}
 
 
 def bits(dataset: MusicNet) -> dict[str, Any]:
     """A VD training of ten steps: again, by graph, from another seed."""
 
     def trained(seed: int, graph: bool) -> list[Any]:
-        training = Training(dataset, "VD", seed)
+        training = Training("VD", dataset, seed)
         step = training.graphed() if graph else training.step
         values = [step().tolist() for _ in range(10)]
         return [values, *(p.detach().clone() for p in training.network.parameters())]
@@ -212,7 +264,7 @@ def steps(
                 row["products"] = products
                 try:
                     with set_to(products, fused=form != "plain"):
-                        training = Training(dataset, kind)
+                        training = Training(kind, dataset)
                         step = training.graphed() if form == "graph" else training.step
                         row["ms"] = milliseconds(step)
                     row["GiB"] = torch.cuda.max_memory_allocated() / 2**30
@@ -241,7 +293,7 @@ def peers(batch: int) -> Iterator[dict[str, Any]]:
                         net(peer.inputs(features(signal, "fft"))), notes
                     )
                     if kind:
-                        loss = loss + C * sum(peer.penalties(net))
+                        loss = loss + 1e-5 * C * sum(peer.penalties(net))
                     loss.backward()
                     torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)
                     adam.step()
@@ -351,7 +403,7 @@ def corpus(folder: Path, n_recordings: int) -> MusicNet:
     path = folder / f"{n_recordings}.h5"
     if not path.exists():
         write_corpus(path, seconds=6, n_recordings=n_recordings)
-    return MusicNet(path, window=WINDOW, device="cuda")
+    return MusicNet(path, window=WINDOW, device=DEVICE)
 
 
 class Part(NamedTuple):
@@ -372,7 +424,7 @@ PARTS = {
     "tests": Part(60, lambda _: tests("-m", "cuda", *MARKED)),
     "steps": Part(110, lambda folder: steps(corpus(folder, 321), EVERY)),
     "bits": Part(30, lambda folder: bits(corpus(folder, 32))),
-    "networks": Part(30, lambda _: networks()),
+    "against float64": Part(30, lambda _: against_float64()),
     "scoring": Part(20, lambda folder: scoring(corpus(folder, 321))),
     "small steps": Part(40, lambda folder: steps(corpus(folder, 32), {"graph": PRODUCTS})),
     "copy": Part(15, lambda _: {"GB a second": bandwidth()}),

@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
+from cplxnet import nn as cplx
 
 pytest.importorskip("triton", reason="no Triton")
+from cplxnet.nn.fast import gpu as kernels
+from cplxnet.nn.fast.gpu import launch
 from extra.benchmarks import gpu, gpu_resume
 
 ROWS = "import json, pathlib; pathlib.Path({target!r}).write_text(json.dumps([{{'ms': 1.5}}])); "
@@ -75,6 +80,66 @@ def test_steps_have_their_rates_and_their_share_of_the_floor() -> None:
     assert graph["share of the floor"] == plain["share of the floor"] == pytest.approx(0.5)
     assert graph["GB a second"] == pytest.approx(gpu.MOVED_GB["dense"] / 2e-3)
     assert "GB a second" not in plain and failed == {"failed": "no memory"}
+
+
+def small(kind: str) -> nn.Module:
+    """Layers of every kind that the kernels take, of a size that Triton's interpreter bears."""
+    form = gpu.KINDS[kind]
+    conv = getattr(cplx, f"CplxConv1d{form}")(1, 3, 6, stride=2, bias=False)
+    linear = getattr(cplx, f"CplxLinear{form}")(3 * 30, 84)
+    if kind == "masked":
+        conv.mask[:, :, 1::2] = False
+        linear.mask[::3] = False
+    split = cplx.Split(nn.ReLU())
+    norm = cplx.CplxBatchNorm1d(3)
+    return nn.Sequential(conv, norm, split, nn.Flatten(), linear, cplx.CplxToReal())
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark's steps on the CPU, kernels by Triton's interpreter."""
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "WINDOW", 64)
+    monkeypatch.setattr(gpu, "PRODUCTS", ("float32",))
+    monkeypatch.setattr(gpu, "network", small)
+    monkeypatch.setattr(kernels, "DEVICES", {"cpu"})
+
+
+def test_whole_steps_are_those_of_float64(on_the_cpu: None) -> None:
+    started = launch.STARTED.total()
+    rows = list(gpu.against_float64(batch=5))
+    assert launch.STARTED.total() > started + 50  # the kernels ran
+
+    assert [(row["kind"], row["form"]) for row in rows] == [
+        (kind, form) for kind in gpu.KINDS for form in ("plain", "fused")
+    ]
+    for row in rows:
+        assert max(row["loss"], row["norm"], row["KL"]) < 2e-6, row
+        assert row["worst gradient"] < 2e-5 and row["change"] < 2e-3, row
+
+
+def test_ten_steps_have_the_same_bits_again(on_the_cpu: None, tmp_path: Path) -> None:
+    bits = gpu.bits(gpu.corpus(tmp_path, 4))
+    loss, kl, norm = bits.pop("loss, KL, norm")
+    assert bits == {"again": True, "by graph": True, "another seed differs": True}
+    assert 0 < loss < 1 and kl > 0 and norm > 0
+
+
+def test_a_step_on_other_noise_or_with_another_gradient_is_seen(
+    on_the_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "KINDS", {"VD": "VD"})
+    given = gpu.noise_given
+    monkeypatch.setattr(gpu, "noise_given", lambda kept: given([-e for e in kept]))
+    assert all(row["loss"] > 1e-5 for row in gpu.against_float64(batch=5))
+
+    monkeypatch.setattr(gpu, "noise_given", given)
+    by_kernel = kernels.kl_backward
+    monkeypatch.setattr(
+        kernels, "kl_backward", lambda layers, scale, *more: by_kernel(layers, 2 * scale, *more)
+    )
+    plain, fused = gpu.against_float64(batch=5)
+    assert plain["worst gradient"] < 2e-5 and fused["worst gradient"] > 1e-3
 
 
 def test_nothing_is_left_in_the_temporary_folder(
