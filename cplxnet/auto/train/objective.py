@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from cplxnet import nn as cplx
 from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.manifest.vocabulary import KL
 
 from .optim import held, refreshed
 
@@ -25,7 +26,6 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": F.cross_entropy,
     "mse": F.mse_loss,
 }
-KL = "kl"
 
 
 @dataclass(eq=False)
@@ -50,7 +50,7 @@ class Distillation:
         self.teacher.eval()
 
     def __call__(self, logit: Tensor, x: Tensor) -> Tensor:
-        """The term of a batch: logit (B, 84) of the network that learns, x its input."""
+        """The term of a batch: logit (B, K) of the network that learns, x its input."""
         with torch.no_grad():
             target = torch.sigmoid(self.teacher(x) / self.temperature)
 
@@ -109,19 +109,18 @@ class Objective:
         scales = zip(self._scales, self._penalties, strict=True)
         self._scales = [refreshed(scale, weight * factor) for scale, (_, weight) in scales]
 
-    def loss(self, logit: Tensor, target: Tensor, x: Tensor | None = None) -> Tensor:
+    def loss(self, logit: Tensor, target: Tensor, x: Tensor) -> Tensor:
         """The loss of one batch, without the KL: a differentiable scalar.
 
         Args:
-            logit: the network's output, (B, 84).
-            target: 0 or 1, of the same shape.
+            logit: the network's output, (B, K).
+            target: what it is to say, as the loss takes it.
             x: the network's input, for the teacher where there is one.
         """
         total = logit.new_zeros(())
         for function, weight in self._losses:
             total = total + weight * function(logit, target)
         if self._distillation is not None:
-            assert x is not None
             total = total + self._distillation(logit, x)
         return total
 
@@ -145,5 +144,4 @@ class Objective:
 
         Returns the norm before clipping, a scalar. Call it after `add_kl`.
         """
-        limit = math.inf if max_norm is None else max_norm
-        return self._norm.clip(model.parameters(), limit)
+        return self._norm.clip(model.parameters(), math.inf if max_norm is None else max_norm)

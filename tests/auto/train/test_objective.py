@@ -56,7 +56,7 @@ def kl_by_hand(layer: nn.Module) -> list[float]:
 def backward(objective, net) -> tuple[float, float]:
     """Loss and KL of the batch; the gradients are in the parameters. As in the trainer's step."""
     net.zero_grad()
-    loss = objective.loss(net(X), TARGET)
+    loss = objective.loss(net(X), TARGET, X)
     if loss.requires_grad:
         loss.backward()
     kl = objective.add_kl(net)
@@ -108,7 +108,7 @@ def test_the_gradient_in_two_passes_is_that_of_the_formula_in_one(net, weights):
 
     net.zero_grad()
     torch.manual_seed(3)
-    total = objective.loss(net(X), TARGET)
+    total = objective.loss(net(X), TARGET, X)
     for name, weight in weights.items():
         if TERMS[name].name == "kl":
             total = total + weight * TERMS[name].coef * cplx.kl_sum(net, TERMS[name].reduction)
