@@ -162,7 +162,10 @@ class Cuda:
         now = torch.cuda.current_stream(self._device)
         self.stream.wait_stream(now)
         with torch.cuda.stream(self.stream):
-            copies = [self.pinned(tensor).copy_(tensor, non_blocking=True) for tensor in tensors]
+            copies = [
+                torch.empty_like(t, device="cpu", pin_memory=True).copy_(t, non_blocking=True)
+                for t in tensors
+            ]
             whole = torch.cuda.Event()
             whole.record(self.stream)
         now.wait_stream(self.stream)
@@ -172,8 +175,3 @@ class Cuda:
                 whole.synchronize()
 
         return copies, wait
-
-    @staticmethod
-    def pinned(tensor: Tensor) -> Tensor:
-        """Memory for it that a device writes without the host's help."""
-        return torch.empty_like(tensor, device="cpu", pin_memory=True)
