@@ -18,7 +18,7 @@ from cplxnet import musicnet as default_task
 from cplxnet.nn import gaussian
 from cplxnet.nn.forms import CHANNEL_FORMS, FORMS
 
-from .manifest.schema import DEFAULT_TASK, Features, ModelChange
+from .manifest.schema import DEFAULT_TASK, Features, ModelChange, Optimizer
 from .manifest.vocabulary import Vocabulary, keywords
 from .train.objective import LOSSES
 from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
@@ -184,7 +184,7 @@ def _try_optimizer(name: str, **options: Any) -> None:
     """Build an optimiser on two parameters of one number; raise what torch raises."""
     number = torch.zeros(1, device="cpu")
     model = torch.nn.ParameterDict({"weight": number.clone(), "log_sigma2": number})
-    make_optimizer(model, name, **options)
+    make_optimizer(model, Optimizer(name=name, **options))
 
 
 def _try_schedule(name: str, *, n_epochs: int, **options: Any) -> None:

@@ -241,13 +241,7 @@ class Term(Part):
     coef: Weight = 1.0  # multiplies the term in every stage
 
 
-class Component(Open):
-    """A component and its keyword arguments."""
-
-    name: str = Field(description="the name of a component")
-
-
-class Model(Component):
+class Model(Open):
     """The network of all stages."""
 
     name: Annotated[str, Known("model")] = Field(description="the name of a model")
@@ -267,7 +261,7 @@ class Optimizer(Open):
     lr_log_sigma2: Positive | None = None  # that of log_sigma2; null: lr
 
 
-class Schedule(Component):
+class Schedule(Open):
     """A schedule of the learning rate or of the KL's weight, and its keyword arguments."""
 
     name: Annotated[str, Known("lr_scheduler")] = Field(description="the name of an lr_scheduler")

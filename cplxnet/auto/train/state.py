@@ -14,7 +14,7 @@ from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Stage
 
 from .early_stopping import EarlyStopping
-from .optim import load_named_state, make_schedule, named_state, stage_optimizer
+from .optim import load_named_state, make_optimizer, make_schedule, named_state
 from .pruning import Pruning
 
 Batch = tuple[Tensor, Tensor]  # x and target: the network's input, and what it is to say
@@ -83,7 +83,7 @@ class Training:
             self.watched = stage.early.scorer
 
         self.early = EarlyStopping(stage.early, self.model, self.score)
-        self.optimizer = stage_optimizer(self.network, stage.optimizer)
+        self.optimizer = make_optimizer(self.network, stage.optimizer)
         # the random numbers that windows are drawn with
         self.windows = torch.Generator(self.device).manual_seed(self.seeds["windows"])
         torch.manual_seed(self.seeds["noise"])
