@@ -22,6 +22,10 @@ VOCABULARY = Vocabulary(
         "cosine": keywords(lambda final=0.01: None),
         "complex.DeepConvNet": keywords(lambda kernel_size=6: None),
     },
+    channel_models=(),
+    trials={},
+    weights=lambda model, features, window: {},  # networks are not tried
+    presets={},
 )
 
 

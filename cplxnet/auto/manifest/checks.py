@@ -154,6 +154,7 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
         path = f"stages.{name}"
         stage = stages[name]
         model = {**(raw.get("model") or {}), **(stage.get("model") or {})}.get("name")
+        is_masked = vocabulary.is_masked(model)
         if model and model not in vocabulary.variational_models:
             yield from _kl(path, stage, raw, model, vocabulary)
         share = stage.get("kl_channels", 1)
@@ -162,13 +163,12 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
             yield Fault(f"{path}.kl_channels", f"{model} has no KL of channels", share, accepted)
         yield from _distill(path, stage, order[:k], raw)
         if stage.get("pruner"):
-            masked = not model or vocabulary.is_masked(model)
+            masked = not model or is_masked
             yield from _pruner(path, {"early": first.get("early"), **stage}, order[:k], masked)
-        if stage.get("shrink") is True and model and not vocabulary.is_masked(model):
+        if stage.get("shrink") is True and model and not is_masked:
             accepted = f"false, or as {path}.model.name a masked network"
             yield Fault(f"{path}.shrink", f"{model} has no masks", True, accepted)
 
-        is_masked = bool(model) and vocabulary.is_masked(model)
         if is_masked and stage.get("pruner") is None:
             if not hands_masks:
                 problem = "a masked model with no variational stage before, nor a masked one"
@@ -277,8 +277,6 @@ def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
             if key in written and schedule is not None:
                 yield from _trial(f"{path}.{key}", schedule, epochs, vocabulary)
 
-        if vocabulary.weights is None:
-            continue
         network = stage.model.model_dump()
         try:
             weights = vocabulary.weights(stage.model, manifest.features, manifest.window)
