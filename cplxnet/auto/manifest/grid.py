@@ -166,18 +166,17 @@ def edit(manifest: Manifest, changes: Values) -> Manifest:
 
 def _grid_faults(raw: Mapping[str, Any], grid: Mapping[Axis, Sequence[Any]]) -> Iterator[Fault]:
     known = set(_paths(raw))
-    n_axes = Counter(
-        path for axis in grid for path in (axis if isinstance(axis, tuple) else (axis,))
-    )
-    for path in (path for path, n in n_axes.items() if n > 1):
-        accepted = "it alone, or together with other paths"
-        yield Fault(path, "varies alone and together with other paths", path, accepted)
-
-    by_path = {
-        path: values
+    flat = [
+        (path, values)
         for axis, values in grid.items()
         for path in (axis if isinstance(axis, tuple) else (axis,))
-    }
+    ]
+    for path, n in Counter(path for path, _ in flat).items():
+        if n > 1:
+            accepted = "it alone, or together with other paths"
+            yield Fault(path, "varies alone and together with other paths", path, accepted)
+
+    by_path = dict(flat)
     for path, values in by_path.items():
         is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
         if path not in known:
