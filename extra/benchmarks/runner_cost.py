@@ -159,7 +159,7 @@ def scored(manifest: Manifest, components: Components, model: torch.nn.Module) -
     for spec in manifest.scorers.values():
         feed = components.feed(spec.feed)
         target, logit = predict(model, feed)
-        components.task.score_dataset(target, logit, feed.dataset, curves=spec.curves)
+        components.task.score_dataset(target, logit, feed.sampler.dataset, curves=spec.curves)
 
 
 def through_runner(manifest: Manifest, folder: Path, data: Path) -> None:

@@ -387,7 +387,7 @@ class Trainer:
             feed = self.components.feed(scorer.feed)
             target, logit = self._predict(feed, f"{name} scores")
             scores[name] = self.components.task.score_dataset(
-                target, logit, feed.dataset, curves=scorer.curves
+                target, logit, feed.sampler.dataset, curves=scorer.curves
             )
         return scores
 

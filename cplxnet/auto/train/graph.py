@@ -35,11 +35,6 @@ def captured(
 
     As a graph where the feed draws and the manifest's `cuda_graph` is true, or is null and our
     kernels run: some of torch's operations wait for the device.
-
-    Args:
-        step: a function of a batch.
-        feed: the batches of an epoch.
-        training: whose network and generators the step uses.
     """
     wanted = training.cuda_graph
     if wanted is None:
@@ -99,15 +94,11 @@ class Graphed:
 
 
 class Cuda:
-    """What graphs and checkpoints need of CUDA: a small interface that a test can stand in for.
-
-    Attributes:
-        stream: a second one, beside that of the training.
-    """
+    """What graphs and checkpoints need of CUDA: a small interface that a test can stand in for."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.stream = torch.cuda.Stream(device)
+        self.stream = torch.cuda.Stream(device)  # a second one, beside that of the training
 
     @classmethod
     def of(cls, device: str | torch.device) -> "Cuda | None":

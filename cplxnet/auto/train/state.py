@@ -31,10 +31,6 @@ class Feed:
     features: Callable[[Tensor], Tensor]  # of the task: signals (B, T) -> the network's input
 
     @property
-    def dataset(self) -> Any:
-        return self.sampler.dataset
-
-    @property
     def draws(self) -> bool:
         """Whether a step can `draw` its batch."""
         return hasattr(self.sampler, "draw")
