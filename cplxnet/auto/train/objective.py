@@ -9,14 +9,14 @@ labels) would be the bound itself. A larger C compresses more (Nazarov and Burna
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.manifest.schema import Distill, Term
 from cplxnet.auto.manifest.vocabulary import KL
 
 from .optim import held, refreshed
@@ -42,9 +42,7 @@ class Distillation:
     """
 
     teacher: nn.Module  # its parameters stay as they are
-    _: KW_ONLY
-    weight: float  # of the term
-    temperature: float  # T
+    spec: Distill  # weight of the term, and temperature T
 
     def __post_init__(self) -> None:
         self.teacher.eval()
@@ -52,10 +50,10 @@ class Distillation:
     def __call__(self, logit: Tensor, x: Tensor) -> Tensor:
         """The term of a batch: logit (B, K) of the network that learns, x its input."""
         with torch.no_grad():
-            target = torch.sigmoid(self.teacher(x) / self.temperature)
+            target = torch.sigmoid(self.teacher(x) / self.spec.temperature)
 
-        entropy = F.binary_cross_entropy_with_logits(logit / self.temperature, target)
-        return self.weight * self.temperature**2 * entropy
+        entropy = F.binary_cross_entropy_with_logits(logit / self.spec.temperature, target)
+        return self.spec.weight * self.spec.temperature**2 * entropy
 
 
 class Objective:
