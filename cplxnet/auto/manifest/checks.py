@@ -69,12 +69,9 @@ def _order(stages: Row, order: list[Any]) -> Iterator[Fault]:
 def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
     # the manifest's model with the stage's changes on top, less the faults that the manifest's has
     change = stage.get("model") or {}
-    model_fault_paths = {fault.path for fault in _keywords(f"{path}.model", model, vocabulary)}
+    of_manifest = {fault.path for fault in _keywords(f"{path}.model", model, vocabulary)}
     for fault in _keywords(f"{path}.model", {**model, **change}, vocabulary):
-        if (
-            fault.path not in model_fault_paths
-            or fault.path.removeprefix(f"{path}.model.") in change
-        ):
+        if fault.path not in of_manifest or fault.path.rpartition(".")[2] in change:
             yield fault
 
     optimizer = {"name": Optimizer().name, **(stage.get("optimizer") or {})}

@@ -82,19 +82,17 @@ def parse(raw: Any, *, source: str | Path = "manifest", faults: Iterable[Fault] 
         raise ManifestError(source, [fault])
 
     task = vocabulary.of_task(raw.get("task"))
-    manifest = None
     try:
         manifest = Manifest.model_validate(raw, context=task.names(raw))
     except ValidationError as error:
-        faults += type_faults(error, Manifest)
-        raw = _without_faults(raw, error)
-    faults += check(raw, task)
-    if manifest is not None and not faults:
-        faults += build(manifest, task)
-
-    if faults or manifest is None:
-        raise ManifestError(source, faults)
-    return manifest
+        faults += [*type_faults(error, Manifest), *check(_without_faults(raw, error), task)]
+    else:
+        faults += check(raw, task)
+        if not faults:
+            faults += build(manifest, task)
+        if not faults:
+            return manifest
+    raise ManifestError(source, faults)
 
 
 def _without_faults(raw: dict[str, Any], error: ValidationError) -> dict[str, Any]:
