@@ -32,12 +32,12 @@ VOCABULARY = Vocabulary(
 @contextlib.contextmanager
 def only(words: Vocabulary) -> Iterator[None]:
     """Manifests that are read in the block may use these names alone."""
-    before = vocabulary._vocabulary_of
-    vocabulary.provide(lambda task: words)
+    before = vocabulary.of_task
+    vocabulary.of_task = lambda task: words
     try:
         yield
     finally:
-        vocabulary.provide(before)
+        vocabulary.of_task = before
 
 
 def valid() -> dict:

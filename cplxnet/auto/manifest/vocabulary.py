@@ -89,7 +89,7 @@ def keywords(function: Callable[..., Any], *, given: tuple[str, ...] = ()) -> ty
         function: builds the component. An argument without annotation may be anything.
         given: the arguments that are not the manifest's to set.
     """
-    from pydantic import ConfigDict, Field, create_model  # here: `provide` is called at every start
+    from pydantic import ConfigDict, Field, create_model  # here: `cplxnet.auto` imports this module
 
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -108,25 +108,6 @@ def keywords(function: Callable[..., Any], *, given: tuple[str, ...] = ()) -> ty
     return create_model("Keywords", __config__=config, **fields)
 
 
-_vocabulary_of: Callable[[Any], Vocabulary] | None = None
-
-
-def provide(vocabulary_of: Callable[[Any], Vocabulary]) -> None:
-    """Read manifests with `vocabulary_of` their task. `cplxnet.auto` hands in that of `tasks.py`.
-
-    Args:
-        vocabulary_of: the value of the manifest's key "task", whatever it is -> a vocabulary.
-    """
-    global _vocabulary_of
-    _vocabulary_of = vocabulary_of
-
-
-def of_task(task: Any) -> Vocabulary:
-    """The vocabulary for a manifest whose key "task" has this value.
-
-    Raises:
-        RuntimeError: nobody has called `provide`, as `import cplxnet.auto` does.
-    """
-    if _vocabulary_of is None:
-        raise RuntimeError("expected a vocabulary from `provide`; try `import cplxnet.auto`")
-    return _vocabulary_of(task)
+# The value of a manifest's key "task", whatever it is -> the vocabulary to read the manifest with.
+# `cplxnet.auto` sets it, from above this room.
+of_task: Callable[[Any], Vocabulary]
