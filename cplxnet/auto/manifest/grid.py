@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 Values = Mapping[str, Any]  # path -> the value it has in one manifest
 Axis = str | tuple[str, ...]  # a path, or several that vary together
 
+# the stages of the grids, in turn; reports compare the first and the last
+STAGES = DENSE, SPARSIFY, FINE_TUNE = "dense", "sparsify", "fine-tune"
 # the variable of the grids: the weight of the KL term while sparsifying
-C = "stages.sparsify.objective.kl_div"
+C = f"stages.{SPARSIFY}.objective.kl_div"
 # the variational form of the network: ...VD or ...ARD
-METHOD = "stages.sparsify.model.name"
+METHOD = f"stages.{SPARSIFY}.model.name"
 # "sum": as the ELBO has it; "mean": averaged within each layer
 REDUCTION = "objective_terms.kl_div.reduction"
 
