@@ -19,7 +19,7 @@ from cplxnet.nn import gaussian
 from cplxnet.nn.forms import CHANNEL_FORMS, FORMS
 
 from .manifest.schema import DEFAULT_TASK, Features, ModelChange, Optimizer
-from .manifest.vocabulary import Vocabulary, keywords
+from .manifest.vocabulary import KL, Vocabulary, keywords
 from .train.objective import LOSSES
 from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 
@@ -143,24 +143,27 @@ def vocabulary(task: str = DEFAULT_TASK) -> Vocabulary:
         raise ValueError(f"expected a task of {', '.join(TASKS)}, got {task!r}; try tasks.register")
     package = TASKS[task]
     models = tuple(package.MODELS)
-    components = (
+    builders = (
         (package.MODELS, ("in_channels", "length")),
         (OPTIMIZERS, ("groups",)),
         (SCHEDULES, ("epoch", "n_epochs")),
     )
     return Vocabulary(
-        models=models,
+        components={
+            "task": (task,),
+            "model": models,
+            "feature kind": package.FEATURE_KINDS,
+            "sampler": package.SAMPLERS,
+            "loss": (*LOSSES, KL),
+            "optimizer": OPTIMIZERS,
+            "lr_scheduler": SCHEDULES,
+        },
         variational_models=tuple(name for name in models if name.endswith(FORMS)),
         channel_models=tuple(name for name in models if name.endswith(CHANNEL_FORMS)),
-        samplers=tuple(package.SAMPLERS),
-        features=tuple(package.FEATURE_KINDS),
-        losses=tuple(LOSSES),
-        optimizers=tuple(OPTIMIZERS),
-        lr_schedulers=tuple(SCHEDULES),
         options={
             name: keywords(build, given=given)
-            for builders, given in components
-            for name, build in builders.items()
+            for functions, given in builders
+            for name, build in functions.items()
         },
         trials={
             **{name: functools.partial(_try_optimizer, name) for name in OPTIMIZERS},
@@ -168,7 +171,6 @@ def vocabulary(task: str = DEFAULT_TASK) -> Vocabulary:
         },
         weights=functools.partial(weights, task),
         presets=package.PRESETS,
-        task=task,
     )
 
 

@@ -10,14 +10,16 @@ from cplxnet.musicnet.experiments import TEMPLATE
 
 _DENSE = ("complex.DeepConvNet", "complex.TwoLayerDense", "real.DeepConvNet")
 VOCABULARY = Vocabulary(
-    models=tuple(name + form for name in _DENSE for form in ("", "VD", "ARD", "Masked")),
+    components={
+        "task": ("musicnet",),
+        "model": tuple(name + form for name in _DENSE for form in ("", "VD", "ARD", "Masked")),
+        "feature kind": ("raw", "fft", "stft"),
+        "sampler": ("one-per-recording", "in-order"),
+        "loss": ("bce_with_logits", "kl"),
+        "optimizer": ("adam", "sgd"),
+        "lr_scheduler": ("trabelsi2017", "constant", "cosine", "linear"),
+    },
     variational_models=tuple(name + form for name in _DENSE for form in ("VD", "ARD")),
-    samplers=("one-per-recording", "in-order"),
-    features=("raw", "fft", "stft"),
-    losses=("bce_with_logits",),
-    optimizers=("adam", "sgd"),
-    lr_schedulers=("trabelsi2017", "constant", "cosine", "linear"),
-    task="musicnet",
     options={
         "cosine": keywords(lambda final=0.01: None),
         "complex.DeepConvNet": keywords(lambda kernel_size=6: None),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,14 +34,9 @@ TABLES = {
 class Vocabulary:
     """What the components of a task are called, and which keywords they take."""
 
-    models: tuple[str, ...]
+    components: Mapping[str, Collection[str]]  # what a name refers to ("sampler") -> the names
     variational_models: tuple[str, ...]  # those with a KL divergence
     channel_models: tuple[str, ...]  # those of them with a KL of channels
-    samplers: tuple[str, ...]
-    features: tuple[str, ...]
-    losses: tuple[str, ...]
-    optimizers: tuple[str, ...]
-    lr_schedulers: tuple[str, ...]
     # name of a component -> a model of the keywords it takes (`keywords`)
     options: Mapping[str, type[BaseModel]]
     # optimiser or schedule -> builds one from its keywords, and raises where that fails; an
@@ -52,33 +47,23 @@ class Vocabulary:
     weights: Callable[[Model, Features, int], Mapping[str, tuple[int, ...]]]
     # the grids that the task brings: name -> a function that returns the arguments of `grid.expand`
     presets: Mapping[str, Callable[..., dict[str, Any]]]
-    task: str  # what the manifest's key "task" must be
 
     def is_masked(self, model: object) -> bool:
         """Whether the network of this name has masks."""
         return str(model).endswith("Masked")
 
-    def names(self, raw: Mapping[Any, Any]) -> dict[str, tuple[str, ...]]:
+    def names(self, raw: Mapping[Any, Any]) -> dict[str, Collection[str]]:
         """What a name refers to -> the names known to the manifest `raw` (as written).
 
         A table that is missing or no object is left out: that is one fault already, and names that
         refer to it are no further ones.
         """
-        components = {
-            "task": (self.task,),
-            "model": self.models,
-            "feature kind": self.features,
-            "sampler": self.samplers,
-            "loss": (*self.losses, KL),
-            "optimizer": self.optimizers,
-            "lr_scheduler": self.lr_schedulers,
-        }
         defined = {
             what: tuple(name for name in raw[key] if isinstance(name, str))
             for what, key in TABLES.items()
             if isinstance(raw.get(key), Mapping)
         }
-        return components | defined
+        return {**self.components, **defined}
 
 
 @functools.cache
