@@ -78,7 +78,7 @@ class Graphed:
             try:
                 self._graph, self._result = self.cuda.capture(self.step, self.generators)
             except RuntimeError as error:  # one of them is torch.OutOfMemoryError
-                failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                failed = gpu.first_line(error)
             if failed is not None:  # out here the error holds the capture's memory no more
                 warnings.warn(
                     f"no CUDA graph, training goes on step by step: {failed}",
