@@ -203,10 +203,7 @@ def features_of(task: str, signal: Tensor, spec: Features) -> Tensor:
 
 
 def build(task: str, model: ModelChange, features: Features, window: int) -> torch.nn.Module:
-    """A stage's network on torch's default device, initialised by torch's global random numbers.
-
-    Arguments and errors as of `network`.
-    """
+    """As `network` on torch's default device, initialised by torch's global random numbers."""
     example = features_of(task, torch.zeros(1, window), features)
     return TASKS[task].build(model.name, example, **model.kwargs)
 
@@ -215,11 +212,7 @@ def build(task: str, model: ModelChange, features: Features, window: int) -> tor
 def network(task: str, model: ModelChange, features: Features, window: int) -> torch.nn.Module:
     """A stage's network on the device "meta", where tensors have shapes and no memory.
 
-    Args:
-        task: its name.
-        model: name and keywords of the network.
-        features: what it takes.
-        window: samples in a window.
+    It takes the features of windows of `window` samples.
 
     Raises:
         ValueError: as the task's `build`.
@@ -232,10 +225,7 @@ def network(task: str, model: ModelChange, features: Features, window: int) -> t
 def weights(
     task: str, model: ModelChange, features: Features, window: int
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight that a stage's network takes from the stage before.
-
-    Arguments and errors as of `network`.
-    """
+    """The shape of each weight that a stage's `network` takes from the stage before."""
     state = network(task, model, features, window).state_dict()
     return {
         key: tuple(value.shape) for key, value in state.items() if key.rpartition(".")[2] not in OWN

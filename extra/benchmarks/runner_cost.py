@@ -144,7 +144,7 @@ def bare(manifest: Manifest, folder: Path, data: Path) -> None:
         seeds = {
             purpose: stages.seed_of(manifest, name, purpose) for purpose in ("windows", "noise")
         }
-        training = Training(stage, model, lambda name: 0.0, device="cpu", seeds=seeds)
+        training = Training(stage, model, lambda name: 0.0, device=torch.device("cpu"), seeds=seeds)
         if not stage.restart:
             training.inherit(state)
         feed = components.feed(stage.feed, training.windows)

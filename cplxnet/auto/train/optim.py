@@ -163,8 +163,8 @@ def make_optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
 
     groups: list[dict[str, Any]] = [{"params": weights, "lr": spec.lr}]
     if log_sigma2:
-        own_lr = spec.lr if spec.lr_log_sigma2 is None else spec.lr_log_sigma2
-        groups.append({"params": log_sigma2, "lr": own_lr, "weight_decay": 0.0})
+        lr = spec.lr_log_sigma2 or spec.lr
+        groups.append({"params": log_sigma2, "lr": lr, "weight_decay": 0.0})
 
     for group in groups:
         group["initial_lr"] = group["lr"]

@@ -72,7 +72,6 @@ class Training:
 
     def __post_init__(self) -> None:
         stage = self.stage
-        self.device = torch.device(self.device)
         # what is trained
         self.network = self.model if self.shrunk is None else self.shrunk.network
         if stage.early is not None:

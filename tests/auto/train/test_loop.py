@@ -41,7 +41,9 @@ def training_of(model, *, n_epochs=1, lr=0.1, score=lambda name: 0.0, **keys):
     changes = {"n_epochs": n_epochs, **off, **keys}
     name = "sparsify" if keys.get("kl_scheduler") else "dense"  # the one that has a KL term
     stage = small({f"stages.{name}.{key}": value for key, value in changes.items()}).stage(name)
-    training = Training(stage, model, score, device="cpu", seeds={"windows": 0, "noise": 0})
+    training = Training(
+        stage, model, score, device=torch.device("cpu"), seeds={"windows": 0, "noise": 0}
+    )
     training.optimizer = make_optimizer(model, Optimizer(name="sgd", lr=lr, momentum=0.0))
     return training
 
@@ -201,7 +203,7 @@ def test_where_nothing_stops_a_stage_ten_scores_are_taken_to_be_looked_at():
         stage,
         Slope(),
         lambda name: asked.append(name) or 0.1,
-        device="cpu",
+        device=torch.device("cpu"),
         seeds={"windows": 0, "noise": 0},
         watched="validation",
     )
