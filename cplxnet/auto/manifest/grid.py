@@ -6,10 +6,10 @@ import copy
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +46,11 @@ def short(value: float) -> str:
     Raises:
         ValueError: it is NaN or infinite.
     """
-    sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
-    if not isinstance(exponent, int):
-        raise ValueError(f"expected a finite number, got {value!r}; try a float")
+    import numpy as np  # here: `status` does without it
 
-    decimals = "".join(map(str, digits[1:]))
-    mantissa = f"{digits[0]}.{decimals}" if decimals else f"{digits[0]}"
-    return f"{'-' if sign else ''}{mantissa}e{exponent + len(digits) - 1:+03d}"
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {value!r}; try a float")
+    return np.format_float_scientific(float(value), trim="-", exp_digits=2)
 
 
 def text_of(value: Any) -> str:
