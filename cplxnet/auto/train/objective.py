@@ -112,7 +112,7 @@ class Objective:
 
         Args:
             logit: the network's output, (B, K).
-            target: what it is to say, as the loss takes it.
+            target: (B, K), as the loss takes it: 0 and 1 for `bce_with_logits`.
             x: the network's input, for the teacher where there is one.
         """
         total = logit.new_zeros(())
