@@ -148,18 +148,12 @@ def type_faults(
         also: further keys that are known there.
     """
     for item in error.errors(include_url=False):
-        where = place(item)
-        path = ".".join(map(str, [prefix, *where] if prefix else where))
-        yield _fault(item, path, where, root, also)
+        yield _fault(item, root, prefix, also)
 
 
-def _fault(
-    item: ErrorDetails,
-    path: str,
-    where: tuple[int | str, ...],
-    root: type[BaseModel],
-    also: Sequence[str],
-) -> Fault:
+def _fault(item: ErrorDetails, root: type[BaseModel], prefix: str, also: Sequence[str]) -> Fault:
+    where = place(item)
+    path = ".".join(map(str, [prefix, *where] if prefix else where))
     kind = item["type"]
     value = item["input"]
     context = item.get("ctx", {})

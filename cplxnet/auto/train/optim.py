@@ -15,13 +15,14 @@ from cplxnet.nn.gaussian import OWN
 # -- schedules: the factor of each epoch -----------------------------------------------------------
 # Functions of `epoch`, from 0, and `n_epochs`, those of the stage; other arguments are options.
 
-# Trabelsi et al. 2018: factor before each epoch, 0.001 from epoch 150 on
-TRABELSI_2017 = ((10, 1.0), (100, 0.1), (120, 0.05), (150, 0.01), (math.inf, 0.001))
-
 
 def trabelsi2017(epoch: int, n_epochs: int) -> float:
-    """1 before epoch 10, 0.1 before 100, 0.05 before 120, 0.01 before 150, then 0.001."""
-    return next(factor for end, factor in TRABELSI_2017 if epoch < end)
+    """1 before epoch 10, 0.1 before 100, 0.05 before 120, 0.01 before 150, then 0.001.
+
+    Reference: Trabelsi et al. (2018).
+    """
+    factors = ((10, 1.0), (100, 0.1), (120, 0.05), (150, 0.01), (math.inf, 0.001))
+    return next(factor for end, factor in factors if epoch < end)
 
 
 def constant(epoch: int, n_epochs: int) -> float:
