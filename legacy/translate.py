@@ -26,10 +26,10 @@ from cplxnet.auto.manifest.errors import (
 )
 from cplxnet.auto.manifest.read import (
     Manifest,
-    content_of,
     is_older,
     json_values,
     parse,
+    plain,
 )
 
 from . import complex_paper
@@ -192,7 +192,7 @@ def translate_file(old: str | Path, new: str | Path | None = None) -> tuple[Mani
         ManifestError: with every fault, and for a file that is not an old manifest.
     """
     old = Path(old)
-    raw, faults = json_values(content_of(old), source=old)
+    raw, faults = plain(json_values(old), source=old)
     if not is_older(raw):
         accepted = (
             "the keys stage-order and __name__; cplxnet.auto.load reads manifests of this system"

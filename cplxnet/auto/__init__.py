@@ -43,7 +43,7 @@ def _vocabulary_of(task: object) -> vocabulary.Vocabulary:
     return tasks.vocabulary_of(task)
 
 
-vocabulary.provide(_vocabulary_of)
+vocabulary.of_task = _vocabulary_of
 
 
 def __dir__() -> list[str]:

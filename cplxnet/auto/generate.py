@@ -28,7 +28,7 @@ from .runner.folder import RunFolder, unchanged
 from .runner.stages import planned, savings
 from .train.loop import make_step
 from .train.objective import Objective
-from .train.optim import stage_optimizer
+from .train.optim import make_optimizer
 
 MEASURED = 32  # windows of the steps that are timed, at most
 
@@ -270,7 +270,7 @@ def _step_ms(manifest: Manifest, stage: Stage, batch: int) -> float:
     n = min(batch, MEASURED)
 
     model = build(manifest, stage)
-    optimizer = stage_optimizer(model, stage.optimizer)
+    optimizer = make_optimizer(model, stage.optimizer)
     objective = Objective(manifest.objective_terms, stage.objective)
     step = make_step(model, objective, optimizer, stage.grad_clip)
 

@@ -18,8 +18,8 @@ from cplxnet import musicnet as default_task
 from cplxnet.nn import gaussian
 from cplxnet.nn.forms import CHANNEL_FORMS, FORMS
 
-from .manifest.schema import DEFAULT_TASK, Features, ModelChange
-from .manifest.vocabulary import Vocabulary, keywords
+from .manifest.schema import DEFAULT_TASK, Features, ModelChange, Optimizer
+from .manifest.vocabulary import KL, Vocabulary, keywords
 from .train.objective import LOSSES
 from .train.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 
@@ -143,24 +143,27 @@ def vocabulary(task: str = DEFAULT_TASK) -> Vocabulary:
         raise ValueError(f"expected a task of {', '.join(TASKS)}, got {task!r}; try tasks.register")
     package = TASKS[task]
     models = tuple(package.MODELS)
-    components = (
+    builders = (
         (package.MODELS, ("in_channels", "length")),
         (OPTIMIZERS, ("groups",)),
         (SCHEDULES, ("epoch", "n_epochs")),
     )
     return Vocabulary(
-        models=models,
+        components={
+            "task": (task,),
+            "model": models,
+            "feature kind": package.FEATURE_KINDS,
+            "sampler": package.SAMPLERS,
+            "loss": (*LOSSES, KL),
+            "optimizer": OPTIMIZERS,
+            "lr_scheduler": SCHEDULES,
+        },
         variational_models=tuple(name for name in models if name.endswith(FORMS)),
         channel_models=tuple(name for name in models if name.endswith(CHANNEL_FORMS)),
-        samplers=tuple(package.SAMPLERS),
-        features=tuple(package.FEATURE_KINDS),
-        losses=tuple(LOSSES),
-        optimizers=tuple(OPTIMIZERS),
-        lr_schedulers=tuple(SCHEDULES),
         options={
             name: keywords(build, given=given)
-            for builders, given in components
-            for name, build in builders.items()
+            for functions, given in builders
+            for name, build in functions.items()
         },
         trials={
             **{name: functools.partial(_try_optimizer, name) for name in OPTIMIZERS},
@@ -168,7 +171,6 @@ def vocabulary(task: str = DEFAULT_TASK) -> Vocabulary:
         },
         weights=functools.partial(weights, task),
         presets=package.PRESETS,
-        task=task,
     )
 
 
@@ -184,7 +186,7 @@ def _try_optimizer(name: str, **options: Any) -> None:
     """Build an optimiser on two parameters of one number; raise what torch raises."""
     number = torch.zeros(1, device="cpu")
     model = torch.nn.ParameterDict({"weight": number.clone(), "log_sigma2": number})
-    make_optimizer(model, name, **options)
+    make_optimizer(model, Optimizer(name=name, **options))
 
 
 def _try_schedule(name: str, *, n_epochs: int, **options: Any) -> None:
@@ -201,10 +203,7 @@ def features_of(task: str, signal: Tensor, spec: Features) -> Tensor:
 
 
 def build(task: str, model: ModelChange, features: Features, window: int) -> torch.nn.Module:
-    """A stage's network on torch's default device, initialised by torch's global random numbers.
-
-    Arguments and errors as of `network`.
-    """
+    """As `network` on torch's default device, initialised by torch's global random numbers."""
     example = features_of(task, torch.zeros(1, window), features)
     return TASKS[task].build(model.name, example, **model.kwargs)
 
@@ -213,11 +212,7 @@ def build(task: str, model: ModelChange, features: Features, window: int) -> tor
 def network(task: str, model: ModelChange, features: Features, window: int) -> torch.nn.Module:
     """A stage's network on the device "meta", where tensors have shapes and no memory.
 
-    Args:
-        task: its name.
-        model: name and keywords of the network.
-        features: what it takes.
-        window: samples in a window.
+    It takes the features of windows of `window` samples.
 
     Raises:
         ValueError: as the task's `build`.
@@ -230,10 +225,7 @@ def network(task: str, model: ModelChange, features: Features, window: int) -> t
 def weights(
     task: str, model: ModelChange, features: Features, window: int
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight that a stage's network takes from the stage before.
-
-    Arguments and errors as of `network`.
-    """
+    """The shape of each weight that a stage's `network` takes from the stage before."""
     state = network(task, model, features, window).state_dict()
     return {
         key: tuple(value.shape) for key, value in state.items() if key.rpartition(".")[2] not in OWN

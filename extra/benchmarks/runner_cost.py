@@ -144,7 +144,7 @@ def bare(manifest: Manifest, folder: Path, data: Path) -> None:
         seeds = {
             purpose: stages.seed_of(manifest, name, purpose) for purpose in ("windows", "noise")
         }
-        training = Training(stage, model, lambda name: 0.0, device="cpu", seeds=seeds)
+        training = Training(stage, model, lambda name: 0.0, device=torch.device("cpu"), seeds=seeds)
         if not stage.restart:
             training.inherit(state)
         feed = components.feed(stage.feed, training.windows)
@@ -159,7 +159,7 @@ def scored(manifest: Manifest, components: Components, model: torch.nn.Module) -
     for spec in manifest.scorers.values():
         feed = components.feed(spec.feed)
         target, logit = predict(model, feed)
-        components.task.score_dataset(target, logit, feed.dataset, curves=spec.curves)
+        components.task.score_dataset(target, logit, feed.sampler.dataset, curves=spec.curves)
 
 
 def through_runner(manifest: Manifest, folder: Path, data: Path) -> None:

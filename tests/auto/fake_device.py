@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.manifest.schema import Optimizer, Term
 from cplxnet.auto.train.loop import make_step
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.optim import make_optimizer, set_rate
@@ -136,9 +136,8 @@ def trained(
         variational = model.endswith(("VD", "ARD"))
         weights = {"loss": 1.0} | ({"kl": 0.1} if variational else {})
         objective = Objective(TERMS, weights, device="cpu" if frozen else DEVICE)
-        optimizer = make_optimizer(
-            network, "adam", lr=1e-3, lr_log_sigma2=1e-2 if variational else None
-        )
+        spec = Optimizer(lr=1e-3, lr_log_sigma2=1e-2 if variational else None)
+        optimizer = make_optimizer(network, spec)
         if frozen:
             for group in optimizer.param_groups:
                 group["lr"] = 1e-3

@@ -10,30 +10,36 @@ from cplxnet.musicnet.experiments import TEMPLATE
 
 _DENSE = ("complex.DeepConvNet", "complex.TwoLayerDense", "real.DeepConvNet")
 VOCABULARY = Vocabulary(
-    models=tuple(name + form for name in _DENSE for form in ("", "VD", "ARD", "Masked")),
+    components={
+        "task": ("musicnet",),
+        "model": tuple(name + form for name in _DENSE for form in ("", "VD", "ARD", "Masked")),
+        "feature kind": ("raw", "fft", "stft"),
+        "sampler": ("one-per-recording", "in-order"),
+        "loss": ("bce_with_logits", "kl"),
+        "optimizer": ("adam", "sgd"),
+        "lr_scheduler": ("trabelsi2017", "constant", "cosine", "linear"),
+    },
     variational_models=tuple(name + form for name in _DENSE for form in ("VD", "ARD")),
-    samplers=("one-per-recording", "in-order"),
-    features=("raw", "fft", "stft"),
-    losses=("bce_with_logits",),
-    optimizers=("adam", "sgd"),
-    lr_schedulers=("trabelsi2017", "constant", "cosine", "linear"),
-    task="musicnet",
     options={
         "cosine": keywords(lambda final=0.01: None),
         "complex.DeepConvNet": keywords(lambda kernel_size=6: None),
     },
+    channel_models=(),
+    trials={},
+    weights=lambda model, features, window: {},  # networks are not tried
+    presets={},
 )
 
 
 @contextlib.contextmanager
 def only(words: Vocabulary) -> Iterator[None]:
     """Manifests that are read in the block may use these names alone."""
-    before = vocabulary._vocabulary_of
-    vocabulary.provide(lambda task: words)
+    before = vocabulary.of_task
+    vocabulary.of_task = lambda task: words
     try:
         yield
     finally:
-        vocabulary.provide(before)
+        vocabulary.of_task = before
 
 
 def valid() -> dict:

@@ -69,12 +69,9 @@ def _order(stages: Row, order: list[Any]) -> Iterator[Fault]:
 def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
     # the manifest's model with the stage's changes on top, less the faults that the manifest's has
     change = stage.get("model") or {}
-    model_fault_paths = {fault.path for fault in _keywords(f"{path}.model", model, vocabulary)}
+    of_manifest = {fault.path for fault in _keywords(f"{path}.model", model, vocabulary)}
     for fault in _keywords(f"{path}.model", {**model, **change}, vocabulary):
-        if (
-            fault.path not in model_fault_paths
-            or fault.path.removeprefix(f"{path}.model.") in change
-        ):
+        if fault.path not in of_manifest or fault.path.rpartition(".")[2] in change:
             yield fault
 
     optimizer = {"name": Optimizer().name, **(stage.get("optimizer") or {})}
@@ -134,10 +131,7 @@ def _keywords(
 
 
 def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
-    """The first stage has a feed; KL weighs on variational layers, and masks come from them.
-
-    An optimiser's state goes on in an optimiser of its kind. A teacher is trained before.
-    """
+    """What a stage asks of its network and of the stages before it, and cannot have."""
     stages = raw.get("stages") or {}
     order = [name for name in dict.fromkeys(raw.get("stage_order") or []) if stages.get(name)]
     if not order:
@@ -154,21 +148,13 @@ def _sequence(raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
         path = f"stages.{name}"
         stage = stages[name]
         model = {**(raw.get("model") or {}), **(stage.get("model") or {})}.get("name")
-        if model and model not in vocabulary.variational_models:
-            yield from _kl(path, stage, raw, model, vocabulary)
-        share = stage.get("kl_channels", 1)
-        if model and share not in (1, ABSENT) and model not in vocabulary.channel_models:
-            accepted = f"1, or as {path}.model.name {one_of(vocabulary.channel_models)}"
-            yield Fault(f"{path}.kl_channels", f"{model} has no KL of channels", share, accepted)
-        yield from _distill(path, stage, order[:k], raw)
-        if stage.get("pruner"):
-            masked = not model or vocabulary.is_masked(model)
-            yield from _pruner(path, {"early": first.get("early"), **stage}, order[:k], masked)
-        if stage.get("shrink") is True and model and not vocabulary.is_masked(model):
-            accepted = f"false, or as {path}.model.name a masked network"
-            yield Fault(f"{path}.shrink", f"{model} has no masks", True, accepted)
+        if model:
+            yield from _network(path, stage, model, raw, vocabulary)
+        yield from _earlier(path, stage, order[:k])
+        yield from _distill(path, stage, raw)
+        yield from _gradual(path, {"early": first.get("early"), **stage})
 
-        is_masked = bool(model) and vocabulary.is_masked(model)
+        is_masked = vocabulary.is_masked(model)
         if is_masked and stage.get("pruner") is None:
             if not hands_masks:
                 problem = "a masked model with no variational stage before, nor a masked one"
@@ -203,58 +189,66 @@ def _state(path: str, before: Row, after: Row) -> Iterator[Fault]:
         yield Fault(path, problem, False, "true")
 
 
-def _kl(path: str, stage: Row, raw: Row, model: str, vocabulary: Vocabulary) -> Iterator[Fault]:
-    """KL terms that weigh, or a log_sigma2 to start at, in a network without variational layers."""
-    if stage.get("log_sigma2") is not None and stage["log_sigma2"] is not ABSENT:
-        problem = f"{model} has no variational layers"
-        accepted = f"null, or as {path}.model.name {one_of(vocabulary.variational_models)}"
-        yield Fault(f"{path}.log_sigma2", problem, stage["log_sigma2"], accepted)
+def _network(
+    path: str, stage: Row, model: str, raw: Row, vocabulary: Vocabulary
+) -> Iterator[Fault]:
+    """Keys and KL terms for layers that the stage's network has not got."""
+    variational = vocabulary.variational_models
+    channels = vocabulary.channel_models
+    is_masked = vocabulary.is_masked(model)
+    # key, its value where it asks for nothing, what it asks for, and which networks have that
+    needs = (
+        ("log_sigma2", None, "variational layers", model in variational, one_of(variational)),
+        ("kl_channels", 1, "KL of channels", model in channels, one_of(channels)),
+        ("shrink", False, "masks", is_masked, "a masked network"),
+        ("pruner", None, "masks", is_masked, "a masked network"),
+    )
+    for key, off, layers, has_them, networks in needs:
+        value = stage.get(key, off)
+        if not has_them and value != off and value is not ABSENT:
+            accepted = f"{shown(off)}, or as {path}.model.name {networks}"
+            yield Fault(f"{path}.{key}", f"{model} has no {layers}", value, accepted)
+
     for term, weight, loss, _ in _terms(stage, raw):
-        if weight and loss == KL:
+        if weight and loss == KL and model not in variational:
             problem = f"a KL term weighs on {model}, which has no variational layers"
-            accepted = f"0, or as {path}.model.name {one_of(vocabulary.variational_models)}"
-            guess = nearest(f"{model}VD", vocabulary.variational_models)
+            accepted = f"0, or as {path}.model.name {one_of(variational)}"
+            guess = nearest(f"{model}VD", variational)
             yield Fault(f"{path}.objective.{term}", problem, weight, accepted, guess)
 
 
-def _distill(path: str, stage: Row, earlier: list[str], raw: Row) -> Iterator[Fault]:
-    """A teacher that is not trained before, or a loss whose targets it cannot soften."""
-    distill = stage.get("distill")
-    if not distill:
-        return
+def _earlier(path: str, stage: Row, earlier: list[str]) -> Iterator[Fault]:
+    """Another stage's network is looked at before it is trained."""
+    for part, key in (("distill", "teacher"), ("pruner", "like")):
+        name = (stage.get(part) or {}).get(key)
+        if name and name not in earlier:
+            problem = "a stage that is not before this one"
+            yield Fault(f"{path}.{part}.{key}", problem, name, one_of(earlier))
 
-    if distill.get("teacher") and distill["teacher"] not in earlier:
-        problem = "a stage that is not before this one"
-        yield Fault(f"{path}.distill.teacher", problem, distill["teacher"], one_of(earlier))
 
+def _distill(path: str, stage: Row, raw: Row) -> Iterator[Fault]:
+    """A teacher beside a loss whose targets it cannot soften."""
     losses = [loss for _, weight, loss, _ in _terms(stage, raw) if weight]
     others = [loss for loss in losses if loss and loss not in (SOFT, KL)]
-    if others:
+    if stage.get("distill") and others:
         problem = f"soft targets beside the loss {shown(others[0])}"
-        yield Fault(f"{path}.distill", problem, distill, f"null, or the loss {shown(SOFT)}")
+        accepted = f"null, or the loss {shown(SOFT)}"
+        yield Fault(f"{path}.distill", problem, stage["distill"], accepted)
 
 
-def _pruner(path: str, stage: Row, earlier: list[str], masked: bool) -> Iterator[Fault]:
-    """Faults of a pruner: no masks to set, like a stage that is not before it, or cut short."""
-    pruner = stage["pruner"]
-    if not masked:
-        accepted = f"null, or as {path}.model.name a masked network"
-        yield Fault(f"{path}.pruner", "a network without masks", pruner, accepted)
-    if pruner.get("like") and pruner["like"] not in earlier:
-        problem = "a stage that is not before this one"
-        yield Fault(f"{path}.pruner.like", problem, pruner["like"], one_of(earlier))
-
-    if pruner.get("name") != "gradual":
+def _gradual(path: str, stage: Row) -> Iterator[Fault]:
+    """Gradual pruning that is cut short, or whose network has a fixed shape."""
+    if (stage.get("pruner") or {}).get("name") != "gradual":
         return
+
     if stage.get("n_epochs") == 0:
         yield Fault(f"{path}.n_epochs", "no epoch to prune in", 0, "1 at least")
     if stage["early"]:
         problem = "early stopping while weights are pruned"
         yield Fault(f"{path}.early", problem, stage["early"], "null")
     if stage.get("shrink") is True:
-        yield Fault(
-            f"{path}.shrink", "a shape that changes", True, "false while weights are pruned"
-        )
+        accepted = "false while weights are pruned"
+        yield Fault(f"{path}.shrink", "a shape that changes", True, accepted)
 
 
 # -- what only building tells ----------------------------------------------------------------------
@@ -277,8 +271,6 @@ def build(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[Fault]:
             if key in written and schedule is not None:
                 yield from _trial(f"{path}.{key}", schedule, epochs, vocabulary)
 
-        if vocabulary.weights is None:
-            continue
         network = stage.model.model_dump()
         try:
             weights = vocabulary.weights(stage.model, manifest.features, manifest.window)

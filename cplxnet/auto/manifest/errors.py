@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import enum
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -87,8 +87,7 @@ def shown(value: Any) -> str:
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None if none is alike."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    return close[0] if close else None
+    return next(iter(difflib.get_close_matches(str(name), known, n=1)), None)
 
 
 def one_of(known: Iterable[str]) -> str:
@@ -97,9 +96,8 @@ def one_of(known: Iterable[str]) -> str:
     return f"one of {names}" if names else "nothing: none is defined"
 
 
-def unknown(path: str, name: object, *, known: Iterable[str], what: str) -> Fault:
+def unknown(path: str, name: object, *, known: Collection[str], what: str) -> Fault:
     """The fault of a name that is none of `known`, with the nearest of them."""
-    known = list(known)
     accepted = one_of(known)
     if what == "task":
         accepted += (
@@ -113,7 +111,6 @@ def unknown(path: str, name: object, *, known: Iterable[str], what: str) -> Faul
 
 ACCEPTED = {
     "int_type": "an integer",
-    "int_from_float": "an integer",
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "a string",
@@ -151,18 +148,12 @@ def type_faults(
         also: further keys that are known there.
     """
     for item in error.errors(include_url=False):
-        where = place(item)
-        path = ".".join(map(str, [prefix, *where] if prefix else where))
-        yield _fault(item, path, where, root, also)
+        yield _fault(item, root, prefix, also)
 
 
-def _fault(
-    item: ErrorDetails,
-    path: str,
-    where: tuple[int | str, ...],
-    root: type[BaseModel],
-    also: Sequence[str],
-) -> Fault:
+def _fault(item: ErrorDetails, root: type[BaseModel], prefix: str, also: Sequence[str]) -> Fault:
+    where = place(item)
+    path = ".".join(map(str, [prefix, *where] if prefix else where))
     kind = item["type"]
     value = item["input"]
     context = item.get("ctx", {})

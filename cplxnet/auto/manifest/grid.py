@@ -6,10 +6,10 @@ import copy
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 Values = Mapping[str, Any]  # path -> the value it has in one manifest
 Axis = str | tuple[str, ...]  # a path, or several that vary together
 
+# the stages of the grids, in turn; reports compare the first and the last
+STAGES = DENSE, SPARSIFY, FINE_TUNE = "dense", "sparsify", "fine-tune"
 # the variable of the grids: the weight of the KL term while sparsifying
-C = "stages.sparsify.objective.kl_div"
+C = f"stages.{SPARSIFY}.objective.kl_div"
 # the variational form of the network: ...VD or ...ARD
-METHOD = "stages.sparsify.model.name"
+METHOD = f"stages.{SPARSIFY}.model.name"
 # "sum": as the ELBO has it; "mean": averaged within each layer
 REDUCTION = "objective_terms.kl_div.reduction"
 
@@ -44,13 +46,11 @@ def short(value: float) -> str:
     Raises:
         ValueError: it is NaN or infinite.
     """
-    sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
-    if not isinstance(exponent, int):
-        raise ValueError(f"expected a finite number, got {value!r}; try a float")
+    import numpy as np  # here: `status` does without it
 
-    decimals = "".join(map(str, digits[1:]))
-    mantissa = f"{digits[0]}.{decimals}" if decimals else f"{digits[0]}"
-    return f"{'-' if sign else ''}{mantissa}e{exponent + len(digits) - 1:+03d}"
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {value!r}; try a float")
+    return np.format_float_scientific(float(value), trim="-", exp_digits=2)
 
 
 def text_of(value: Any) -> str:
@@ -166,18 +166,17 @@ def edit(manifest: Manifest, changes: Values) -> Manifest:
 
 def _grid_faults(raw: Mapping[str, Any], grid: Mapping[Axis, Sequence[Any]]) -> Iterator[Fault]:
     known = set(_paths(raw))
-    n_axes = Counter(
-        path for axis in grid for path in (axis if isinstance(axis, tuple) else (axis,))
-    )
-    for path in (path for path, n in n_axes.items() if n > 1):
-        accepted = "it alone, or together with other paths"
-        yield Fault(path, "varies alone and together with other paths", path, accepted)
-
-    by_path = {
-        path: values
+    flat = [
+        (path, values)
         for axis, values in grid.items()
         for path in (axis if isinstance(axis, tuple) else (axis,))
-    }
+    ]
+    for path, n in Counter(path for path, _ in flat).items():
+        if n > 1:
+            accepted = "it alone, or together with other paths"
+            yield Fault(path, "varies alone and together with other paths", path, accepted)
+
+    by_path = dict(flat)
     for path, values in by_path.items():
         is_list = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
         if path not in known:

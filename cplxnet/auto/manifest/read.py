@@ -41,7 +41,8 @@ def load(path: str | Path) -> Manifest:
         ManifestError: with every fault of it.
         ManifestNotFoundError: no such file (also a FileNotFoundError).
     """
-    raw, faults = json_values(content_of(path), source=path)
+    raw = json_values(path)
+    faults = []
     if not names_a_run(Path(path).stem):
         problem = "a file name that no run can have"
         accepted = "no leading dot, control character or second .json, and not figures.json"
@@ -81,19 +82,17 @@ def parse(raw: Any, *, source: str | Path = "manifest", faults: Iterable[Fault] 
         raise ManifestError(source, [fault])
 
     task = vocabulary.of_task(raw.get("task"))
-    manifest = None
     try:
         manifest = Manifest.model_validate(raw, context=task.names(raw))
     except ValidationError as error:
-        faults += type_faults(error, Manifest)
-        raw = _without_faults(raw, error)
-    faults += check(raw, task)
-    if manifest is not None and not faults:
-        faults += build(manifest, task)
-
-    if faults or manifest is None:
-        raise ManifestError(source, faults)
-    return manifest
+        faults += [*type_faults(error, Manifest), *check(_without_faults(raw, error), task)]
+    else:
+        faults += check(raw, task)
+        if not faults:
+            faults += build(manifest, task)
+        if not faults:
+            return manifest
+    raise ManifestError(source, faults)
 
 
 def _without_faults(raw: dict[str, Any], error: ValidationError) -> dict[str, Any]:
@@ -156,16 +155,18 @@ def content_of(path: str | Path) -> bytes:
     return content
 
 
-def json_values(text: bytes, *, source: str | Path) -> tuple[Any, list[Fault]]:
-    """The JSON value in `text`, and its faults as `plain` finds them.
+def json_values(path: str | Path) -> Any:
+    """The JSON value in the file `path`; its objects remember keys given twice, for `plain`.
 
     NaN and Infinity come through as floats: whoever checks the value's type knows its path.
 
     Raises:
-        ManifestError: not UTF-8, not JSON (with line and column) or nested too deeply.
+        ManifestError: not UTF-8, not JSON (with line and column) or nested too deeply; and as
+            `content_of`.
     """
+    content = content_of(path)
     try:
-        value = json.loads(text.decode(), object_pairs_hook=_Pairs)
+        return json.loads(content.decode(), object_pairs_hook=_Pairs)
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 text at byte {error.start}"
         accepted = "a JSON file in UTF-8"
@@ -178,9 +179,7 @@ def json_values(text: bytes, *, source: str | Path) -> tuple[Any, list[Fault]]:
     except ValueError as error:  # an integer of more than 4300 digits
         problem = f"not a usable number: {error}"
         accepted = "integers of up to 4300 digits"
-    else:
-        return plain(value, source=source)
-    raise ManifestError(source, [Fault("", problem, accepted=accepted)])
+    raise ManifestError(path, [Fault("", problem, accepted=accepted)])
 
 
 def plain(value: Any, *, source: str | Path) -> tuple[Any, list[Fault]]:

@@ -154,11 +154,10 @@ Line = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f
 Parent = Annotated[str, StringConstraints(pattern=r"^[^/.\pC][^/\pC]*/[^/.\pC][^/\pC]*$")]
 File = Annotated[str, AfterValidator(_check_file)]
 Option = Annotated[Any, AfterValidator(_check_option)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, le=MAX_FLOAT32, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0, le=MAX_FLOAT32)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Whole = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Table = Annotated[dict[Name, V], AfterValidator(FrozenDict)]
@@ -178,9 +177,11 @@ Order = Annotated[
 
 
 class Part(BaseModel):
-    """Base of all parts: no other keys, no conversion of types, no change afterwards."""
+    """Base of all parts: no other keys, no conversion of types, finite, no change afterwards."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class Open(Part):
@@ -241,13 +242,7 @@ class Term(Part):
     coef: Weight = 1.0  # multiplies the term in every stage
 
 
-class Component(Open):
-    """A component and its keyword arguments."""
-
-    name: str = Field(description="the name of a component")
-
-
-class Model(Component):
+class Model(Open):
     """The network of all stages."""
 
     name: Annotated[str, Known("model")] = Field(description="the name of a model")
@@ -267,7 +262,7 @@ class Optimizer(Open):
     lr_log_sigma2: Positive | None = None  # that of log_sigma2; null: lr
 
 
-class Schedule(Component):
+class Schedule(Open):
     """A schedule of the learning rate or of the KL's weight, and its keyword arguments."""
 
     name: Annotated[str, Known("lr_scheduler")] = Field(description="the name of an lr_scheduler")
@@ -372,7 +367,7 @@ class Manifest(Part):
     name: Line = Field(description="a name for people, on one line")
     parent: Parent | None = None  # the manifest that this one is an edit of, as GRID/NAME
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of all randomness
-    threshold: Finite = -0.5  # a weight with a greater log_alpha is irrelevant
+    threshold: float = -0.5  # a weight with a greater log_alpha is irrelevant
     samples: Literal["float32", "float16", "int16"] = "float32"  # how the data are held in memory
     # what matrix products and convolutions multiply
     products: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -389,9 +384,6 @@ class Manifest(Part):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Manifest) and self._written == other._written
-
-    def __hash__(self) -> int:
-        return hash(self._written)
 
     @property
     def _written(self) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -34,52 +34,36 @@ TABLES = {
 class Vocabulary:
     """What the components of a task are called, and which keywords they take."""
 
-    models: tuple[str, ...]
+    components: Mapping[str, Collection[str]]  # what a name refers to ("sampler") -> the names
     variational_models: tuple[str, ...]  # those with a KL divergence
-    samplers: tuple[str, ...]
-    features: tuple[str, ...]
-    losses: tuple[str, ...]
-    optimizers: tuple[str, ...]
-    lr_schedulers: tuple[str, ...]
-    channel_models: tuple[str, ...] = ()  # variational ones with a KL of channels
-    # name of a component -> a model of the keywords it takes (`keywords`); others take any
-    options: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    channel_models: tuple[str, ...]  # those of them with a KL of channels
+    # name of a component -> a model of the keywords it takes (`keywords`)
+    options: Mapping[str, type[BaseModel]]
     # optimiser or schedule -> builds one from its keywords, and raises where that fails; an
     # optimiser's also takes `lr` and `lr_log_sigma2`, a schedule's `n_epochs`
-    trials: Mapping[str, Callable[..., object]] = field(default_factory=dict)
+    trials: Mapping[str, Callable[..., object]]
     # builds a stage's network without memory for it, and raises where that fails: model, features
-    # and window -> the shape of each weight that stages hand on; None: networks are not tried
-    weights: Callable[[Model, Features, int], Mapping[str, tuple[int, ...]]] | None = None
+    # and window -> the shape of each weight that stages hand on
+    weights: Callable[[Model, Features, int], Mapping[str, tuple[int, ...]]]
     # the grids that the task brings: name -> a function that returns the arguments of `grid.expand`
-    presets: Mapping[str, Callable[..., dict[str, Any]]] = field(default_factory=dict)
-    task: str | None = None  # what the manifest's key "task" must be; None: anything
+    presets: Mapping[str, Callable[..., dict[str, Any]]]
 
     def is_masked(self, model: object) -> bool:
         """Whether the network of this name has masks."""
         return str(model).endswith("Masked")
 
-    def names(self, raw: Mapping[Any, Any]) -> dict[str, Collection[str] | None]:
+    def names(self, raw: Mapping[Any, Any]) -> dict[str, Collection[str]]:
         """What a name refers to -> the names known to the manifest `raw` (as written).
 
         A table that is missing or no object is left out: that is one fault already, and names that
         refer to it are no further ones.
         """
-        components = {
-            "task": None if self.task is None else (self.task,),
-            "model": self.models,
-            "feature kind": self.features,
-            "sampler": self.samplers,
-            "loss": tuple(dict.fromkeys([*self.losses, KL])),
-            "optimizer": self.optimizers,
-            "lr_scheduler": self.lr_schedulers,
-        }
-        tables = {what: raw.get(key) for what, key in TABLES.items()}
         defined = {
-            what: tuple(name for name in table if isinstance(name, str))
-            for what, table in tables.items()
-            if isinstance(table, Mapping)
+            what: tuple(name for name in raw[key] if isinstance(name, str))
+            for what, key in TABLES.items()
+            if isinstance(raw.get(key), Mapping)
         }
-        return {**components, **defined}
+        return {**self.components, **defined}
 
 
 @functools.cache
@@ -90,47 +74,25 @@ def keywords(function: Callable[..., Any], *, given: tuple[str, ...] = ()) -> ty
         function: builds the component. An argument without annotation may be anything.
         given: the arguments that are not the manifest's to set.
     """
-    from pydantic import ConfigDict, Field, create_model  # here: `provide` is called at every start
+    from pydantic import ConfigDict, Field, create_model  # here: `cplxnet.auto` imports this module
 
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     fields: dict[str, Any] = {}
     for parameter in parameters:
-        is_one = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        if not is_one or parameter.name in given:
+        is_many = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if is_many or parameter.name in given:
             continue
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
         default = ... if parameter.default is parameter.empty else parameter.default
         # under another name with an alias: BaseModel has attributes of its own
         fields[f"option_{parameter.name}"] = (annotation, Field(default, alias=parameter.name))
 
-    config = ConfigDict(
-        strict=True,
-        extra="allow" if takes_any else "forbid",
-        arbitrary_types_allowed=True,
-    )
+    extra: Literal["allow", "forbid"] = "allow" if takes_any else "forbid"
+    config = ConfigDict(strict=True, extra=extra, arbitrary_types_allowed=True)
     return create_model("Keywords", __config__=config, **fields)
 
 
-_vocabulary_of: Callable[[Any], Vocabulary] | None = None
-
-
-def provide(vocabulary_of: Callable[[Any], Vocabulary]) -> None:
-    """Read manifests with `vocabulary_of` their task. `cplxnet.auto` hands in that of `tasks.py`.
-
-    Args:
-        vocabulary_of: the value of the manifest's key "task", whatever it is -> a vocabulary.
-    """
-    global _vocabulary_of
-    _vocabulary_of = vocabulary_of
-
-
-def of_task(task: Any) -> Vocabulary:
-    """The vocabulary for a manifest whose key "task" has this value.
-
-    Raises:
-        RuntimeError: nobody has called `provide`, as `import cplxnet.auto` does.
-    """
-    if _vocabulary_of is None:
-        raise RuntimeError("expected a vocabulary from `provide`; try `import cplxnet.auto`")
-    return _vocabulary_of(task)
+# The value of a manifest's key "task", whatever it is -> the vocabulary to read the manifest with.
+# `cplxnet.auto` sets it, from above this room.
+of_task: Callable[[Any], Vocabulary]

@@ -280,11 +280,7 @@ class Trainer:
     def _objective(self, stage: Stage) -> Objective:
         distillation = None
         if stage.distill is not None:
-            distillation = Distillation(
-                self.networks[stage.distill.teacher],
-                weight=stage.distill.weight,
-                temperature=stage.distill.temperature,
-            )
+            distillation = Distillation(self.networks[stage.distill.teacher], stage.distill)
         return Objective(
             self.manifest.objective_terms,
             stage.objective,
@@ -387,7 +383,7 @@ class Trainer:
             feed = self.components.feed(scorer.feed)
             target, logit = self._predict(feed, f"{name} scores")
             scores[name] = self.components.task.score_dataset(
-                target, logit, feed.dataset, curves=scorer.curves
+                target, logit, feed.sampler.dataset, curves=scorer.curves
             )
         return scores
 

@@ -87,9 +87,7 @@ class EarlyStopping:
 
     def state(self) -> dict[str, Any]:
         """What has been seen so far, as tensors and plain values, for a checkpoint."""
-        early = None
-        if self.spec is not None:
-            early = {key: getattr(self, key) for key in SEEN}
+        early = None if self.spec is None else {key: getattr(self, key) for key in SEEN}
         return {"early": early, "best": self._best_weights}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -97,9 +95,4 @@ class EarlyStopping:
         if state["early"] is not None:
             for key in SEEN:
                 setattr(self, key, state["early"][key])
-
-        if state["best"] is not None:
-            weights = self.model.state_dict()
-            self._best_weights = {
-                key: value.to(weights[key].device) for key, value in state["best"].items()
-            }
+        self._best_weights = state["best"]

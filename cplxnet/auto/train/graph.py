@@ -35,11 +35,6 @@ def captured(
 
     As a graph where the feed draws and the manifest's `cuda_graph` is true, or is null and our
     kernels run: some of torch's operations wait for the device.
-
-    Args:
-        step: a function of a batch.
-        feed: the batches of an epoch.
-        training: whose network and generators the step uses.
     """
     wanted = training.cuda_graph
     if wanted is None:
@@ -83,7 +78,7 @@ class Graphed:
             try:
                 self._graph, self._result = self.cuda.capture(self.step, self.generators)
             except RuntimeError as error:  # one of them is torch.OutOfMemoryError
-                failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                failed = gpu.first_line(error)
             if failed is not None:  # out here the error holds the capture's memory no more
                 warnings.warn(
                     f"no CUDA graph, training goes on step by step: {failed}",
@@ -99,15 +94,11 @@ class Graphed:
 
 
 class Cuda:
-    """What graphs and checkpoints need of CUDA: a small interface that a test can stand in for.
-
-    Attributes:
-        stream: a second one, beside that of the training.
-    """
+    """What graphs and checkpoints need of CUDA: a small interface that a test can stand in for."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.stream = torch.cuda.Stream(device)
+        self.stream = torch.cuda.Stream(device)  # a second one, beside that of the training
 
     @classmethod
     def of(cls, device: str | torch.device) -> "Cuda | None":
@@ -162,7 +153,10 @@ class Cuda:
         now = torch.cuda.current_stream(self._device)
         self.stream.wait_stream(now)
         with torch.cuda.stream(self.stream):
-            copies = [self.pinned(tensor).copy_(tensor, non_blocking=True) for tensor in tensors]
+            copies = [
+                torch.empty_like(t, device="cpu", pin_memory=True).copy_(t, non_blocking=True)
+                for t in tensors
+            ]
             whole = torch.cuda.Event()
             whole.record(self.stream)
         now.wait_stream(self.stream)
@@ -172,8 +166,3 @@ class Cuda:
                 whole.synchronize()
 
         return copies, wait
-
-    @staticmethod
-    def pinned(tensor: Tensor) -> Tensor:
-        """Memory for it that a device writes without the host's help."""
-        return torch.empty_like(tensor, device="cpu", pin_memory=True)

@@ -29,6 +29,7 @@ from cplxnet.progress import bar, finish
 
 from .graph import captured
 from .objective import Objective
+from .optim import set_rate
 from .state import Batch, Feed, Training
 
 
@@ -44,13 +45,8 @@ def make_step(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """One step of the optimiser: a function of `(x, target)` to (loss, KL, gradient norm).
 
-    Nothing in it waits for the device, so it can be captured as a CUDA graph (`graph.Graphed`).
-
-    Args:
-        model: the network that is trained.
-        objective: of the stage.
-        optimizer: over the network's parameters.
-        grad_clip: the largest norm of the gradient; None: any.
+    The gradient's norm is clipped at `grad_clip`; None: at no value. Nothing in the step waits for
+    the device, so it can be captured as a CUDA graph (`graph.Graphed`).
     """
 
     def step(x: Tensor, target: Tensor) -> Tensor:
@@ -86,7 +82,6 @@ def train_stage(
         check: asked before every batch; raises where the training may not go on.
         log: takes the line of an epoch, as soon as it is done.
         save: writes a checkpoint of `training`.
-        progress: show a bar.
 
     Returns whether the network went back to its best weights, those of an earlier epoch.
 
@@ -94,9 +89,7 @@ def train_stage(
         Diverged: an epoch's loss, KL or gradient norm was not finite.
     """
     stage = training.stage
-    early = training.early
-    network = training.network
-    step = make_step(network, objective, training.optimizer, stage.grad_clip)
+    step = make_step(training.network, objective, training.optimizer, stage.grad_clip)
     step, batches = captured(step, feed, training)
 
     n_batches = len(feed)
@@ -108,19 +101,20 @@ def train_stage(
 
             # ---- validation, before the epoch: stop here if the score fell
             score = training.validation()
-            if early.stopped:
-                finish(shown, early.reason())
+            if training.early.stopped:
+                finish(shown, training.early.reason())
                 break
 
             # ---- one epoch; the sums stay on the device until its end
-            lr = training.set_rate()
-            objective.scale_kl(training.kl_factor())
-            network.train()
+            lr = set_rate(training.optimizer, training.lr_factor(epoch))
+            objective.scale_kl(training.kl_factor(epoch))
+            training.network.train()
             sums = torch.zeros(3, device=training.device)
             for n_steps, batch in enumerate(batches, epoch * n_batches + 1):
                 check()
                 sums += step(*batch)
-                training.prune(n_steps, total)
+                if training.pruning is not None:
+                    training.pruning.after(n_steps, total)
                 shown.update()
 
             loss, kl, grad_norm = (sums / n_batches).tolist()
@@ -129,7 +123,8 @@ def train_stage(
                     f"loss {loss}, KL {kl}, gradient norm {grad_norm}; try a lower learning rate"
                 )
             training.n_epochs = epoch + 1
-            training.write_back()
+            if training.shrunk is not None:
+                training.shrunk.write_back()
 
             # ---- the log: a line of history.jsonl
             compression = cplx.compression(training.model, training.threshold)
@@ -144,7 +139,7 @@ def train_stage(
             # ---- the checkpoint: a run killed from here on goes on after this epoch
             save()
 
-    return early.restore_best()
+    return training.early.restore_best()
 
 
 @torch.inference_mode()

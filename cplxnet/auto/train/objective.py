@@ -9,14 +9,15 @@ labels) would be the bound itself. A larger C compresses more (Nazarov and Burna
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.manifest.schema import Distill, Term
+from cplxnet.auto.manifest.vocabulary import KL
 
 from .optim import held, refreshed
 
@@ -25,7 +26,6 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": F.cross_entropy,
     "mse": F.mse_loss,
 }
-KL = "kl"
 
 
 @dataclass(eq=False)
@@ -42,20 +42,18 @@ class Distillation:
     """
 
     teacher: nn.Module  # its parameters stay as they are
-    _: KW_ONLY
-    weight: float  # of the term
-    temperature: float  # T
+    spec: Distill  # weight of the term, and temperature T
 
     def __post_init__(self) -> None:
         self.teacher.eval()
 
     def __call__(self, logit: Tensor, x: Tensor) -> Tensor:
-        """The term of a batch: logit (B, 84) of the network that learns, x its input."""
+        """The term of a batch: logit (B, K) of the network that learns, x its input."""
         with torch.no_grad():
-            target = torch.sigmoid(self.teacher(x) / self.temperature)
+            target = torch.sigmoid(self.teacher(x) / self.spec.temperature)
 
-        entropy = F.binary_cross_entropy_with_logits(logit / self.temperature, target)
-        return self.weight * self.temperature**2 * entropy
+        entropy = F.binary_cross_entropy_with_logits(logit / self.spec.temperature, target)
+        return self.spec.weight * self.spec.temperature**2 * entropy
 
 
 class Objective:
@@ -109,19 +107,18 @@ class Objective:
         scales = zip(self._scales, self._penalties, strict=True)
         self._scales = [refreshed(scale, weight * factor) for scale, (_, weight) in scales]
 
-    def loss(self, logit: Tensor, target: Tensor, x: Tensor | None = None) -> Tensor:
+    def loss(self, logit: Tensor, target: Tensor, x: Tensor) -> Tensor:
         """The loss of one batch, without the KL: a differentiable scalar.
 
         Args:
-            logit: the network's output, (B, 84).
-            target: 0 or 1, of the same shape.
+            logit: the network's output, (B, K).
+            target: (B, K), as the loss takes it: 0 and 1 for `bce_with_logits`.
             x: the network's input, for the teacher where there is one.
         """
         total = logit.new_zeros(())
         for function, weight in self._losses:
             total = total + weight * function(logit, target)
         if self._distillation is not None:
-            assert x is not None
             total = total + self._distillation(logit, x)
         return total
 
@@ -145,5 +142,4 @@ class Objective:
 
         Returns the norm before clipping, a scalar. Call it after `add_kl`.
         """
-        limit = math.inf if max_norm is None else max_norm
-        return self._norm.clip(model.parameters(), limit)
+        return self._norm.clip(model.parameters(), math.inf if max_norm is None else max_norm)

@@ -9,19 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cplxnet.auto.manifest.schema import Component, Optimizer
+from cplxnet.auto.manifest.schema import Optimizer, Schedule
 from cplxnet.nn.gaussian import OWN
 
 # -- schedules: the factor of each epoch -----------------------------------------------------------
 # Functions of `epoch`, from 0, and `n_epochs`, those of the stage; other arguments are options.
 
-# Trabelsi et al. 2018: factor before each epoch, 0.001 from epoch 150 on
-TRABELSI_2017 = ((10, 1.0), (100, 0.1), (120, 0.05), (150, 0.01), (math.inf, 0.001))
-
 
 def trabelsi2017(epoch: int, n_epochs: int) -> float:
-    """1 before epoch 10, 0.1 before 100, 0.05 before 120, 0.01 before 150, then 0.001."""
-    return next(factor for end, factor in TRABELSI_2017 if epoch < end)
+    """1 before epoch 10, 0.1 before 100, 0.05 before 120, 0.01 before 150, then 0.001.
+
+    Reference: Trabelsi et al. (2018).
+    """
+    factors = ((10, 1.0), (100, 0.1), (120, 0.05), (150, 0.01), (math.inf, 0.001))
+    return next(factor for end, factor in factors if epoch < end)
 
 
 def constant(epoch: int, n_epochs: int) -> float:
@@ -79,7 +80,7 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 }
 
 
-def make_schedule(spec: Component | None, n_epochs: int) -> Callable[[int], float]:
+def make_schedule(spec: Schedule | None, n_epochs: int) -> Callable[[int], float]:
     """The schedule a manifest names, constant if none: epoch -> factor of the first value."""
     if spec is None:
         return functools.partial(constant, n_epochs=n_epochs)
@@ -144,48 +145,33 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def make_optimizer(
-    model: nn.Module, name: str, *, lr: float, lr_log_sigma2: float | None = None, **options: Any
-) -> torch.optim.Optimizer:
-    """An optimiser over the model's parameters.
+def make_optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
+    """The optimiser a manifest names, over the model's parameters.
 
-    Weight decay pulls weights towards zero. On log_sigma2 it would be another prior, so it never
-    acts there.
-
-    Args:
-        name: of `OPTIMIZERS`.
-        lr: learning rate at the start of the stage.
-        lr_log_sigma2: that of log_sigma2, log_sigma2_out and gate_logit; None: `lr`.
-        options: what else the optimiser takes, `betas`, `eps` or `weight_decay` say.
+    What it says of log_sigma2 holds for log_sigma2_out and gate_logit. Weight decay pulls weights
+    towards zero. On log_sigma2 it would be another prior, so it never acts there.
     """
-    build = OPTIMIZERS[name]
+    build = OPTIMIZERS[spec.name]
     default = inspect.signature(build).parameters["weight_decay"].default
-    decays = options.get("weight_decay", default) != 0
+    decays = spec.kwargs.get("weight_decay", default) != 0
 
     weights: list[nn.Parameter] = []
     log_sigma2: list[nn.Parameter] = []
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_apart = key.endswith(OWN) and (decays or lr_log_sigma2 is not None)
+            is_apart = key.endswith(OWN) and (decays or spec.lr_log_sigma2 is not None)
             (log_sigma2 if is_apart else weights).append(parameter)
 
-    groups: list[dict[str, Any]] = [{"params": weights, "lr": lr}]
+    groups: list[dict[str, Any]] = [{"params": weights, "lr": spec.lr}]
     if log_sigma2:
-        own_lr = lr if lr_log_sigma2 is None else lr_log_sigma2
-        groups.append({"params": log_sigma2, "lr": own_lr, "weight_decay": 0.0})
+        lr = spec.lr_log_sigma2 or spec.lr
+        groups.append({"params": log_sigma2, "lr": lr, "weight_decay": 0.0})
 
     for group in groups:
+        group["initial_lr"] = group["lr"]
         if group["params"]:
-            group["initial_lr"] = group["lr"]
             group["lr"] = held(group["lr"], group["params"][0].device)
-    return build(groups, **options)
-
-
-def stage_optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser that a stage of a manifest names, over the model's parameters."""
-    return make_optimizer(
-        model, spec.name, lr=spec.lr, lr_log_sigma2=spec.lr_log_sigma2, **spec.kwargs
-    )
+    return build(groups, **spec.kwargs)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
@@ -194,8 +180,6 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
     A rate that is a tensor, as a captured CUDA graph needs it, is changed in place.
     """
     for group in optimizer.param_groups:
-        if "initial_lr" not in group:
-            group["initial_lr"] = float(group["lr"])
         group["lr"] = refreshed(group["lr"], group["initial_lr"] * factor)
     return optimizer.param_groups[0]["initial_lr"] * factor
 

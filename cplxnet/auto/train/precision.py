@@ -50,9 +50,9 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
                 return fast(*args)
             except Exception as error:
                 # of the compiler; one of the network's own comes again below
-                reason = str(error).strip().splitlines() or [type(error).__name__]
+                reason = gpu.first_line(error)
                 warnings.warn(
-                    f"not compiled, training goes on as it is: {reason[0]}",
+                    f"not compiled, training goes on as it is: {reason}",
                     RuntimeWarning,
                     stacklevel=2,
                 )

@@ -1,5 +1,7 @@
 """The pruner of a stage: which weights it masks, at the stage's start or step by step."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -83,15 +85,11 @@ class Pruning:
         if spec.name != "gradual" or not due:
             return
 
+        sparsity = functools.partial(sparsity_after, step, n_steps, spec)
         if isinstance(self._final, float):
-            self._by_magnitude(sparsity_after(step, n_steps, spec, self._final))
+            self._by_magnitude(sparsity(self._final))
         else:
-            self._by_magnitude(
-                {
-                    layer: sparsity_after(step, n_steps, spec, final)
-                    for layer, final in self._final.items()
-                }
-            )
+            self._by_magnitude({layer: sparsity(final) for layer, final in self._final.items()})
 
     def _by_magnitude(self, sparsity: Sparsity) -> None:
         masks = cplx.magnitude_masks(self._model, sparsity, by_layer=self._spec.by_layer)

@@ -14,7 +14,7 @@ from cplxnet import nn as cplx
 from cplxnet.auto.manifest.read import Stage
 
 from .early_stopping import EarlyStopping
-from .optim import load_named_state, make_schedule, named_state, set_rate, stage_optimizer
+from .optim import load_named_state, make_optimizer, make_schedule, named_state
 from .pruning import Pruning
 
 Batch = tuple[Tensor, Tensor]  # x and target: the network's input, and what it is to say
@@ -29,10 +29,6 @@ class Feed:
     # one by one, without a wait for the device
     sampler: Any
     features: Callable[[Tensor], Tensor]  # of the task: signals (B, T) -> the network's input
-
-    @property
-    def dataset(self) -> Any:
-        return self.sampler.dataset
 
     @property
     def draws(self) -> bool:
@@ -76,14 +72,13 @@ class Training:
 
     def __post_init__(self) -> None:
         stage = self.stage
-        self.device = torch.device(self.device)
         # what is trained
         self.network = self.model if self.shrunk is None else self.shrunk.network
         if stage.early is not None:
             self.watched = stage.early.scorer
 
         self.early = EarlyStopping(stage.early, self.model, self.score)
-        self.optimizer = stage_optimizer(self.network, stage.optimizer)
+        self.optimizer = make_optimizer(self.network, stage.optimizer)
         # the random numbers that windows are drawn with
         self.windows = torch.Generator(self.device).manual_seed(self.seeds["windows"])
         torch.manual_seed(self.seeds["noise"])
@@ -92,21 +87,9 @@ class Training:
         self.history: list[dict[str, Any]] = []  # a line an epoch
         self.start: dict[str, Any] = {}  # the scores before the first epoch
         self.began = time.time()  # of the stage, less the time between two attempts
-        self._lr_factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
-        self._kl_factor = make_schedule(stage.kl_scheduler, stage.n_epochs)
-
-    def set_rate(self) -> float:
-        """Set the learning rate of the epoch at hand, and return it."""
-        return set_rate(self.optimizer, self._lr_factor(self.n_epochs))
-
-    def kl_factor(self) -> float:
-        """What the KL terms' weights are multiplied by in the epoch at hand."""
-        return self._kl_factor(self.n_epochs)
-
-    def prune(self, step: int, n_steps: int) -> None:
-        """Mask what the stage's pruner masks after `step` of the stage's `n_steps` steps."""
-        if self.pruning is not None:
-            self.pruning.after(step, n_steps)
+        # epoch -> what the first learning rate, or the KL terms' weights, are multiplied by
+        self.lr_factor = make_schedule(stage.lr_scheduler, stage.n_epochs)
+        self.kl_factor = make_schedule(stage.kl_scheduler, stage.n_epochs)
 
     def validation(self) -> float | None:
         """The score before the epoch at hand, if one is due: early stopping decides on it.
@@ -137,11 +120,6 @@ class Training:
         """Go on from the optimiser state of the stage before."""
         part = state if self.shrunk is None else self.shrunk.part_of(state)
         load_named_state(self.network, self.optimizer, part)
-
-    def write_back(self) -> None:
-        """Bring the network up to date with the small one that is trained in its place."""
-        if self.shrunk is not None:
-            self.shrunk.write_back()
 
     def state(self, *, ended: bool) -> dict[str, Any]:
         """All of it as tensors and plain values; the tensors are the live ones, not copies.

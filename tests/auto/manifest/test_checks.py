@@ -439,7 +439,7 @@ def test_faults_of_a_pruner(pruner, where, text):
 @pytest.mark.parametrize(
     ("path", "value", "where", "text"),
     [
-        ("model.name", "complex.DeepConvNet", "pruner", "a network without masks"),
+        ("model.name", "complex.DeepConvNet", "pruner", "DeepConvNet has no masks"),
         ("early", {"scorer": "test"}, "early", "early stopping while weights are pruned"),
         ("shrink", True, "shrink", "a shape that changes"),
         ("n_epochs", 0, "n_epochs", "no epoch to prune in"),

@@ -105,17 +105,12 @@ def test_keywords_of_components():
 
 
 def test_every_name_is_listed():
-    vocabulary = tasks.vocabulary()
-    for names in (
-        vocabulary.features,
-        vocabulary.samplers,
-        vocabulary.losses,
-        vocabulary.optimizers,
-        vocabulary.lr_schedulers,
-    ):
+    components = dict(tasks.vocabulary().components)
+    models = components.pop("model")
+    for names in components.values():
         for name in names:
-            assert f"`{name}`" in SECTION, name
-    for model in vocabulary.models:
+            assert f"`{name}`" in SECTION or f'`"{name}"`' in SECTION, name
+    for model in models:
         architecture = re.sub(r"^\w+\.(\w*?)((?:Group|Both)?(?:VD|ARD)|L0|Masked|)$", r"\1", model)
         assert f"**{architecture}**" in TEXT
 

@@ -45,6 +45,7 @@ def test_values_and_replicates(name):
     make, values, count = GRIDS[name]
     manifests = make()
     assert len(manifests) == count == len({m.fingerprint() for m in manifests.values()})
+    assert {m.stage_order for m in manifests.values()} == {grid.STAGES}
     table = grid.varied(manifests)
     assert list(table.columns) == ["seed", grid.C]
     rows = sorted(zip(table[grid.C], table["seed"], strict=True))

@@ -49,6 +49,6 @@ def test_names_known_to_a_manifest():
 
 
 def test_the_vocabulary_of_a_task():
-    assert vocabulary.of_task("musicnet").task == "musicnet"
-    assert vocabulary.of_task(["no name"]).task == "musicnet"
+    assert vocabulary.of_task("musicnet").components["task"] == ("musicnet",)
+    assert vocabulary.of_task(["no name"]).components["task"] == ("musicnet",)
     assert "complex.DeepConvNetVD" in vocabulary.of_task("musicnet").variational_models

@@ -274,16 +274,17 @@ def test_copies_wait_for_the_training_and_the_training_for_them(monkeypatch):
         calls.append(f"{device}:")
         yield
 
-    def pinned(tensor):
+    def pinned(tensor, **options):
+        assert options == {"device": "cpu", "pin_memory": True}
         calls.append("copy")
-        return torch.empty_like(tensor)
+        return tensor.new_empty(tensor.shape)
 
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("training"))
     monkeypatch.setattr(torch.cuda, "stream", on)
     monkeypatch.setattr(torch.cuda, "device", current)
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(Cuda, "pinned", staticmethod(pinned))
+    monkeypatch.setattr(torch, "empty_like", pinned)
 
     tensors = [torch.randn(3), torch.randn(2, 2).T]
     copies, wait = Cuda(torch.device("cuda:1")).to_host(tensors)

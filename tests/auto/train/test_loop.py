@@ -9,9 +9,10 @@ from torch import nn
 from tqdm.notebook import tqdm as tqdm_notebook
 
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.manifest.schema import Optimizer, Term
 from cplxnet.auto.train.loop import Diverged, make_step, predict, train_stage
 from cplxnet.auto.train.objective import Objective
+from cplxnet.auto.train.optim import make_optimizer
 from cplxnet.auto.train.state import Training
 from cplxnet.progress import finish
 
@@ -40,8 +41,10 @@ def training_of(model, *, n_epochs=1, lr=0.1, score=lambda name: 0.0, **keys):
     changes = {"n_epochs": n_epochs, **off, **keys}
     name = "sparsify" if keys.get("kl_scheduler") else "dense"  # the one that has a KL term
     stage = small({f"stages.{name}.{key}": value for key, value in changes.items()}).stage(name)
-    training = Training(stage, model, score, device="cpu", seeds={"windows": 0, "noise": 0})
-    training.optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    training = Training(
+        stage, model, score, device=torch.device("cpu"), seeds={"windows": 0, "noise": 0}
+    )
+    training.optimizer = make_optimizer(model, Optimizer(name="sgd", lr=lr, momentum=0.0))
     return training
 
 
@@ -200,7 +203,7 @@ def test_where_nothing_stops_a_stage_ten_scores_are_taken_to_be_looked_at():
         stage,
         Slope(),
         lambda name: asked.append(name) or 0.1,
-        device="cpu",
+        device=torch.device("cpu"),
         seeds={"windows": 0, "noise": 0},
         watched="validation",
     )

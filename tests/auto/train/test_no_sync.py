@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils import backend_registration
 
-from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.manifest.schema import Optimizer, Term
 from cplxnet.auto.train.graph import Graphed
 from cplxnet.auto.train.loop import make_step
 from cplxnet.auto.train.objective import Objective
@@ -158,7 +158,7 @@ def test_a_step_on_a_gpu_is_captured(model: str, tiny_corpus: Path) -> None:
     network = MODELS[model]().cuda()
     terms = {"loss": Term(name="bce_with_logits"), "kl": Term(name="kl", coef=1e-5)}
     objective = Objective(terms, {"loss": 1.0} | ({"kl": 0.1} if variational else {}))
-    optimizer = make_optimizer(network, "adam", lr=1e-3)
+    optimizer = make_optimizer(network, Optimizer(lr=1e-3))
     generator = torch.Generator("cuda").manual_seed(0)
     feed = Feed(SAMPLERS["one-per-recording"](dataset, generator, n_batches=4), features)
     step = make_step(network.train(), objective, optimizer, 0.05)

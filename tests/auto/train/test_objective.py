@@ -8,7 +8,7 @@ from mpmath import expint, mp
 from torch import nn
 
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.manifest.schema import Distill, Term
 from cplxnet.auto.train.objective import Distillation, Objective
 
 TERMS = {
@@ -17,6 +17,10 @@ TERMS = {
     "kl_mean": Term(name="kl", reduction="mean", coef=0.5),
     "loss_sum": Term(name="bce_with_logits", reduction="sum"),
 }
+
+
+def softened(**options) -> Distill:
+    return Distill(teacher="dense", **options)
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def kl_by_hand(layer: nn.Module) -> list[float]:
 def backward(objective, net) -> tuple[float, float]:
     """Loss and KL of the batch; the gradients are in the parameters. As in the trainer's step."""
     net.zero_grad()
-    loss = objective.loss(net(X), TARGET)
+    loss = objective.loss(net(X), TARGET, X)
     if loss.requires_grad:
         loss.backward()
     kl = objective.add_kl(net)
@@ -108,7 +112,7 @@ def test_the_gradient_in_two_passes_is_that_of_the_formula_in_one(net, weights):
 
     net.zero_grad()
     torch.manual_seed(3)
-    total = objective.loss(net(X), TARGET)
+    total = objective.loss(net(X), TARGET, X)
     for name, weight in weights.items():
         if TERMS[name].name == "kl":
             total = total + weight * TERMS[name].coef * cplx.kl_sum(net, TERMS[name].reduction)
@@ -205,7 +209,7 @@ def teacher(net):
 
 
 def test_the_teachers_softened_outputs_are_targets(net, teacher):
-    distillation = Distillation(teacher, weight=0.3, temperature=2.0)
+    distillation = Distillation(teacher, softened(weight=0.3, temperature=2.0))
     objective = Objective(TERMS, {"loss": 0.5}, distillation=distillation)
     first, second = (layer.weight.detach() for layer in teacher[:2])
     hidden = X @ first.T + teacher[0].bias.detach()
@@ -219,7 +223,7 @@ def test_the_teachers_softened_outputs_are_targets(net, teacher):
 
 def test_a_teacher_draws_no_noise_and_is_not_trained(net, teacher):
     before = torch.get_rng_state()
-    distillation = Distillation(teacher, weight=1.0, temperature=1.0)
+    distillation = Distillation(teacher, softened(weight=1.0, temperature=1.0))
     Objective(TERMS, {"loss": 1.0}, distillation=distillation).loss(net(X), TARGET, X).backward()
     assert torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None for p in teacher.parameters())
@@ -227,7 +231,7 @@ def test_a_teacher_draws_no_noise_and_is_not_trained(net, teacher):
 
 
 def test_one_who_agrees_with_the_teacher_has_nothing_to_learn_from_it(net):
-    distillation = Distillation(net, weight=1.0, temperature=3.0)
+    distillation = Distillation(net, softened(weight=1.0, temperature=3.0))
     objective = Objective(TERMS, {"loss": 0.0}, distillation=distillation)
     objective.loss(net(X), TARGET, X).backward()
     assert net[0].weight_ri.grad.abs().max() < 1e-7

@@ -6,38 +6,41 @@ import pytest
 import torch
 
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.schema import Component
+from cplxnet.auto.manifest.schema import Optimizer, Schedule
 from cplxnet.auto.train.optim import (
     SCHEDULES,
     load_named_state,
-    make_optimizer,
     make_schedule,
     named_state,
     set_rate,
 )
+from cplxnet.auto.train.optim import make_optimizer as optimizer_of
+
+
+def make_optimizer(model, name, **options):
+    return optimizer_of(model, Optimizer(name=name, **options))
 
 
 def test_trabelsi2017_epoch_by_epoch():
-    factor = make_schedule(Component(name="trabelsi2017"), 200)
+    factor = make_schedule(Schedule(name="trabelsi2017"), 200)
     expected = [1.0] * 10 + [0.1] * 90 + [0.05] * 20 + [0.01] * 30 + [0.001] * 50
     assert [factor(epoch) for epoch in range(200)] == expected
 
 
 def test_constant_is_what_no_schedule_means():
-    for spec in (None, Component(name="constant")):
+    for spec in (None, Schedule(name="constant")):
         assert [make_schedule(spec, 5)(epoch) for epoch in range(5)] == [1.0] * 5
 
 
 def test_step_falls_once_where_told():
-    assert [make_schedule(Component(name="step"), 10)(epoch) for epoch in range(10)] == [
-        1.0
-    ] * 6 + [0.1] * 4
-    factor = make_schedule(Component(name="step", at=0.5, factor=0.25), 4)
+    factor = make_schedule(Schedule(name="step"), 10)
+    assert [factor(epoch) for epoch in range(10)] == [1.0] * 6 + [0.1] * 4
+    factor = make_schedule(Schedule(name="step", at=0.5, factor=0.25), 4)
     assert [factor(epoch) for epoch in range(4)] == [1.0, 1.0, 0.25, 0.25]
 
 
 def test_cosine_goes_from_one_halfway_to_the_middle_and_towards_its_end():
-    factor = make_schedule(Component(name="cosine", final=0.2), 10)
+    factor = make_schedule(Schedule(name="cosine", final=0.2), 10)
     values = [factor(epoch) for epoch in range(10)]
     assert values[0] == 1.0 and values[5] == pytest.approx(0.6)
     assert values == sorted(values, reverse=True)
@@ -96,7 +99,8 @@ def test_weight_decay_never_touches_log_sigma2():
 
 
 def test_a_rate_that_is_a_tensor_is_changed_in_place():
-    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))], lr=torch.tensor(1e-2))
+    group = {"params": [torch.nn.Parameter(torch.ones(2))], "initial_lr": 1e-2}
+    optimizer = torch.optim.Adam([group], lr=torch.tensor(1e-2))
     rate = optimizer.param_groups[0]["lr"]
     for factor in (0.1, 0.1, 0.5):
         assert set_rate(optimizer, factor) == pytest.approx(1e-2 * factor)
@@ -185,8 +189,8 @@ def test_loading_copies():
 def test_linear_and_cubic_rise_from_begin_to_end():
     """The value of an epoch's end: 10 epochs from 0.2 to 0.7 end at 0.3, 0.4, ... of the stage."""
     share = [0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1]
-    linear = make_schedule(Component(name="linear", begin=0.2, end=0.7), 10)
-    cubic = make_schedule(Component(name="cubic", begin=0.2, end=0.7), 10)
+    linear = make_schedule(Schedule(name="linear", begin=0.2, end=0.7), 10)
+    cubic = make_schedule(Schedule(name="cubic", begin=0.2, end=0.7), 10)
     assert [linear(epoch) for epoch in range(10)] == pytest.approx(share)
     # Zhu and Gupta 2017, equation 1, from s_i = 0 to s_f = 1
     expected = [1 + (0 - 1) * (1 - p) ** 3 for p in share]
@@ -194,7 +198,7 @@ def test_linear_and_cubic_rise_from_begin_to_end():
 
 
 def test_by_default_a_rise_takes_the_whole_stage_and_no_epoch_has_zero():
-    factor = make_schedule(Component(name="linear"), 4)
+    factor = make_schedule(Schedule(name="linear"), 4)
     assert [factor(epoch) for epoch in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet import nn as cplx
+from cplxnet.auto.manifest.schema import Optimizer
 from cplxnet.auto.train.optim import load_named_state, make_optimizer, named_state
 from cplxnet.nn import Shrunk, UnknownLayer
 from cplxnet.nn.compaction import shrunk as module
@@ -177,7 +178,7 @@ def test_steps_of_adam_with_clipping_written_back_equal_those_of_the_masked_netw
     def trained(net: nn.Module, n_steps: int, start: dict[str, Any]) -> dict[str, Any]:
         # at 1e-8 it makes steps of the noise in the gradient of a bias before batch norm, which
         # is 0
-        adam = make_optimizer(net, "adam", lr=0.01, eps=1e-4)
+        adam = make_optimizer(net, Optimizer(lr=0.01, eps=1e-4))
         load_named_state(net, adam, start)
         torch.manual_seed(1)
         for _ in range(n_steps):
