@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cplxnet import files
-from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.manifest.schema import Optimizer, Term
 from cplxnet.auto.train import precision
 from cplxnet.auto.train.graph import Graphed
 from cplxnet.auto.train.loop import make_step
@@ -84,7 +84,7 @@ class Training:
 
         weights = {"loss": 1.0} | ({"kl": C} if kind in ("VD", "ARD") else {})
         objective = Objective(TERMS, weights, device=device)
-        optimizer = make_optimizer(self.network, "adam", lr=1e-3)
+        optimizer = make_optimizer(self.network, Optimizer(lr=1e-3))
         self.step_on = make_step(self.network, objective, optimizer, CLIP)
 
     def step(self) -> Tensor:

@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from cplxnet import nn as cplx
-from cplxnet.auto.manifest.schema import Term
+from cplxnet.auto.manifest.schema import Optimizer, Term
 from cplxnet.auto.train.loop import make_step
 from cplxnet.auto.train.objective import Objective
 from cplxnet.auto.train.optim import make_optimizer
@@ -167,7 +167,7 @@ def count_whole(kind: str, batch: int = BATCH) -> list[tuple[str, int, int]]:
         variational = kind in ("VD", "ARD")
         weights = {"loss": 1.0} | ({"kl": 0.1} if variational else {})
         objective = Objective(terms, weights, device=DEVICE)
-        optimizer = make_optimizer(network, "adam", lr=1e-3)
+        optimizer = make_optimizer(network, Optimizer(lr=1e-3))
         inputs = functools.partial(features, kind="fft", cplx=True, shift=True)
         feed = Feed(SAMPLERS["one-per-recording"](dataset), inputs)
         step = make_step(network, objective, optimizer, 0.05)
