@@ -37,14 +37,15 @@ from .weights import form_weight, form_weight_grad
 
 @contextlib.contextmanager
 def _matrix_units() -> Iterator[None]:
-    """TF32 in torch's own products.
+    """TF32 in torch's own products, without autocast.
 
     Here their operands hold no more bits than that, or may be rounded.
     """
     before = tf32()
     set_tf32(True)
     try:
-        yield
+        with _no_autocast():
+            yield
     finally:
         set_tf32(before)
 
@@ -146,7 +147,6 @@ class _Conv(torch.autograd.Function):
         ctx.step = step
         ctx.products = products
         ctx.weight_shape = tuple(weight.shape)
-        ctx.has_bias = bias is not None
         return y
 
     @staticmethod
@@ -178,7 +178,7 @@ class _Conv(torch.autograd.Function):
 
         shape = [out, inputs, taps]
         by_weight, by_s = form_weight_grad(partial, of_sigma2, mask, log_sigma2, shape)
-        by_bias = _bias_grad(grad) if ctx.has_bias else None
+        by_bias = _bias_grad(grad) if ctx.needs_input_grad[2] else None
         return dx, by_weight, by_bias, by_s if noisy else None, None, None, None
 
 
@@ -235,9 +235,8 @@ def linear(
     Returns:
         complex64 (B, out).
     """
-    pairs = torch.view_as_real(x.contiguous().resolve_conj())
-    y = _Linear.apply(pairs, weight_ri, bias_ri, log_sigma2, mask, precision())
-    return torch.view_as_complex(y)
+    pairs = _to_pairs(x)
+    return _from_pairs(_Linear.apply(pairs, weight_ri, bias_ri, log_sigma2, mask, precision()))
 
 
 def _operands(weight: Tensor, mask: Tensor | None, split: bool) -> tuple[Tensor, Tensor | None]:
@@ -251,18 +250,13 @@ def _operands(weight: Tensor, mask: Tensor | None, split: bool) -> tuple[Tensor,
 def _stacked(several: Tensor, one: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
     """(3 or 1, rows, columns): (hi, lo) times high and hi times low; or the product alone."""
     if low is None:
-        return (one @ high).unsqueeze(0)
+        return (one @ high).float().unsqueeze(0)
 
     rows, columns = one.shape
     stack = high.new_empty(3, rows, high.shape[1])
     torch.mm(several.reshape(2 * rows, columns), high, out=stack[:2].view(2 * rows, -1))
     torch.mm(one, low, out=stack[2])
     return stack
-
-
-def _half(products: str, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The operands of a product in bfloat16 where that is asked for."""
-    return tuple(t.bfloat16() for t in tensors) if products == "bfloat16" else tensors
 
 
 class _Linear(torch.autograd.Function):
@@ -279,13 +273,12 @@ class _Linear(torch.autograd.Function):
         split = products == "float32"
         rows = linear_rows(x, split)
         high, low = _operands(weight, mask, split)
+        if products == "bfloat16":
+            rows = rows.bfloat16()
+            high = high.bfloat16()
 
-        with _matrix_units(), _no_autocast():
-            if products == "bfloat16":
-                one, transposed = _half(products, rows[0], high.T)
-                parts = (one @ transposed).float().unsqueeze(0)
-            else:
-                parts = _stacked(rows[:2], rows[0], high.T, None if low is None else low.T)
+        with _matrix_units():
+            parts = _stacked(rows[:2], rows[0], high.T, None if low is None else low.T)
         y = join_parts(parts, bias)
 
         square = sigma2 = variance = key = None
@@ -298,7 +291,6 @@ class _Linear(torch.autograd.Function):
 
         ctx.save_for_backward(x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key)
         ctx.products = products
-        ctx.has_bias = bias is not None
         ctx.weight_shape = weight.shape
         return y
 
@@ -308,22 +300,17 @@ class _Linear(torch.autograd.Function):
         x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key = ctx.saved_tensors
         products = ctx.products
         grad = grad.contiguous()
-        parts = take_parts(grad, low is not None)
+        parts = take_parts(grad, low is not None).to(rows.dtype)
 
-        with _matrix_units(), _no_autocast():
-            if products == "bfloat16":
-                g, w, r = _half(products, parts[0], high, rows[0])
-                by_rows = (g @ w).float().unsqueeze(0) if ctx.needs_input_grad[0] else None
-                by_weight = (g.T @ r).float()
-            else:
-                needed = ctx.needs_input_grad[0]
-                by_rows = _stacked(parts[1:], parts[0], high, low) if needed else None
-                by_weight = parts.flatten(0, 1).T @ rows.flatten(0, 1)
+        dx = None
+        with _matrix_units():
+            if ctx.needs_input_grad[0]:
+                dx = linear_rows_grad(_stacked(parts[1:], parts[0], high, low))
+            by_weight = (parts.flatten(0, 1).T @ rows.flatten(0, 1)).float()
 
         by_weight = by_weight.view(ctx.weight_shape)
         if mask is not None:
             by_weight.mul_(mask.unsqueeze(-1))
-        dx = None if by_rows is None else linear_rows_grad(by_rows)
 
         by_s = None
         if variance is not None:
@@ -332,15 +319,16 @@ class _Linear(torch.autograd.Function):
             if dx is not None:
                 dx = square_pairs_grad(dx, _plain(products, by_variance, sigma2), x)
 
-        by_bias = _bias_grad(grad) if ctx.has_bias else None
+        by_bias = _bias_grad(grad) if ctx.needs_input_grad[2] else None
         return dx, by_weight, by_bias, by_s, None, None
 
 
 def _plain(products: str, a: Tensor, b: Tensor) -> Tensor:
     """a b of the variance, in the precision of the products."""
     with _no_autocast():
-        a, b = _half(products, a, b)
-        return (a @ b).float()
+        if products == "bfloat16":
+            return (a.bfloat16() @ b.bfloat16()).float()
+        return a @ b
 
 
 # ---- batch norm ----------------------------------------------------------------------------------
@@ -372,7 +360,6 @@ class BatchNorm(torch.autograd.Function):
         ctx.eps = eps
         ctx.relu = relu
         ctx.pool = pool
-        ctx.has_bias = bias is not None
         return y
 
     @staticmethod
@@ -382,8 +369,10 @@ class BatchNorm(torch.autograd.Function):
         dx, by_weight, by_bias = batchnorm_backward(
             grad.contiguous(), x, mean, cov, affine, weight, ctx.eps, ctx.relu, ctx.pool
         )
-        by_weight = None if weight is None else by_weight
-        return dx, by_weight, by_bias if ctx.has_bias else None, None, None, None, None, None
+        _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        by_weight = by_weight if needs_weight else None
+        by_bias = by_bias if needs_bias else None
+        return dx, by_weight, by_bias, None, None, None, None, None
 
 
 def trial(device: torch.device, products: str) -> None:
