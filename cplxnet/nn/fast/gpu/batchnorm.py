@@ -31,22 +31,28 @@ _MAP = {"BLOCK_C": 4, "num_warps": 8}  # programs of the 2x2 algebra
 
 
 @triton.jit
-def _load_pairs(base, rows, row_ok, c, cols, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
-    """(re, im), each (BLOCK_N, BLOCK_C), of `rows` of an (N, C, 2) array; 0 outside.
-
-    Loads are contiguous.
-    """
-    inside = row_ok[:, None] & (cols < 2 * c)[None, :]
-    values = tl.load(base + rows[:, None] * (2 * c) + cols[None, :], mask=inside, other=0.0)
-
-    return tl.split(tl.reshape(values, (BLOCK_N, BLOCK_C, 2)))
+def _place(rows, row_ok, c, BLOCK_C: tl.constexpr):
+    """Offsets of these rows of an (N, C, 2) array, this program's channels; which are there."""
+    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
+    return rows[:, None] * (2 * c) + cols[None, :], row_ok[:, None] & (cols < 2 * c)[None, :]
 
 
 @triton.jit
-def _store_pairs(base, rows, row_ok, c, cols, re, im, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
-    inside = row_ok[:, None] & (cols < 2 * c)[None, :]
-    values = tl.reshape(tl.join(re, im), (BLOCK_N, 2 * BLOCK_C))
-    tl.store(base + rows[:, None] * (2 * c) + cols[None, :], values, mask=inside)
+def _load_pairs(base, rows, row_ok, c, BLOCK_C: tl.constexpr):
+    """(re, im), each (rows, BLOCK_C), of `rows` of an (N, C, 2) array; 0 outside.
+
+    Loads are contiguous.
+    """
+    at, inside = _place(rows, row_ok, c, BLOCK_C)
+    values = tl.load(base + at, mask=inside, other=0.0)
+    return tl.split(tl.reshape(values, (rows.shape[0], BLOCK_C, 2)))
+
+
+@triton.jit
+def _store_pairs(base, rows, row_ok, c, re, im, BLOCK_C: tl.constexpr):
+    at, inside = _place(rows, row_ok, c, BLOCK_C)
+    values = tl.reshape(tl.join(re, im), (rows.shape[0], 2 * BLOCK_C))
+    tl.store(base + at, values, mask=inside)
 
 
 @triton.jit
@@ -83,20 +89,9 @@ def _plus(sums, terms):
 
 
 @triton.jit
-def _totals(sums):
-    """Each of these (BLOCK_N, BLOCK_C) summed over its rows."""
-    totals = ()
-    for k in tl.static_range(len(sums)):
-        totals += (tl.sum(sums[k], 0),)
-    return totals
-
-
-@triton.jit
-def _place(BLOCK_C: tl.constexpr):
-    """Columns of pairs (2 BLOCK_C) and channels (BLOCK_C) of this program."""
-    cols = tl.program_id(1) * 2 * BLOCK_C + tl.arange(0, 2 * BLOCK_C)
-    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    return cols, channels
+def _channels(BLOCK_C: tl.constexpr):
+    """The channels (BLOCK_C) of this program."""
+    return tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
 
 
 @triton.jit
@@ -118,7 +113,7 @@ def _moments_kernel(
     program = tl.program_id(0).to(tl.int64)
     first = program * rows_each
     last = tl.minimum(first + rows_each, n)
-    cols, channels = _place(BLOCK_C)
+    channels = _channels(BLOCK_C)
     lanes = tl.arange(0, BLOCK_N)
 
     # Sums of x - pivot, the pivot a row of these: E x^2 - (E x)^2 alone would cancel.
@@ -129,13 +124,13 @@ def _moments_kernel(
     for start in range(first, last, BLOCK_N):
         rows = start + lanes
         ok = rows < last
-        re, im = _load_pairs(x, rows, ok, c, cols, BLOCK_N, BLOCK_C)
+        re, im = _load_pairs(x, rows, ok, c, BLOCK_C)
         re = tl.where(ok[:, None], re - pivot_re, 0.0)
         im = tl.where(ok[:, None], im - pivot_im, 0.0)
         sums = _plus(sums, (re, im, re * re, im * im, re * im))
 
     count = (last - first).to(tl.float32)
-    re, im, rr, ii, ri = _totals(sums)
+    re, im, rr, ii, ri = [tl.sum(s, 0) for s in sums]
 
     means = (tl.sum(pivot_re, 0) + re / count, tl.sum(pivot_im, 0) + im / count)
     squares = (rr - re * re / count, ii - im * im / count)
@@ -266,7 +261,7 @@ def _apply_kernel(
         tl.store(n_tracked, tl.load(n_tracked) + 1)
 
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    cols, channels = _place(BLOCK_C)
+    channels = _channels(BLOCK_C)
     ok = rows < n_out
     ok_c = (channels < c)[None, :]
     by = _load_rows(affine, c, channels[None, :], ok_c, 6)
@@ -276,18 +271,18 @@ def _apply_kernel(
         half = length // 2
         source = (rows // half) * length + (rows % half) * 2
 
-    re, im = _load_pairs(x, source, ok, c, cols, BLOCK_N, BLOCK_C)
+    re, im = _load_pairs(x, source, ok, c, BLOCK_C)
     y_re, y_im = _mapped(by, re, im)
     if RELU:
         y_re = _rectified(y_re)
         y_im = _rectified(y_im)
     if POOL:
-        re, im = _load_pairs(x, source + 1, ok, c, cols, BLOCK_N, BLOCK_C)
+        re, im = _load_pairs(x, source + 1, ok, c, BLOCK_C)
         next_re, next_im = _mapped(by, re, im)
         y_re = 0.5 * (y_re + _rectified(next_re))
         y_im = 0.5 * (y_im + _rectified(next_im))
 
-    _store_pairs(y, rows, ok, c, cols, y_re, y_im, BLOCK_N, BLOCK_C)
+    _store_pairs(y, rows, ok, c, y_re, y_im, BLOCK_C)
 
 
 # ---- backward ------------------------------------------------------------------------------------
@@ -295,8 +290,8 @@ def _apply_kernel(
 
 @triton.jit
 def _before_tail(
-    grad, re, im, rows, ok, c, cols, length, by,
-    RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+    grad, re, im, rows, ok, c, length, by,
+    RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """dL/d(M x + s) from dL/dy: through pooling and the split ReLU.
 
@@ -308,7 +303,7 @@ def _before_tail(
         ok = ok & (pair < half)
         rows = (rows // length) * half + pair
 
-    g_re, g_im = _load_pairs(grad, rows, ok, c, cols, BLOCK_N, BLOCK_C)
+    g_re, g_im = _load_pairs(grad, rows, ok, c, BLOCK_C)
     if POOL:
         g_re = 0.5 * g_re
         g_im = 0.5 * g_im
@@ -333,7 +328,7 @@ def _gradient_sums_kernel(
     program = tl.program_id(0).to(tl.int64)
     first = program * rows_each
     last = tl.minimum(first + rows_each, n)
-    cols, channels = _place(BLOCK_C)
+    channels = _channels(BLOCK_C)
     ok_c = (channels < c)[None, :]
     lanes = tl.arange(0, BLOCK_N)
 
@@ -344,16 +339,14 @@ def _gradient_sums_kernel(
     for start in range(first, last, BLOCK_N):
         rows = start + lanes
         ok = rows < last
-        re, im = _load_pairs(x, rows, ok, c, cols, BLOCK_N, BLOCK_C)
-        g_re, g_im = _before_tail(
-            grad, re, im, rows, ok, c, cols, length, by, RELU, POOL, BLOCK_N, BLOCK_C
-        )
+        re, im = _load_pairs(x, rows, ok, c, BLOCK_C)
+        g_re, g_im = _before_tail(grad, re, im, rows, ok, c, length, by, RELU, POOL, BLOCK_C)
 
         re -= mean_re
         im -= mean_im
         sums = _plus(sums, (g_re, g_im, g_re * re, g_re * im, g_im * re, g_im * im))
 
-    _store_rows(partial + program * 6 * c, c, channels, _totals(sums))
+    _store_rows(partial + program * 6 * c, c, channels, [tl.sum(s, 0) for s in sums])
 
 
 @triton.jit
@@ -371,8 +364,8 @@ def _gradient_map_kernel(
     p = tl.arange(0, BLOCK_P).to(tl.int64)
     inside = (p < n_partial)[:, None] & ok[None, :]
     at = partial + p[:, None] * 6 * c
-    sums = _totals(_load_rows(at, c, channels[None, :], inside, 6, tl.float64))
-    re, im, g00, g01, g10, g11 = sums
+    parts = _load_rows(at, c, channels[None, :], inside, 6, tl.float64)
+    re, im, g00, g01, g10, g11 = [tl.sum(part, 0) for part in parts]
 
     mean_re, mean_im = _load_rows(mean, c, channels, ok, 2, tl.float64)
     v00, v01, _, v11 = _load_rows(cov, c, channels, ok, 4, tl.float64)
@@ -416,20 +409,18 @@ def _gradient_kernel(
 ):  # fmt: skip
     """dx = M^T g + A x + t, a tile of rows."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    cols, channels = _place(BLOCK_C)
+    channels = _channels(BLOCK_C)
     ok = rows < n
     ok_c = (channels < c)[None, :]
     by = _load_rows(affine, c, channels[None, :], ok_c, 6)
-    re, im = _load_pairs(x, rows, ok, c, cols, BLOCK_N, BLOCK_C)
-    g_re, g_im = _before_tail(
-        grad, re, im, rows, ok, c, cols, length, by, RELU, POOL, BLOCK_N, BLOCK_C
-    )
+    re, im = _load_pairs(x, rows, ok, c, BLOCK_C)
+    g_re, g_im = _before_tail(grad, re, im, rows, ok, c, length, by, RELU, POOL, BLOCK_C)
 
     b00, b01, b10, b11, t0, t1, a00, a01, a11 = _load_rows(back, c, channels[None, :], ok_c, 9)
     d_re = b00 * g_re + b01 * g_im + a00 * re + a01 * im + t0
     d_im = b10 * g_re + b11 * g_im + a01 * re + a11 * im + t1
 
-    _store_pairs(dx, rows, ok, c, cols, d_re, d_im, BLOCK_N, BLOCK_C)
+    _store_pairs(dx, rows, ok, c, d_re, d_im, BLOCK_C)
 
 
 # ---- operators -----------------------------------------------------------------------------------

@@ -60,18 +60,13 @@ def _smooth_part(q):
 
 
 @triton.jit
-def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp(-x))
-
-
-@triton.jit
 def _value(q, TERM: tl.constexpr):
     if TERM == 0:
         return _log1p(q) + _smooth_part(q)
     elif TERM == 1:
         return _log1p(q)
     elif TERM == 2:
-        return 0.5 * _log1p(q) + 0.63576 * _sigmoid(1.48695 * tl.log(q) - 1.87320)
+        return 0.5 * _log1p(q) + 0.63576 * tl.sigmoid(1.48695 * tl.log(q) - 1.87320)
     else:
         return 0.5 * _log1p(q)
 
@@ -83,7 +78,7 @@ def _slope(q, TERM: tl.constexpr):
     elif TERM == 1:
         return 1.0 / (1.0 + q)
     elif TERM == 2:
-        s = _sigmoid(1.48695 * tl.log(q) - 1.87320)
+        s = tl.sigmoid(1.48695 * tl.log(q) - 1.87320)
         return 0.5 / (1.0 + q) + (0.63576 * 1.48695) * s * (1.0 - s) / q
     else:
         return 0.5 / (1.0 + q)
