@@ -89,7 +89,7 @@ def _conv_kernel(
 
 @triton.jit
 def _weight_grad_kernel(
-    grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each,
+    grad, x, log_weight, partial, m, rows_out, n, length, width, taps, step, rows_each,
     SCALED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
@@ -122,7 +122,7 @@ def _weight_grad_kernel(
     inside = (columns < n)[:, None] & (k < size)[None, :]
     place = columns.to(tl.int64)[:, None] * size + k[None, :]
     if SCALED:  # one share: the gradient by a logarithm
-        acc *= tl.exp(tl.load(log_scale + place, mask=inside, other=0.0))
+        acc *= tl.exp(tl.load(log_weight + place, mask=inside, other=0.0))
     tl.store(partial + share.to(tl.int64) * n * size + place, acc, mask=inside)
 
 
@@ -197,12 +197,13 @@ def conv_rows_grad(
     return dx
 
 
-def _weight_grad(
-    grad: Tensor, x: Tensor, log_scale: Tensor | None, taps: int, step: int, precision: str
+@kernel_op()
+def conv_weight_grad(
+    grad: Tensor, x: Tensor, log_weight: Tensor | None, taps: int, step: int, precision: str
 ) -> Tensor:
-    """Parts (shares, N, taps I) of dL/dw by _weight_grad_kernel.
+    """dL/dw (shares, N, taps I) from dL/dy (B, L', N) and x (B, L, I), in parts to add in order.
 
-    Where `log_scale` is given, there is one part, times e^log_scale.
+    With a `log_weight` w = e^log_weight (N, taps I), the gradient is that by it, in one part.
     """
     b, length, width = x.shape
     _, rows_out, n = grad.shape
@@ -216,7 +217,7 @@ def _weight_grad(
 
     # about two programs for each multiprocessor of an H100
     shares = max(1, min(264 // (tiles[0] * tiles[1]), m // (4 * block_m)))
-    shares = 1 if log_scale is not None else shares
+    shares = 1 if log_weight is not None else shares
     rows_each = cdiv(cdiv(m, shares), block_m) * block_m
     partial = x.new_empty(cdiv(m, rows_each), n, size)
 
@@ -225,28 +226,13 @@ def _weight_grad(
     products = PRECISIONS["float32" if precision == "tf32" else precision]
 
     sizes = (m, rows_out, n, length, width, taps, step, rows_each)
-    options: dict[str, Any] = {"SCALED": log_scale is not None, "PRECISION": products}
+    options: dict[str, Any] = {"SCALED": log_weight is not None, "PRECISION": products}
     options |= {"BLOCK_N": block_n, "BLOCK_K": block_k, "BLOCK_M": block_m}
     options |= {"num_warps": 4, "num_stages": 3}
 
     grid = (*tiles, len(partial))
-    launch(_weight_grad_kernel, grid, grad, x, log_scale, partial, *sizes, **options)
+    launch(_weight_grad_kernel, grid, grad, x, log_weight, partial, *sizes, **options)
     return partial
-
-
-@kernel_op()
-def conv_weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
-    """dL/dw (shares, N, taps I), in parts to be added in order.
-
-    From dL/dy (B, L', N) and x (B, L, I).
-    """
-    return _weight_grad(grad, x, None, taps, step, precision)
-
-
-@kernel_op()
-def log_weight_grad(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str) -> Tensor:
-    """dL/ds (N, I) of y = x e^s^T, from dL/dy (B, N) and x (B, I): (grad^T x) e^s."""
-    return _weight_grad(grad.unsqueeze(1), x.unsqueeze(1), log_weight, 1, 1, precision).squeeze(0)
 
 
 @triton.jit

@@ -26,7 +26,6 @@ from .conv import (
     conv_rows,
     conv_rows_grad,
     conv_weight_grad,
-    log_weight_grad,
 )
 from .kl import TERMS, kl_backward
 from .launch import precision, set_tf32, tf32
@@ -190,7 +189,7 @@ def _weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, products: str) -
     b, length, width = x.shape
     n = grad.shape[2]
     if products == "float32" or min(n, width) < 16:
-        return conv_weight_grad(grad, x, taps, step, products)
+        return conv_weight_grad(grad, x, None, taps, step, products)
 
     with (
         torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=True),
@@ -315,7 +314,8 @@ class _Linear(torch.autograd.Function):
         by_s = None
         if variance is not None:
             by_variance = noise_pairs_grad(grad, variance, key, VARIANCE_FLOOR)
-            by_s = log_weight_grad(by_variance, square, log_sigma2, products)
+            rows_of = (by_variance.unsqueeze(1), square.unsqueeze(1))  # a convolution of length 1
+            by_s = conv_weight_grad(*rows_of, log_sigma2, 1, 1, products).squeeze(0)
             if dx is not None:
                 dx = square_pairs_grad(dx, _plain(products, by_variance, sigma2), x)
 
