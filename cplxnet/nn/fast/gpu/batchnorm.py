@@ -56,12 +56,25 @@ def _store_pairs(base, rows, row_ok, c, re, im, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
-def _load_rows(base, c, channels, ok, COUNT: tl.constexpr, DTYPE: tl.constexpr = tl.float32):
-    """The rows of an array (COUNT, C) for some channels; of several arrays if `base` is several."""
+def _load_rows(base, c, channels, COUNT: tl.constexpr, DTYPE: tl.constexpr = tl.float32):
+    """The rows of an array (COUNT, C) for some channels; 0 outside."""
     rows = ()
     for k in tl.static_range(COUNT):
-        row = tl.load(base + k * c + channels, mask=ok, other=0.0)
+        row = tl.load(base + k * c + channels, mask=channels < c, other=0.0)
         rows += (row.to(DTYPE),)  # type: ignore[assignment]
+    return rows
+
+
+@triton.jit
+def _load_partial(partial, c, channels, n, COUNT: tl.constexpr, BLOCK_P: tl.constexpr):
+    """The rows of n arrays (COUNT, C) for some channels, each (BLOCK_P, channels), in float64."""
+    p = tl.arange(0, BLOCK_P).to(tl.int64)
+    inside = (p < n)[:, None] & (channels < c)[None, :]
+    at = partial + p[:, None] * COUNT * c + channels[None, :]
+    rows = ()
+    for k in tl.static_range(COUNT):
+        row = tl.load(at + k * c, mask=inside, other=0.0)
+        rows += (row.to(tl.float64),)  # type: ignore[assignment]
     return rows
 
 
@@ -94,18 +107,11 @@ def _channels(BLOCK_C: tl.constexpr):
     return tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
 
 
-@triton.jit
-def _rectified(x):
-    return tl.where(x < 0, 0.0, x)  # keeps a NaN, which a maximum may drop
-
-
 # ---- forward -------------------------------------------------------------------------------------
 
 
 @triton.jit
-def _moments_kernel(
-    x, partial, n, c, rows_each, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr
-):  # fmt: skip
+def _moments_kernel(x, partial, n, c, rows_each, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
     """Mean (re, im) and centred sums (re re, im im, re im) of this program's rows.
 
     They are its row of partial (programs, 5, C).
@@ -153,10 +159,10 @@ def _inverse_root(v00, v01, v11, eps):
 
 
 @triton.jit
-def _load_weight(weight, c, channels, ok, HAS_WEIGHT: tl.constexpr):
+def _load_weight(weight, c, channels, HAS_WEIGHT: tl.constexpr):
     """W of some channels in float64; I/sqrt(2) where there is none."""
     if HAS_WEIGHT:
-        return _load_rows(weight, c, channels, ok, 4, tl.float64)
+        return _load_rows(weight, c, channels, 4, tl.float64)
 
     zero = tl.zeros_like(channels).to(tl.float64)
     root = zero + 0.70710678118654752
@@ -177,9 +183,9 @@ def _times(matrix, root):
 
 
 @triton.jit
-def _move_rows(base, c, channels, ok, rate, rows):
+def _move_rows(base, c, channels, rate, rows):
     """old + rate (new - old) in the place of each row of an array (len(rows), C)."""
-    old = _load_rows(base, c, channels, ok, len(rows), tl.float64)
+    old = _load_rows(base, c, channels, len(rows), tl.float64)
     moved = ()
     for k in tl.static_range(len(rows)):
         moved += (old[k] + rate * (rows[k] - old[k]),)
@@ -199,16 +205,11 @@ def _map_kernel(
     The running statistics are updated too.
     """
     channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    ok = channels < c
 
-    p = tl.arange(0, BLOCK_P).to(tl.int64)
-    inside = (p < n_partial)[:, None] & ok[None, :]
-    count = tl.minimum(rows_each, n - p * rows_each).to(tl.float64)[:, None]
-
-    at = partial + p[:, None] * 5 * c
-    part_re, part_im, part_rr, part_ii, part_ri = _load_rows(
-        at, c, channels[None, :], inside, 5, tl.float64
-    )
+    parts = _load_partial(partial, c, channels, n_partial, 5, BLOCK_P)
+    part_re, part_im, part_rr, part_ii, part_ri = parts
+    first = tl.arange(0, BLOCK_P).to(tl.int64) * rows_each
+    count = tl.maximum(tl.minimum(rows_each, n - first), 0).to(tl.float64)[:, None]
 
     size = n.to(tl.float64)
     mean_re = tl.sum(count * part_re, 0) / size
@@ -216,8 +217,8 @@ def _map_kernel(
 
     # Chan, Golub and LeVeque 1983: the centred sums of the parts, plus what their means differ from
     # the mean of the whole.
-    d_re = tl.where(inside, part_re - mean_re[None, :], 0.0)
-    d_im = tl.where(inside, part_im - mean_im[None, :], 0.0)
+    d_re = part_re - mean_re[None, :]
+    d_im = part_im - mean_im[None, :]
     v00 = tl.sum(part_rr + count * d_re * d_re, 0) / size
     v11 = tl.sum(part_ii + count * d_im * d_im, 0) / size
     v01 = tl.sum(part_ri + count * d_re * d_im, 0) / size
@@ -227,11 +228,11 @@ def _map_kernel(
 
     # M = W (V + eps I)^(-1/2), s = b - M m
     _, _, _, _, _, _, root = _inverse_root(v00, v01, v11, eps)
-    m00, m01, m10, m11 = _times(_load_weight(weight, c, channels, ok, HAS_WEIGHT), root)
+    m00, m01, m10, m11 = _times(_load_weight(weight, c, channels, HAS_WEIGHT), root)
     s0 = -(m00 * mean_re + m01 * mean_im)
     s1 = -(m10 * mean_re + m11 * mean_im)
     if HAS_BIAS:
-        b0, b1 = _load_rows(bias, c, channels, ok, 2, tl.float64)
+        b0, b1 = _load_rows(bias, c, channels, 2, tl.float64)
         s0 += b0
         s1 += b1
     _store_rows(affine, c, channels, (m00, m01, m10, m11, s0, s1))
@@ -243,8 +244,19 @@ def _map_kernel(
 
         unbiased = size / (size - 1)
         v = (unbiased * v00, unbiased * v01, unbiased * v01, unbiased * v11)
-        _move_rows(running_mean, c, channels, ok, rate, (mean_re, mean_im))
-        _move_rows(running_var, c, channels, ok, rate, v)
+        _move_rows(running_mean, c, channels, rate, (mean_re, mean_im))
+        _move_rows(running_var, c, channels, rate, v)
+
+
+@triton.jit
+def _activated(x, rows, ok, c, by, RELU: tl.constexpr, BLOCK_C: tl.constexpr):
+    """M x + s and the split ReLU of some rows."""
+    re, im = _load_pairs(x, rows, ok, c, BLOCK_C)
+    re, im = _mapped(by, re, im)
+    if RELU:  # keeps a NaN, which a maximum may drop
+        re = tl.where(re < 0, 0.0, re)
+        im = tl.where(im < 0, 0.0, im)
+    return re, im
 
 
 @triton.jit
@@ -263,40 +275,34 @@ def _apply_kernel(
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     channels = _channels(BLOCK_C)
     ok = rows < n_out
-    ok_c = (channels < c)[None, :]
-    by = _load_rows(affine, c, channels[None, :], ok_c, 6)
+    by = _load_rows(affine, c, channels[None, :], 6)
 
     source = rows
     if POOL:  # output row k of a sample is the mean of its input rows 2k and 2k + 1
         half = length // 2
         source = (rows // half) * length + (rows % half) * 2
 
-    re, im = _load_pairs(x, source, ok, c, BLOCK_C)
-    y_re, y_im = _mapped(by, re, im)
-    if RELU:
-        y_re = _rectified(y_re)
-        y_im = _rectified(y_im)
+    re, im = _activated(x, source, ok, c, by, RELU, BLOCK_C)
     if POOL:
-        re, im = _load_pairs(x, source + 1, ok, c, BLOCK_C)
-        next_re, next_im = _mapped(by, re, im)
-        y_re = 0.5 * (y_re + _rectified(next_re))
-        y_im = 0.5 * (y_im + _rectified(next_im))
+        next_re, next_im = _activated(x, source + 1, ok, c, by, RELU, BLOCK_C)
+        re = 0.5 * (re + next_re)
+        im = 0.5 * (im + next_im)
 
-    _store_pairs(y, rows, ok, c, y_re, y_im, BLOCK_C)
+    _store_pairs(y, rows, ok, c, re, im, BLOCK_C)
 
 
 # ---- backward ------------------------------------------------------------------------------------
 
 
 @triton.jit
-def _before_tail(
-    grad, re, im, rows, ok, c, length, by,
-    RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    """dL/d(M x + s) from dL/dy: through pooling and the split ReLU.
+def _with_gradient(
+    x, grad, rows, ok, c, length, by, RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Rows of x, and dL/d(M x + s) there from dL/dy: through pooling and the split ReLU.
 
     An odd last row has no output of the pooling.
     """
+    re, im = _load_pairs(x, rows, ok, c, BLOCK_C)
     if POOL:
         half = length // 2
         pair = (rows % length) // 2
@@ -313,7 +319,7 @@ def _before_tail(
         g_re = tl.where(y_re > 0, g_re, 0.0)
         g_im = tl.where(y_im > 0, g_im, 0.0)
 
-    return g_re, g_im
+    return re, im, g_re, g_im
 
 
 @triton.jit
@@ -329,18 +335,17 @@ def _gradient_sums_kernel(
     first = program * rows_each
     last = tl.minimum(first + rows_each, n)
     channels = _channels(BLOCK_C)
-    ok_c = (channels < c)[None, :]
     lanes = tl.arange(0, BLOCK_N)
 
-    by = _load_rows(affine, c, channels[None, :], ok_c, 6)
-    mean_re, mean_im = _load_rows(mean, c, channels[None, :], ok_c, 2)
+    by = _load_rows(affine, c, channels[None, :], 6)
+    mean_re, mean_im = _load_rows(mean, c, channels[None, :], 2)
 
     sums = (tl.zeros((BLOCK_N, BLOCK_C), tl.float32),) * 6
     for start in range(first, last, BLOCK_N):
         rows = start + lanes
         ok = rows < last
-        re, im = _load_pairs(x, rows, ok, c, BLOCK_C)
-        g_re, g_im = _before_tail(grad, re, im, rows, ok, c, length, by, RELU, POOL, BLOCK_C)
+        values = _with_gradient(x, grad, rows, ok, c, length, by, RELU, POOL, BLOCK_C)
+        re, im, g_re, g_im = values
 
         re -= mean_re
         im -= mean_im
@@ -359,19 +364,15 @@ def _gradient_map_kernel(
     back (9, C) holds M^T (4), t (2), A (3).
     """
     channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    ok = channels < c
 
-    p = tl.arange(0, BLOCK_P).to(tl.int64)
-    inside = (p < n_partial)[:, None] & ok[None, :]
-    at = partial + p[:, None] * 6 * c
-    parts = _load_rows(at, c, channels[None, :], inside, 6, tl.float64)
+    parts = _load_partial(partial, c, channels, n_partial, 6, BLOCK_P)
     re, im, g00, g01, g10, g11 = [tl.sum(part, 0) for part in parts]
 
-    mean_re, mean_im = _load_rows(mean, c, channels, ok, 2, tl.float64)
-    v00, v01, _, v11 = _load_rows(cov, c, channels, ok, 4, tl.float64)
+    mean_re, mean_im = _load_rows(mean, c, channels, 2, tl.float64)
+    v00, v01, _, v11 = _load_rows(cov, c, channels, 4, tl.float64)
     a, b, d, s, t, guarded, root = _inverse_root(v00, v01, v11, eps)
     r00, r01, r11 = root
-    w = _load_weight(weight, c, channels, ok, HAS_WEIGHT)
+    w = _load_weight(weight, c, channels, HAS_WEIGHT)
     w00, w01, w10, w11 = w
 
     _store_rows(by_bias, c, channels, (re, im))
@@ -411,12 +412,11 @@ def _gradient_kernel(
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     channels = _channels(BLOCK_C)
     ok = rows < n
-    ok_c = (channels < c)[None, :]
-    by = _load_rows(affine, c, channels[None, :], ok_c, 6)
-    re, im = _load_pairs(x, rows, ok, c, BLOCK_C)
-    g_re, g_im = _before_tail(grad, re, im, rows, ok, c, length, by, RELU, POOL, BLOCK_C)
+    by = _load_rows(affine, c, channels[None, :], 6)
+    values = _with_gradient(x, grad, rows, ok, c, length, by, RELU, POOL, BLOCK_C)
+    re, im, g_re, g_im = values
 
-    b00, b01, b10, b11, t0, t1, a00, a01, a11 = _load_rows(back, c, channels[None, :], ok_c, 9)
+    b00, b01, b10, b11, t0, t1, a00, a01, a11 = _load_rows(back, c, channels[None, :], 9)
     d_re = b00 * g_re + b01 * g_im + a00 * re + a01 * im + t0
     d_im = b10 * g_re + b11 * g_im + a01 * re + a11 * im + t1
 

@@ -2,7 +2,6 @@
 products.
 """
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -45,10 +44,9 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any
     if any(isinstance(tensor, FakeTensor) for tensor in tensors):
         return
 
-    # Triton launches on the process's current device, which need not be the tensors'
-    device = tensors[0].device
     try:
-        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        # Triton launches on the process's current device, which need not be the tensors'
+        with torch.cuda.device_of(tensors[0]):
             kernel[grid](*arguments, **constants)
     except torch.OutOfMemoryError:
         raise
