@@ -27,7 +27,7 @@ WHOLE = (
     "width step offset "
 )
 WHOLE += "shares shares_sigma2 outputs padded"
-REAL = "eps momentum floor share"
+REAL = "eps momentum share"
 POINTERS = {"n_tracked": "*i64", "key": "*i64", "mask": "*i1"}
 
 TILE = {"BLOCK_N": 32, "BLOCK_C": 32}

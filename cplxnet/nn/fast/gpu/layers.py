@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cplxnet.nn.fast.noise import VARIANCE_FLOOR
-
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import (
     column_sums,
@@ -140,7 +138,7 @@ class _Conv(torch.autograd.Function):
             square = square_pairs(x)
             key = _key(x)
             variance = conv_rows(square, sigma2, None, step, products)
-            y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
+            y = noise_pairs(y, variance, key)
 
         ctx.save_for_backward(x, square, variance, key, back, sigma2_back, mask, log_sigma2)
         ctx.step = step
@@ -160,7 +158,7 @@ class _Conv(torch.autograd.Function):
         grad = grad.contiguous()
         flat = grad.view(b, grad.shape[1], 2 * out)
         noisy = variance is not None
-        by_variance = noise_pairs_grad(grad, variance, key, VARIANCE_FLOOR) if noisy else None
+        by_variance = noise_pairs_grad(grad, variance, key) if noisy else None
 
         dx = None
         if ctx.needs_input_grad[0]:
@@ -286,7 +284,7 @@ class _Linear(torch.autograd.Function):
             sigma2 = log_sigma2.exp()
             variance = _plain(products, square, sigma2.T)
             key = _key(x)
-            y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
+            y = noise_pairs(y, variance, key)
 
         ctx.save_for_backward(x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key)
         ctx.products = products
@@ -313,7 +311,7 @@ class _Linear(torch.autograd.Function):
 
         by_s = None
         if variance is not None:
-            by_variance = noise_pairs_grad(grad, variance, key, VARIANCE_FLOOR)
+            by_variance = noise_pairs_grad(grad, variance, key)
             rows_of = (by_variance.unsqueeze(1), square.unsqueeze(1))  # a convolution of length 1
             by_s = conv_weight_grad(*rows_of, log_sigma2, 1, 1, products).squeeze(0)
             if dx is not None:

@@ -14,7 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cplxnet.nn.fast.noise import VARIANCE_FLOOR
+
 from .launch import kernel_op, launch_over
+
+_FLOOR = tl.constexpr(VARIANCE_FLOOR)
 
 # ---- arrays of n numbers or pairs: this program's BLOCK of them ----------------------------------
 
@@ -100,24 +104,24 @@ def _noise(key, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _noise_kernel(mean, variance, key, out, n, floor, BLOCK: tl.constexpr):
+def _noise_kernel(mean, variance, key, out, n, BLOCK: tl.constexpr):
     e_re, e_im = _noise(key, BLOCK)
     v = load(variance, n, BLOCK)
-    deviation = tl.sqrt(0.5 * tl.where(v < floor, floor, v))
+    deviation = tl.sqrt(0.5 * tl.where(v < _FLOOR, _FLOOR, v))
 
     m_re, m_im = load_pairs(mean, n, BLOCK)
     store_pairs(out, m_re + deviation * e_re, m_im + deviation * e_im, n, BLOCK)
 
 
 @triton.jit
-def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.constexpr):
+def _noise_grad_kernel(grad, variance, key, by_variance, n, BLOCK: tl.constexpr):
     """dL/dvariance = (g_re e_re + g_im e_im)/(4 deviation), 0 under the floor."""
     e_re, e_im = _noise(key, BLOCK)
     v = load(variance, n, BLOCK)
     g_re, g_im = load_pairs(grad, n, BLOCK)
 
-    slope = 0.25 / tl.sqrt(0.5 * tl.where(v < floor, floor, v))
-    by = tl.where(v < floor, 0.0, slope * (g_re * e_re + g_im * e_im))
+    slope = 0.25 / tl.sqrt(0.5 * tl.where(v < _FLOOR, _FLOOR, v))
+    by = tl.where(v < _FLOOR, 0.0, slope * (g_re * e_re + g_im * e_im))
     store(by_variance, by, n, BLOCK)
 
 
@@ -141,18 +145,18 @@ def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
 
 
 @kernel_op()
-def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
+def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor) -> Tensor:
     """mean (..., 2) plus noise of this variance (...), float32 and contiguous; key: int64 (1,)."""
     out = torch.empty_like(mean)
-    launch_over(_noise_kernel, variance.numel(), mean, variance, key, out, floor=floor)
+    launch_over(_noise_kernel, variance.numel(), mean, variance, key, out)
     return out
 
 
 @kernel_op()
-def noise_pairs_grad(grad: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
+def noise_pairs_grad(grad: Tensor, variance: Tensor, key: Tensor) -> Tensor:
     """dL/dvariance from dL/dy (..., 2)."""
     by = torch.empty_like(variance)
-    launch_over(_noise_grad_kernel, variance.numel(), grad, variance, key, by, floor=floor)
+    launch_over(_noise_grad_kernel, variance.numel(), grad, variance, key, by)
     return by
 
 
