@@ -159,9 +159,9 @@ def _inverse_root(v00, v01, v11, eps):
 
 
 @triton.jit
-def _load_weight(weight, c, channels, HAS_WEIGHT: tl.constexpr):
+def _load_weight(weight, c, channels):
     """W of some channels in float64; I/sqrt(2) where there is none."""
-    if HAS_WEIGHT:
+    if weight is not None:
         return _load_rows(weight, c, channels, 4, tl.float64)
 
     zero = tl.zeros_like(channels).to(tl.float64)
@@ -196,8 +196,6 @@ def _move_rows(base, c, channels, rate, rows):
 def _map_kernel(
     partial, weight, bias, mean, cov, affine, running_mean, running_var, n_tracked,
     n, c, rows_each, n_partial, eps, momentum,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    TRACKS: tl.constexpr, CUMULATIVE: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Mean (2, C), covariance (2, 2, C) and the map (6, C) from the partial moments.
@@ -228,19 +226,20 @@ def _map_kernel(
 
     # M = W (V + eps I)^(-1/2), s = b - M m
     _, _, _, _, _, _, root = _inverse_root(v00, v01, v11, eps)
-    m00, m01, m10, m11 = _times(_load_weight(weight, c, channels, HAS_WEIGHT), root)
+    m00, m01, m10, m11 = _times(_load_weight(weight, c, channels), root)
     s0 = -(m00 * mean_re + m01 * mean_im)
     s1 = -(m10 * mean_re + m11 * mean_im)
-    if HAS_BIAS:
+    if bias is not None:
         b0, b1 = _load_rows(bias, c, channels, 2, tl.float64)
         s0 += b0
         s1 += b1
     _store_rows(affine, c, channels, (m00, m01, m10, m11, s0, s1))
 
-    if TRACKS:  # the covariance unbiased
-        rate = tl.zeros_like(mean_re) + momentum
-        if CUMULATIVE:
-            rate = tl.zeros_like(mean_re) + 1.0 / (tl.load(n_tracked) + 1).to(tl.float64)
+    if running_mean is not None:  # the covariance unbiased
+        if momentum is None:
+            rate = 1.0 / (tl.load(n_tracked) + 1).to(tl.float64)
+        else:
+            rate = tl.zeros_like(mean_re) + momentum
 
         unbiased = size / (size - 1)
         v = (unbiased * v00, unbiased * v01, unbiased * v01, unbiased * v11)
@@ -262,14 +261,13 @@ def _activated(x, rows, ok, c, by, RELU: tl.constexpr, BLOCK_C: tl.constexpr):
 @triton.jit
 def _apply_kernel(
     x, affine, y, n_tracked, n_out, c, length,
-    RELU: tl.constexpr, POOL: tl.constexpr, COUNTS: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+    RELU: tl.constexpr, POOL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """y = M x + s and its tail, a tile of output rows.
 
     The number of batches is counted here, after it was read.
     """
-    if COUNTS and tl.program_id(0) + tl.program_id(1) == 0:
+    if n_tracked is not None and tl.program_id(0) + tl.program_id(1) == 0:
         tl.store(n_tracked, tl.load(n_tracked) + 1)
 
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -357,7 +355,7 @@ def _gradient_sums_kernel(
 @triton.jit
 def _gradient_map_kernel(
     partial, mean, cov, weight, by_weight, by_bias, back,
-    n, c, n_partial, eps, HAS_WEIGHT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    n, c, n_partial, eps, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Gradients of W and b, and the map of dx = M^T g + A x + t.
 
@@ -372,7 +370,7 @@ def _gradient_map_kernel(
     v00, v01, _, v11 = _load_rows(cov, c, channels, 4, tl.float64)
     a, b, d, s, t, guarded, root = _inverse_root(v00, v01, v11, eps)
     r00, r01, r11 = root
-    w = _load_weight(weight, c, channels, HAS_WEIGHT)
+    w = _load_weight(weight, c, channels)
     w00, w01, w10, w11 = w
 
     _store_rows(by_bias, c, channels, (re, im))
@@ -444,8 +442,8 @@ def _apply(x: Tensor, affine: Tensor, n_tracked: Tensor | None, relu: bool, pool
     y = x.new_empty(b, length // 2 if pool else length, c, 2)
     rows_out = b * y.shape[1]
     tile, grid = _tiles(rows_out, c, _TILE)
-    tail = {"RELU": relu, "POOL": pool, "COUNTS": n_tracked is not None}
-    launch(_apply_kernel, grid, x, affine, y, n_tracked, rows_out, c, length, **tail, **tile)
+    tail = {"RELU": relu, "POOL": pool, **tile}
+    launch(_apply_kernel, grid, x, affine, y, n_tracked, rows_out, c, length, **tail)
     return y
 
 
@@ -484,10 +482,8 @@ def batchnorm_forward(
     cov = x.new_empty(2, 2, c)
     affine = x.new_empty(6, c)
     running = (running_mean, running_var, n_tracked)
-    sizes = (n, c, rows_each, programs, eps, momentum or 0.0)
-    options: dict[str, int] = {"HAS_WEIGHT": weight is not None, "HAS_BIAS": bias is not None}
-    options |= {"TRACKS": running_mean is not None, "CUMULATIVE": momentum is None}
-    options |= {"BLOCK_P": next_power_of_2(programs), **_MAP}
+    sizes = (n, c, rows_each, programs, eps, momentum)
+    options = {"BLOCK_P": next_power_of_2(programs), **_MAP}
     grid = (cdiv(c, _MAP["BLOCK_C"]),)
     launch(_map_kernel, grid, partial, weight, bias, mean, cov, affine, *running, *sizes, **options)
 
@@ -522,8 +518,7 @@ def batchnorm_backward(
     by_weight = x.new_empty(2, 2, c)
     by_bias = x.new_empty(2, c)
     arrays = (partial, mean, cov, weight, by_weight, by_bias, back)
-    options: dict[str, int] = {"HAS_WEIGHT": weight is not None}
-    options |= {"BLOCK_P": next_power_of_2(programs), **_MAP}
+    options = {"BLOCK_P": next_power_of_2(programs), **_MAP}
     grid_map = (cdiv(c, _MAP["BLOCK_C"]),)
     launch(_gradient_map_kernel, grid_map, *arrays, n, c, programs, eps, **options)
 

@@ -36,13 +36,13 @@ def _dot(a, b, acc, PRECISION: tl.constexpr):
 def _conv_kernel(
     x, weight, bias, y,
     m, rows_out, n, out_size, length, width, taps, step, offset,
-    PADDED: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr,
+    PRECISION: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """y[b, j] (n numbers) = rows j step + offset, ... of x[b] times weight (n, taps, width).
 
-    m = B rows_out outputs; a sample's outputs end after out_size numbers. PADDED: rows of x beyond
-    its length are 0.
+    m = B rows_out outputs; a sample's outputs end after out_size numbers. With an offset, rows of x
+    beyond its length are 0.
     """
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -52,16 +52,16 @@ def _conv_kernel(
     j = rows % rows_out
     ok_m = rows < m
     ok_n = columns < n
-    first = j * step + offset
+    first = j * step if offset is None else j * step + offset
     start = (sample * length + first) * width
 
     # numbers that lie together in x: those under one tap where rows may be missing, or under all
-    size = width if PADDED else taps * width
+    size = taps * width if offset is None else width
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for tap in range(0, taps if PADDED else 1):
+    for tap in range(0, 1 if offset is None else taps):
         inside = ok_m
-        if PADDED:
+        if offset is not None:
             inside = ok_m & (first + tap >= 0) & (first + tap < length)
 
         at_x = x + (start + tap * width)[:, None] + k[None, :]
@@ -79,7 +79,7 @@ def _conv_kernel(
             at_x += BLOCK_K
             at_w += BLOCK_K
 
-    if HAS_BIAS:
+    if bias is not None:
         acc += tl.load(bias + columns, mask=ok_n, other=0.0)[None, :]
 
     place = j[:, None] * n + columns[None, :]
@@ -90,8 +90,7 @@ def _conv_kernel(
 @triton.jit
 def _weight_grad_kernel(
     grad, x, log_weight, partial, m, rows_out, n, length, width, taps, step, rows_each,
-    SCALED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """partial (shares, n, taps width): the sum of grad[output, n] x[its rows] over this share.
 
@@ -121,7 +120,7 @@ def _weight_grad_kernel(
 
     inside = (columns < n)[:, None] & (k < size)[None, :]
     place = columns.to(tl.int64)[:, None] * size + k[None, :]
-    if SCALED:  # one share: the gradient by a logarithm
+    if log_weight is not None:  # one share: the gradient by a logarithm
         acc *= tl.exp(tl.load(log_weight + place, mask=inside, other=0.0))
     tl.store(partial + share.to(tl.int64) * n * size + place, acc, mask=inside)
 
@@ -154,22 +153,17 @@ def _launch_conv(
     b, length, width = x.shape
     n, taps, _ = weight.shape
     m = b * rows_out
-    padded = offset is not None
 
     # tile sizes by measurement on an H200
-    size = width if padded else taps * width
+    size = taps * width if offset is None else width
     block_m = 128
     block_n = min(max(next_power_of_2(n), 16), 64)
     block_k = min(max(next_power_of_2(size), 16), 32)
 
-    sizes = (m, rows_out, n, y[0].numel(), length, width, taps, step, offset or 0)
-    options: dict[str, Any] = {
-        "PADDED": padded,
-        "HAS_BIAS": bias is not None,
-        "EVEN": size % block_k == 0,
-    }
+    sizes = (m, rows_out, n, y[0].numel(), length, width, taps, step, offset)
+    options: dict[str, Any] = {"PRECISION": PRECISIONS[precision], "EVEN": size % block_k == 0}
     options |= {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k}
-    options |= {"PRECISION": PRECISIONS[precision], "num_warps": 8, "num_stages": 3}
+    options |= {"num_warps": 8, "num_stages": 3}
 
     grid = (cdiv(m, block_m), cdiv(n, block_n))
     launch(_conv_kernel, grid, x, weight, bias, y, *sizes, **options)
@@ -226,7 +220,7 @@ def conv_weight_grad(
     products = PRECISIONS["float32" if precision == "tf32" else precision]
 
     sizes = (m, rows_out, n, length, width, taps, step, rows_each)
-    options: dict[str, Any] = {"SCALED": log_weight is not None, "PRECISION": products}
+    options: dict[str, Any] = {"PRECISION": products}
     options |= {"BLOCK_N": block_n, "BLOCK_K": block_k, "BLOCK_M": block_m}
     options |= {"num_warps": 4, "num_stages": 3}
 

@@ -144,7 +144,7 @@ def _kl_kernel(
 
 
 @triton.jit
-def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOCK: tl.constexpr):
+def _total_kernel(partial, out, FIRSTS: tl.constexpr, BLOCK: tl.constexpr):
     """out[layer, column] = the sum of this layer's rows of partial, in order.
 
     The rows are FIRSTS[layer] to FIRSTS[layer + 1].
@@ -154,7 +154,7 @@ def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOC
     first = 0
     last = 0
 
-    for k in tl.static_range(LAYERS):
+    for k in tl.static_range(len(FIRSTS) - 1):
         first = tl.where(layer == k, FIRSTS[k], first)
         last = tl.where(layer == k, FIRSTS[k + 1], last)
 
@@ -201,8 +201,7 @@ def kl_backward(
         options = {"first": first, "share": share, "TERM": term, "BLOCK": _BLOCK}
         launch_over(_kl_kernel, s.numel(), *arrays, **options)
 
-    n_layers = len(weights)
-    out = scale.new_empty(n_layers, 3, dtype=torch.float64)
-    options = {"FIRSTS": tuple(firsts), "LAYERS": n_layers, "BLOCK": 4096, "num_warps": 8}
-    launch(_total_kernel, (n_layers, 3), partial, out, **options)
+    out = scale.new_empty(len(weights), 3, dtype=torch.float64)
+    options = {"FIRSTS": tuple(firsts), "BLOCK": 4096, "num_warps": 8}
+    launch(_total_kernel, (len(weights), 3), partial, out, **options)
     return out

@@ -73,9 +73,7 @@ def _rows_grad_kernel(by_rows, dx, n, STACK: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _join_kernel(
-    parts, bias, y, n, columns, STACK: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr
-):
+def _join_kernel(parts, bias, y, n, columns, STACK: tl.constexpr, BLOCK: tl.constexpr):
     """Parts (stack, 2B, out), the real ones first -> y (B, out, 2) + bias (out, 2); n = B out."""
     i, ok = place(n, BLOCK)
     re = _load_sum(parts, i, ok, 2 * n, STACK)
@@ -83,7 +81,7 @@ def _join_kernel(
 
     pairs, inside = place(2 * n, 2 * BLOCK)
     y_pairs = tl.reshape(tl.join(re, im), (2 * BLOCK,))
-    if HAS_BIAS:
+    if bias is not None:
         y_pairs += tl.load(bias + pairs % (2 * columns), mask=inside, other=0.0)
 
     tl.store(y + pairs, y_pairs, mask=inside)
@@ -100,15 +98,13 @@ def _take_kernel(values, parts, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _split_kernel(
-    weight, mask, split, n, MASKED: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr
-):
+def _split_kernel(weight, mask, split, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     """weight (n) -> (2, n) = hi, lo; or only masked.
 
     The mask has an entry for each pair of numbers.
     """
     w = load(weight, n, BLOCK)
-    if MASKED:
+    if mask is not None:
         i, ok = place(n, BLOCK)
         w = tl.where(tl.load(mask + i // 2, mask=ok, other=0) != 0, w, 0.0)
 
@@ -149,8 +145,7 @@ def join_parts(parts: Tensor, bias: Tensor | None) -> Tensor:
     """
     stack, rows, columns = parts.shape
     y = parts.new_empty(rows // 2, columns, 2)
-    options = {"columns": columns, "STACK": stack, "HAS_BIAS": bias is not None}
-    launch_over(_join_kernel, y.numel() // 2, parts, bias, y, **options)
+    launch_over(_join_kernel, y.numel() // 2, parts, bias, y, columns=columns, STACK=stack)
     return y
 
 
@@ -168,6 +163,5 @@ def split_weight(weight: Tensor, mask: Tensor | None, split: bool) -> Tensor:
     """(2 or 1, out, 2 in) of a stored weight (out, in, 2): hi and lo, or the masked weight."""
     out, inputs, _ = weight.shape
     forms = weight.new_empty(2 if split else 1, out, 2 * inputs)
-    options = {"MASKED": mask is not None, "SPLIT": split}
-    launch_over(_split_kernel, weight.numel(), weight, mask, forms, **options)
+    launch_over(_split_kernel, weight.numel(), weight, mask, forms, SPLIT=split)
     return forms

@@ -22,9 +22,9 @@ _GRAD_TILE, _SHARES = 2048, 64  # numbers that a program loads at a time, from s
 def _form_kernel(
     weight, mask, log_sigma2, block, transposed, sigma2, sigma2_transposed,
     n, outputs, inputs, taps, step, padded,
-    MASKED: tl.constexpr, NOISY: tl.constexpr, BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Over (out, in, padded taps): both forms of the block and, if NOISY, of sigma^2."""
+    """Over (out, in, padded taps): both forms of the block and, with a log_sigma2 of sigma^2."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tap = i % padded
     column = (i // padded) % inputs
@@ -36,7 +36,7 @@ def _form_kernel(
     re = tl.load(weight + 2 * at_w, mask=real, other=0.0)
     im = tl.load(weight + 2 * at_w + 1, mask=real, other=0.0)
 
-    if MASKED:
+    if mask is not None:
         kept = tl.load(mask + at_w, mask=real, other=0) != 0
         re = tl.where(kept, re, 0.0)
         im = tl.where(kept, im, 0.0)
@@ -59,7 +59,7 @@ def _form_kernel(
     tl.store(at + deep, -im, mask=ok)
     tl.store(at + deep + 1, re, mask=ok)
 
-    if NOISY:
+    if log_sigma2 is not None:
         s = tl.where(real, tl.exp(tl.load(log_sigma2 + at_w, mask=real, other=0.0)), 0.0)
         tl.store(sigma2 + (out * taps + tap) * inputs + column, s, mask=real)
         at = ((tap % step) * inputs + column) * (outputs * turns) + v * outputs + out
@@ -70,7 +70,7 @@ def _form_kernel(
 def _form_grad_kernel(
     partial, partial_sigma2, mask, log_sigma2, by_weight, by_log_sigma2,
     shares, shares_sigma2, n, inputs, taps,
-    MASKED: tl.constexpr, NOISY: tl.constexpr, SHARES: tl.constexpr, BLOCK: tl.constexpr,
+    SHARES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """dL/dRe w = B00 + B11, dL/dIm w = B10 - B01, dL/dlog_sigma2 = sigma2 dL/dsigma2.
 
@@ -100,7 +100,7 @@ def _form_grad_kernel(
 
     re = tl.sum(sum_re, 0)
     im = tl.sum(sum_im, 0)
-    if MASKED:
+    if mask is not None:
         kept = tl.load(mask + i, mask=ok, other=0) != 0
         re = tl.where(kept, re, 0.0)
         im = tl.where(kept, im, 0.0)
@@ -108,7 +108,7 @@ def _form_grad_kernel(
     tl.store(by_weight + 2 * i, re, mask=ok)
     tl.store(by_weight + 2 * i + 1, im, mask=ok)
 
-    if NOISY:
+    if log_sigma2 is not None:
         at = (out * taps + tap) * inputs + column
         total = tl.zeros((SHARES, BLOCK), tl.float32)
 
@@ -146,8 +146,7 @@ def form_weight(
     padded = cdiv(taps, step) * step
     arrays = (weight, mask, log_sigma2, block, transposed, sigma2, sigma2_transposed)
     sizes = {"outputs": out, "inputs": inputs, "taps": taps, "step": step, "padded": padded}
-    options = {"MASKED": mask is not None, "NOISY": noisy, "BLOCK": 256}
-    launch_over(_form_kernel, out * inputs * padded, *arrays, **sizes, **options)
+    launch_over(_form_kernel, out * inputs * padded, *arrays, **sizes, BLOCK=256)
     return block, transposed, sigma2, sigma2_transposed
 
 
@@ -174,7 +173,6 @@ def form_weight_grad(
     arrays = (partial, partial_sigma2, mask, log_sigma2, by_weight, by_log_sigma2)
     sizes = {"shares": len(partial), "inputs": inputs, "taps": taps}
     sizes["shares_sigma2"] = 0 if partial_sigma2 is None else len(partial_sigma2)
-    options = {"MASKED": mask is not None, "NOISY": log_sigma2 is not None}
-    options |= {"SHARES": shares, "BLOCK": _GRAD_TILE // shares}
+    options = {"SHARES": shares, "BLOCK": _GRAD_TILE // shares}
     launch_over(_form_grad_kernel, out * inputs * taps, *arrays, **sizes, **options)
     return by_weight, by_log_sigma2
