@@ -23,10 +23,9 @@ from cplxnet.nn.fast.gpu import batchnorm, conv, kl, linear, noise, weights
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 # argument types by name; all else are pointers to float32
 WHOLE = (
-    "n c rows_each length n_out n_partial inputs taps half columns first m rows_out out_size "
-    "width step offset "
+    "n c rows_each length n_out n_partial inputs taps columns first m rows_out out_size "
+    "width step offset shares shares_sigma2 outputs padded"
 )
-WHOLE += "shares shares_sigma2 outputs padded"
 REAL = "eps momentum share"
 POINTERS = {"n_tracked": "*i64", "key": "*i64", "mask": "*i1"}
 
@@ -95,7 +94,7 @@ def compiled(kernel: Any, constants: dict[str, Any], capability: int, warps: int
         types |= {name: "*fp64" for name in ("partial", "out") if name in names}
     # as at the sizes of DeepConvNet: pointers, lengths and channels are multiples of 16
     sixteen = [["tt.divisibility", 16]]
-    even = ("n", "c", "half", "width", "out_size", "inputs", "columns", "m")
+    even = ("n", "c", "width", "out_size", "inputs", "columns", "m")
     even = even if constants.get("EVEN", True) else ()
     given = [k for k, name in enumerate(names) if types[name][0] == "*" or name in even]
     source = ASTSource(

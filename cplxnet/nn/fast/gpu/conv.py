@@ -171,7 +171,7 @@ def _launch_conv(
 
 @kernel_op()
 def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precision: str) -> Tensor:
-    """y (B, L', N) of x (B, L, I), weight (N, taps, I), bias (N); float32, contiguous."""
+    """y (B, L', N) of x (B, L, I), weight (N, taps, I), N numbers of bias; float32, contiguous."""
     b, length, _ = x.shape
     n, taps, _ = weight.shape
     rows_out = (length - taps) // step + 1

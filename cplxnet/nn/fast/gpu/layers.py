@@ -127,8 +127,7 @@ class _Conv(torch.autograd.Function):
     ) -> Tensor:
         b, length, c, _ = x.shape
         block, back, sigma2, sigma2_back = form_weight(weight, mask, log_sigma2, step)
-        flat_bias = None if bias is None else bias.flatten()
-        mean = conv_rows(x.view(b, length, 2 * c), block, flat_bias, step, products)
+        mean = conv_rows(x.view(b, length, 2 * c), block, bias, step, products)
 
         # no view to autograd, so that the result may be changed in place
         y = torch.ops.aten._unsafe_view(mean, [b, mean.shape[1], len(weight), 2])
