@@ -156,26 +156,25 @@ class _Conv(torch.autograd.Function):
 
         grad = grad.contiguous()
         flat = grad.view(b, grad.shape[1], 2 * out)
-        noisy = variance is not None
-        by_variance = noise_pairs_grad(grad, variance, key) if noisy else None
+        by_variance = of_sigma2 = None
+        if variance is not None:
+            by_variance = noise_pairs_grad(grad, variance, key)
+            of_sigma2 = _weight_grad(by_variance, square, taps, step, products)
 
         dx = None
         if ctx.needs_input_grad[0]:
             by_x = conv_rows_grad(flat, back, length, 2 * c, step, products)
             dx = by_x.view(b, length, c, 2)
-            if noisy:
+            if by_variance is not None:
                 by_square = conv_rows_grad(by_variance, sigma2_back, length, c, step, products)
                 dx = square_pairs_grad(dx, by_square, x)
 
         partial = _weight_grad(flat, x.view(b, length, 2 * c), taps, step, products)
-        of_sigma2 = None
-        if by_variance is not None:
-            of_sigma2 = _weight_grad(by_variance, square, taps, step, products)
-
         shape = [out, inputs, taps]
         by_weight, by_s = form_weight_grad(partial, of_sigma2, mask, log_sigma2, shape)
+        by_s = None if log_sigma2 is None else by_s
         by_bias = _bias_grad(grad) if ctx.needs_input_grad[2] else None
-        return dx, by_weight, by_bias, by_s if noisy else None, None, None, None
+        return dx, by_weight, by_bias, by_s, None, None, None
 
 
 def _weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, products: str) -> Tensor:
