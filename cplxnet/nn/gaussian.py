@@ -162,7 +162,7 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
         pairs = torch.view_as_real(mean.movedim(1, -1))
         by_pair = variance.movedim(1, -1).contiguous()
         if native_usable(pairs, by_pair):
-            noisy, _ = PairNoise.apply(pairs, by_pair, VARIANCE_FLOOR)
+            noisy, _ = PairNoise.apply(pairs, by_pair)
             return torch.view_as_complex(noisy).movedim(-1, 1)
 
     deviation = variance.clamp_min(VARIANCE_FLOOR).sqrt()

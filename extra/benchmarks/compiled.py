@@ -23,11 +23,10 @@ from cplxnet.nn.fast.gpu import batchnorm, conv, kl, linear, noise, weights
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 # argument types by name; all else are pointers to float32
 WHOLE = (
-    "n c rows_each length n_out n_partial inputs taps half columns first m rows_out out_size "
-    "width step offset "
+    "n c rows_each length n_out n_partial inputs taps columns first m rows_out out_size "
+    "width step offset shares shares_sigma2 outputs padded"
 )
-WHOLE += "shares shares_sigma2 outputs padded"
-REAL = "eps momentum floor share"
+REAL = "eps momentum share"
 POINTERS = {"n_tracked": "*i64", "key": "*i64", "mask": "*i1"}
 
 TILE = {"BLOCK_N": 32, "BLOCK_C": 32}
@@ -41,41 +40,40 @@ KERNELS: list[tuple[Any, dict[str, Any], int]] = [  # kernel, constants, warps
     *[
         (
             batchnorm._map_kernel,
-            {"HAS_WEIGHT": True, "HAS_BIAS": True, "TRACKS": True, "CUMULATIVE": cumulative}
-            | {"BLOCK_P": 512, "BLOCK_C": 4},
+            {"BLOCK_P": 512, "BLOCK_C": 4, **momentum},
             8,
         )
-        for cumulative in (False, True)
+        for momentum in ({}, {"momentum": None})
     ],
-    (batchnorm._apply_kernel, {"COUNTS": True, **TAIL}, 4),
+    (batchnorm._apply_kernel, TAIL, 4),
     (batchnorm._gradient_sums_kernel, TAIL | {"BLOCK_N": 16}, 4),
-    (batchnorm._gradient_map_kernel, {"HAS_WEIGHT": True, "BLOCK_P": 512, "BLOCK_C": 4}, 8),
+    (batchnorm._gradient_map_kernel, {"BLOCK_P": 512, "BLOCK_C": 4}, 8),
     (batchnorm._gradient_kernel, TAIL | {"BLOCK_N": 16}, 4),
     (noise._noise_kernel, {"BLOCK": 1024}, 4),
     (noise._noise_grad_kernel, {"BLOCK": 1024}, 4),
     (noise._square_kernel, {"BLOCK": 1024}, 4),
     (noise._square_grad_kernel, {"BLOCK": 1024}, 4),
-    (weights._form_kernel, {"MASKED": True, "NOISY": True, "BLOCK": 256}, 4),
-    (weights._form_grad_kernel, {"MASKED": True, "NOISY": True, "SHARES": 64, "BLOCK": 32}, 4),
+    (weights._form_kernel, {"BLOCK": 256}, 4),
+    (weights._form_grad_kernel, {"SHARES": 64, "BLOCK": 32}, 4),
     (linear._rows_kernel, {"SPLIT": True, "BLOCK": 1024}, 4),
     (linear._rows_grad_kernel, {"STACK": 3, "BLOCK": 1024}, 4),
-    (linear._join_kernel, {"STACK": 3, "HAS_BIAS": True, "BLOCK": 1024}, 4),
+    (linear._join_kernel, {"STACK": 3, "BLOCK": 1024}, 4),
     (linear._take_kernel, {"SPLIT": True, "BLOCK": 1024}, 4),
-    (linear._split_kernel, {"SPLIT": True, "MASKED": True, "BLOCK": 1024}, 4),
+    (linear._split_kernel, {"SPLIT": True, "BLOCK": 1024}, 4),
     (conv._column_sums_kernel, {"BLOCK_N": 32, "BLOCK_C": 128}, 4),
     *[(kl._kl_kernel, {"TERM": term, "BLOCK": 1024}, 4) for term in range(4)],
-    (kl._total_kernel, {"FIRSTS": (0, 5, 14000), "LAYERS": 2, "BLOCK": 4096}, 8),
+    (kl._total_kernel, {"FIRSTS": (0, 5, 14000), "BLOCK": 4096}, 8),
     *[
-        (conv._weight_grad_kernel, {"PRECISION": precision, "SCALED": False, **GRAD}, 4)
+        (conv._weight_grad_kernel, {"PRECISION": precision, "log_weight": None, **GRAD}, 4)
         for precision in ("tf32x3", "bfloat16")
     ],
-    (conv._weight_grad_kernel, {"PRECISION": "tf32x3", "SCALED": True, **GRAD}, 4),
-    (conv._weight_grad_kernel, {"PRECISION": "tf32x3", "SCALED": False, **SMALL_GRAD}, 4),
+    (conv._weight_grad_kernel, {"PRECISION": "tf32x3", **GRAD}, 4),
+    (conv._weight_grad_kernel, {"PRECISION": "tf32x3", "log_weight": None, **SMALL_GRAD}, 4),
     *[
-        (conv._conv_kernel, {"PRECISION": p, "PADDED": padded, "HAS_BIAS": not padded, **sizes}, 8)
+        (conv._conv_kernel, {"PRECISION": p, absent: None, **sizes}, 8)
         for sizes in (CONV, CONV | {"EVEN": False}, SMALL_CONV, SMALL_CONV | {"EVEN": False})
         for p in ("tf32x3", "tf32", "bfloat16")
-        for padded in (False, True)
+        for absent in ("offset", "bias")  # forward, and the gradient by the input
     ],
 ]
 
@@ -96,7 +94,7 @@ def compiled(kernel: Any, constants: dict[str, Any], capability: int, warps: int
         types |= {name: "*fp64" for name in ("partial", "out") if name in names}
     # as at the sizes of DeepConvNet: pointers, lengths and channels are multiples of 16
     sixteen = [["tt.divisibility", 16]]
-    even = ("n", "c", "half", "width", "out_size", "inputs", "columns", "m")
+    even = ("n", "c", "width", "out_size", "inputs", "columns", "m")
     even = even if constants.get("EVEN", True) else ()
     given = [k for k, name in enumerate(names) if types[name][0] == "*" or name in even]
     source = ASTSource(

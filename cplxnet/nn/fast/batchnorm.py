@@ -62,7 +62,6 @@ class Normalise(torch.autograd.Function):
 
         ctx.save_for_backward(x_ri, mean, cov, weight, matrix, shift)
         ctx.eps = eps
-        ctx.has_bias = bias is not None
         ctx.tail = tail
         by_part = mean.t()
         ctx.mark_non_differentiable(by_part, cov)
@@ -95,13 +94,8 @@ class Normalise(torch.autograd.Function):
         sizes = (ctx.tail.code, n, c, ctx.tail.length)
         native.call("affine_two", *sizes, grad, of_grad, x_ri, of_x, offset, matrix, shift, dx)
 
-        return (
-            dx,
-            None if weight is None else by_weight,
-            by_bias if ctx.has_bias else None,
-            None,
-            None,
-        )
+        _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        return dx, by_weight if needs_weight else None, by_bias if needs_bias else None, None, None
 
 
 def normalise_by(

@@ -12,20 +12,20 @@ VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negati
 
 
 class PairNoise(torch.autograd.Function):
-    """y = mean + sqrt(max(variance, floor)) eps, eps ~ CN(0, 1, 0), and the slope dy/d(variance).
+    """y = mean + sqrt(max(variance, VARIANCE_FLOOR)) eps, eps ~ CN(0, 1, 0), and dy/d(variance).
 
-    mean: (..., 2); variance: (...). The slope, of the mean's shape, is all that the backward pass
-        keeps. eps depends on
-    the position and on a key from torch's generator alone, so seeds hold whatever the number of
-    threads.
+    mean: (..., 2); variance: (...). The slope dy/d(variance), of the mean's shape, is all that the
+    backward pass keeps. eps depends on the position and on a key from torch's generator alone, so
+    seeds hold whatever the number of threads.
     """
 
     @staticmethod
-    def forward(mean: Tensor, variance: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    def forward(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         key = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device="cpu")
         y = torch.empty_like(mean)
         slope = torch.empty_like(mean)
-        native.call("noise_pairs", variance.numel(), mean, variance, floor, key, y, slope)
+        given = (variance.numel(), mean, variance, VARIANCE_FLOOR, key)
+        native.call("noise_pairs", *given, y, slope)
 
         return y, slope
 
@@ -38,13 +38,13 @@ class PairNoise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor]:
         (slope,) = ctx.saved_tensors
         grad = grad.contiguous()
         by_variance = slope.new_empty(slope.shape[:-1])
         native.call("dot_pairs", by_variance.numel(), grad, slope, by_variance)
 
-        return grad, by_variance, None
+        return grad, by_variance
 
 
 class SquaredPairs(torch.autograd.Function):

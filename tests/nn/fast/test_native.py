@@ -22,7 +22,6 @@ from cplxnet import nn as cplx
 from cplxnet.nn.fast import native
 from cplxnet.nn.fast.dispatch import native_usable
 from cplxnet.nn.fast.noise import PairNoise
-from cplxnet.nn.gaussian import VARIANCE_FLOOR
 from cplxnet.nn.kl import Term, penalty_sum
 
 
@@ -286,7 +285,7 @@ def test_no_result_depends_on_the_number_of_threads() -> None:
         torch.manual_seed(3)
         layer, inputs = cplx.CplxBatchNorm1d(8), torch.view_as_complex(mean).requires_grad_()
         means, spreads = mean.clone().requires_grad_(), variance.clone().requires_grad_()
-        noisy, _ = PairNoise.apply(means, spreads, VARIANCE_FLOOR)
+        noisy, _ = PairNoise.apply(means, spreads)
         normed = torch.view_as_real(layer(inputs))
         noise = torch.autograd.grad(noisy, (means, spreads), upstream)
         norm = torch.autograd.grad(normed, (inputs, *layer.parameters()), upstream)

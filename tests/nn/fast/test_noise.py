@@ -212,7 +212,7 @@ def test_noise_of_other_keys_is_independent(sample: np.ndarray, other: tuple[int
 
 def noisy(mean: Tensor, variance: Tensor) -> Tensor:
     """mean + sqrt(variance) eps by the C function."""
-    y, _ = PairNoise.apply(mean, variance, VARIANCE_FLOOR)
+    y, _ = PairNoise.apply(mean, variance)
     return y
 
 

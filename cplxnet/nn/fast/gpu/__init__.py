@@ -20,12 +20,11 @@ from cplxnet.nn.fast import native
 from cplxnet.nn.fast.clipping import GradientNorm
 from cplxnet.nn.fast.dispatch import is_transformed
 
-from .launch import KernelError, first_line, precision, set_tf32, tf32
+from .launch import PRECISIONS, KernelError, first_line, precision, set_tf32, tf32
 
 DEVICES = {"cuda"}  # a test adds the device that is not there
 LEAST_CAPABILITY = (8, 0)  # Ampere: the first with TF32
 _DTYPES = (torch.float32, torch.complex64)
-_PRECISIONS = ("float32", "tf32", "bfloat16")  # of products
 
 
 def usable(*tensors: Tensor | None) -> bool:
@@ -37,10 +36,7 @@ def usable(*tensors: Tensor | None) -> bool:
     """
     given = [t for t in tensors if t is not None]
     device = given[0].device
-    if device.type not in DEVICES or not native.enabled():
-        return False
-
-    if is_transformed():
+    if device.type not in DEVICES or not native.enabled() or is_transformed():
         return False
 
     products = precision()
@@ -49,7 +45,7 @@ def usable(*tensors: Tensor | None) -> bool:
         type(t) in plain and t.dtype in _DTYPES and t.device == device and t.numel() > 0
         for t in given
     )
-    if not fit or products not in _PRECISIONS:
+    if not fit or products not in PRECISIONS:
         return False
     return device.type != "cuda" or _ready(device.index or 0, products)
 
@@ -70,8 +66,8 @@ def _ready(index: int, products: str) -> bool:
     except Exception as error:  # whatever the compiler raises, training can go on without
         warnings.warn(
             "the GPU kernels of cplxnet cannot be used, training will be slower: "
-            f"{first_line(error)}; "
-            "try a Triton that fits this PyTorch, or CPLXNET_NATIVE=0 to silence this",
+            f"{first_line(error)}; try a Triton that fits this PyTorch, or CPLXNET_NATIVE=0 to "
+            "silence this",
             RuntimeWarning,
             stacklevel=4,
         )
@@ -161,7 +157,7 @@ def kl_backward(
     from . import kl
 
     with torch.no_grad():
-        for p in (*weights, *log_sigma2):
+        for p in parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         factor = scale if isinstance(scale, Tensor) else weights[0].new_full((), scale)

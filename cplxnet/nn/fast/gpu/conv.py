@@ -19,10 +19,9 @@ from typing import Any
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import cdiv, next_power_of_2
 
-from .launch import ceil_div, kernel_op, launch, power_of_two
-
-PRECISIONS = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bfloat16"}
+from .launch import PRECISIONS, kernel_op, launch
 
 
 @triton.jit
@@ -37,13 +36,13 @@ def _dot(a, b, acc, PRECISION: tl.constexpr):
 def _conv_kernel(
     x, weight, bias, y,
     m, rows_out, n, out_size, length, width, taps, step, offset,
-    PADDED: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr,
+    PRECISION: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """y[b, j] (n numbers) = rows j step + offset, ... of x[b] times weight (n, taps, width).
 
-    m = B rows_out outputs; a sample's outputs end after out_size numbers. PADDED: rows of x beyond
-    its length are 0.
+    m = B rows_out outputs; a sample's outputs end after out_size numbers. With an offset, rows of x
+    beyond its length are 0.
     """
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -53,45 +52,34 @@ def _conv_kernel(
     j = rows % rows_out
     ok_m = rows < m
     ok_n = columns < n
-    first = j * step + offset
+    first = j * step if offset is None else j * step + offset
     start = (sample * length + first) * width
 
-    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    if PADDED:
-        for tap in range(0, taps):
-            inside = ok_m & (first + tap >= 0) & (first + tap < length)
-            at_x = x + (start + tap * width)[:, None] + k[None, :]
-            at_w = weight + (columns * taps + tap)[None, :] * width + k[:, None]
-            for k0 in range(0, width, BLOCK_K):
-                if EVEN:
-                    a = tl.load(at_x, mask=inside[:, None], other=0.0)
-                    b = tl.load(at_w, mask=ok_n[None, :], other=0.0)
-                else:
-                    ok_k = k0 + k < width
-                    a = tl.load(at_x, mask=inside[:, None] & ok_k[None, :], other=0.0)
-                    b = tl.load(at_w, mask=ok_n[None, :] & ok_k[:, None], other=0.0)
+    # numbers that lie together in x: those under one tap where rows may be missing, or under all
+    size = taps * width if offset is None else width
 
-                acc = _dot(a, b, acc, PRECISION)
-                at_x += BLOCK_K
-                at_w += BLOCK_K
-    else:
-        size = taps * width
-        at_x = x + start[:, None] + k[None, :]
-        at_w = weight + columns[None, :] * size + k[:, None]
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for tap in range(0, 1 if offset is None else taps):
+        inside = ok_m
+        if offset is not None:
+            inside = ok_m & (first + tap >= 0) & (first + tap < length)
+
+        at_x = x + (start + tap * width)[:, None] + k[None, :]
+        at_w = weight + (columns * taps + tap)[None, :] * width + k[:, None]
         for k0 in range(0, size, BLOCK_K):
             if EVEN:
-                a = tl.load(at_x, mask=ok_m[:, None], other=0.0)
+                a = tl.load(at_x, mask=inside[:, None], other=0.0)
                 b = tl.load(at_w, mask=ok_n[None, :], other=0.0)
             else:
                 ok_k = k0 + k < size
-                a = tl.load(at_x, mask=ok_m[:, None] & ok_k[None, :], other=0.0)
+                a = tl.load(at_x, mask=inside[:, None] & ok_k[None, :], other=0.0)
                 b = tl.load(at_w, mask=ok_n[None, :] & ok_k[:, None], other=0.0)
 
             acc = _dot(a, b, acc, PRECISION)
             at_x += BLOCK_K
             at_w += BLOCK_K
 
-    if HAS_BIAS:
+    if bias is not None:
         acc += tl.load(bias + columns, mask=ok_n, other=0.0)[None, :]
 
     place = j[:, None] * n + columns[None, :]
@@ -101,9 +89,8 @@ def _conv_kernel(
 
 @triton.jit
 def _weight_grad_kernel(
-    grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each,
-    SCALED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
+    grad, x, log_weight, partial, m, rows_out, n, length, width, taps, step, rows_each,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """partial (shares, n, taps width): the sum of grad[output, n] x[its rows] over this share.
 
@@ -133,8 +120,8 @@ def _weight_grad_kernel(
 
     inside = (columns < n)[:, None] & (k < size)[None, :]
     place = columns.to(tl.int64)[:, None] * size + k[None, :]
-    if SCALED:  # one share: the gradient by a logarithm
-        acc *= tl.exp(tl.load(log_scale + place, mask=inside, other=0.0))
+    if log_weight is not None:  # one share: the gradient by a logarithm
+        acc *= tl.exp(tl.load(log_weight + place, mask=inside, other=0.0))
     tl.store(partial + share.to(tl.int64) * n * size + place, acc, mask=inside)
 
 
@@ -146,7 +133,7 @@ def transposed_shape(n: int, taps: int, width: int, step: int) -> tuple[int, int
 
     `step` rows of the gradient are one row of step * width outputs.
     """
-    return step * width, ceil_div(taps, step), n
+    return step * width, cdiv(taps, step), n
 
 
 def _launch_conv(
@@ -166,30 +153,25 @@ def _launch_conv(
     b, length, width = x.shape
     n, taps, _ = weight.shape
     m = b * rows_out
-    padded = offset is not None
-
-    size = width if padded else taps * width
-    block_n = min(max(power_of_two(n), 16), 64)
-    block_k = min(max(power_of_two(size), 16), 32)
-
-    options: dict[str, Any] = {
-        "PADDED": padded,
-        "HAS_BIAS": bias is not None,
-        "PRECISION": PRECISIONS[precision],
-    }
-    options |= {"EVEN": size % block_k == 0, "num_warps": 8, "num_stages": 3}
 
     # tile sizes by measurement on an H200
-    options |= {"BLOCK_M": 128, "BLOCK_N": block_n, "BLOCK_K": block_k}
+    size = taps * width if offset is None else width
+    block_m = 128
+    block_n = min(max(next_power_of_2(n), 16), 64)
+    block_k = min(max(next_power_of_2(size), 16), 32)
 
-    launch(_conv_kernel, (ceil_div(m, 128), ceil_div(n, block_n)), **options)(
-        x, weight, bias, y, m, rows_out, n, y[0].numel(), length, width, taps, step, offset or 0
-    )
+    sizes = (m, rows_out, n, y[0].numel(), length, width, taps, step, offset)
+    options: dict[str, Any] = {"PRECISION": PRECISIONS[precision], "EVEN": size % block_k == 0}
+    options |= {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k}
+    options |= {"num_warps": 8, "num_stages": 3}
+
+    grid = (cdiv(m, block_m), cdiv(n, block_n))
+    launch(_conv_kernel, grid, x, weight, bias, y, *sizes, **options)
 
 
-@kernel_op
+@kernel_op()
 def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precision: str) -> Tensor:
-    """y (B, L', N) of x (B, L, I), weight (N, taps, I), bias (N); float32, contiguous."""
+    """y (B, L', N) of x (B, L, I), weight (N, taps, I), N numbers of bias; float32, contiguous."""
     b, length, _ = x.shape
     n, taps, _ = weight.shape
     rows_out = (length - taps) // step + 1
@@ -198,67 +180,53 @@ def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, step: int, precisi
     return y
 
 
-@kernel_op
+@kernel_op()
 def conv_rows_grad(
     grad: Tensor, transposed: Tensor, length: int, width: int, step: int, precision: str
 ) -> Tensor:
     """dL/dx (B, L, I) from dL/dy (B, L', N) and the transposed weights (step I, taps', N)."""
     dx = grad.new_empty(len(grad), length, width)
     offset = 1 - transposed.shape[1]
-    _launch_conv(grad, transposed, None, dx, ceil_div(length, step), 1, offset, precision)
+    _launch_conv(grad, transposed, None, dx, cdiv(length, step), 1, offset, precision)
     return dx
 
 
-def _weight_grad(
-    grad: Tensor, x: Tensor, log_scale: Tensor | None, taps: int, step: int, precision: str
+@kernel_op()
+def conv_weight_grad(
+    grad: Tensor, x: Tensor, log_weight: Tensor | None, taps: int, step: int, precision: str
 ) -> Tensor:
-    """Parts (shares, N, taps I) of dL/dw by _weight_grad_kernel.
+    """dL/dw (shares, N, taps I) from dL/dy (B, L', N) and x (B, L, I), in parts to add in order.
 
-    Where `log_scale` is given, there is one part, times e^log_scale.
+    With a `log_weight` w = e^log_weight (N, taps I), the gradient is that by it, in one part.
     """
     b, length, width = x.shape
     _, rows_out, n = grad.shape
     m = b * rows_out
     size = taps * width
 
-    block_n = min(max(power_of_two(n), 16), 128)
-    block_k = min(max(power_of_two(size), 16), 64)
+    block_n = min(max(next_power_of_2(n), 16), 128)
+    block_k = min(max(next_power_of_2(size), 16), 64)
     block_m = 32
-    tiles = (ceil_div(n, block_n), ceil_div(size, block_k))
+    tiles = (cdiv(n, block_n), cdiv(size, block_k))
 
     # about two programs for each multiprocessor of an H100
     shares = max(1, min(264 // (tiles[0] * tiles[1]), m // (4 * block_m)))
-    shares = 1 if log_scale is not None else shares
-    rows_each = ceil_div(ceil_div(m, shares), block_m) * block_m
-    partial = x.new_empty(ceil_div(m, rows_each), n, size)
+    shares = 1 if log_weight is not None else shares
+    rows_each = cdiv(cdiv(m, shares), block_m) * block_m
+    partial = x.new_empty(cdiv(m, rows_each), n, size)
 
     # Here the operands lie the wrong way round for TF32 instructions, which are then slower than
     # the three products.
-    options: dict[str, Any] = {
-        "PRECISION": PRECISIONS["float32" if precision == "tf32" else precision]
-    }
+    products = PRECISIONS["float32" if precision == "tf32" else precision]
+
+    sizes = (m, rows_out, n, length, width, taps, step, rows_each)
+    options: dict[str, Any] = {"PRECISION": products}
     options |= {"BLOCK_N": block_n, "BLOCK_K": block_k, "BLOCK_M": block_m}
-    options |= {"SCALED": log_scale is not None, "num_warps": 4, "num_stages": 3}
+    options |= {"num_warps": 4, "num_stages": 3}
 
-    launch(_weight_grad_kernel, (*tiles, len(partial)), **options)(
-        grad, x, log_scale, partial, m, rows_out, n, length, width, taps, step, rows_each
-    )
+    grid = (*tiles, len(partial))
+    launch(_weight_grad_kernel, grid, grad, x, log_weight, partial, *sizes, **options)
     return partial
-
-
-@kernel_op
-def conv_weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, precision: str) -> Tensor:
-    """dL/dw (shares, N, taps I), in parts to be added in order.
-
-    From dL/dy (B, L', N) and x (B, L, I).
-    """
-    return _weight_grad(grad, x, None, taps, step, precision)
-
-
-@kernel_op
-def log_weight_grad(grad: Tensor, x: Tensor, log_weight: Tensor, precision: str) -> Tensor:
-    """dL/ds (N, I) of y = x e^s^T, from dL/dy (B, N) and x (B, I): (grad^T x) e^s."""
-    return _weight_grad(grad.unsqueeze(1), x.unsqueeze(1), log_weight, 1, 1, precision).squeeze(0)
 
 
 @triton.jit
@@ -277,16 +245,15 @@ def _column_sums_kernel(
     tl.store(partial + share * columns + column, tl.sum(total, 0), mask=column < columns)
 
 
-@kernel_op
+@kernel_op()
 def column_sums(x: Tensor) -> Tensor:
     """Sums over the rows of x (N, C), in parts to be added in order: (shares, C).
 
     The gradient of a bias is the sum of the parts.
     """
     n, columns = x.shape
-    rows_each = n if n <= 1024 else ceil_div(ceil_div(n, 128), 32) * 32
-    partial = x.new_empty(ceil_div(n, rows_each), columns)
-    launch(_column_sums_kernel, (len(partial), ceil_div(columns, 128)), BLOCK_N=32, BLOCK_C=128)(
-        x, partial, n, columns, rows_each
-    )
+    rows_each = n if n <= 1024 else cdiv(cdiv(n, 128), 32) * 32
+    partial = x.new_empty(cdiv(n, rows_each), columns)
+    grid = (len(partial), cdiv(columns, 128))
+    launch(_column_sums_kernel, grid, x, partial, n, columns, rows_each, BLOCK_N=32, BLOCK_C=128)
     return partial

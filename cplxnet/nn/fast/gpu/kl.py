@@ -12,9 +12,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import cdiv
 
-from .launch import ceil_div, kernel_op, launch
-from .noise import load_pairs, store_pairs
+from .launch import kernel_op, launch, launch_over
+from .noise import load, load_pairs, place, store, store_pairs
 
 TERMS = range(4)  # the numbers of the terms that are known here, `kl.Term.code`
 
@@ -59,32 +60,25 @@ def _smooth_part(q):
 
 
 @triton.jit
-def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp(-x))
-
-
-@triton.jit
 def _value(q, TERM: tl.constexpr):
-    tl.static_assert((TERM >= 0) and (TERM < 4), "expected one of four KL terms")
     if TERM == 0:
         return _log1p(q) + _smooth_part(q)
     elif TERM == 1:
         return _log1p(q)
     elif TERM == 2:
-        return 0.5 * _log1p(q) + 0.63576 * _sigmoid(1.48695 * tl.log(q) - 1.87320)
+        return 0.5 * _log1p(q) + 0.63576 * tl.sigmoid(1.48695 * tl.log(q) - 1.87320)
     else:
         return 0.5 * _log1p(q)
 
 
 @triton.jit
 def _slope(q, TERM: tl.constexpr):
-    tl.static_assert((TERM >= 0) and (TERM < 4), "expected one of four KL terms")
     if TERM == 0:
         return _one_minus_exp_minus(q) / q
     elif TERM == 1:
         return 1.0 / (1.0 + q)
     elif TERM == 2:
-        s = _sigmoid(1.48695 * tl.log(q) - 1.87320)
+        s = tl.sigmoid(1.48695 * tl.log(q) - 1.87320)
         return 0.5 / (1.0 + q) + (0.63576 * 1.48695) * s * (1.0 - s) / q
     else:
         return 0.5 / (1.0 + q)
@@ -109,24 +103,21 @@ def _kl_kernel(
     CPLX: tl.constexpr = TERM < 2
     FAR: tl.constexpr = 1.0 if TERM < 2 else 0.5
 
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    ok = i < n
-
     by = tl.load(scale) * share
-    s = tl.load(log_sigma2 + i, mask=ok, other=0.0)
+    s = load(log_sigma2, n, BLOCK)
     precision = tl.exp(-_within(s, _LOW, 88.0))
 
     if CPLX:
         re, im = load_pairs(weight, n, BLOCK)
         q = precision * (re * re + im * im)
     else:
-        w = tl.load(weight + i, mask=ok, other=0.0)
+        w = load(weight, n, BLOCK)
         q = precision * w * w
 
     inside = _within(q, _LEAST, _MOST)
     slope = by * _slope(inside, TERM)
-    d_s = tl.load(by_log_sigma2 + i, mask=ok, other=0.0) - slope * inside
-    tl.store(by_log_sigma2 + i, d_s, mask=ok)
+    d_s = load(by_log_sigma2, n, BLOCK) - slope * inside
+    store(by_log_sigma2, d_s, n, BLOCK)
 
     factor = 2.0 * slope * precision
     if CPLX:
@@ -137,14 +128,15 @@ def _kl_kernel(
         store_pairs(by_weight, d_re, d_im, n, BLOCK)
         square_w = d_re * d_re + d_im * d_im
     else:
-        d_w = tl.load(by_weight + i, mask=ok, other=0.0) + factor * w
-        tl.store(by_weight + i, d_w, mask=ok)
+        d_w = load(by_weight, n, BLOCK) + factor * w
+        store(by_weight, d_w, n, BLOCK)
         square_w = d_w * d_w
 
     # what the limit took off log q
     beyond = tl.where(s < _LOW, _LOW - s, 0.0) * FAR * _within(q, 0.0, 1.0)
     value = _value(q, TERM) + beyond
 
+    _, ok = place(n, BLOCK)
     at = partial + 3 * (first + tl.program_id(0))
     tl.store(at, tl.sum(tl.where(ok, value, 0.0).to(tl.float64), 0))
     tl.store(at + 1, tl.sum(tl.where(ok, square_w, 0.0).to(tl.float64), 0))
@@ -152,35 +144,29 @@ def _kl_kernel(
 
 
 @triton.jit
-def _total_kernel(partial, out, FIRSTS: tl.constexpr, LAYERS: tl.constexpr, BLOCK: tl.constexpr):
-    """out[layer] = the sum of this layer's rows of partial, in order.
+def _total_kernel(partial, out, FIRSTS: tl.constexpr, BLOCK: tl.constexpr):
+    """out[layer, column] = the sum of this layer's rows of partial, in order.
 
     The rows are FIRSTS[layer] to FIRSTS[layer + 1].
     """
     layer = tl.program_id(0)
+    column = tl.program_id(1)
     first = 0
     last = 0
 
-    for k in tl.static_range(LAYERS):
+    for k in tl.static_range(len(FIRSTS) - 1):
         first = tl.where(layer == k, FIRSTS[k], first)
         last = tl.where(layer == k, FIRSTS[k + 1], last)
 
-    kl = tl.zeros((BLOCK,), tl.float64)
-    of_w = tl.zeros((BLOCK,), tl.float64)
-    of_s = tl.zeros((BLOCK,), tl.float64)
-
+    total = tl.zeros((BLOCK,), tl.float64)
     for start in range(first, last, BLOCK):
         i = start + tl.arange(0, BLOCK)
-        kl += tl.load(partial + 3 * i, mask=i < last, other=0.0)
-        of_w += tl.load(partial + 3 * i + 1, mask=i < last, other=0.0)
-        of_s += tl.load(partial + 3 * i + 2, mask=i < last, other=0.0)
+        total += tl.load(partial + 3 * i + column, mask=i < last, other=0.0)
 
-    tl.store(out + 3 * layer, tl.sum(kl, 0))
-    tl.store(out + 3 * layer + 1, tl.sum(of_w, 0))
-    tl.store(out + 3 * layer + 2, tl.sum(of_s, 0))
+    tl.store(out + 3 * layer + column, tl.sum(total, 0))
 
 
-@kernel_op(mutates=("by_weights", "by_log_sigma2"))
+@kernel_op("by_weights", "by_log_sigma2")
 def kl_backward(
     weights: list[Tensor],
     log_sigma2: list[Tensor],
@@ -203,26 +189,19 @@ def kl_backward(
     if unknown:
         raise ValueError(f"expected the number of a KL term, {list(TERMS)}, got {unknown[0]}")
 
-    n_blocks = [ceil_div(s.numel(), _BLOCK) for s in log_sigma2]
+    n_blocks = [cdiv(s.numel(), _BLOCK) for s in log_sigma2]
     firsts = [0, *itertools.accumulate(n_blocks)]  # where each layer's blocks begin
 
-    partial = torch.empty(firsts[-1], 3, dtype=torch.float64, device=scale.device)
+    partial = scale.new_empty(firsts[-1], 3, dtype=torch.float64)
     layers = zip(
         weights, log_sigma2, terms, by_weights, by_log_sigma2, shares, firsts[:-1], strict=True
     )
     for w, s, term, by_w, by_s, share, first in layers:
-        n = s.numel()
-        launch(_kl_kernel, (ceil_div(n, _BLOCK),), TERM=term, BLOCK=_BLOCK)(
-            w, s, scale, by_w, by_s, partial, n, first, share
-        )
+        arrays = (w, s, scale, by_w, by_s, partial)
+        options = {"first": first, "share": share, "TERM": term, "BLOCK": _BLOCK}
+        launch_over(_kl_kernel, s.numel(), *arrays, **options)
 
-    out = torch.empty(len(weights), 3, dtype=torch.float64, device=scale.device)
-    launch(
-        _total_kernel,
-        (len(weights),),
-        FIRSTS=tuple(firsts),
-        LAYERS=len(weights),
-        BLOCK=4096,
-        num_warps=8,
-    )(partial, out)
+    out = scale.new_empty(len(weights), 3, dtype=torch.float64)
+    options = {"FIRSTS": tuple(firsts), "BLOCK": 4096, "num_warps": 8}
+    launch(_total_kernel, (len(weights), 3), partial, out, **options)
     return out

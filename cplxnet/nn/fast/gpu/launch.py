@@ -1,8 +1,7 @@
-"""What the GPU kernels share: how an operation is registered, a kernel started, an array cut into
-programs; and the precision of products.
+"""What the GPU kernels share: how an operation is registered and a kernel started; the precision of
+products.
 """
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +10,6 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-PROGRAMS = 512  # programs that share a sum: about four for each multiprocessor of an H100
-
 STARTED = Counter[str]()  # how often each kernel was started, under fake tensors too
 
 
@@ -20,56 +17,46 @@ class KernelError(RuntimeError):
     """A kernel that does not compile or start on this GPU, perhaps for one size of arrays only."""
 
 
-def kernel_op(function: Callable[..., Any] | None = None, *, mutates: tuple[str, ...] = ()) -> Any:
+def kernel_op(*mutated: str) -> Callable[[Callable[..., Any]], Any]:
     """Register a function that makes its results and fills them by `launch`, as `cplxnet::NAME`.
 
-    Under fake tensors the same function runs, and starts no kernel. `mutates` names the arguments
+    Under fake tensors the same function runs, and starts no kernel. `mutated` names the arguments
     that it writes into.
     """
 
     def register(function: Callable[..., Any]) -> Any:
         name = f"cplxnet::{function.__name__}"
-        operation = torch.library.custom_op(name, function, mutates_args=mutates)
+        operation = torch.library.custom_op(name, function, mutates_args=mutated)
         operation.register_fake(function)
         return operation
 
-    return register if function is None else register(function)
+    return register
 
 
-def launch(kernel: Any, grid: tuple[int, ...], **options: Any) -> Callable[..., None]:
-    """Start a Triton kernel with these constants, on its arguments' device.
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Start a Triton kernel on its arguments' device.
 
-    To be called as `launch(kernel, (n,), BLOCK=8)(x, y)`. Fake tensors have no memory: with them
-    the kernel is only counted.
+    Fake tensors have no memory: with them the kernel is only counted.
     """
+    STARTED[kernel.__name__] += 1
 
-    def start(*arguments: Any) -> None:
-        STARTED[kernel.__name__] += 1
+    tensors = [value for value in arguments if isinstance(value, Tensor)]
+    if any(isinstance(tensor, FakeTensor) for tensor in tensors):
+        return
 
-        tensors = [value for value in arguments if isinstance(value, Tensor)]
-        if any(isinstance(tensor, FakeTensor) for tensor in tensors):
-            return
-
+    try:
         # Triton launches on the process's current device, which need not be the tensors'
-        device = tensors[0].device
-        try:
-            with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-                kernel[grid](*arguments, **options)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever the compiler raises, the plain formulas can go on
-            raise KernelError(f"{first_line(error)} in the GPU kernel {kernel.__name__}") from error
-
-    return start
+        with torch.cuda.device_of(tensors[0]):
+            kernel[grid](*arguments, **constants)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever the compiler raises, the plain formulas can go on
+        raise KernelError(f"{first_line(error)} in the GPU kernel {kernel.__name__}") from error
 
 
-def power_of_two(n: int) -> int:
-    """The smallest power of two that is at least n."""
-    return 1 << max(n - 1, 0).bit_length()
-
-
-def ceil_div(n: int, size: int) -> int:
-    return -(-n // size)
+def launch_over(kernel: Any, n: int, *arguments: Any, BLOCK: int = 1024, **constants: Any) -> None:
+    """Start a kernel whose programs take BLOCK of n elements each."""
+    launch(kernel, (-(-n // BLOCK),), *arguments, n=n, BLOCK=BLOCK, **constants)
 
 
 def first_line(error: Exception) -> str:
@@ -78,6 +65,8 @@ def first_line(error: Exception) -> str:
 
 
 # ---- precision of products -----------------------------------------------------------------------
+
+PRECISIONS = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bfloat16"}  # and Triton's names
 
 
 def tf32() -> bool:

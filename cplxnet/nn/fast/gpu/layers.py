@@ -18,15 +18,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cplxnet.nn.fast.noise import VARIANCE_FLOOR
-
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import (
     column_sums,
     conv_rows,
     conv_rows_grad,
     conv_weight_grad,
-    log_weight_grad,
 )
 from .kl import TERMS, kl_backward
 from .launch import precision, set_tf32, tf32
@@ -37,14 +34,15 @@ from .weights import form_weight, form_weight_grad
 
 @contextlib.contextmanager
 def _matrix_units() -> Iterator[None]:
-    """TF32 in torch's own products.
+    """TF32 in torch's own products, without autocast.
 
     Here their operands hold no more bits than that, or may be rounded.
     """
     before = tf32()
     set_tf32(True)
     try:
-        yield
+        with _no_autocast():
+            yield
     finally:
         set_tf32(before)
 
@@ -129,8 +127,7 @@ class _Conv(torch.autograd.Function):
     ) -> Tensor:
         b, length, c, _ = x.shape
         block, back, sigma2, sigma2_back = form_weight(weight, mask, log_sigma2, step)
-        flat_bias = None if bias is None else bias.flatten()
-        mean = conv_rows(x.view(b, length, 2 * c), block, flat_bias, step, products)
+        mean = conv_rows(x.view(b, length, 2 * c), block, bias, step, products)
 
         # no view to autograd, so that the result may be changed in place
         y = torch.ops.aten._unsafe_view(mean, [b, mean.shape[1], len(weight), 2])
@@ -140,13 +137,12 @@ class _Conv(torch.autograd.Function):
             square = square_pairs(x)
             key = _key(x)
             variance = conv_rows(square, sigma2, None, step, products)
-            y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
+            y = noise_pairs(y, variance, key)
 
         ctx.save_for_backward(x, square, variance, key, back, sigma2_back, mask, log_sigma2)
         ctx.step = step
         ctx.products = products
         ctx.weight_shape = tuple(weight.shape)
-        ctx.has_bias = bias is not None
         return y
 
     @staticmethod
@@ -160,26 +156,25 @@ class _Conv(torch.autograd.Function):
 
         grad = grad.contiguous()
         flat = grad.view(b, grad.shape[1], 2 * out)
-        noisy = variance is not None
-        by_variance = noise_pairs_grad(grad, variance, key, VARIANCE_FLOOR) if noisy else None
+        by_variance = of_sigma2 = None
+        if variance is not None:
+            by_variance = noise_pairs_grad(grad, variance, key)
+            of_sigma2 = _weight_grad(by_variance, square, taps, step, products)
 
         dx = None
         if ctx.needs_input_grad[0]:
             by_x = conv_rows_grad(flat, back, length, 2 * c, step, products)
             dx = by_x.view(b, length, c, 2)
-            if noisy:
+            if by_variance is not None:
                 by_square = conv_rows_grad(by_variance, sigma2_back, length, c, step, products)
                 dx = square_pairs_grad(dx, by_square, x)
 
         partial = _weight_grad(flat, x.view(b, length, 2 * c), taps, step, products)
-        of_sigma2 = None
-        if by_variance is not None:
-            of_sigma2 = _weight_grad(by_variance, square, taps, step, products)
-
         shape = [out, inputs, taps]
         by_weight, by_s = form_weight_grad(partial, of_sigma2, mask, log_sigma2, shape)
-        by_bias = _bias_grad(grad) if ctx.has_bias else None
-        return dx, by_weight, by_bias, by_s if noisy else None, None, None, None
+        by_s = None if log_sigma2 is None else by_s
+        by_bias = _bias_grad(grad) if ctx.needs_input_grad[2] else None
+        return dx, by_weight, by_bias, by_s, None, None, None
 
 
 def _weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, products: str) -> Tensor:
@@ -190,7 +185,7 @@ def _weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, products: str) -
     b, length, width = x.shape
     n = grad.shape[2]
     if products == "float32" or min(n, width) < 16:
-        return conv_weight_grad(grad, x, taps, step, products)
+        return conv_weight_grad(grad, x, None, taps, step, products)
 
     with (
         torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=True),
@@ -235,9 +230,8 @@ def linear(
     Returns:
         complex64 (B, out).
     """
-    pairs = torch.view_as_real(x.contiguous().resolve_conj())
-    y = _Linear.apply(pairs, weight_ri, bias_ri, log_sigma2, mask, precision())
-    return torch.view_as_complex(y)
+    pairs = _to_pairs(x)
+    return _from_pairs(_Linear.apply(pairs, weight_ri, bias_ri, log_sigma2, mask, precision()))
 
 
 def _operands(weight: Tensor, mask: Tensor | None, split: bool) -> tuple[Tensor, Tensor | None]:
@@ -251,18 +245,13 @@ def _operands(weight: Tensor, mask: Tensor | None, split: bool) -> tuple[Tensor,
 def _stacked(several: Tensor, one: Tensor, high: Tensor, low: Tensor | None) -> Tensor:
     """(3 or 1, rows, columns): (hi, lo) times high and hi times low; or the product alone."""
     if low is None:
-        return (one @ high).unsqueeze(0)
+        return (one @ high).float().unsqueeze(0)
 
     rows, columns = one.shape
     stack = high.new_empty(3, rows, high.shape[1])
     torch.mm(several.reshape(2 * rows, columns), high, out=stack[:2].view(2 * rows, -1))
     torch.mm(one, low, out=stack[2])
     return stack
-
-
-def _half(products: str, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The operands of a product in bfloat16 where that is asked for."""
-    return tuple(t.bfloat16() for t in tensors) if products == "bfloat16" else tensors
 
 
 class _Linear(torch.autograd.Function):
@@ -279,13 +268,12 @@ class _Linear(torch.autograd.Function):
         split = products == "float32"
         rows = linear_rows(x, split)
         high, low = _operands(weight, mask, split)
+        if products == "bfloat16":
+            rows = rows.bfloat16()
+            high = high.bfloat16()
 
-        with _matrix_units(), _no_autocast():
-            if products == "bfloat16":
-                one, transposed = _half(products, rows[0], high.T)
-                parts = (one @ transposed).float().unsqueeze(0)
-            else:
-                parts = _stacked(rows[:2], rows[0], high.T, None if low is None else low.T)
+        with _matrix_units():
+            parts = _stacked(rows[:2], rows[0], high.T, None if low is None else low.T)
         y = join_parts(parts, bias)
 
         square = sigma2 = variance = key = None
@@ -294,11 +282,10 @@ class _Linear(torch.autograd.Function):
             sigma2 = log_sigma2.exp()
             variance = _plain(products, square, sigma2.T)
             key = _key(x)
-            y = noise_pairs(y, variance, key, VARIANCE_FLOOR)
+            y = noise_pairs(y, variance, key)
 
         ctx.save_for_backward(x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key)
         ctx.products = products
-        ctx.has_bias = bias is not None
         ctx.weight_shape = weight.shape
         return y
 
@@ -308,39 +295,36 @@ class _Linear(torch.autograd.Function):
         x, rows, high, low, mask, log_sigma2, square, sigma2, variance, key = ctx.saved_tensors
         products = ctx.products
         grad = grad.contiguous()
-        parts = take_parts(grad, low is not None)
+        parts = take_parts(grad, low is not None).to(rows.dtype)
 
-        with _matrix_units(), _no_autocast():
-            if products == "bfloat16":
-                g, w, r = _half(products, parts[0], high, rows[0])
-                by_rows = (g @ w).float().unsqueeze(0) if ctx.needs_input_grad[0] else None
-                by_weight = (g.T @ r).float()
-            else:
-                needed = ctx.needs_input_grad[0]
-                by_rows = _stacked(parts[1:], parts[0], high, low) if needed else None
-                by_weight = parts.flatten(0, 1).T @ rows.flatten(0, 1)
+        dx = None
+        with _matrix_units():
+            if ctx.needs_input_grad[0]:
+                dx = linear_rows_grad(_stacked(parts[1:], parts[0], high, low))
+            by_weight = (parts.flatten(0, 1).T @ rows.flatten(0, 1)).float()
 
         by_weight = by_weight.view(ctx.weight_shape)
         if mask is not None:
             by_weight.mul_(mask.unsqueeze(-1))
-        dx = None if by_rows is None else linear_rows_grad(by_rows)
 
         by_s = None
         if variance is not None:
-            by_variance = noise_pairs_grad(grad, variance, key, VARIANCE_FLOOR)
-            by_s = log_weight_grad(by_variance, square, log_sigma2, products)
+            by_variance = noise_pairs_grad(grad, variance, key)
+            rows_of = (by_variance.unsqueeze(1), square.unsqueeze(1))  # a convolution of length 1
+            by_s = conv_weight_grad(*rows_of, log_sigma2, 1, 1, products).squeeze(0)
             if dx is not None:
                 dx = square_pairs_grad(dx, _plain(products, by_variance, sigma2), x)
 
-        by_bias = _bias_grad(grad) if ctx.has_bias else None
+        by_bias = _bias_grad(grad) if ctx.needs_input_grad[2] else None
         return dx, by_weight, by_bias, by_s, None, None
 
 
 def _plain(products: str, a: Tensor, b: Tensor) -> Tensor:
     """a b of the variance, in the precision of the products."""
     with _no_autocast():
-        a, b = _half(products, a, b)
-        return (a @ b).float()
+        if products == "bfloat16":
+            return (a.bfloat16() @ b.bfloat16()).float()
+        return a @ b
 
 
 # ---- batch norm ----------------------------------------------------------------------------------
@@ -372,7 +356,6 @@ class BatchNorm(torch.autograd.Function):
         ctx.eps = eps
         ctx.relu = relu
         ctx.pool = pool
-        ctx.has_bias = bias is not None
         return y
 
     @staticmethod
@@ -382,8 +365,10 @@ class BatchNorm(torch.autograd.Function):
         dx, by_weight, by_bias = batchnorm_backward(
             grad.contiguous(), x, mean, cov, affine, weight, ctx.eps, ctx.relu, ctx.pool
         )
-        by_weight = None if weight is None else by_weight
-        return dx, by_weight, by_bias if ctx.has_bias else None, None, None, None, None, None
+        _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        by_weight = by_weight if needs_weight else None
+        by_bias = by_bias if needs_bias else None
+        return dx, by_weight, by_bias, None, None, None, None, None
 
 
 def trial(device: torch.device, products: str) -> None:

@@ -14,10 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op, launch
-from .noise import load_pairs, store_pairs
-
-_BLOCK = 1024
+from .launch import kernel_op, launch_over
+from .noise import load, load_pairs, place, store, store_pairs
 
 
 @triton.jit
@@ -28,43 +26,46 @@ def _leading(x):
 
 
 @triton.jit
+def _store_split(stack, i, ok, size, x, LOW: tl.constexpr, SPLIT: tl.constexpr):
+    """x to one entry of a stack; if SPLIT lo to entry LOW, and hi to the other two.
+
+    size: numbers of an entry.
+    """
+    if SPLIT:
+        high = _leading(x)
+        tl.store(stack + i, high, mask=ok)
+        tl.store(stack + LOW * size + i, x - high, mask=ok)
+        tl.store(stack + (3 - LOW) * size + i, high, mask=ok)
+    else:
+        tl.store(stack + i, x, mask=ok)
+
+
+@triton.jit
+def _load_sum(stack, i, ok, size, STACK: tl.constexpr):
+    """The sum of a stack's entries."""
+    total = tl.load(stack + i, mask=ok, other=0.0)
+    for k in tl.static_range(1, STACK):
+        total += tl.load(stack + k * size + i, mask=ok, other=0.0)
+    return total
+
+
+@triton.jit
 def _rows_kernel(x, rows, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     """Pairs (B, in, 2) -> rows (2B, in, 2): (re, -im), then (im, re); n = B in."""
-    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-    ok = pairs < 2 * n
-    half = 2 * n
-
+    i, ok = place(2 * n, 2 * BLOCK)
     re, im = load_pairs(x, n, BLOCK)
     upper = tl.reshape(tl.join(re, -im), (2 * BLOCK,))
     lower = tl.reshape(tl.join(im, re), (2 * BLOCK,))
 
-    if SPLIT:
-        high = _leading(upper)
-        tl.store(rows + pairs, high, mask=ok)
-        tl.store(rows + 2 * half + pairs, upper - high, mask=ok)
-        tl.store(rows + 4 * half + pairs, high, mask=ok)
-
-        high = _leading(lower)
-        tl.store(rows + half + pairs, high, mask=ok)
-        tl.store(rows + 3 * half + pairs, lower - high, mask=ok)
-        tl.store(rows + 5 * half + pairs, high, mask=ok)
-    else:
-        tl.store(rows + pairs, upper, mask=ok)
-        tl.store(rows + half + pairs, lower, mask=ok)
+    _store_split(rows, i, ok, 4 * n, upper, 1, SPLIT)
+    _store_split(rows + 2 * n, i, ok, 4 * n, lower, 1, SPLIT)
 
 
 @triton.jit
 def _rows_grad_kernel(by_rows, dx, n, STACK: tl.constexpr, BLOCK: tl.constexpr):
-    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-    ok = pairs < 2 * n
-    half = 2 * n
-
-    upper = tl.load(by_rows + pairs, mask=ok, other=0.0)
-    lower = tl.load(by_rows + half + pairs, mask=ok, other=0.0)
-
-    for k in tl.static_range(1, STACK):
-        upper += tl.load(by_rows + 2 * k * half + pairs, mask=ok, other=0.0)
-        lower += tl.load(by_rows + (2 * k + 1) * half + pairs, mask=ok, other=0.0)
+    i, ok = place(2 * n, 2 * BLOCK)
+    upper = _load_sum(by_rows, i, ok, 4 * n, STACK)
+    lower = _load_sum(by_rows + 2 * n, i, ok, 4 * n, STACK)
 
     a, b = tl.split(tl.reshape(upper, (BLOCK, 2)))
     c, d = tl.split(tl.reshape(lower, (BLOCK, 2)))
@@ -72,101 +73,71 @@ def _rows_grad_kernel(by_rows, dx, n, STACK: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _join_kernel(
-    parts, bias, y, n, columns, STACK: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr
-):
+def _join_kernel(parts, bias, y, n, columns, STACK: tl.constexpr, BLOCK: tl.constexpr):
     """Parts (stack, 2B, out), the real ones first -> y (B, out, 2) + bias (out, 2); n = B out."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    pairs = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-    ok = i < n
+    i, ok = place(n, BLOCK)
+    re = _load_sum(parts, i, ok, 2 * n, STACK)
+    im = _load_sum(parts + n, i, ok, 2 * n, STACK)
 
-    re = tl.load(parts + i, mask=ok, other=0.0)
-    im = tl.load(parts + n + i, mask=ok, other=0.0)
-
-    for k in tl.static_range(1, STACK):
-        re += tl.load(parts + 2 * k * n + i, mask=ok, other=0.0)
-        im += tl.load(parts + (2 * k + 1) * n + i, mask=ok, other=0.0)
-
+    pairs, inside = place(2 * n, 2 * BLOCK)
     y_pairs = tl.reshape(tl.join(re, im), (2 * BLOCK,))
-    if HAS_BIAS:
-        y_pairs += tl.load(bias + pairs % (2 * columns), mask=pairs < 2 * n, other=0.0)
+    if bias is not None:
+        y_pairs += tl.load(bias + pairs % (2 * columns), mask=inside, other=0.0)
 
-    tl.store(y + pairs, y_pairs, mask=pairs < 2 * n)
+    tl.store(y + pairs, y_pairs, mask=inside)
 
 
 @triton.jit
 def _take_kernel(values, parts, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     """Pairs (B, out, 2) -> parts (stack, 2B, out), the real ones first."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    ok = i < n
-
+    i, ok = place(n, BLOCK)
     re, im = load_pairs(values, n, BLOCK)
 
-    if SPLIT:
-        high = _leading(re)
-        tl.store(parts + i, high, mask=ok)
-        tl.store(parts + 2 * n + i, high, mask=ok)
-        tl.store(parts + 4 * n + i, re - high, mask=ok)
-
-        high = _leading(im)
-        tl.store(parts + n + i, high, mask=ok)
-        tl.store(parts + 3 * n + i, high, mask=ok)
-        tl.store(parts + 5 * n + i, im - high, mask=ok)
-    else:
-        tl.store(parts + i, re, mask=ok)
-        tl.store(parts + n + i, im, mask=ok)
+    _store_split(parts, i, ok, 2 * n, re, 2, SPLIT)
+    _store_split(parts + n, i, ok, 2 * n, im, 2, SPLIT)
 
 
 @triton.jit
-def _split_kernel(
-    weight, mask, split, n, MASKED: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr
-):
+def _split_kernel(weight, mask, split, n, SPLIT: tl.constexpr, BLOCK: tl.constexpr):
     """weight (n) -> (2, n) = hi, lo; or only masked.
 
     The mask has an entry for each pair of numbers.
     """
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    ok = i < n
-
-    w = tl.load(weight + i, mask=ok, other=0.0)
-
-    if MASKED:
+    w = load(weight, n, BLOCK)
+    if mask is not None:
+        i, ok = place(n, BLOCK)
         w = tl.where(tl.load(mask + i // 2, mask=ok, other=0) != 0, w, 0.0)
 
     if SPLIT:
         high = _leading(w)
-        tl.store(split + i, high, mask=ok)
-        tl.store(split + n + i, w - high, mask=ok)
+        store(split, high, n, BLOCK)
+        store(split + n, w - high, n, BLOCK)
     else:
-        tl.store(split + i, w, mask=ok)
+        store(split, w, n, BLOCK)
 
 
 # ---- operators -----------------------------------------------------------------------------------
 
 
-@kernel_op
+@kernel_op()
 def linear_rows(x: Tensor, split: bool) -> Tensor:
     """Rows (3 or 1, 2B, 2 in) of pairs (B, in, 2)."""
     b, inputs, _ = x.shape
-    n = b * inputs
     rows = x.new_empty(3 if split else 1, 2 * b, 2 * inputs)
-
-    launch(_rows_kernel, (ceil_div(n, _BLOCK),), SPLIT=split, BLOCK=_BLOCK)(x, rows, n)
+    launch_over(_rows_kernel, b * inputs, x, rows, SPLIT=split)
     return rows
 
 
-@kernel_op
+@kernel_op()
 def linear_rows_grad(by_rows: Tensor) -> Tensor:
     """dL/dx (B, in, 2) from a stack (.., 2B, 2 in) whose sum is the gradient by the rows."""
     stack, rows, columns = by_rows.shape
     dx = by_rows.new_empty(rows // 2, columns // 2, 2)
-    n = dx.numel() // 2
-
-    launch(_rows_grad_kernel, (ceil_div(n, _BLOCK),), STACK=stack, BLOCK=_BLOCK)(by_rows, dx, n)
+    launch_over(_rows_grad_kernel, dx.numel() // 2, by_rows, dx, STACK=stack)
     return dx
 
 
-@kernel_op
+@kernel_op()
 def join_parts(parts: Tensor, bias: Tensor | None) -> Tensor:
     """Pairs (B, out, 2), plus a bias (out, 2), from a stack of parts (.., 2B, out).
 
@@ -174,33 +145,23 @@ def join_parts(parts: Tensor, bias: Tensor | None) -> Tensor:
     """
     stack, rows, columns = parts.shape
     y = parts.new_empty(rows // 2, columns, 2)
-    n = y.numel() // 2
-
-    launch(
-        _join_kernel, (ceil_div(n, _BLOCK),), STACK=stack, HAS_BIAS=bias is not None, BLOCK=_BLOCK
-    )(parts, bias, y, n, columns)
+    launch_over(_join_kernel, y.numel() // 2, parts, bias, y, columns=columns, STACK=stack)
     return y
 
 
-@kernel_op
+@kernel_op()
 def take_parts(pairs: Tensor, split: bool) -> Tensor:
     """Parts (3 or 1, 2B, out), real ones first, of pairs (B, out, 2)."""
     b, columns, _ = pairs.shape
-    n = b * columns
     parts = pairs.new_empty(3 if split else 1, 2 * b, columns)
-
-    launch(_take_kernel, (ceil_div(n, _BLOCK),), SPLIT=split, BLOCK=_BLOCK)(pairs, parts, n)
+    launch_over(_take_kernel, b * columns, pairs, parts, SPLIT=split)
     return parts
 
 
-@kernel_op
+@kernel_op()
 def split_weight(weight: Tensor, mask: Tensor | None, split: bool) -> Tensor:
     """(2 or 1, out, 2 in) of a stored weight (out, in, 2): hi and lo, or the masked weight."""
     out, inputs, _ = weight.shape
-    n = weight.numel()
     forms = weight.new_empty(2 if split else 1, out, 2 * inputs)
-
-    launch(
-        _split_kernel, (ceil_div(n, _BLOCK),), MASKED=mask is not None, SPLIT=split, BLOCK=_BLOCK
-    )(weight, mask, forms, n)
+    launch_over(_split_kernel, weight.numel(), weight, mask, forms, SPLIT=split)
     return forms

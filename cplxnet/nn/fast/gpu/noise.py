@@ -14,17 +14,38 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import ceil_div, kernel_op, launch
+from cplxnet.nn.fast.noise import VARIANCE_FLOOR
 
-_BLOCK = 1024  # complex numbers of a program
+from .launch import kernel_op, launch_over
+
+_FLOOR = tl.constexpr(VARIANCE_FLOOR)
+
+# ---- arrays of n numbers or pairs: this program's BLOCK of them ----------------------------------
 
 
-# ---- pairs (n, 2): this program's BLOCK of them --------------------------------------------------
+@triton.jit
+def place(n, BLOCK: tl.constexpr):
+    """Their indices, and which of them are there."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return i, i < n
+
+
+@triton.jit
+def load(base, n, BLOCK: tl.constexpr):
+    """Numbers (n), 0 beyond n."""
+    i, ok = place(n, BLOCK)
+    return tl.load(base + i, mask=ok, other=0.0)
+
+
+@triton.jit
+def store(base, values, n, BLOCK: tl.constexpr):
+    i, ok = place(n, BLOCK)
+    tl.store(base + i, values, mask=ok)
 
 
 @triton.jit
 def load_pairs(base, n, BLOCK: tl.constexpr):
-    """Their parts (re, im), each (BLOCK,); 0 beyond n."""
+    """Parts (re, im), each (BLOCK,), of pairs (n, 2); 0 beyond n."""
     i = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
     return tl.split(tl.reshape(tl.load(base + i, mask=i < 2 * n, other=0.0), (BLOCK, 2)))
 
@@ -70,12 +91,9 @@ def _normal_pair(first, second):
 
 
 @triton.jit
-def _noise(key, block, BLOCK: tl.constexpr):
-    """(e_re, e_im), each (BLOCK,), of the numbers block * BLOCK + (0, 1, ...).
-
-    Two of them come from a counter.
-    """
-    counter = block.to(tl.int64) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
+def _noise(key, BLOCK: tl.constexpr):
+    """(e_re, e_im), each (BLOCK,), of this program's numbers. Two of them come from a counter."""
+    counter = tl.program_id(0).to(tl.int64) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
     w0, w1, w2, w3 = tl.randint4x(tl.load(key), counter)
     even_re, even_im = _normal_pair(w0, w1)
     odd_re, odd_im = _normal_pair(w2, w3)
@@ -86,48 +104,39 @@ def _noise(key, block, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _noise_kernel(mean, variance, key, out, n, floor, BLOCK: tl.constexpr):
-    block = tl.program_id(0)
-    singles = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    e_re, e_im = _noise(key, block, BLOCK)
-
-    v = tl.load(variance + singles, mask=singles < n, other=1.0)
-    deviation = tl.sqrt(0.5 * tl.where(v < floor, floor, v))
+def _noise_kernel(mean, variance, key, out, n, BLOCK: tl.constexpr):
+    e_re, e_im = _noise(key, BLOCK)
+    v = load(variance, n, BLOCK)
+    deviation = tl.sqrt(0.5 * tl.where(v < _FLOOR, _FLOOR, v))
 
     m_re, m_im = load_pairs(mean, n, BLOCK)
     store_pairs(out, m_re + deviation * e_re, m_im + deviation * e_im, n, BLOCK)
 
 
 @triton.jit
-def _noise_grad_kernel(grad, variance, key, by_variance, n, floor, BLOCK: tl.constexpr):
+def _noise_grad_kernel(grad, variance, key, by_variance, n, BLOCK: tl.constexpr):
     """dL/dvariance = (g_re e_re + g_im e_im)/(4 deviation), 0 under the floor."""
-    block = tl.program_id(0)
-    singles = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    e_re, e_im = _noise(key, block, BLOCK)
-
-    v = tl.load(variance + singles, mask=singles < n, other=1.0)
+    e_re, e_im = _noise(key, BLOCK)
+    v = load(variance, n, BLOCK)
     g_re, g_im = load_pairs(grad, n, BLOCK)
 
-    slope = 0.25 / tl.sqrt(0.5 * tl.where(v < floor, floor, v))
-    by = tl.where(v < floor, 0.0, slope * (g_re * e_re + g_im * e_im))
-    tl.store(by_variance + singles, by, mask=singles < n)
+    slope = 0.25 / tl.sqrt(0.5 * tl.where(v < _FLOOR, _FLOOR, v))
+    by = tl.where(v < _FLOOR, 0.0, slope * (g_re * e_re + g_im * e_im))
+    store(by_variance, by, n, BLOCK)
 
 
 @triton.jit
 def _square_kernel(x, square, n, BLOCK: tl.constexpr):
-    singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     re, im = load_pairs(x, n, BLOCK)
-
-    tl.store(square + singles, re * re + im * im, mask=singles < n)
+    store(square, re * re + im * im, n, BLOCK)
 
 
 @triton.jit
 def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
     """dx = h + 2 g x: h the gradient by x itself (pairs), g that by |x|^2."""
-    singles = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     re, im = load_pairs(x, n, BLOCK)
     h_re, h_im = load_pairs(h, n, BLOCK)
-    twice = 2.0 * tl.load(g + singles, mask=singles < n, other=0.0)
+    twice = 2.0 * load(g, n, BLOCK)
 
     store_pairs(dx, h_re + twice * re, h_im + twice * im, n, BLOCK)
 
@@ -135,43 +144,33 @@ def _square_grad_kernel(h, g, x, dx, n, BLOCK: tl.constexpr):
 # ---- operators -----------------------------------------------------------------------------------
 
 
-@kernel_op
-def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
+@kernel_op()
+def noise_pairs(mean: Tensor, variance: Tensor, key: Tensor) -> Tensor:
     """mean (..., 2) plus noise of this variance (...), float32 and contiguous; key: int64 (1,)."""
     out = torch.empty_like(mean)
-    n = variance.numel()
-
-    launch(_noise_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(mean, variance, key, out, n, floor)
+    launch_over(_noise_kernel, variance.numel(), mean, variance, key, out)
     return out
 
 
-@kernel_op
-def noise_pairs_grad(grad: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
+@kernel_op()
+def noise_pairs_grad(grad: Tensor, variance: Tensor, key: Tensor) -> Tensor:
     """dL/dvariance from dL/dy (..., 2)."""
     by = torch.empty_like(variance)
-    n = variance.numel()
-
-    launch(_noise_grad_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(
-        grad, variance, key, by, n, floor
-    )
+    launch_over(_noise_grad_kernel, variance.numel(), grad, variance, key, by)
     return by
 
 
-@kernel_op
+@kernel_op()
 def square_pairs(x: Tensor) -> Tensor:
     """|x|^2 (...) of pairs (..., 2), float32 and contiguous."""
     square = x.new_empty(x.shape[:-1])
-    n = square.numel()
-
-    launch(_square_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(x, square, n)
+    launch_over(_square_kernel, square.numel(), x, square)
     return square
 
 
-@kernel_op
+@kernel_op()
 def square_pairs_grad(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
     """h + 2 g x: the gradient by x where both x and |x|^2 go on."""
     dx = torch.empty_like(x)
-    n = g.numel()
-
-    launch(_square_grad_kernel, (ceil_div(n, _BLOCK),), BLOCK=_BLOCK)(h, g, x, dx, n)
+    launch_over(_square_grad_kernel, g.numel(), h, g, x, dx)
     return dx

@@ -10,11 +10,11 @@ T = ceil(k / step), or 0 where there is no such tap.
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import cdiv, next_power_of_2
 
 from .conv import transposed_shape
-from .launch import ceil_div, kernel_op, launch, power_of_two
+from .launch import kernel_op, launch_over
 
-_BLOCK = 256  # weights of a program
 _GRAD_TILE, _SHARES = 2048, 64  # numbers that a program loads at a time, from so many parts at most
 
 
@@ -22,9 +22,9 @@ _GRAD_TILE, _SHARES = 2048, 64  # numbers that a program loads at a time, from s
 def _form_kernel(
     weight, mask, log_sigma2, block, transposed, sigma2, sigma2_transposed,
     n, outputs, inputs, taps, step, padded,
-    MASKED: tl.constexpr, NOISY: tl.constexpr, BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Over (out, in, padded taps): both forms of the block and, if NOISY, of sigma^2."""
+    """Over (out, in, padded taps): both forms of the block and, with a log_sigma2 of sigma^2."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tap = i % padded
     column = (i // padded) % inputs
@@ -36,7 +36,7 @@ def _form_kernel(
     re = tl.load(weight + 2 * at_w, mask=real, other=0.0)
     im = tl.load(weight + 2 * at_w + 1, mask=real, other=0.0)
 
-    if MASKED:
+    if mask is not None:
         kept = tl.load(mask + at_w, mask=real, other=0) != 0
         re = tl.where(kept, re, 0.0)
         im = tl.where(kept, im, 0.0)
@@ -59,7 +59,7 @@ def _form_kernel(
     tl.store(at + deep, -im, mask=ok)
     tl.store(at + deep + 1, re, mask=ok)
 
-    if NOISY:
+    if log_sigma2 is not None:
         s = tl.where(real, tl.exp(tl.load(log_sigma2 + at_w, mask=real, other=0.0)), 0.0)
         tl.store(sigma2 + (out * taps + tap) * inputs + column, s, mask=real)
         at = ((tap % step) * inputs + column) * (outputs * turns) + v * outputs + out
@@ -70,7 +70,7 @@ def _form_kernel(
 def _form_grad_kernel(
     partial, partial_sigma2, mask, log_sigma2, by_weight, by_log_sigma2,
     shares, shares_sigma2, n, inputs, taps,
-    MASKED: tl.constexpr, NOISY: tl.constexpr, SHARES: tl.constexpr, BLOCK: tl.constexpr,
+    SHARES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """dL/dRe w = B00 + B11, dL/dIm w = B10 - B01, dL/dlog_sigma2 = sigma2 dL/dsigma2.
 
@@ -100,7 +100,7 @@ def _form_grad_kernel(
 
     re = tl.sum(sum_re, 0)
     im = tl.sum(sum_im, 0)
-    if MASKED:
+    if mask is not None:
         kept = tl.load(mask + i, mask=ok, other=0) != 0
         re = tl.where(kept, re, 0.0)
         im = tl.where(kept, im, 0.0)
@@ -108,7 +108,7 @@ def _form_grad_kernel(
     tl.store(by_weight + 2 * i, re, mask=ok)
     tl.store(by_weight + 2 * i + 1, im, mask=ok)
 
-    if NOISY:
+    if log_sigma2 is not None:
         at = (out * taps + tap) * inputs + column
         total = tl.zeros((SHARES, BLOCK), tl.float32)
 
@@ -123,7 +123,7 @@ def _form_grad_kernel(
         tl.store(by_log_sigma2 + i, s * by_s, mask=ok)
 
 
-@kernel_op
+@kernel_op()
 def form_weight(
     weight: Tensor, mask: Tensor | None, log_sigma2: Tensor | None, step: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -138,23 +138,19 @@ def form_weight(
     out, inputs, taps, _ = weight.shape
     noisy = log_sigma2 is not None
 
-    forms = [
-        weight.new_empty(2 * out, taps, 2 * inputs),
-        weight.new_empty(transposed_shape(2 * out, taps, 2 * inputs, step)),
-        weight.new_empty((out, taps, inputs) if noisy else 0),
-        weight.new_empty(transposed_shape(out, taps, inputs, step) if noisy else 0),
-    ]
+    block = weight.new_empty(2 * out, taps, 2 * inputs)
+    transposed = weight.new_empty(transposed_shape(2 * out, taps, 2 * inputs, step))
+    sigma2 = weight.new_empty((out, taps, inputs) if noisy else 0)
+    sigma2_transposed = weight.new_empty(transposed_shape(out, taps, inputs, step) if noisy else 0)
 
-    padded = ceil_div(taps, step) * step
-    n = out * inputs * padded
-
-    launch(
-        _form_kernel, (ceil_div(n, _BLOCK),), MASKED=mask is not None, NOISY=noisy, BLOCK=_BLOCK
-    )(weight, mask, log_sigma2, *forms, n, out, inputs, taps, step, padded)
-    return forms[0], forms[1], forms[2], forms[3]
+    padded = cdiv(taps, step) * step
+    arrays = (weight, mask, log_sigma2, block, transposed, sigma2, sigma2_transposed)
+    sizes = {"outputs": out, "inputs": inputs, "taps": taps, "step": step, "padded": padded}
+    launch_over(_form_kernel, out * inputs * padded, *arrays, **sizes, BLOCK=256)
+    return block, transposed, sigma2, sigma2_transposed
 
 
-@kernel_op
+@kernel_op()
 def form_weight_grad(
     partial: Tensor,
     partial_sigma2: Tensor | None,
@@ -170,32 +166,13 @@ def form_weight_grad(
         shape: out, in, k.
     """
     out, inputs, taps = shape
-    n = out * inputs * taps
-
     by_weight = partial.new_empty(out, inputs, taps, 2)
     by_log_sigma2 = partial.new_empty(0 if log_sigma2 is None else tuple(shape))
 
-    shares = min(power_of_two(len(partial)), _SHARES)
-    block = _GRAD_TILE // shares
-
-    launch(
-        _form_grad_kernel,
-        (ceil_div(n, block),),
-        MASKED=mask is not None,
-        NOISY=log_sigma2 is not None,
-        SHARES=shares,
-        BLOCK=block,
-    )(
-        partial,
-        partial_sigma2,
-        mask,
-        log_sigma2,
-        by_weight,
-        by_log_sigma2,
-        len(partial),
-        0 if partial_sigma2 is None else len(partial_sigma2),
-        n,
-        inputs,
-        taps,
-    )
+    shares = min(next_power_of_2(len(partial)), _SHARES)
+    arrays = (partial, partial_sigma2, mask, log_sigma2, by_weight, by_log_sigma2)
+    sizes = {"shares": len(partial), "inputs": inputs, "taps": taps}
+    sizes["shares_sigma2"] = 0 if partial_sigma2 is None else len(partial_sigma2)
+    options = {"SHARES": shares, "BLOCK": _GRAD_TILE // shares}
+    launch_over(_form_grad_kernel, out * inputs * taps, *arrays, **sizes, **options)
     return by_weight, by_log_sigma2

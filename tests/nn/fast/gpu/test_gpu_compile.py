@@ -40,7 +40,9 @@ def test_kernels_compile_without_spills(capability: int, stack: int, uneven: int
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     sources = (ROOT / "cplxnet/nn/fast/gpu").glob("*.py")
-    launched = {k for path in sources for k in re.findall(r"launch\(\s*(_\w+),", path.read_text())}
+    launched = {
+        k for path in sources for k in re.findall(r"launch\w*\(\s*(_\w+),", path.read_text())
+    }
     assert {r["kernel"] for r in results} == launched
 
     widest = {"PRECISION": "tf32x3", "EVEN": "False", "BLOCK_N": "64"}

@@ -88,7 +88,7 @@ def noise_like(variance, key):
     It has its channels second, as the variance.
     """
     n = variance.numel()
-    e = noise.noise_pairs(torch.zeros(n, 2), torch.full((n,), 1.0), key, 1e-8)
+    e = noise.noise_pairs(torch.zeros(n, 2), torch.full((n,), 1.0), key)
     return torch.view_as_complex(e.double()).view(variance.movedim(1, -1).shape).movedim(-1, 1)
 
 
