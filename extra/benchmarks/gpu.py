@@ -167,11 +167,11 @@ def noise_kept(kept: list[Tensor]) -> Iterator[None]:
         kept.append(drawn_by_formula(parts))
         return kept[-1]
 
-    def by_kernel(mean: Tensor, variance: Tensor, key: Tensor, floor: float) -> Tensor:
+    def by_kernel(mean: Tensor, variance: Tensor, key: Tensor) -> Tensor:
         # of mean 0 and variance 2: a deviation of 1 in each part
-        e = drawn_by_kernel(torch.zeros_like(mean), torch.full_like(variance, 2.0), key, floor)
+        e = drawn_by_kernel(torch.zeros_like(mean), torch.full_like(variance, 2.0), key)
         kept.append(e.movedim(-2, 1))  # kernels have channels last
-        return drawn_by_kernel(mean, variance, key, floor)
+        return drawn_by_kernel(mean, variance, key)
 
     with (
         mock.patch.object(gaussian, "_normal_like", by_formula),

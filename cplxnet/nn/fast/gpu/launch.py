@@ -51,7 +51,9 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever the compiler raises, the plain formulas can go on
-        raise KernelError(f"{first_line(error)} in the GPU kernel {kernel.__name__}") from error
+        failure = KernelError(f"{first_line(error)} in the GPU kernel {kernel.__name__}")
+        failure.add_note("try CPLXNET_NATIVE=0: the plain formulas, which are slower")
+        raise failure from error
 
 
 def launch_over(kernel: Any, n: int, *arguments: Any, BLOCK: int = 1024, **constants: Any) -> None:
