@@ -16,7 +16,7 @@ from .experiments import GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
-from .scores import pooled_average_precision, published, score, score_dataset
+from .scores import pooled_average_precision, published, score_dataset
 from .transcription.windows import transcribe
 
 open_dataset = MusicNet
