@@ -24,7 +24,7 @@ from cplxnet.musicnet.labels import LOWEST_NOTE, N_NOTES
 from cplxnet.musicnet.recordings import RecordingError
 from cplxnet.musicnet.resample import TARGET_HZ, resample_blocks
 
-from .midi import NOTES, notes_of, write_midi
+from .midi import notes_of, write_midi
 from .windows import frame_positions, transcribe
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
@@ -104,26 +104,22 @@ def _checked_header(file: BinaryIO, n_bytes: int, where: str) -> tuple[BinaryIO,
     (stated,) = struct.unpack(f"{order}I", container)
 
     notices = []
-    large: dict[bytes, int] = {}  # RF64 states its 64-bit sizes in a chunk of their own
-    begin = size = 0
-    for name, chunk_size, chunk_begin in _chunks(file, order):
+    large = None  # RF64 states its 64-bit sizes in a chunk of their own
+    for name, chunk_size, begin in _chunks(file, order):
         if name == b"ds64":
-            stated, large[wanted] = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
+            stated, large = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
         if name == b"fmt ":
             notices += _byte_rate_notices(file.read(16), where)
         if name == wanted:
-            begin = chunk_begin
-            size = large.get(name, chunk_size)
+            size = chunk_size if large is None else large
+            left = n_bytes - begin
             break
-    if not begin:
+    else:
         return file, notices
 
-    left = n_bytes - begin
     if any(abs(size - streamed) < _HEADER_BYTES for streamed in _STREAMED):
-        return file, [
-            *notices,
-            f"{where}: a stream's header without its size; read to the file's end",
-        ]
+        notices.append(f"{where}: a stream's header without its size; read to the file's end")
+        return file, notices
     if not size and left and not _is_chunk(file, order, begin, n_bytes):
         if n_bytes > _MOST_UNSIZED:
             raise RecordingError(
@@ -147,9 +143,8 @@ def _checked_header(file: BinaryIO, n_bytes: int, where: str) -> tuple[BinaryIO,
     return file, notices
 
 
-def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: BinaryIO, order: str, begin: int = 12) -> Iterator[tuple[bytes, int, int]]:
     """Name, size and beginning of the content of each chunk, where the file is left."""
-    begin = 12
     for _ in range(_MOST_CHUNKS):
         file.seek(begin)
         head = file.read(8)
@@ -175,11 +170,7 @@ def _byte_rate_notices(content: bytes, where: str) -> list[str]:
 
 def _is_chunk(file: BinaryIO, order: str, begin: int, n_bytes: int) -> bool:
     """Whether another chunk follows the samples' chunk of size 0, which then is really empty."""
-    file.seek(begin)
-    head = file.read(8)
-    if len(head) < 8:
-        return False
-    name, size = struct.unpack(f"{order}4sI", head)
+    name, size, _ = next(_chunks(file, order, begin), (b"", n_bytes + 1, 0))
     return name.isascii() and name.decode("ascii").isprintable() and size <= n_bytes
 
 
@@ -300,18 +291,17 @@ def transcribe_audio(
     if hop < 1:
         raise ValueError(f"expected hop >= 1, got {hop}; try 1024")
     sound = load_audio(path, rate_hz=rate_hz)
-    source = Path(path).name
-
+    notices = sound.notices
     if sound.is_silent:
         times = frame_positions(len(sound.samples), hop) / rate_hz
         probabilities = np.zeros((len(times), N_NOTES), np.float32)
-        notices = (*sound.notices, f"{path}: silent, so without notes")
-        return Transcription(times, probabilities, np.empty(0, NOTES), notices, source)
+        notices += (f"{path}: silent, so without notes",)
+    else:
+        times, probabilities = transcribe(network, sound.samples, rate_hz=rate_hz, hop=hop, **heard)
 
-    times, probabilities = transcribe(network, sound.samples, rate_hz=rate_hz, hop=hop, **heard)
     duration_s = len(sound.samples) / rate_hz
     notes = notes_of(probabilities >= threshold, times, duration_s=duration_s)
-    return Transcription(times, probabilities, notes, sound.notices, source)
+    return Transcription(times, probabilities, notes, notices, Path(path).name)
 
 
 # ---- writing ------------------------------------------------------------------------------------
@@ -348,9 +338,8 @@ def write_transcription(
     stem = Path(stem)
     table = stem.with_name(f"{stem.name}.csv")
     score = stem.with_name(f"{stem.name}.mid")
-    source = transcription.source.encode(
-        "ascii", "backslashreplace"
-    ).decode()  # MIDI has no Unicode
+    # MIDI has no Unicode
+    source = transcription.source.encode("ascii", "backslashreplace").decode()
     track = f"cplxnet: {source}"
 
     marks = {table: _TABLE_HEADER.encode(), score: track.encode()}
