@@ -1,5 +1,6 @@
 """What a network hears: the raw window, its Fourier or its short-time Fourier transform."""
 
+import json
 import math
 import reprlib
 from collections.abc import Callable
@@ -142,30 +143,34 @@ def features(
     return result if cplx else result.abs()
 
 
-def check_heard(heard: object, where: str) -> dict[str, Any]:
-    """What a network hears, once it is what a file written here can say.
+def read_heard(text: str, where: str, **more: type) -> dict[str, Any]:
+    """What a network hears, as a file says it.
 
     Args:
-        heard: `window` (samples), `rate_hz`, and `kind`, `cplx` and `shift` of the features.
+        text: JSON of `window` (samples), `rate_hz`, and `kind`, `cplx` and `shift` of the features.
         where: the file, for errors.
+        more: further keys, each with its type.
 
     Raises:
-        ValueError: another key, type, kind or size.
+        ValueError: no JSON; another key, type, kind or size.
     """
-    types = {"window": int, "rate_hz": int, "kind": str, "cplx": bool, "shift": bool}
-    fits = isinstance(heard, dict) and {key: type(value) for key, value in heard.items()} == types
-    if fits:
-        assert isinstance(heard, dict)
-        fits = heard["kind"] in FEATURE_KINDS
-        fits &= 1 <= heard["window"] <= LONGEST_WINDOW and 1 <= heard["rate_hz"] <= 1_000_000
+    types = {"window": int, "rate_hz": int, "kind": str, "cplx": bool, "shift": bool} | more
+    try:
+        heard = json.loads(text)
+    except (ValueError, RecursionError):
+        heard = text
 
+    fits = isinstance(heard, dict) and {key: type(value) for key, value in heard.items()} == types
+    fits = fits and heard["kind"] in FEATURE_KINDS
+    fits = fits and 1 <= heard["window"] <= LONGEST_WINDOW and 1 <= heard["rate_hz"] <= 1_000_000
     if not fits:
         raise ValueError(
             f"{where}: expected what the network hears in its metadata ({', '.join(types)}), got "
             f"{reprlib.repr(heard)}; export it again"
         )
 
-    return dict(heard)  # type: ignore[call-overload]
+    result: dict[str, Any] = heard
+    return result
 
 
 def as_channels(z: torch.Tensor) -> torch.Tensor:

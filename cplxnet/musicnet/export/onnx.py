@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cplxnet.files import written
-from cplxnet.musicnet.features import STFT_HOP, STFT_WINDOW, check_heard, features
+from cplxnet.musicnet.features import STFT_HOP, STFT_WINDOW, features, read_heard
 from cplxnet.musicnet.resample import TARGET_HZ
 
 from .real_form import Step, UnknownLayerError, modulus, real_chain, with_zero_imaginary_part
@@ -244,16 +244,14 @@ def _store_by_what_is_left(graph: onnx.GraphProto) -> None:
     nodes = []
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or values.size < _SMALL:
-            kept.append(weight)
-            continue
-        width = min((1, 2), key=lambda width: _stored_bytes(values, width))
-        if values.size % 2 or _stored_bytes(values, width) >= values.nbytes:
-            kept.append(weight)
-            continue
-        constants, scatter = _scattered(weight.name, values, width)
-        kept += constants
-        nodes += scatter
+        if weight.data_type == TensorProto.FLOAT and values.size >= _SMALL and not values.size % 2:
+            n_bytes, width = min((_stored_bytes(values, width), width) for width in (1, 2))
+            if n_bytes < values.nbytes:
+                constants, scatter = _scattered(weight.name, values, width)
+                kept += constants
+                nodes += scatter
+                continue
+        kept.append(weight)
 
     nodes += graph.node
     del graph.initializer[:], graph.node[:]
@@ -263,8 +261,6 @@ def _store_by_what_is_left(graph: onnx.GraphProto) -> None:
 
 def _stored_bytes(values: np.ndarray, width: int) -> int:
     """Bytes of positions (int32) and values (float32) of the rows of `width` that are left."""
-    if values.size % width:
-        return values.nbytes
     return int(values.reshape(-1, width).any(1).sum()) * 4 * (width + 1)
 
 
@@ -350,21 +346,16 @@ class OnnxNetwork:
             )
 
         self.path = path
-        try:
-            heard = json.loads(metadata["cplxnet"])
-        except (ValueError, RecursionError):
-            heard = None
-        self.raw_audio = isinstance(heard, dict) and heard.pop("raw_audio", False) is True
-        self.heard = check_heard(heard, f"{path}")
+        self.heard = read_heard(metadata["cplxnet"], f"{path}", raw_audio=bool)
+        self.raw_audio = self.heard.pop("raw_audio")
         self.inputs = self._checked_inputs()
 
     def _checked_inputs(self) -> list[str]:
         """Names of the inputs. Raises ValueError unless they take what the network hears."""
-        options = {key: self.heard[key] for key in ("kind", "cplx", "shift")}
         x = torch.zeros(1, self.heard["window"])
         names = ["signal"]
         if not self.raw_audio:
-            x = features(x, **options)
+            x = features(x, self.heard["kind"], self.heard["cplx"])
             names = ["real", "imag"] if x.is_complex() else ["features"]
 
         given = self.session.get_inputs()
