@@ -111,11 +111,7 @@ class MusicNet:
         return self._n_windows
 
     def __getitem__(self, index: int) -> Batch:
-        """Window `index`, negative ones from the end: signal (window,), notes (84,), float32.
-
-        Raises:
-            IndexError: an index out of range.
-        """
+        """Window `index`, negative ones from the end: signal (window,), notes (84,), float32."""
         number = operator.index(index)
         if not -len(self) <= number < len(self):
             raise IndexError(f"expected a window below {len(self)} of {self.path}, got {number}")

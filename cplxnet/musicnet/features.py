@@ -22,12 +22,10 @@ def _fft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     if shift and n % 2 == 0:
         # times (-1)^t moves every frequency by n/2. For 32 x 4096 on one core this takes 0.23 ms,
         # an fftshift of the result 0.38, an rfft mirrored by hand 0.27
-        spectrum = torch.fft.fft(_alternated(signal))
-    else:
-        spectrum = torch.fft.fft(signal)
-        spectrum = torch.fft.fftshift(spectrum, dim=-1) if shift else spectrum
+        return torch.fft.fft(_alternated(signal)).unsqueeze(1)
 
-    return spectrum.unsqueeze(1)
+    spectrum = torch.fft.fft(signal).unsqueeze(1)
+    return torch.fft.fftshift(spectrum, dim=-1) if shift else spectrum
 
 
 def _alternated(signal: torch.Tensor) -> torch.Tensor:
@@ -44,14 +42,9 @@ def _stft(signal: torch.Tensor, shift: bool) -> torch.Tensor:
     signal = torch.nn.functional.pad(signal, (0, -signal.shape[-1] % STFT_HOP))
     hann = torch.hann_window(STFT_WINDOW, device=signal.device, dtype=signal.dtype)  # periodic
 
+    # centred on multiples of the hop
     return torch.stft(
-        signal,
-        STFT_WINDOW,
-        STFT_HOP,
-        window=hann,
-        center=True,
-        pad_mode="constant",
-        return_complex=True,
+        signal, STFT_WINDOW, STFT_HOP, window=hann, pad_mode="constant", return_complex=True
     )
 
 

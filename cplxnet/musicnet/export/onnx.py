@@ -129,15 +129,16 @@ def _exported(model: nn.Module, heard: dict, raw_audio: bool) -> onnx.ModelProto
 
 def _features(kind: str, cplx: bool, shift: bool) -> list[Step]:
     """`features` of raw windows (B, window), complex ones as parts in turn, by what ONNX has."""
-    if kind == "raw":
-        channel = Step(lambda signal: signal.unsqueeze(1))
-        return [channel, Step(with_zero_imaginary_part)] if cplx else [channel]
-    if kind == "fft":
-        transform = Step(functools.partial(_fourier, shift=shift))
-    elif kind != "stft":
-        raise ValueError(f"expected raw, fft or stft of raw audio, got {kind!r}; try features")
-    else:
-        transform = Step(_short_time_fourier, waves=_waves())
+    match kind:
+        case "raw":
+            channel = Step(lambda signal: signal.unsqueeze(1))
+            return [channel, Step(with_zero_imaginary_part)] if cplx else [channel]
+        case "fft":
+            transform = Step(functools.partial(_fourier, shift=shift))
+        case "stft":
+            transform = Step(_short_time_fourier, waves=_waves())
+        case _:
+            raise ValueError(f"expected raw, fft or stft of raw audio, got {kind!r}; try features")
     return [transform] if cplx else [transform, Step(modulus)]
 
 

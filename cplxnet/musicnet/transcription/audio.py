@@ -109,7 +109,7 @@ def _checked_header(file: BinaryIO, n_bytes: int, where: str) -> tuple[BinaryIO,
         if name == b"ds64":
             stated, large = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
         if name == b"fmt ":
-            notices += _byte_rate_notices(file.read(16), where)
+            notices += _byte_rate_notices(file.read(16).ljust(16, b"\0"), where)
         if name == wanted:
             size = chunk_size if large is None else large
             left = n_bytes - begin
@@ -157,8 +157,6 @@ def _chunks(file: BinaryIO, order: str, begin: int = 12) -> Iterator[tuple[bytes
 
 def _byte_rate_notices(content: bytes, where: str) -> list[str]:
     """A notice where the chunk "fmt " of a WAV file states another byte rate than it has."""
-    if len(content) < 16:
-        return []
     kind, _, rate_hz, byte_rate, frame_bytes, _ = struct.unpack("<HHIIHH", content)
     if kind not in _UNCOMPRESSED or byte_rate == rate_hz * frame_bytes:
         return []
