@@ -43,7 +43,6 @@ def export_network(
 
     Args:
         model: the network, in evaluation mode on the CPU.
-        path: of the file.
         kind: "compact" (`nn.save_compact`), "compact-float16", "onnx", "onnx-compact", or
             "cplxmodule": a state dict in that library's layout, which `torch.load(path,
             weights_only=True)` reads.
@@ -114,12 +113,7 @@ def load_network(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]
         return lambda x: network(x[:, 0]), network.heard | raw
 
     small = cplx.load_compact(path)
-    if _KEY not in small.metadata:
-        raise ValueError(
-            f"{path}: expected what the network hears in its metadata, got none; try "
-            "`python -m cplxnet.auto export`"
-        )
-    return small, read_heard(small.metadata[_KEY], f"{path}")
+    return small, read_heard(small.metadata.get(_KEY, ""), f"{path}")
 
 
 # ---- on the command line -------------------------------------------------------------------------

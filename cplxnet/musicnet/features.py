@@ -159,7 +159,7 @@ def read_heard(text: str, where: str, **more: type) -> dict[str, Any]:
     if not fits:
         raise ValueError(
             f"{where}: expected what the network hears in its metadata ({', '.join(types)}), got "
-            f"{reprlib.repr(heard)}; export it again"
+            f"{reprlib.repr(heard)}; try `python -m cplxnet.auto export`"
         )
 
     result: dict[str, Any] = heard

@@ -57,18 +57,14 @@ def export_onnx(
 ) -> Path:
     """Write what `model` computes in evaluation to the ONNX file `path`, whole or not at all.
 
+    Returns the path.
+
     Args:
         model: dense, variational (its means), masked or compact, a stack of layers.
-        path: the file to write.
         window: samples that the network hears.
         rate_hz: samples per second.
-        kind: of features, as `features` takes it.
-        cplx: whether they are complex.
-        shift: whether frequency zero is in the centre. `auto.heard(manifest)` gives all five.
+        kind, cplx, shift: as for `features`; `auto.heard(manifest)` gives them, and `window`.
         raw_audio: take the window itself and compute the features inside.
-
-    Returns:
-        The path.
 
     Raises:
         UnknownLayerError: a layer without a real form, named, with its place; nothing is written.
@@ -308,9 +304,6 @@ class OnnxNetwork:
     """What `export_onnx` wrote, as a function of features or of raw windows.
 
     It runs on as many threads as torch has.
-
-    Args:
-        path: the ONNX file.
 
     Attributes:
         heard: what the network hears, `window`, `rate_hz`, `kind`, `cplx` and `shift`.

@@ -323,7 +323,6 @@ def write_transcription(
     MIDI file's track is named after the recording, which is how the next call knows its own files.
 
     Args:
-        transcription: what to write.
         stem: the files' path without .csv and .mid.
         overwrite: also replace files that are not an earlier transcription of the same recording.
 
