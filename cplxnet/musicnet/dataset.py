@@ -123,11 +123,6 @@ class MusicNet:
         """How many recordings the file has."""
         return len(self.keys)
 
-    @property
-    def seconds(self) -> float:
-        """Length of all recordings together."""
-        return len(self._flat) / self.rate_hz
-
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of every sample and label and of the cut into windows."""
@@ -243,10 +238,11 @@ class MusicNet:
         return index.to(self.device, torch.int64, non_blocking=True)
 
     def __repr__(self) -> str:
+        seconds = len(self._flat) / self.rate_hz
         return (
             f"MusicNet({self.path!r}, window={self.window}, stride={self.stride}, "
-            f"device={str(self.device)!r}): {self.n_recordings} recordings, {self.seconds:.0f} s "
-            f"at {self.rate_hz} Hz, {len(self)} windows"
+            f"device={str(self.device)!r}): {self.n_recordings} recordings, {seconds:.0f} s at "
+            f"{self.rate_hz} Hz, {len(self)} windows"
         )
 
 

@@ -303,7 +303,6 @@ def _shorter(
     *,
     n_batches: int = 50,
     n_epochs: Sequence[int] = (10, 5, 3),
-    stride: int = 4096,
     batch_size: int = 128,
 ) -> dict[str, Any]:
     """TEMPLATE with fewer steps and fewer scored windows.
@@ -313,7 +312,6 @@ def _shorter(
         model: the network's dense form.
         n_batches: in an epoch.
         n_epochs: of dense, sparsify and fine-tune.
-        stride: samples between scored windows.
         batch_size: windows scored at a time.
     """
     raw = copy.deepcopy(TEMPLATE)
@@ -321,7 +319,7 @@ def _shorter(
 
     for name, dataset in raw["datasets"].items():
         dataset["file"] = f"{folder}/{dataset['file']}"
-        dataset["stride"] = 1 if name == "train" else stride
+        dataset["stride"] = 1 if name == "train" else 4096
 
     raw["feeds"]["train"]["n_batches"] = n_batches
     raw["feeds"]["valid"]["batch_size"] = batch_size

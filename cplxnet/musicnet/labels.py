@@ -37,9 +37,23 @@ def note_changes(
         instants: int64 (changes,), increasing, each with a set unlike the one before.
         words: int64 (changes, 2), the set from that instant on.
     """
-    changes = _transitions(start, end, note_class)
-    order = np.argsort(changes[0], kind="stable")
-    instant, note, step = (values[order] for values in changes)
+    instant = np.concatenate([start, end])
+    note = np.concatenate([note_class, note_class])
+    step = np.repeat(np.array([1, -1]), len(start))
+    order = np.lexsort((instant, note))
+    instant, note, step = (values[order] for values in (instant, note, step))
+
+    # the last event of each (class, instant): counts in between at one instant were never heard
+    last = np.append((instant[1:] != instant[:-1]) | (note[1:] != note[:-1]), True)[: len(instant)]
+    # a class ends at count 0, so one running count over all of them starts every class at 0
+    sounding = (np.cumsum(step)[last] > 0).astype(np.int64)
+    instant = instant[last]
+    note = note[last]
+    step = np.diff(sounding, prepend=0)
+
+    changed = np.flatnonzero(step)  # where a class begins (+1) or ceases (-1) to sound
+    order = changed[np.argsort(instant[changed], kind="stable")]
+    instant, note, step = (values[order] for values in (instant, note, step))
 
     # each class alternates +1, -1, so the running sum of step * 2**bit is the bit set, exactly
     last = np.append(instant[1:] != instant[:-1], True)[: len(instant)]  # of each instant
@@ -53,29 +67,6 @@ def changes_within(labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndar
     start = np.minimum(labels["start_time"], length)
     end = np.minimum(labels["end_time"], length)
     return note_changes(start, end, labels["note"] - LOWEST_NOTE)
-
-
-def _transitions(
-    start: np.ndarray, end: np.ndarray, note_class: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Where each class begins (+1) and ceases (-1) to sound.
-
-    Returns:
-        instant, class and step, sorted by class, then instant.
-    """
-    instant = np.concatenate([start, end])
-    note = np.concatenate([note_class, note_class])
-    step = np.repeat(np.array([1, -1]), len(start))
-    order = np.lexsort((instant, note))
-    instant, note, step = (values[order] for values in (instant, note, step))
-
-    # the last event of each (class, instant): counts in between at one instant were never heard
-    last = np.append((instant[1:] != instant[:-1]) | (note[1:] != note[:-1]), True)[: len(instant)]
-    # a class ends at count 0, so one running count over all of them starts every class at 0
-    sounding = (np.cumsum(step)[last] > 0).astype(np.int64)
-    step = np.diff(sounding, prepend=0)
-    changed = step != 0
-    return instant[last][changed], note[last][changed], step[changed]
 
 
 class NoteLookup:

@@ -13,13 +13,11 @@ stored by what is left.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,9 @@ from cplxnet.musicnet.features import STFT_HOP, STFT_WINDOW, features, read_hear
 from cplxnet.musicnet.resample import TARGET_HZ
 
 from .real_form import Step, UnknownLayerError, modulus, real_chain, with_zero_imaginary_part
+
+# the exporter says at every call that torchvision is not installed
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 OPSET = 20  # the first whose DFT takes its axis as an input; onnxruntime 1.17 and later
 IR_VERSION = 9  # the one that came with that opset: older runtimes refuse files with a newer one
@@ -187,7 +188,9 @@ def _check(exported: nn.Module, logits: Tensor, expected: Tensor) -> None:
 
 def _proto(exported: Exported, inputs: dict[str, Tensor]) -> onnx.ModelProto:
     batch = torch.export.Dim("batch")
-    with _quiet():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of torch to torch
+        warnings.filterwarnings("ignore", "# The axis name: batch")  # real's and imag's are one
         try:
             program = torch.onnx.export(
                 exported,
@@ -213,21 +216,6 @@ def _proto(exported: Exported, inputs: dict[str, Tensor]) -> onnx.ModelProto:
         del part.metadata_props[:]  # torch's notes, with lines and paths of the source
     _store_by_what_is_left(graph)
     return proto
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's exporter on itself: no torchvision here, and torch deprecates torch."""
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            warnings.filterwarnings("ignore", "# The axis name: batch")  # real's and imag's are one
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def _store_by_what_is_left(graph: onnx.GraphProto) -> None:

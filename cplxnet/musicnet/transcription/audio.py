@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,9 +125,8 @@ def _checked_header(file: BinaryIO, n_bytes: int, where: str) -> tuple[BinaryIO,
                 f"{where}: expected a header with its size, got one of 0 in {n_bytes} bytes; "
                 "try ffmpeg -i FILE out.wav"
             )
-        content = io.BytesIO()
         file.seek(0)
-        shutil.copyfileobj(file, content)
+        content = io.BytesIO(file.read())
         content.seek(begin - 4)
         content.write(struct.pack(f"{order}I", left))
         notices.append(f"{where}: a stream's header of size 0; read to the file's end")
@@ -224,16 +222,15 @@ def load_audio(path: str | os.PathLike[str], *, rate_hz: int = TARGET_HZ) -> Sou
         if source_hz != rate_hz:
             blocks = resample_blocks(blocks, source_hz=source_hz, target_hz=rate_hz)
         samples = np.concatenate([*blocks, np.empty(0, np.float32)])
-        n_channels, n_stated = sound.channels, sound.frames
 
     if not len(samples):
         raise RecordingError(
             f"{path}: expected samples, got {n_frames or 'none'} at {source_hz} Hz"
         )
-    if n_frames < n_stated:
-        notices.append(f"{path}: {n_frames} of the {n_stated} samples that its header states")
-    if n_channels > 1:
-        notices.append(f"{path}: its {n_channels} channels averaged")
+    if n_frames < sound.frames:
+        notices.append(f"{path}: {n_frames} of the {sound.frames} samples that its header states")
+    if sound.channels > 1:
+        notices.append(f"{path}: its {sound.channels} channels averaged")
         if mono_peak < 0.05 * peak:
             notices.append(f"{path}: its channels cancel each other; try one of them")
     if peak > LOUD:

@@ -100,9 +100,7 @@ def test_names_on_the_page():
 
 
 def test_demo_grid_on_its_own_schedule():
-    manifests = grid.demo(
-        (0.05, 0.5), n_batches=7, n_epochs=(3, 2, 1), stride=1024, lr_log_sigma2=1e-2
-    )
+    manifests = grid.demo((0.05, 0.5), n_batches=7, n_epochs=(3, 2, 1), lr_log_sigma2=1e-2)
     assert list(manifests) == ["c5e-02-r0", "c5e-01-r0"]
     manifest = manifests["c5e-01-r0"]
     assert manifest.name == "demo C=5e-1 replicate 0"
@@ -112,8 +110,8 @@ def test_demo_grid_on_its_own_schedule():
     assert manifest.datasets["train"].file == "demo/musicnet_11khz_train.h5"
     assert [manifest.datasets[name].stride for name in ("train", "valid", "test")] == [
         1,
-        1024,
-        1024,
+        4096,
+        4096,
     ]
     assert manifest.feeds["train"].n_batches == 7
     assert manifest.stage("fine-tune").model.name == "complex.DeepConvNetMasked"
