@@ -99,10 +99,6 @@ def per_note(target: Values, logit: Values) -> dict[str, np.ndarray]:
 
     A note is reported where its probability is above a half, `logit > 0`.
 
-    Args:
-        target: 0 or 1 (N, notes).
-        logit: (N, notes).
-
     Returns:
         `ap`, `precision`, `recall`: float64 (notes,), nan where the note never sounds; precision
         also where it is never reported. `support`: the windows in which it sounds.
@@ -157,7 +153,9 @@ def curve(target: Values, logit: Values, *, n_points: int = CURVE_POINTS) -> dic
     return {"precision": (hits / total)[keep].tolist(), "recall": recall[keep].tolist()}
 
 
-def trabelsi2018_windows(recording: Values, start: Values, rate_hz: int) -> torch.Tensor | None:
+def trabelsi2018_windows(
+    recording: torch.Tensor, start: torch.Tensor, rate_hz: int
+) -> torch.Tensor | None:
     """The windows of the older protocol among those given: bool (N,) on the CPU.
 
     Trabelsi et al. (2018) score, of each recording, the 7500 windows that start at 1 s + 128 k
@@ -177,17 +175,17 @@ def trabelsi2018_windows(recording: Values, start: Values, rate_hz: int) -> torc
     Reference: C. Trabelsi et al., Deep complex networks, ICLR 2018, sec. 4.2, and the authors' code
     (`eval_set`).
     """
-    recording = np.asarray(torch.as_tensor(recording).cpu())
-    start = np.asarray(torch.as_tensor(start).cpu())
-    chosen = np.zeros(len(start), bool)
+    recordings = recording.cpu().numpy()
+    starts = start.cpu().numpy()
+    chosen = np.zeros(len(starts), bool)
 
-    for number in np.unique(recording):
-        late = np.flatnonzero((recording == number) & (start >= rate_hz))
-        first = start[late].min() if len(late) else rate_hz + TRABELSI2018_STRIDE
+    for number in np.unique(recordings):
+        late = np.flatnonzero((recordings == number) & (starts >= rate_hz))
+        first = starts[late].min() if len(late) else rate_hz + TRABELSI2018_STRIDE
         on_grid = first + TRABELSI2018_STRIDE * np.arange(TRABELSI2018_WINDOWS)
-        if first >= rate_hz + TRABELSI2018_STRIDE or not np.isin(on_grid, start[late]).all():
+        if first >= rate_hz + TRABELSI2018_STRIDE or not np.isin(on_grid, starts[late]).all():
             return None
-        chosen[late] = np.isin(start[late], on_grid)
+        chosen[late] = np.isin(starts[late], on_grid)
     return torch.from_numpy(chosen)
 
 
@@ -197,8 +195,7 @@ def score_dataset(
     """All scores of a dataset, as plain numbers and lists for scores.json.
 
     Args:
-        target: 0 or 1 (N, 84), of all N windows in order, as the feed `in-order` gives them.
-        logit: (N, 84).
+        target, logit: (N, 84), of all N windows, as the feed `in-order` gives them.
         dataset: where the windows are from.
         curves: add the `curve`.
 

@@ -340,14 +340,13 @@ class OnnxNetwork:
             x = features(x, self.heard["kind"], self.heard["cplx"])
             names = ["real", "imag"] if x.is_complex() else ["features"]
 
-        given = self.session.get_inputs()
-        shapes = [tuple(one.shape[1:]) for one in given]
+        expected = dict.fromkeys(names, tuple(x.shape[1:]))
+        given = {one.name: tuple(one.shape[1:]) for one in self.session.get_inputs()}
         outputs = [one.name for one in self.session.get_outputs()]
-        expected = [tuple(x.shape[1:])] * len(names)
-        if [one.name for one in given] != names or shapes != expected or outputs != ["logits"]:
+        if given != expected or outputs != ["logits"]:
             raise ValueError(
-                f"{self.path}: expected inputs {', '.join(names)} of shape {expected[0]} and the "
-                f"output logits, got {', '.join(one.name for one in given)} of {shapes}"
+                f"{self.path}: expected inputs {expected} and the output logits, got inputs "
+                f"{given} and outputs {outputs}"
             )
         return names
 
