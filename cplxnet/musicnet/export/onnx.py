@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cplxnet.files import written
+from cplxnet import files
 from cplxnet.musicnet.features import STFT_HOP, STFT_WINDOW, features, read_heard
 from cplxnet.musicnet.resample import TARGET_HZ
 
@@ -81,18 +81,12 @@ def export_onnx(
 
     helper.set_model_props(proto, {"cplxnet": json.dumps({**heard, "raw_audio": raw_audio})})
     onnx.checker.check_model(proto, full_check=True)
-    path = Path(path)
-    with written(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
-    return path
+    files.write(path, lambda file: file.write(proto.SerializeToString()))
+    return Path(path)
 
 
 class Exported(nn.Module):
-    """What the file computes: the network's real form of its inputs.
-
-    The inputs are the two parts of complex features (B, C, L), made one tensor (B, 2C, L) of parts
-    in turn, or one tensor.
-    """
+    """What the file computes: the real form, of one input or of both parts of complex features."""
 
     def __init__(self, chain: nn.Sequential) -> None:
         super().__init__()
