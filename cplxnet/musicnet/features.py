@@ -162,8 +162,7 @@ def read_heard(text: str, where: str, **more: type) -> dict[str, Any]:
             f"{reprlib.repr(heard)}; try `python -m cplxnet.auto export`"
         )
 
-    result: dict[str, Any] = heard
-    return result
+    return dict(heard)
 
 
 def as_channels(z: torch.Tensor) -> torch.Tensor:

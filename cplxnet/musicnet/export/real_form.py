@@ -174,10 +174,8 @@ def _layers(model: nn.Module, x: Tensor, modules: list[nn.Module]) -> Tensor:
         if isinstance(layer, _IDLE):
             continue
         if getattr(layer, "running_var", 0) is None:
-            raise UnknownLayerError(
-                f"{name}: expected running statistics, got none in {layer}; its output depends on "
-                "the batch"
-            )
+            # its output would depend on the batch
+            raise UnknownLayerError(f"{name}: expected running statistics, got none in {layer}")
         if isinstance(layer, cplx.CplxBatchNorm1d) and isinstance(previous, cplx.CplxConv1d):
             _fold_norm(modules[-1], layer)
         else:
