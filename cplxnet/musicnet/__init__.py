@@ -4,19 +4,12 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .dataset import SAMPLERS, MusicNet, check_datasets, sizes
-from .deployment import (
-    COMMANDS,
-    EXPORTS,
-    HEARD,
-    export_arguments,
-    export_network,
-    load_network,
-)
+from .deployment import COMMANDS, EXPORTS, HEARD, export_arguments, export_network, load_network
 from .experiments import GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE
 from .networks import MODELS, build
-from .scores import pooled_average_precision, published, score, score_dataset
+from .scores import pooled_average_precision, published, score_dataset
 from .transcription.windows import transcribe
 
 open_dataset = MusicNet

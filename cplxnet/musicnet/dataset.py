@@ -8,13 +8,14 @@ import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from . import recordings
 from .labels import NoteLookup, changes_within
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # signal (B, window), notes (B, 84), float32
 
 _AHEAD = 16  # batches whose starts and notes `draws` computes at once on a CPU
 _RANDOM_BITS = 62  # a start is such an integer modulo n: its bias is below samples / 2**62
@@ -71,37 +72,26 @@ class MusicNet:
         self.device = torch.device(device)
         self.rate_hz = recordings.rate_hz(path)
 
-        flat, lengths, scales, changes = self._read(samples)
-        self.samples = torch.tensor(lengths)
-        self.notes = NoteLookup(changes, self.device)
-        self._flat = torch.from_numpy(flat).to(self.device)
-        self._scale = torch.tensor(scales, dtype=torch.float32).to(self.device)  # of each recording
-        self._rows = self._overlapping_rows()
-
+        lengths = _lengths(path, window)
+        self.keys = tuple(lengths)
+        self.samples = torch.tensor(list(lengths.values()), dtype=torch.int64)
         counts = (self.samples - self.window) // self.stride + 1
         self._n_windows = int(counts.sum())
         # per recording: flat position of its beginning, index of its first window, possible starts
         self._offset = (self.samples.cumsum(0) - self.samples).to(self.device)
         self._first = (counts.cumsum(0) - counts).to(self.device)
         self._n_starts = (self.samples - self.window + 1).to(self.device)
+        self._read(samples)
 
-    def _overlapping_rows(self) -> torch.Tensor:
-        """Row p is the window that starts at flat position p; rows have no memory of their own."""
-        return self._flat.as_strided((len(self._flat) - self.window + 1, self.window), (1, 1))
-
-    def _read(
-        self, samples: str
-    ) -> tuple[np.ndarray, list[int], list[float], list[tuple[np.ndarray, np.ndarray]]]:
-        """The samples end to end; length, scale and flat change instants of each recording."""
-        flat = np.empty(sum(_lengths(self.path, self.window)), FORMS[samples])
+    def _read(self, samples: str) -> None:
+        """Read the samples, end to end, each recording's scale, and where the notes change."""
+        flat = np.empty(int(self.samples.sum()), FORMS[samples])
         offset = 0
-        keys = []
-        lengths = []
         scales = []
         changes = []
 
         for recording in recordings.recordings(self.path):
-            length = len(recording.data)
+            length = len(recording)
             try:
                 flat[offset : offset + length], scale = store(recording.data, samples)
             except ValueError as error:
@@ -109,32 +99,19 @@ class MusicNet:
             # labels that run past the recording's end must not sound at the beginning of the next
             instants, words = changes_within(recording.labels, length)
 
-            keys.append(recording.key)
-            lengths.append(length)
             scales.append(scale)
             changes.append((instants + offset, words))
             offset += length
 
-        self.keys = tuple(keys)
-        return flat, lengths, scales, changes
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the view of the samples, which would be pickled as a second copy of them."""
-        return {name: value for name, value in vars(self).items() if name != "_rows"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._rows = self._overlapping_rows()
+        self.notes = NoteLookup(changes, self.device)
+        self._flat = torch.from_numpy(flat).to(self.device)
+        self._scale = torch.tensor(scales, dtype=torch.float32).to(self.device)
 
     def __len__(self) -> int:
         return self._n_windows
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Window `index`, negative ones from the end: signal (window,), notes (84,), float32.
-
-        Raises:
-            IndexError: an index out of range.
-        """
+    def __getitem__(self, index: int) -> Batch:
+        """Window `index`, negative ones from the end: signal (window,), notes (84,), float32."""
         number = operator.index(index)
         if not -len(self) <= number < len(self):
             raise IndexError(f"expected a window below {len(self)} of {self.path}, got {number}")
@@ -145,11 +122,6 @@ class MusicNet:
     def n_recordings(self) -> int:
         """How many recordings the file has."""
         return len(self.keys)
-
-    @property
-    def seconds(self) -> float:
-        """Length of all recordings together."""
-        return len(self._flat) / self.rate_hz
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -163,14 +135,13 @@ class MusicNet:
 
     def recording_of(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
         """The recording, by its number in `keys`, of each window `index` (B,): int64 (B,)."""
-        return self._recording_of(self._checked(index))
+        return self._located(index)[0]
 
     def starts(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
         """Start of each window `index` (B,) within its recording, in samples: int64 (B,)."""
-        index = self._checked(index)
-        return (index - self._first[self._recording_of(index)]) * self.stride
+        return self._located(index)[1]
 
-    def windows(self, index: torch.Tensor | Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def windows(self, index: torch.Tensor | Sequence[int]) -> Batch:
         """The windows `index` (B,), in any order.
 
         An index on the CPU is checked there, without a wait for the device.
@@ -185,22 +156,17 @@ class MusicNet:
             IndexError: an index out of range.
             TypeError: an index that is not of whole numbers.
         """
-        index = self._checked(index)
-        recording = self._recording_of(index)
-        position = self._position(index, recording)
+        recording, start = self._located(index)
+        position = self._offset[recording] + start
         signal = self._signal(position, self._scale[recording])
         return signal, self.notes(position + self.window // 2)
 
     def targets(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
         """The notes (B, 84) of the windows `index` (B,), as `windows` gives them."""
-        index = self._checked(index)
-        return self.notes(self._position(index, self._recording_of(index)) + self.window // 2)
+        recording, start = self._located(index)
+        return self.notes(self._offset[recording] + start + self.window // 2)
 
-    def _position(self, index: torch.Tensor, recording: torch.Tensor) -> torch.Tensor:
-        """Where windows of these recordings start in the samples end to end."""
-        return self._offset[recording] + (index - self._first[recording]) * self.stride
-
-    def draw(self, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, generator: torch.Generator | None = None) -> Batch:
         """One window of every recording, at a start uniform over 0..samples - window.
 
         Nothing here waits for the device.
@@ -217,9 +183,7 @@ class MusicNet:
         """
         return next(self.draws(1, generator))
 
-    def draws(
-        self, n: int, generator: torch.Generator | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def draws(self, n: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """`n` batches of `draw`, from the same random numbers and in less time.
 
         On a CPU, starts and notes are computed for some batches at once: looked up one by one they
@@ -243,12 +207,17 @@ class MusicNet:
                 yield self._signal(starts, self._scale), notes
 
     def _signal(self, position: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Windows (B, window) that start at flat positions (B,), of recordings of this scale."""
         # index_select of the overlapping view takes 0.05 ms for 32 windows of 4096 on one core,
         # indexing by [] 0.12
-        return restore(self._rows.index_select(0, position), scale)
+        rows = self._flat.unfold(0, self.window, 1).index_select(0, position)
+        return rows * scale.unsqueeze(1) if rows.dtype == torch.int16 else rows.float()
 
-    def _recording_of(self, index: torch.Tensor) -> torch.Tensor:
-        return torch.searchsorted(self._first, index, right=True) - 1
+    def _located(self, index: torch.Tensor | Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The recording of each window `index`, and the sample there at which it starts: (B,)."""
+        index = self._checked(index)
+        recording = torch.searchsorted(self._first, index, right=True) - 1
+        return recording, (index - self._first[recording]) * self.stride
 
     def _checked(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
         index = torch.as_tensor(index)
@@ -269,10 +238,11 @@ class MusicNet:
         return index.to(self.device, torch.int64, non_blocking=True)
 
     def __repr__(self) -> str:
+        seconds = len(self._flat) / self.rate_hz
         return (
             f"MusicNet({self.path!r}, window={self.window}, stride={self.stride}, "
-            f"device={str(self.device)!r}): {self.n_recordings} recordings, {self.seconds:.0f} s "
-            f"at {self.rate_hz} Hz, {len(self)} windows"
+            f"device={str(self.device)!r}): {self.n_recordings} recordings, {seconds:.0f} s at "
+            f"{self.rate_hz} Hz, {len(self)} windows"
         )
 
 
@@ -293,11 +263,11 @@ def sizes(path: str | os.PathLike[str], *, window: int, stride: int) -> tuple[in
 
     Raises as `recordings.lengths`, and RecordingError for a recording shorter than a window.
     """
-    lengths = _lengths(path, window)
+    lengths = _lengths(path, window).values()
     return len(lengths), sum((length - window) // stride + 1 for length in lengths)
 
 
-def _lengths(path: str | os.PathLike[str], window: int) -> list[int]:
+def _lengths(path: str | os.PathLike[str], window: int) -> dict[str, int]:
     """Samples of each recording. Raises RecordingError for one shorter than a window."""
     lengths = recordings.lengths(path)
     for key, length in lengths.items():
@@ -306,12 +276,10 @@ def _lengths(path: str | os.PathLike[str], window: int) -> list[int]:
                 f"{path}, recording {key}: expected at least window = {window} samples, got "
                 f"{length}; try a smaller window or leave the recording out"
             )
-    return list(lengths.values())
+    return lengths
 
 
 # ---- how windows are fed -------------------------------------------------------------------------
-
-Batch = tuple[torch.Tensor, torch.Tensor]  # signal (B, window), notes (B, 84), float32
 
 
 @dataclass(eq=False)
@@ -411,10 +379,3 @@ def store(data: np.ndarray, samples: str) -> tuple[np.ndarray, float]:
             f"expected samples up to 65504 for float16, got {np.abs(data).max()}; try samples int16"
         )
     return stored, 1.0
-
-
-def restore(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Stored rows (B, window) as float32; scale: of each row's recording, (B,)."""
-    if rows.dtype == torch.int16:
-        return rows * scale.unsqueeze(1)
-    return rows.float()  # float32 rows themselves, without a copy

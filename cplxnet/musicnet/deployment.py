@@ -5,6 +5,7 @@ has one transcribe a recording.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from cplxnet import nn as cplx
 from cplxnet.nn.compaction.quantisation import NoPosterior
 
 from . import trained
-from .features import check_heard
+from .features import read_heard
 from .resample import TARGET_HZ
 
 EXPORTS = ("compact", "compact-float16", "onnx", "onnx-compact", "cplxmodule")
@@ -42,7 +43,6 @@ def export_network(
 
     Args:
         model: the network, in evaluation mode on the CPU.
-        path: of the file.
         kind: "compact" (`nn.save_compact`), "compact-float16", "onnx", "onnx-compact", or
             "cplxmodule": a state dict in that library's layout, which `torch.load(path,
             weights_only=True)` reads.
@@ -70,30 +70,27 @@ def export_network(
         files.write_tensors(path, dict(cplx.cplxmodule_state(model)))
         return Path(path)
 
+    # what runs a compact network fastest is not in a file, so nothing is measured
+    compact = functools.partial(cplx.compact, model, threshold=threshold, measure=False)
     if kind.startswith("onnx"):
         from .export import export_onnx
 
-    if kind == "onnx":
-        export_onnx(model, path, raw_audio=raw_audio, **heard)
-        return Path(path)
+        network = model if kind == "onnx" else compact()
+        return export_onnx(network, path, raw_audio=raw_audio, **heard)
 
-    # what runs a compact network fastest is not in the file, so nothing is measured
-    small = cplx.compact(model, threshold=threshold, measure=False)
-    if kind == "onnx-compact":
-        export_onnx(small, path, raw_audio=raw_audio, **heard)
-    else:
-        sigma = None
-        if bits == "auto":
-            variational = posterior()
-            if variational is None:
-                problem = "expected a variational stage for bits auto, got none; try bits 5"
-                raise NoPosterior(problem)
-            sigma = cplx.posterior_sigma(model, variational, threshold=threshold)
-        elif bits is not None:
-            sigma = cplx.sigma_for_bits(small, float(bits))
-        dtype: Literal["float16", "float32"] = "float16" if "float16" in kind else "float32"
-        metadata = {_KEY: json.dumps(heard)}
-        cplx.save_compact(small, path, dtype=dtype, sigma=sigma, metadata=metadata)
+    small = compact()
+    sigma = None
+    if bits == "auto":
+        variational = posterior()
+        if variational is None:
+            raise NoPosterior("expected a variational stage for bits auto, got none; try bits 5")
+        sigma = cplx.posterior_sigma(model, variational, threshold=threshold)
+    elif bits is not None:
+        sigma = cplx.sigma_for_bits(small, float(bits))
+
+    dtype: Literal["float16", "float32"] = "float16" if kind == "compact-float16" else "float32"
+    metadata = {_KEY: json.dumps(heard)}
+    cplx.save_compact(small, path, dtype=dtype, sigma=sigma, metadata=metadata)
     return Path(path)
 
 
@@ -116,16 +113,7 @@ def load_network(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]
         return lambda x: network(x[:, 0]), network.heard | raw
 
     small = cplx.load_compact(path)
-    if _KEY not in small.metadata:
-        raise ValueError(
-            f"{path}: expected what the network hears in its metadata, got none; try "
-            "`python -m cplxnet.auto export`"
-        )
-    try:
-        heard = json.loads(small.metadata[_KEY])
-    except (ValueError, RecursionError):
-        heard = small.metadata[_KEY]
-    return small, check_heard(heard, f"{path}")
+    return small, read_heard(small.metadata.get(_KEY, ""), f"{path}")
 
 
 # ---- on the command line -------------------------------------------------------------------------

@@ -112,34 +112,17 @@ def reference(
     }
 
 
-def structured(
-    forms: Sequence[tuple[str, float, float]] = (("GroupVD", 35.0, 1.0), ("BothVD", 0.1, 100.0)),
-    *,
-    replicates: int = 2,
-) -> Preset:
-    """Networks that lose whole channels: `reference` with noise of channels.
-
-    Args:
-        forms: of the network while sparsifying, each with its C and `kl_channels`.
-        replicates: of each.
-    """
-    preset = reference()
-    dense = preset["template"]["model"]["name"]
-    rows = [(dense + form, c, channels) for form, c, channels in forms]
-    varied = {(FORM, C, "stages.sparsify.kl_channels"): rows}
-    return {**preset, "grid": varied, "replicates": replicates}
+def structured() -> Preset:
+    """Networks that lose whole channels: `reference` with noise of channels."""
+    rows = [("complex.DeepConvNetGroupVD", 35.0, 1.0), ("complex.DeepConvNetBothVD", 0.1, 100.0)]
+    return {**reference(), "grid": {(FORM, C, "stages.sparsify.kl_channels"): rows}}
 
 
 def settled(
     values: Sequence[float] = (0.003, 0.02, 0.05, 0.1, 0.2, 0.4),
     *,
-    ard_values: Sequence[float] = (0.02, 0.1, 0.4),
-    random_values: Sequence[float] = (0.1, 0.4),
-    real_values: Sequence[float] = (0.02, 0.05, 0.2),
-    deaf_values: Sequence[float] = (0.02, 0.1),
     l0_values: Sequence[float] = (0.5, 5.0),
     sparsities: Sequence[float] = (0.98, 0.9945, 0.9965, 0.998),
-    layer_sparsities: Sequence[float] = (0.9, 0.98),
     replicates: int = 2,
 ) -> Preset:
     """Which pruner is best, and whether complex is worth it: `reference` with other contestants.
@@ -152,13 +135,8 @@ def settled(
 
     Args:
         values: of C, for VD: those of `reference`, with the same results.
-        ard_values: of C, for ARD.
-        random_values: of C, for the VD whose sparsity of each layer random masks have.
-        real_values: of C, for real networks on both parts.
-        deaf_values: of C, for networks that do not hear phases.
         l0_values: of C, for L0, whose penalty of a weight is at most 1.
         sparsities: that pruners of the whole network end at.
-        layer_sparsities: that each layer ends at, where one that is small is soon without a path.
         replicates: of each.
     """
     raw = reference()["template"]
@@ -192,11 +170,12 @@ def settled(
     by_layer = {"name": "gradual", "by_layer": True}
     pruners: list[tuple[str, dict[str, Any], dict[str, Any], Sequence[float]]] = [
         ("gradual", {"name": "gradual"}, slowly, sparsities),
-        ("gradual-by-layer", by_layer, slowly | patiently, layer_sparsities),
+        # fewer: a small layer is soon without a path
+        ("gradual-by-layer", by_layer, slowly | patiently, (0.9, 0.98)),
         ("one-shot", {"name": "one-shot"}, {}, sparsities),
     ]
     real = {"real-same-size": _real(SAME_SIZE), "real-same-cost": _real(SAME_COST)}
-    deaf = {
+    deaf = {  # to phases
         "real-moduli": {**_real(SAME_SIZE), "features.cplx": False},
         "random-phase": {"features.kind": "fft-random-phase"},
     }
@@ -204,9 +183,9 @@ def settled(
     contestants: dict[str, dict[str, Any]] = {}
     for c in values:
         contestants[f"vd-{_c(c)}"] = {C: c}
-    for c in ard_values:
+    for c in (0.02, 0.1, 0.4):
         contestants[f"ard-{_c(c)}"] = {C: c, FORM: "complex.DeepConvNetARD"}
-    for families, of_c in ((real, real_values), (deaf, deaf_values)):
+    for families, of_c in ((real, (0.02, 0.05, 0.2)), (deaf, (0.02, 0.1))):
         for c in of_c:
             contestants |= {f"{family}-{_c(c)}": {C: c, **own} for family, own in families.items()}
     nothing = {"name": "one-shot", "sparsity": 0.0}  # dense, trained for as long as all others
@@ -217,7 +196,7 @@ def settled(
         "stages.sparsify.pruner": nothing,
         "stages.fine-tune.optimizer.lr": REAL_SPARSIFY_LR,  # 8e-3 undoes it: AP 0.18
     }
-    contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in random_values}
+    contestants |= {f"random-{_c(c)}": {C: c, **anew} for c in (0.1, 0.4)}
     contestants |= {f"l0-{_c(c)}": {C: c, **gates} for c in l0_values}
     for which, pruner, own, targets in pruners:
         for sparsity in targets:
@@ -324,7 +303,6 @@ def _shorter(
     *,
     n_batches: int = 50,
     n_epochs: Sequence[int] = (10, 5, 3),
-    stride: int = 4096,
     batch_size: int = 128,
 ) -> dict[str, Any]:
     """TEMPLATE with fewer steps and fewer scored windows.
@@ -334,7 +312,6 @@ def _shorter(
         model: the network's dense form.
         n_batches: in an epoch.
         n_epochs: of dense, sparsify and fine-tune.
-        stride: samples between scored windows.
         batch_size: windows scored at a time.
     """
     raw = copy.deepcopy(TEMPLATE)
@@ -342,7 +319,7 @@ def _shorter(
 
     for name, dataset in raw["datasets"].items():
         dataset["file"] = f"{folder}/{dataset['file']}"
-        dataset["stride"] = 1 if name == "train" else stride
+        dataset["stride"] = 1 if name == "train" else 4096
 
     raw["feeds"]["train"]["n_batches"] = n_batches
     raw["feeds"]["valid"]["batch_size"] = batch_size

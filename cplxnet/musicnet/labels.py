@@ -36,20 +36,27 @@ def note_changes(
     Returns:
         instants: int64 (changes,), increasing, each with a set unlike the one before.
         words: int64 (changes, 2), the set from that instant on.
-
-    Raises:
-        ValueError: lengths differ, an end before its start, a class outside 0..83.
     """
-    start, end, note_class = (np.asarray(values, np.int64) for values in (start, end, note_class))
-    _check_intervals(start, end, note_class)
-    changes = _transitions(start, end, note_class)
-    order = np.argsort(changes[0], kind="stable")
-    instant, note, step = (values[order] for values in changes)
-    if not len(instant):
-        return np.empty(0, np.int64), np.empty((0, N_WORDS), np.int64)
+    instant = np.concatenate([start, end])
+    note = np.concatenate([note_class, note_class])
+    step = np.repeat(np.array([1, -1]), len(start))
+    order = np.lexsort((instant, note))
+    instant, note, step = (values[order] for values in (instant, note, step))
+
+    # the last event of each (class, instant): counts in between at one instant were never heard
+    last = np.append((instant[1:] != instant[:-1]) | (note[1:] != note[:-1]), True)[: len(instant)]
+    # a class ends at count 0, so one running count over all of them starts every class at 0
+    sounding = (np.cumsum(step)[last] > 0).astype(np.int64)
+    instant = instant[last]
+    note = note[last]
+    step = np.diff(sounding, prepend=0)
+
+    changed = np.flatnonzero(step)  # where a class begins (+1) or ceases (-1) to sound
+    order = changed[np.argsort(instant[changed], kind="stable")]
+    instant, note, step = (values[order] for values in (instant, note, step))
 
     # each class alternates +1, -1, so the running sum of step * 2**bit is the bit set, exactly
-    last = np.flatnonzero(np.append(instant[1:] != instant[:-1], True))  # of each instant
+    last = np.append(instant[1:] != instant[:-1], True)[: len(instant)]  # of each instant
     bit = step << (note % BITS)
     sums = [np.cumsum(np.where(note // BITS == word, bit, 0)) for word in range(N_WORDS)]
     return instant[last], np.stack([total[last] for total in sums], axis=1)
@@ -62,45 +69,6 @@ def changes_within(labels: np.ndarray, length: int) -> tuple[np.ndarray, np.ndar
     return note_changes(start, end, labels["note"] - LOWEST_NOTE)
 
 
-def _check_intervals(start: np.ndarray, end: np.ndarray, note_class: np.ndarray) -> None:
-    if not start.shape == end.shape == note_class.shape or start.ndim != 1:
-        raise ValueError(
-            f"expected start, end and note_class of one shape (notes,), got {start.shape}, "
-            f"{end.shape} and {note_class.shape}; try the columns of one table"
-        )
-    bad = np.flatnonzero((end < start) | (note_class < 0) | (note_class >= N_NOTES))
-    if len(bad):
-        row = bad[0]
-        raise ValueError(
-            f"expected end >= start and a class in 0..{N_NOTES - 1}, got class {note_class[row]} "
-            f"on [{start[row]}, {end[row]}) in row {row}; "
-            f"try note_class = MIDI note - {LOWEST_NOTE}"
-        )
-
-
-def _transitions(
-    start: np.ndarray, end: np.ndarray, note_class: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Where each class begins (+1) and ceases (-1) to sound.
-
-    Returns:
-        instant, class and step, sorted by class, then instant.
-    """
-    instant = np.concatenate([start, end])
-    note = np.concatenate([note_class, note_class])
-    step = np.repeat(np.array([1, -1]), len(start))
-    order = np.lexsort((instant, note))
-    instant, note, step = (values[order] for values in (instant, note, step))
-
-    # the last event of each (class, instant): counts in between at one instant were never heard
-    last = np.append((instant[1:] != instant[:-1]) | (note[1:] != note[:-1]), True)[: len(instant)]
-    # a class ends at count 0, so one running count over all of them starts every class at 0
-    sounding = (np.cumsum(step)[last] > 0).astype(np.int64)
-    step = np.diff(sounding, prepend=0)
-    changed = step != 0
-    return instant[last][changed], note[last][changed], step[changed]
-
-
 class NoteLookup:
     """Sounding notes by position, over the changes of recordings laid end to end.
 
@@ -109,9 +77,6 @@ class NoteLookup:
             instants are shifted by the recording's offset, none is past its end, and they do not
             decrease over the whole.
         device: where the tables live and `__call__` computes.
-
-    Raises:
-        ValueError: instants that decrease.
     """
 
     def __init__(
@@ -119,11 +84,6 @@ class NoteLookup:
     ) -> None:
         instants = np.concatenate([np.array([_BEFORE_ALL]), *(instants for instants, _ in changes)])
         words = np.concatenate([np.zeros((1, N_WORDS), np.int64), *(words for _, words in changes)])
-        if (instants[1:] < instants[:-1]).any():
-            raise ValueError(
-                "expected change instants in increasing order, got a decrease; "
-                "try recordings in order"
-            )
         self.instants = torch.from_numpy(instants).to(device)
         self.words = torch.from_numpy(words).to(device)
         self._bits = torch.arange(BITS, device=device)
@@ -142,7 +102,3 @@ class NoteLookup:
         last = torch.searchsorted(self.instants, positions, right=True) - 1
         words = self.words[last].unsqueeze(-1)  # (..., 2, 1)
         return ((words >> self._bits) & 1).flatten(-2).to(torch.float32)
-
-    def __repr__(self) -> str:
-        size = f"{len(self.instants) - 1} changes, {self.nbytes / 1e6:.1f} MB"
-        return f"NoteLookup({size}, {self.instants.device})"

@@ -10,8 +10,9 @@ twenty is positive.
 """
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,50 +26,40 @@ from .labels import N_NOTES
 KINDS = tuple(COMPLEX)  # of layers: ordinary, with a penalty, masked
 
 
-class Field(NamedTuple):
-    """Everything in which a complex network differs from a real one."""
+class ComplexField:
+    """What complex networks are made of, with layers of one kind."""
 
-    linear: Callable[..., nn.Module]
-    conv: Callable[..., nn.Module]
-    norm: Callable[[int], nn.Module]
-    relu: Callable[[], nn.Module]
-    pool: Callable[[int, int], nn.Module]
-    head: Callable[[], nn.Module]
-    last_bias: float
-    dtype: torch.dtype
+    norm = cplx.CplxBatchNorm1d
+    head = cplx.CplxToReal
+    last_bias = 0.0
+    dtype = torch.complex64
 
+    def __init__(self, kind: str) -> None:
+        self.linear, self.conv = COMPLEX[kind]
 
-def _complex_field(kind: str) -> Field:
-    linear, conv = COMPLEX[kind]
+    def relu(self) -> nn.Module:
+        return cplx.Split(nn.ReLU())
 
-    return Field(
-        linear=linear,
-        conv=conv,
-        norm=cplx.CplxBatchNorm1d,
-        relu=lambda: cplx.Split(nn.ReLU()),
-        pool=lambda size, stride: cplx.Split(nn.AvgPool1d(size, stride)),
-        head=cplx.CplxToReal,
-        last_bias=0.0,
-        dtype=torch.complex64,
-    )
+    def pool(self, size: int, stride: int) -> nn.Module:
+        return cplx.Split(nn.AvgPool1d(size, stride))
 
 
-def _real_field(kind: str) -> Field:
-    linear, conv = REAL[kind]
+class RealField:
+    """What real networks are made of, with layers of one kind."""
 
-    return Field(
-        linear=linear,
-        conv=conv,
-        norm=nn.BatchNorm1d,
-        relu=nn.ReLU,
-        pool=nn.MaxPool1d,
-        head=nn.Identity,
-        last_bias=-5.0,
-        dtype=torch.float32,
-    )
+    norm = nn.BatchNorm1d
+    relu = nn.ReLU
+    pool = nn.MaxPool1d
+    head = nn.Identity
+    last_bias = -5.0
+    dtype = torch.float32
+
+    def __init__(self, kind: str) -> None:
+        self.linear, self.conv = REAL[kind]
 
 
-FIELDS = {"complex": _complex_field, "real": _real_field}
+Field = ComplexField | RealField
+FIELDS: dict[str, type[Field]] = {"complex": ComplexField, "real": RealField}
 
 
 class Network(nn.Sequential):
@@ -81,9 +72,7 @@ class Network(nn.Sequential):
     is_chain = True  # its forward is that of its layers in turn: what `nn.compact` asks
 
     def __init__(self, layers: dict[str, nn.Module], *, is_complex: bool) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
+        super().__init__(OrderedDict(layers))
         self.is_complex = is_complex
 
     def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]

@@ -89,13 +89,11 @@ def check_shape(data: np.ndarray | h5py.Dataset, where: str) -> None:
 
 
 def check_data(data: np.ndarray, where: str, *, begin: int = 0) -> np.ndarray:
-    """`data`, which are the samples from `begin` on, as float32.
+    """`data`, which are the samples from `begin` on, of one channel, as float32.
 
     Raises:
-        RecordingError: another shape or type, or a sample that is not finite in float32.
+        RecordingError: a sample that is not finite in float32.
     """
-    check_shape(data, where)
-
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named next
         samples = data.astype(np.float32, copy=False)
 
@@ -130,12 +128,19 @@ def check_labels(table: np.ndarray, where: str) -> np.ndarray:
                 f"{', '.join(names) or 'no columns'}"
             )
 
-    _refuse(labels["start_time"] < 0, labels, where, "expected start_time >= 0")
-    _refuse(
-        labels["end_time"] < labels["start_time"], labels, where, "expected end_time >= start_time"
-    )
-    outside = (labels["note"] < LOWEST_NOTE) | (labels["note"] > HIGHEST_NOTE)
-    _refuse(outside, labels, where, f"expected notes in {LOWEST_NOTE}..{HIGHEST_NOTE}")
+    start, end, note = (labels[column] for column in ("start_time", "end_time", "note"))
+    outside = (note < LOWEST_NOTE) | (note > HIGHEST_NOTE)
+    for bad, expected in (
+        (start < 0, "start_time >= 0"),
+        (end < start, "end_time >= start_time"),
+        (outside, f"notes in {LOWEST_NOTE}..{HIGHEST_NOTE}"),
+    ):
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise RecordingError(
+                f"{where}: expected {expected}, got note {note[row]} on [{start[row]}, {end[row]}) "
+                f"in row {row} of `labels`"
+            )
 
     return labels
 
@@ -160,15 +165,6 @@ def _check_column(values: np.ndarray, column: str, where: str) -> np.ndarray:
         )
 
     return column_values
-
-
-def _refuse(bad: np.ndarray, labels: np.ndarray, where: str, expected: str) -> None:
-    if bad.any():
-        row = int(np.argmax(bad))
-        start, end, note = (int(labels[c][row]) for c in ("start_time", "end_time", "note"))
-        raise RecordingError(
-            f"{where}: {expected}, got note {note} on [{start}, {end}) in row {row} of `labels`"
-        )
 
 
 # ---- reading ------------------------------------------------------------------------------------

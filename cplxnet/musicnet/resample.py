@@ -11,21 +11,13 @@ TARGET_HZ = 11_000
 def resample(
     signal: np.ndarray, *, source_hz: int = SOURCE_HZ, target_hz: int = TARGET_HZ
 ) -> np.ndarray:
-    """Band-limited resampling by soxr's VHQ recipe.
+    """Band-limited resampling by soxr's VHQ recipe: (n,) -> float32 (about n target_hz/source_hz,).
 
-    Args:
-        signal: (samples,).
-        source_hz: its samples per second.
-        target_hz: those of the result.
-
-    Returns:
-        float32 (about samples * target_hz/source_hz,).
+    Both rates are in samples per second.
     """
     import soxr  # here: a machine that trains need not have it
 
-    signal = np.asarray(signal, np.float32)
-    resampled = soxr.resample(signal, source_hz, target_hz, quality="VHQ")
-    return resampled.astype(np.float32, copy=False)
+    return soxr.resample(np.asarray(signal, np.float32), source_hz, target_hz, quality="VHQ")
 
 
 def resample_blocks(

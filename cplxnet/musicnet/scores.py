@@ -14,8 +14,6 @@ import torch
 
 from .dataset import MusicNet
 
-AVERAGE_PRECISION = "average_precision"  # every window given
-AVERAGE_PRECISION_TRABELSI2018 = "average_precision_trabelsi2018"  # see `trabelsi2018_windows`
 TRABELSI2018_WINDOWS = 7500  # of a recording
 TRABELSI2018_STRIDE = 128  # samples
 CURVE_POINTS = 500
@@ -96,13 +94,10 @@ def _checked(target: Values, logit: Values) -> tuple[torch.Tensor, torch.Tensor]
     return mask, logit
 
 
-def per_note(target: Values, logit: Values, *, threshold: float = 0.0) -> dict[str, np.ndarray]:
+def per_note(target: Values, logit: Values) -> dict[str, np.ndarray]:
     """Average precision of each note's own ranking, and its precision and recall.
 
-    Args:
-        target: 0 or 1 (N, notes).
-        logit: (N, notes).
-        threshold: of precision and recall: a note is reported where `logit > threshold`.
+    A note is reported where its probability is above a half, `logit > 0`.
 
     Returns:
         `ap`, `precision`, `recall`: float64 (notes,), nan where the note never sounds; precision
@@ -113,7 +108,7 @@ def per_note(target: Values, logit: Values, *, threshold: float = 0.0) -> dict[s
     """
     mask, logits = _checked(target, logit)
     positives = mask.sum(0).double()
-    reported = logits > threshold
+    reported = logits > 0
     hits = (reported & mask).sum(0).double()
     sounds = (positives > 0).tolist()
     # a note at a time, 84 in all, of contiguous columns
@@ -141,10 +136,8 @@ def curve(target: Values, logit: Values, *, n_points: int = CURVE_POINTS) -> dic
         `precision`, `recall`: lists of one length.
 
     Raises:
-        ValueError: n_points below 2, or as `pooled_average_precision`.
+        ValueError: as `pooled_average_precision`.
     """
-    if n_points < 2:
-        raise ValueError(f"expected n_points >= 2, got {n_points}")
     positive, hits, total = ranking(target, logit)
     distinct = torch.ones_like(positive, dtype=torch.bool)
     distinct[1:] = positive[1:] != positive[:-1]
@@ -160,7 +153,9 @@ def curve(target: Values, logit: Values, *, n_points: int = CURVE_POINTS) -> dic
     return {"precision": (hits / total)[keep].tolist(), "recall": recall[keep].tolist()}
 
 
-def trabelsi2018_windows(recording: Values, start: Values, rate_hz: int) -> torch.Tensor | None:
+def trabelsi2018_windows(
+    recording: torch.Tensor, start: torch.Tensor, rate_hz: int
+) -> torch.Tensor | None:
     """The windows of the older protocol among those given: bool (N,) on the CPU.
 
     Trabelsi et al. (2018) score, of each recording, the 7500 windows that start at 1 s + 128 k
@@ -180,36 +175,28 @@ def trabelsi2018_windows(recording: Values, start: Values, rate_hz: int) -> torc
     Reference: C. Trabelsi et al., Deep complex networks, ICLR 2018, sec. 4.2, and the authors' code
     (`eval_set`).
     """
-    recording = np.asarray(torch.as_tensor(recording).cpu())
-    start = np.asarray(torch.as_tensor(start).cpu())
-    chosen = np.zeros(len(start), bool)
+    recordings = recording.cpu().numpy()
+    starts = start.cpu().numpy()
+    chosen = np.zeros(len(starts), bool)
 
-    for number in np.unique(recording):
-        late = np.flatnonzero((recording == number) & (start >= rate_hz))
-        first = start[late].min() if len(late) else rate_hz + TRABELSI2018_STRIDE
+    for number in np.unique(recordings):
+        late = np.flatnonzero((recordings == number) & (starts >= rate_hz))
+        first = starts[late].min() if len(late) else rate_hz + TRABELSI2018_STRIDE
         on_grid = first + TRABELSI2018_STRIDE * np.arange(TRABELSI2018_WINDOWS)
-        if first >= rate_hz + TRABELSI2018_STRIDE or not np.isin(on_grid, start[late]).all():
+        if first >= rate_hz + TRABELSI2018_STRIDE or not np.isin(on_grid, starts[late]).all():
             return None
-        chosen[late] = np.isin(start[late], on_grid)
+        chosen[late] = np.isin(starts[late], on_grid)
     return torch.from_numpy(chosen)
 
 
-def score(
-    target: Values,
-    logit: Values,
-    recording: Values,
-    start: Values,
-    rate_hz: int,
-    curves: bool = False,
+def score_dataset(
+    target: Values, logit: Values, dataset: MusicNet, *, curves: bool = False
 ) -> dict[str, Any]:
-    """All scores of the windows given, as plain numbers and lists for scores.json.
+    """All scores of a dataset, as plain numbers and lists for scores.json.
 
     Args:
-        target: 0 or 1 (N, 84).
-        logit: (N, 84).
-        recording: int (N,), each window's recording.
-        start: int (N,), each window's first sample there.
-        rate_hz: samples per second.
+        target, logit: (N, 84), of all N windows, as the feed `in-order` gives them.
+        dataset: where the windows are from.
         curves: add the `curve`.
 
     Returns:
@@ -221,60 +208,38 @@ def score(
         What is undefined is None.
 
     Raises:
-        ValueError: as `pooled_average_precision`, or recording and start not of one entry a window.
-    """
-    target, logit = _checked(target, logit)
-    if not len(recording) == len(start) == len(target):
-        raise ValueError(
-            f"expected a recording and a start for each of {len(target)} windows, got "
-            f"{len(recording)} and {len(start)}"
-        )
-    notes = {
-        name: [None if math.isnan(value) else float(value) for value in values]
-        for name, values in per_note(target, logit).items()
-    }
-    result: dict[str, Any] = {
-        AVERAGE_PRECISION: pooled_average_precision(target, logit),
-        AVERAGE_PRECISION_TRABELSI2018: None,
-        "n_windows": len(target),
-        "positive_share": float(target.double().mean()),
-        "notes": notes,
-    }
-
-    older = trabelsi2018_windows(recording, start, rate_hz)
-    if older is not None:
-        older = older.to(target.device)
-        if target[older].any():
-            score = pooled_average_precision(target[older], logit[older])
-            result[AVERAGE_PRECISION_TRABELSI2018] = score
-    if curves:
-        result["curve"] = curve(target, logit)
-    return result
-
-
-def score_dataset(
-    target: Values, logit: Values, dataset: MusicNet, *, curves: bool = False
-) -> dict[str, Any]:
-    """`score` of all windows of `dataset` in order, as the feed `in-order` gives them.
-
-    Args:
-        target: 0 or 1 (len(dataset), 84).
-        logit: (len(dataset), 84).
-        dataset: where the windows are from.
-        curves: add the `curve`.
-
-    Raises:
-        ValueError: as `score`, or fewer or more windows than the dataset has.
+        ValueError: as `pooled_average_precision`, or fewer or more windows than the dataset has.
     """
     if len(target) != len(dataset):
         raise ValueError(
             f"expected the {len(dataset)} windows of {dataset.path}, got {len(target)}; feed it in "
             "order"
         )
+    target, logit = _checked(target, logit)
+    notes = {
+        name: [None if math.isnan(value) else float(value) for value in values]
+        for name, values in per_note(target, logit).items()
+    }
+    result: dict[str, Any] = {
+        "average_precision": pooled_average_precision(target, logit),
+        "average_precision_trabelsi2018": None,
+        "n_windows": len(target),
+        "positive_share": float(target.double().mean()),
+        "notes": notes,
+    }
+
     index = torch.arange(len(dataset))
-    return score(
-        target, logit, dataset.recording_of(index), dataset.starts(index), dataset.rate_hz, curves
+    older = trabelsi2018_windows(
+        dataset.recording_of(index), dataset.starts(index), dataset.rate_hz
     )
+    if older is not None:
+        older = older.to(target.device)
+        if target[older].any():
+            ap = pooled_average_precision(target[older], logit[older])
+            result["average_precision_trabelsi2018"] = ap
+    if curves:
+        result["curve"] = curve(target, logit)
+    return result
 
 
 # ---- published scores ----------------------------------------------------------------------------

@@ -13,13 +13,11 @@ stored by what is left.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +29,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cplxnet.files import written
-from cplxnet.musicnet.features import STFT_HOP, STFT_WINDOW, check_heard, features
+from cplxnet import files
+from cplxnet.musicnet.features import STFT_HOP, STFT_WINDOW, features, read_heard
 from cplxnet.musicnet.resample import TARGET_HZ
 
 from .real_form import Step, UnknownLayerError, modulus, real_chain, with_zero_imaginary_part
+
+# the exporter says at every call that torchvision is not installed
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 OPSET = 20  # the first whose DFT takes its axis as an input; onnxruntime 1.17 and later
 IR_VERSION = 9  # the one that came with that opset: older runtimes refuse files with a newer one
@@ -57,18 +58,14 @@ def export_onnx(
 ) -> Path:
     """Write what `model` computes in evaluation to the ONNX file `path`, whole or not at all.
 
+    Returns the path.
+
     Args:
         model: dense, variational (its means), masked or compact, a stack of layers.
-        path: the file to write.
         window: samples that the network hears.
         rate_hz: samples per second.
-        kind: of features, as `features` takes it.
-        cplx: whether they are complex.
-        shift: whether frequency zero is in the centre. `auto.heard(manifest)` gives all five.
+        kind, cplx, shift: as for `features`; `auto.heard(manifest)` gives them, and `window`.
         raw_audio: take the window itself and compute the features inside.
-
-    Returns:
-        The path.
 
     Raises:
         UnknownLayerError: a layer without a real form, named, with its place; nothing is written.
@@ -84,18 +81,12 @@ def export_onnx(
 
     helper.set_model_props(proto, {"cplxnet": json.dumps({**heard, "raw_audio": raw_audio})})
     onnx.checker.check_model(proto, full_check=True)
-    path = Path(path)
-    with written(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
-    return path
+    files.write(path, lambda file: file.write(proto.SerializeToString()))
+    return Path(path)
 
 
 class Exported(nn.Module):
-    """What the file computes: the network's real form of its inputs.
-
-    The inputs are the two parts of complex features (B, C, L), made one tensor (B, 2C, L) of parts
-    in turn, or one tensor.
-    """
+    """What the file computes: the real form, of one input or of both parts of complex features."""
 
     def __init__(self, chain: nn.Sequential) -> None:
         super().__init__()
@@ -129,15 +120,16 @@ def _exported(model: nn.Module, heard: dict, raw_audio: bool) -> onnx.ModelProto
 
 def _features(kind: str, cplx: bool, shift: bool) -> list[Step]:
     """`features` of raw windows (B, window), complex ones as parts in turn, by what ONNX has."""
-    if kind == "raw":
-        channel = Step(lambda signal: signal.unsqueeze(1))
-        return [channel, Step(with_zero_imaginary_part)] if cplx else [channel]
-    if kind == "fft":
-        transform = Step(functools.partial(_fourier, shift=shift))
-    elif kind != "stft":
-        raise ValueError(f"expected raw, fft or stft of raw audio, got {kind!r}; try features")
-    else:
-        transform = Step(_short_time_fourier, waves=_waves())
+    match kind:
+        case "raw":
+            channel = Step(lambda signal: signal.unsqueeze(1))
+            return [channel, Step(with_zero_imaginary_part)] if cplx else [channel]
+        case "fft":
+            transform = Step(functools.partial(_fourier, shift=shift))
+        case "stft":
+            transform = Step(_short_time_fourier, waves=_waves())
+        case _:
+            raise ValueError(f"expected raw, fft or stft of raw audio, got {kind!r}; try features")
     return [transform] if cplx else [transform, Step(modulus)]
 
 
@@ -190,7 +182,9 @@ def _check(exported: nn.Module, logits: Tensor, expected: Tensor) -> None:
 
 def _proto(exported: Exported, inputs: dict[str, Tensor]) -> onnx.ModelProto:
     batch = torch.export.Dim("batch")
-    with _quiet():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of torch to torch
+        warnings.filterwarnings("ignore", "# The axis name: batch")  # real's and imag's are one
         try:
             program = torch.onnx.export(
                 exported,
@@ -218,21 +212,6 @@ def _proto(exported: Exported, inputs: dict[str, Tensor]) -> onnx.ModelProto:
     return proto
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's exporter on itself: no torchvision here, and torch deprecates torch."""
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            warnings.filterwarnings("ignore", "# The axis name: batch")  # real's and imag's are one
-            yield
-    finally:
-        log.setLevel(level)
-
-
 def _store_by_what_is_left(graph: onnx.GraphProto) -> None:
     """Store weights that are mostly zero as positions and values, where that is smaller.
 
@@ -244,16 +223,14 @@ def _store_by_what_is_left(graph: onnx.GraphProto) -> None:
     nodes = []
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or values.size < _SMALL:
-            kept.append(weight)
-            continue
-        width = min((1, 2), key=lambda width: _stored_bytes(values, width))
-        if values.size % 2 or _stored_bytes(values, width) >= values.nbytes:
-            kept.append(weight)
-            continue
-        constants, scatter = _scattered(weight.name, values, width)
-        kept += constants
-        nodes += scatter
+        if weight.data_type == TensorProto.FLOAT and values.size >= _SMALL and not values.size % 2:
+            n_bytes, width = min((_stored_bytes(values, width), width) for width in (1, 2))
+            if n_bytes < values.nbytes:
+                constants, scatter = _scattered(weight.name, values, width)
+                kept += constants
+                nodes += scatter
+                continue
+        kept.append(weight)
 
     nodes += graph.node
     del graph.initializer[:], graph.node[:]
@@ -263,8 +240,6 @@ def _store_by_what_is_left(graph: onnx.GraphProto) -> None:
 
 def _stored_bytes(values: np.ndarray, width: int) -> int:
     """Bytes of positions (int32) and values (float32) of the rows of `width` that are left."""
-    if values.size % width:
-        return values.nbytes
     return int(values.reshape(-1, width).any(1).sum()) * 4 * (width + 1)
 
 
@@ -312,9 +287,6 @@ class OnnxNetwork:
 
     It runs on as many threads as torch has.
 
-    Args:
-        path: the ONNX file.
-
     Attributes:
         heard: what the network hears, `window`, `rate_hz`, `kind`, `cplx` and `shift`.
         raw_audio: whether it takes raw windows; else it takes features.
@@ -350,31 +322,25 @@ class OnnxNetwork:
             )
 
         self.path = path
-        try:
-            heard = json.loads(metadata["cplxnet"])
-        except (ValueError, RecursionError):
-            heard = None
-        self.raw_audio = isinstance(heard, dict) and heard.pop("raw_audio", False) is True
-        self.heard = check_heard(heard, f"{path}")
+        self.heard = read_heard(metadata["cplxnet"], f"{path}", raw_audio=bool)
+        self.raw_audio = self.heard.pop("raw_audio")
         self.inputs = self._checked_inputs()
 
     def _checked_inputs(self) -> list[str]:
         """Names of the inputs. Raises ValueError unless they take what the network hears."""
-        options = {key: self.heard[key] for key in ("kind", "cplx", "shift")}
         x = torch.zeros(1, self.heard["window"])
         names = ["signal"]
         if not self.raw_audio:
-            x = features(x, **options)
+            x = features(x, self.heard["kind"], self.heard["cplx"])
             names = ["real", "imag"] if x.is_complex() else ["features"]
 
-        given = self.session.get_inputs()
-        shapes = [tuple(one.shape[1:]) for one in given]
+        expected = dict.fromkeys(names, tuple(x.shape[1:]))
+        given = {one.name: tuple(one.shape[1:]) for one in self.session.get_inputs()}
         outputs = [one.name for one in self.session.get_outputs()]
-        expected = [tuple(x.shape[1:])] * len(names)
-        if [one.name for one in given] != names or shapes != expected or outputs != ["logits"]:
+        if given != expected or outputs != ["logits"]:
             raise ValueError(
-                f"{self.path}: expected inputs {', '.join(names)} of shape {expected[0]} and the "
-                f"output logits, got {', '.join(one.name for one in given)} of {shapes}"
+                f"{self.path}: expected inputs {expected} and the output logits, got inputs "
+                f"{given} and outputs {outputs}"
             )
         return names
 

@@ -173,8 +173,11 @@ def _layers(model: nn.Module, x: Tensor, modules: list[nn.Module]) -> Tensor:
     for name, layer in leaves(model):
         if isinstance(layer, _IDLE):
             continue
+        if getattr(layer, "running_var", 0) is None:
+            # its output would depend on the batch
+            raise UnknownLayerError(f"{name}: expected running statistics, got none in {layer}")
         if isinstance(layer, cplx.CplxBatchNorm1d) and isinstance(previous, cplx.CplxConv1d):
-            _fold_norm(modules[-1], layer, name)
+            _fold_norm(modules[-1], layer)
         else:
             modules.append(_module(layer, name, x))
         x = layer(x)
@@ -198,7 +201,7 @@ def _module(layer: Any, name: str, x: Tensor) -> nn.Module:
             bias = None if layer.bias_ri is None else layer.bias_ri.flatten()
             return Step(complex_linear, weight=_weight_of(layer).flatten(1), bias=bias)
         case cplx.CplxBatchNorm1d():
-            matrix, shift = _matrix_and_shift(layer, name)
+            matrix, shift = _matrix_and_shift(layer)
             return Step(channel_map, matrix=matrix, shift=shift)
         case nn.Flatten(start_dim=1, end_dim=-1) if x.is_complex():
             return Step(complex_flatten)
@@ -212,8 +215,6 @@ def _module(layer: Any, name: str, x: Tensor) -> nn.Module:
             return _convolution(_weight_of(layer), layer.bias, layer)
         case nn.Linear():
             return _linear(_weight_of(layer), layer.bias)
-    if getattr(layer, "running_var", 0) is None:
-        raise UnknownLayerError(f"{name}: expected running statistics, got none in {layer}")
     if not x.is_complex() and not layer(x).is_complex():
         return copy.deepcopy(layer)  # real: left to torch.onnx.export
     raise UnknownLayerError(
@@ -240,33 +241,29 @@ def _convolution(weight: Tensor, bias: Tensor | None, like: Any) -> nn.Module:
     kind: Any = nn.Conv1d if weight.dim() == 3 else nn.Conv2d
     geometry = {key: getattr(like, key) for key in _GEOMETRY if hasattr(like, key)}
     channels = weight.shape[1] * geometry.get("groups", 1)
-    convolution = kind(channels, len(weight), tuple(weight.shape[2:]), **geometry)
-    bias = torch.zeros(len(weight)) if bias is None else bias
-    convolution.load_state_dict({"weight": weight, "bias": bias})
-    return convolution
+    return _filled(kind(channels, len(weight), tuple(weight.shape[2:]), **geometry), weight, bias)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
-    linear = nn.Linear(weight.shape[1], len(weight))
+    return _filled(nn.Linear(weight.shape[1], len(weight)), weight, bias)
+
+
+def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """The layer, given this weight, and this bias or 0."""
     bias = torch.zeros(len(weight)) if bias is None else bias
-    linear.load_state_dict({"weight": weight, "bias": bias})
-    return linear
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return layer
 
 
-def _matrix_and_shift(norm: cplx.CplxBatchNorm1d, name: str) -> tuple[Tensor, Tensor]:
-    """Batch norm in evaluation as y = M x + s: M (C, 2, 2), s (C, 2)."""
-    if norm.running_var is None or norm.running_mean is None:
-        raise UnknownLayerError(
-            f"{name}: expected running statistics, got none; its output depends on the batch"
-        )
-    given = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
-    matrix, shift = map_by(*given)
+def _matrix_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    """Complex batch norm in evaluation as y = M x + s: M (C, 2, 2), s (C, 2)."""
+    matrix, shift = map_by(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
     return matrix.movedim(-1, 0), shift.t().contiguous()
 
 
-def _fold_norm(convolution: Any, norm: cplx.CplxBatchNorm1d, name: str) -> None:
+def _fold_norm(convolution: Any, norm: cplx.CplxBatchNorm1d) -> None:
     """M (w * x + b) + s = (M w) * x + (M b + s), written into the convolution."""
-    matrix, shift = _matrix_and_shift(norm, name)
+    matrix, shift = _matrix_and_shift(norm)
     weight = convolution.weight.unflatten(0, (-1, 2))  # (out, 2, 2 in, k)
     bias = convolution.bias.unflatten(0, (-1, 2))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from cplxnet.musicnet.labels import LOWEST_NOTE, N_NOTES
 from cplxnet.musicnet.recordings import RecordingError
 from cplxnet.musicnet.resample import TARGET_HZ, resample_blocks
 
-from .midi import NOTES, notes_of, write_midi
+from .midi import notes_of, write_midi
 from .windows import frame_positions, transcribe
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
@@ -104,35 +103,30 @@ def _checked_header(file: BinaryIO, n_bytes: int, where: str) -> tuple[BinaryIO,
     (stated,) = struct.unpack(f"{order}I", container)
 
     notices = []
-    large: dict[bytes, int] = {}  # RF64 states its 64-bit sizes in a chunk of their own
-    begin = size = 0
-    for name, chunk_size, chunk_begin in _chunks(file, order):
+    large = None  # RF64 states its 64-bit sizes in a chunk of their own
+    for name, chunk_size, begin in _chunks(file, order):
         if name == b"ds64":
-            stated, large[wanted] = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
+            stated, large = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
         if name == b"fmt ":
-            notices += _byte_rate_notices(file.read(16), where)
+            notices += _byte_rate_notices(file.read(16).ljust(16, b"\0"), where)
         if name == wanted:
-            begin = chunk_begin
-            size = large.get(name, chunk_size)
+            size = chunk_size if large is None else large
+            left = n_bytes - begin
             break
-    if not begin:
+    else:
         return file, notices
 
-    left = n_bytes - begin
     if any(abs(size - streamed) < _HEADER_BYTES for streamed in _STREAMED):
-        return file, [
-            *notices,
-            f"{where}: a stream's header without its size; read to the file's end",
-        ]
+        notices.append(f"{where}: a stream's header without its size; read to the file's end")
+        return file, notices
     if not size and left and not _is_chunk(file, order, begin, n_bytes):
         if n_bytes > _MOST_UNSIZED:
             raise RecordingError(
                 f"{where}: expected a header with its size, got one of 0 in {n_bytes} bytes; "
                 "try ffmpeg -i FILE out.wav"
             )
-        content = io.BytesIO()
         file.seek(0)
-        shutil.copyfileobj(file, content)
+        content = io.BytesIO(file.read())
         content.seek(begin - 4)
         content.write(struct.pack(f"{order}I", left))
         notices.append(f"{where}: a stream's header of size 0; read to the file's end")
@@ -147,9 +141,8 @@ def _checked_header(file: BinaryIO, n_bytes: int, where: str) -> tuple[BinaryIO,
     return file, notices
 
 
-def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: BinaryIO, order: str, begin: int = 12) -> Iterator[tuple[bytes, int, int]]:
     """Name, size and beginning of the content of each chunk, where the file is left."""
-    begin = 12
     for _ in range(_MOST_CHUNKS):
         file.seek(begin)
         head = file.read(8)
@@ -162,8 +155,6 @@ def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int]]:
 
 def _byte_rate_notices(content: bytes, where: str) -> list[str]:
     """A notice where the chunk "fmt " of a WAV file states another byte rate than it has."""
-    if len(content) < 16:
-        return []
     kind, _, rate_hz, byte_rate, frame_bytes, _ = struct.unpack("<HHIIHH", content)
     if kind not in _UNCOMPRESSED or byte_rate == rate_hz * frame_bytes:
         return []
@@ -175,11 +166,7 @@ def _byte_rate_notices(content: bytes, where: str) -> list[str]:
 
 def _is_chunk(file: BinaryIO, order: str, begin: int, n_bytes: int) -> bool:
     """Whether another chunk follows the samples' chunk of size 0, which then is really empty."""
-    file.seek(begin)
-    head = file.read(8)
-    if len(head) < 8:
-        return False
-    name, size = struct.unpack(f"{order}4sI", head)
+    name, size, _ = next(_chunks(file, order, begin), (b"", n_bytes + 1, 0))
     return name.isascii() and name.decode("ascii").isprintable() and size <= n_bytes
 
 
@@ -235,16 +222,15 @@ def load_audio(path: str | os.PathLike[str], *, rate_hz: int = TARGET_HZ) -> Sou
         if source_hz != rate_hz:
             blocks = resample_blocks(blocks, source_hz=source_hz, target_hz=rate_hz)
         samples = np.concatenate([*blocks, np.empty(0, np.float32)])
-        n_channels, n_stated = sound.channels, sound.frames
 
     if not len(samples):
         raise RecordingError(
             f"{path}: expected samples, got {n_frames or 'none'} at {source_hz} Hz"
         )
-    if n_frames < n_stated:
-        notices.append(f"{path}: {n_frames} of the {n_stated} samples that its header states")
-    if n_channels > 1:
-        notices.append(f"{path}: its {n_channels} channels averaged")
+    if n_frames < sound.frames:
+        notices.append(f"{path}: {n_frames} of the {sound.frames} samples that its header states")
+    if sound.channels > 1:
+        notices.append(f"{path}: its {sound.channels} channels averaged")
         if mono_peak < 0.05 * peak:
             notices.append(f"{path}: its channels cancel each other; try one of them")
     if peak > LOUD:
@@ -300,18 +286,17 @@ def transcribe_audio(
     if hop < 1:
         raise ValueError(f"expected hop >= 1, got {hop}; try 1024")
     sound = load_audio(path, rate_hz=rate_hz)
-    source = Path(path).name
-
+    notices = sound.notices
     if sound.is_silent:
         times = frame_positions(len(sound.samples), hop) / rate_hz
         probabilities = np.zeros((len(times), N_NOTES), np.float32)
-        notices = (*sound.notices, f"{path}: silent, so without notes")
-        return Transcription(times, probabilities, np.empty(0, NOTES), notices, source)
+        notices += (f"{path}: silent, so without notes",)
+    else:
+        times, probabilities = transcribe(network, sound.samples, rate_hz=rate_hz, hop=hop, **heard)
 
-    times, probabilities = transcribe(network, sound.samples, rate_hz=rate_hz, hop=hop, **heard)
     duration_s = len(sound.samples) / rate_hz
     notes = notes_of(probabilities >= threshold, times, duration_s=duration_s)
-    return Transcription(times, probabilities, notes, sound.notices, source)
+    return Transcription(times, probabilities, notes, notices, Path(path).name)
 
 
 # ---- writing ------------------------------------------------------------------------------------
@@ -335,7 +320,6 @@ def write_transcription(
     MIDI file's track is named after the recording, which is how the next call knows its own files.
 
     Args:
-        transcription: what to write.
         stem: the files' path without .csv and .mid.
         overwrite: also replace files that are not an earlier transcription of the same recording.
 
@@ -348,9 +332,8 @@ def write_transcription(
     stem = Path(stem)
     table = stem.with_name(f"{stem.name}.csv")
     score = stem.with_name(f"{stem.name}.mid")
-    source = transcription.source.encode(
-        "ascii", "backslashreplace"
-    ).decode()  # MIDI has no Unicode
+    # MIDI has no Unicode
+    source = transcription.source.encode("ascii", "backslashreplace").decode()
     track = f"cplxnet: {source}"
 
     marks = {table: _TABLE_HEADER.encode(), score: track.encode()}

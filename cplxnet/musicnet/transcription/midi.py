@@ -69,12 +69,7 @@ def notes_of(
 
 
 def midi(notes: np.ndarray, *, track: str = "") -> pretty_midi.PrettyMIDI:
-    """The notes as one track of a grand piano at one velocity.
-
-    Args:
-        notes: `NOTES` (notes,).
-        track: its name.
-    """
+    """The notes, `NOTES` (notes,), as one track of this name: a grand piano at one velocity."""
     instrument = pretty_midi.Instrument(0, name=track)
     for note in notes:
         start_s = float(note["start_s"])

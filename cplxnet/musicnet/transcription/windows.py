@@ -46,9 +46,7 @@ def transcribe(
         rate_hz: samples per second; the networks of this package hear 11 000.
         window: samples that the network hears at a time.
         hop: samples from one frame to the next.
-        kind: of features; `auto.heard(manifest)` gives it, and `window`, `cplx` and `shift`.
-        cplx: as for `features`.
-        shift: as for `features`.
+        kind, cplx, shift: as for `features`; `auto.heard(manifest)` gives them, and `window`.
         batch_size: windows at a time, fewer of very long ones.
         device: where the model is.
         progress: show a bar over the batches.

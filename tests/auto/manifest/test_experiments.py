@@ -101,9 +101,7 @@ def test_names_on_the_page():
 
 
 def test_demo_grid_on_its_own_schedule():
-    manifests = grid.demo(
-        (0.05, 0.5), n_batches=7, n_epochs=(3, 2, 1), stride=1024, lr_log_sigma2=1e-2
-    )
+    manifests = grid.demo((0.05, 0.5), n_batches=7, n_epochs=(3, 2, 1), lr_log_sigma2=1e-2)
     assert list(manifests) == ["c5e-02-r0", "c5e-01-r0"]
     manifest = manifests["c5e-01-r0"]
     assert manifest.name == "demo C=5e-1 replicate 0"
@@ -113,8 +111,8 @@ def test_demo_grid_on_its_own_schedule():
     assert manifest.datasets["train"].file == "demo/musicnet_11khz_train.h5"
     assert [manifest.datasets[name].stride for name in ("train", "valid", "test")] == [
         1,
-        1024,
-        1024,
+        4096,
+        4096,
     ]
     assert manifest.feeds["train"].n_batches == 7
     assert manifest.stage("fine-tune").model.name == "complex.DeepConvNetMasked"
@@ -150,25 +148,15 @@ def test_the_other_committed_grids_are_presets():
 
 
 def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_path):
-    manifests = grid.settled(
-        (0.01, 0.2),
-        ard_values=(0.2,),
-        random_values=(0.2,),
-        real_values=(0.2,),
-        deaf_values=(0.2,),
-        l0_values=(0.5,),
-        sparsities=(0.98,),
-        layer_sparsities=(0.98,),
-        replicates=1,
-    )
+    manifests = grid.settled((0.01, 0.1), l0_values=(0.5,), sparsities=(0.98,), replicates=1)
     keys: dict[str, set[str]] = {}
     for name, manifest in manifests.items():
         (_, dense), (_, sparsify), _ = planned(manifest)
         keys.setdefault(dense.key, set()).add(re.sub(r"-[cs][-.e\d]+-r0", "", name))
-        if name == "vd-c2e-01-r0":
+        if name == "vd-c1e-01-r0":
             of_vd = sparsify.key
     assert sorted(map(len, keys.values())) == [1, 1, 1, 1, 7]
-    _, (_, sparsify), _ = planned(manifests["random-c2e-01-r0"])
+    _, (_, sparsify), _ = planned(manifests["random-c1e-01-r0"])
     assert sparsify.key == of_vd  # random masks have the sparsity of VD's own run
 
     grid.write(tmp_path, manifests)
@@ -176,8 +164,8 @@ def test_settled_has_every_contestant_on_the_dense_networks_of_its_family(tmp_pa
     assert rows["gradual-s0.98-r0"] == ("complex gradual", "sparsity = 0.98")
     assert rows["gradual-by-layer-s0.98-r0"] == ("complex gradual by layer", "sparsity = 0.98")
     assert rows["l0-c5e-01-r0"] == ("complex L0", "C = 0.5")
-    assert rows["random-c2e-01-r0"] == ("complex random", "C = 0.2")
-    assert rows["real-moduli-c2e-01-r0"][0].startswith("real VD features.cplx=False")
+    assert rows["random-c1e-01-r0"] == ("complex random", "C = 0.1")
+    assert rows["real-moduli-c1e-01-r0"][0].startswith("real VD features.cplx=False")
     assert rows["real-same-size-s0-r0"] == ("real one-shot width=1.257", "sparsity = 0")
     assert len({method for method, _ in rows.values()}) == 12
 
