@@ -9,8 +9,7 @@ from torch.nn.modules.utils import _pair, _single
 
 from .fast import gpu
 from .fast.conv import Geometry, conv2d
-from .init import trabelsi_standard_
-from .parameters import ComplexParameters, empty_ri, from_image, real_dtype, to_image
+from .parameters import ComplexParameters, from_image, real_dtype, to_image
 
 Padding = int | tuple[int, ...] | Literal["valid", "same"]
 
@@ -35,7 +34,6 @@ class _CplxConv(ComplexParameters):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"expected channels divisible by groups={groups}, got {in_channels} in, "
@@ -52,6 +50,8 @@ class _CplxConv(ComplexParameters):
             )
 
         ntuple = _single if self.dims == 1 else _pair
+        shape = (out_channels, in_channels // groups, *ntuple(kernel_size))
+        super().__init__(shape, bias, device, dtype)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.groups = groups
@@ -60,18 +60,6 @@ class _CplxConv(ComplexParameters):
         self.dilation = ntuple(dilation)
         self.padding: Padding = padding if isinstance(padding, str) else ntuple(padding)
         self.padding_mode = padding_mode
-
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight_ri = empty_ri(*shape, device=device, dtype=dtype)
-        bias_ri = empty_ri(out_channels, device=device, dtype=dtype) if bias else None
-        self.register_parameter("bias_ri", bias_ri)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Trabelsi's initialisation of the weight, 0 for the bias."""
-        trabelsi_standard_(self.weight)
-        if self.bias_ri is not None:
-            torch.nn.init.zeros_(self.bias_ri)
 
     def forward(self, x: Tensor) -> Tensor:
         y = gpu.forward(self, x)
