@@ -12,7 +12,8 @@ little. With alpha as the parameter nothing would shrink them. The KL of a chann
 weight with |mu|^2 the mean of |w|^2, and sigma_o^2 (see `kl`), log-uniform prior ("GroupVD") or
 automatic relevance determination ("GroupARD"). A channel is relevant if
 log alpha <= threshold, and with it all its weights: what is masked are whole channels, so that a
-smaller dense layer is left. Constructor arguments are those of the mean layer, as in `torch.nn`.
+smaller dense layer is left. Constructor arguments and shapes are those of the mean layer, as in
+`torch.nn`.
 
 "BothVD" and "BothARD" layers have this noise and that of each weight (see `variational`): W is
 drawn from its posterior, z multiplies what it gives, and both KL are added. A weight is relevant if
@@ -97,11 +98,9 @@ class GroupNoise(Penalised):
 
     @property
     def penalty(self) -> Tensor:
-        """`penalty_out`."""
         return self.penalty_out
 
     def kl(self, channels: float = 1.0) -> Tensor:
-        """`channels` times the sum of `penalty_out`, added in float64: a scalar."""
         total = channels * self.penalty_out.sum(dtype=torch.float64)
         return total.to(self._stored.dtype)
 
@@ -127,97 +126,69 @@ class BothNoise(GroupNoise, GaussianWeight):
 
         The weights of a channel have equal shares.
         """
-        weight: Any = self.weight
         of_each = penalty(self._stored, self.log_sigma2, self.term)
-        return of_each + self._to_weights(self.penalty_out / weight[0].numel())
+        return of_each + self._to_weights(self.penalty_out / of_each[0].numel())
 
     def kl(self, channels: float = 1.0) -> Tensor:
-        """The KL of the weights, and `channels` times that of the channels: a scalar."""
         return GaussianWeight.kl(self) + GroupNoise.kl(self, channels)
 
     def kl_backward(
         self, scale: Tensor, norm: GradientNorm | None = None, channels: float = 1.0
     ) -> Tensor:
-        """As in `GaussianWeight`."""
         # channels first: the pass over the weights measures what the gradients have become
         of_channels = add_gradient(GroupNoise.kl(self, channels), scale)
         return of_channels + GaussianWeight.kl_backward(self, scale, norm)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:
-        """bool, shape of the weight: True (keep) where the weight and its channel are relevant."""
         return GroupNoise.relevance(self, threshold) & GaussianWeight.relevance(self, threshold)
 
 
 class CplxLinearGroupVD(GroupNoise, CplxLinear):
-    """`CplxLinear` with a noise a unit: complex (..., in) -> (..., out)."""
-
     term = COMPLEX_VD
 
 
 class CplxLinearGroupARD(GroupNoise, CplxLinear):
-    """`CplxLinear` with a noise a unit: complex (..., in) -> (..., out)."""
-
     term = COMPLEX_ARD
 
 
 class CplxConv1dGroupVD(GroupNoise, CplxConv1d):
-    """`CplxConv1d` with a noise a channel: complex (B, in, L) -> (B, out, L')."""
-
     term = COMPLEX_VD
 
 
 class CplxConv1dGroupARD(GroupNoise, CplxConv1d):
-    """`CplxConv1d` with a noise a channel: complex (B, in, L) -> (B, out, L')."""
-
     term = COMPLEX_ARD
 
 
 class CplxConv2dGroupVD(GroupNoise, CplxConv2d):
-    """`CplxConv2d` with a noise a channel: complex (B, in, H, W) -> (B, out, H', W')."""
-
     term = COMPLEX_VD
 
 
 class CplxConv2dGroupARD(GroupNoise, CplxConv2d):
-    """`CplxConv2d` with a noise a channel: complex (B, in, H, W) -> (B, out, H', W')."""
-
     term = COMPLEX_ARD
 
 
 class LinearGroupVD(GroupNoise, nn.Linear):
-    """`torch.nn.Linear` with a noise a unit."""
-
     term = REAL_VD
 
 
 class LinearGroupARD(GroupNoise, nn.Linear):
-    """`torch.nn.Linear` with a noise a unit."""
-
     term = REAL_ARD
 
 
 class Conv1dGroupVD(GroupNoise, nn.Conv1d):
-    """`torch.nn.Conv1d` with a noise a channel."""
-
     term = REAL_VD
 
 
 class Conv1dGroupARD(GroupNoise, nn.Conv1d):
-    """`torch.nn.Conv1d` with a noise a channel."""
-
     term = REAL_ARD
 
 
 class Conv2dGroupVD(GroupNoise, nn.Conv2d):
-    """`torch.nn.Conv2d` with a noise a channel."""
-
     term = REAL_VD
 
 
 class Conv2dGroupARD(GroupNoise, nn.Conv2d):
-    """`torch.nn.Conv2d` with a noise a channel."""
-
     term = REAL_ARD
 
 
