@@ -58,10 +58,6 @@ class Csr:
     """A linear layer as torch's product of a CSR matrix and the batch's columns."""
 
     def __init__(self, stage: Stage) -> None:
-        if not stage.whole:
-            raise ValueError(
-                f"{stage.name}: expected a linear layer for CSR, got a convolution; try dense"
-            )
         weight, self.bias = real_form(stage)
         self.weight = to_csr(weight.flatten(1))
         self.relu = stage.relu
