@@ -181,12 +181,12 @@ def two_dimensional(
         dims: 1 or 2.
         stride, padding, dilation, groups: as in `torch.nn.Conv1d` or `torch.nn.Conv2d`.
     """
-    if dims == 2:
-        pad = padding if isinstance(padding, str) else _pair(padding)
-        return Geometry(_pair(stride), pad, _pair(dilation), groups)
 
-    pad = padding if isinstance(padding, str) else (0, *_single(padding))
-    return Geometry((1, *_single(stride)), pad, (1, *_single(dilation)), groups)
+    def pair(value: Any, of_height: int) -> Any:
+        return _pair(value) if dims == 2 else (of_height, *_single(value))
+
+    pad = padding if isinstance(padding, str) else pair(padding, 0)
+    return Geometry(pair(stride, 1), pad, pair(dilation, 1), groups)
 
 
 def block_weight(weight_ri: Tensor) -> Tensor:
