@@ -103,10 +103,7 @@ class _CplxConv(ComplexParameters):
             return x
 
         amounts = [n for n in reversed(_single(self.padding)) for _ in range(2)]
-        if not x.is_complex():
-            return F.pad(x, amounts, mode=self.padding_mode)
-        parts = (F.pad(part, amounts, mode=self.padding_mode) for part in (x.real, x.imag))
-        return torch.complex(*parts)
+        return F.pad(x, amounts, mode=self.padding_mode)
 
     def extra_repr(self) -> str:
         return (
