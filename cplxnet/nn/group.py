@@ -73,9 +73,7 @@ class GroupNoise(Penalised):
             return y
 
         weight: Any = self.weight
-        # a convolution also takes one example alone
-        n_positions = 0 if isinstance(self, (CplxLinear, nn.Linear)) else weight.dim() - 2
-        axis = y.dim() - 1 - n_positions
+        n_positions = weight.dim() - 2  # axes after the channels'
         shape = [1] * n_positions  # they share their noise
         bias: Any = self.bias
         product = y if bias is None else y - bias.view(-1, *shape)
@@ -84,7 +82,8 @@ class GroupNoise(Penalised):
         deviation = torch.where(
             size > 0, (self.log_sigma2_out / 2).exp() / size.clamp_min(SMALLEST), 0
         )
-        eps = torch.randn(*y.shape[: axis + 1], *shape, dtype=y.dtype, device=y.device)
+        lead = y.shape[: y.dim() - n_positions]  # without a batch, where torch's layers allow it
+        eps = torch.randn(*lead, *shape, dtype=y.dtype, device=y.device)
 
         return y + product * (deviation.view(-1, *shape) * eps)
 
