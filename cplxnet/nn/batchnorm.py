@@ -89,7 +89,7 @@ class CplxBatchNorm1d(_BatchNorm):
         """Running mean 0 and covariance I/2, that of a circular variable with E|x|^2 = 1."""
         if self.track_running_stats:
             self.running_mean.zero_()
-            self.running_var.copy_(_eye(self.running_var) / 2)
+            self.running_var.copy_(unit_matrix(self.running_var) / 2)
             self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:
@@ -97,7 +97,7 @@ class CplxBatchNorm1d(_BatchNorm):
         self.reset_running_stats()
         if self.weight is not None and self.bias is not None:
             with torch.no_grad():
-                self.weight.copy_(_eye(self.weight) * 0.5**0.5)
+                self.weight.copy_(unit_matrix(self.weight) * 0.5**0.5)
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -237,6 +237,6 @@ class CplxBatchNorm1d(_BatchNorm):
         )
 
 
-def _eye(like: Tensor) -> Tensor:
+def unit_matrix(like: Tensor) -> Tensor:
     """The 2x2 unit matrix (2, 2, 1)."""
     return torch.eye(2, dtype=like.dtype, device=like.device).unsqueeze(-1)
