@@ -44,9 +44,10 @@ SMALLEST = 1e-10  # root mean square of |w| that noise is measured by
 
 
 class GroupNoise(Penalised):
-    """Mixin over a linear or convolutional layer: `log_sigma2_out`, real (out,).
+    """Mixin over a linear or convolutional layer: y = b + z (W x), a noise z for each channel.
 
     Attributes:
+        log_sigma2_out: log(sigma_o^2), real (out,).
         term: the KL of the prior; see `kl`.
     """
 
@@ -191,49 +192,37 @@ class Conv2dGroupARD(GroupNoise, nn.Conv2d):
     term = REAL_ARD
 
 
-class CplxLinearBothVD(BothNoise, variational.CplxLinearVD):
-    """`CplxLinearVD` with a noise a unit as well: complex (..., in) -> (..., out)."""
+class CplxLinearBothVD(BothNoise, variational.CplxLinearVD): ...
 
 
-class CplxLinearBothARD(BothNoise, variational.CplxLinearARD):
-    """`CplxLinearARD` with a noise a unit as well: complex (..., in) -> (..., out)."""
+class CplxLinearBothARD(BothNoise, variational.CplxLinearARD): ...
 
 
-class CplxConv1dBothVD(BothNoise, variational.CplxConv1dVD):
-    """`CplxConv1dVD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
+class CplxConv1dBothVD(BothNoise, variational.CplxConv1dVD): ...
 
 
-class CplxConv1dBothARD(BothNoise, variational.CplxConv1dARD):
-    """`CplxConv1dARD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
+class CplxConv1dBothARD(BothNoise, variational.CplxConv1dARD): ...
 
 
-class CplxConv2dBothVD(BothNoise, variational.CplxConv2dVD):
-    """`CplxConv2dVD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
+class CplxConv2dBothVD(BothNoise, variational.CplxConv2dVD): ...
 
 
-class CplxConv2dBothARD(BothNoise, variational.CplxConv2dARD):
-    """`CplxConv2dARD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
+class CplxConv2dBothARD(BothNoise, variational.CplxConv2dARD): ...
 
 
-class LinearBothVD(BothNoise, variational.LinearVD):
-    """`LinearVD` with a noise a unit as well."""
+class LinearBothVD(BothNoise, variational.LinearVD): ...
 
 
-class LinearBothARD(BothNoise, variational.LinearARD):
-    """`LinearARD` with a noise a unit as well."""
+class LinearBothARD(BothNoise, variational.LinearARD): ...
 
 
-class Conv1dBothVD(BothNoise, variational.Conv1dVD):
-    """`Conv1dVD` with a noise a channel as well."""
+class Conv1dBothVD(BothNoise, variational.Conv1dVD): ...
 
 
-class Conv1dBothARD(BothNoise, variational.Conv1dARD):
-    """`Conv1dARD` with a noise a channel as well."""
+class Conv1dBothARD(BothNoise, variational.Conv1dARD): ...
 
 
-class Conv2dBothVD(BothNoise, variational.Conv2dVD):
-    """`Conv2dVD` with a noise a channel as well."""
+class Conv2dBothVD(BothNoise, variational.Conv2dVD): ...
 
 
-class Conv2dBothARD(BothNoise, variational.Conv2dARD):
-    """`Conv2dARD` with a noise a channel as well."""
+class Conv2dBothARD(BothNoise, variational.Conv2dARD): ...

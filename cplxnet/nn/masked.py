@@ -22,7 +22,7 @@ from .parameters import stored_parameter
 
 
 class Masked(nn.Module):
-    """Mixin over a linear or convolutional layer: the `mask` buffer, and setting it with a check.
+    """Mixin over a linear or convolutional layer: y = b + (mask * W) x, with a `mask` buffer.
 
     `layer.mask = value` copies a tensor of zeros and ones (bool or not) of the weight's shape.
 
@@ -107,25 +107,19 @@ def with_weight(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
     return layer._conv_forward(x, weight, stored_parameter(layer, "bias"))
 
 
-class CplxLinearMasked(Masked, CplxLinear):
-    """`CplxLinear` with a mask: complex (..., in) -> (..., out)."""
+class CplxLinearMasked(Masked, CplxLinear): ...
 
 
-class CplxConv1dMasked(Masked, CplxConv1d):
-    """`CplxConv1d` with a mask: complex (B, in, L) -> (B, out, L')."""
+class CplxConv1dMasked(Masked, CplxConv1d): ...
 
 
-class CplxConv2dMasked(Masked, CplxConv2d):
-    """`CplxConv2d` with a mask: complex (B, in, H, W) -> (B, out, H', W')."""
+class CplxConv2dMasked(Masked, CplxConv2d): ...
 
 
-class LinearMasked(Masked, nn.Linear):
-    """`torch.nn.Linear` with a mask."""
+class LinearMasked(Masked, nn.Linear): ...
 
 
-class Conv1dMasked(Masked, nn.Conv1d):
-    """`torch.nn.Conv1d` with a mask."""
+class Conv1dMasked(Masked, nn.Conv1d): ...
 
 
-class Conv2dMasked(Masked, nn.Conv2d):
-    """`torch.nn.Conv2d` with a mask."""
+class Conv2dMasked(Masked, nn.Conv2d): ...
