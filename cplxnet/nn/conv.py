@@ -63,10 +63,7 @@ class _CplxConv(ComplexParameters):
 
     def forward(self, x: Tensor) -> Tensor:
         y = gpu.forward(self, x)
-        if y is not None:
-            return y
-
-        return self._conv_forward(x, self.weight_ri, self.bias_ri)
+        return self._conv_forward(x, self.weight_ri, self.bias_ri) if y is None else y
 
     def _conv_forward(self, x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None) -> Tensor:
         """The layer with another weight and bias; the name is torch's."""
@@ -141,8 +138,8 @@ class CplxConv2d(_CplxConv):
 def cplx_conv(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None, geometry: Geometry) -> Tensor:
     """y = W * x + b as one real convolution of twice the channels.
 
-    Channels lie last in memory (see `parameters`).
-    In one dimension it runs as an image of height 1, which is faster than `conv1d` on the CPU.
+    Channels lie last in memory (see `parameters`). In one dimension it runs as an image of height
+    1, which is faster than `conv1d` on the CPU.
 
     Args:
         x: complex (B, in, H, W) or (B, in, L).

@@ -149,7 +149,7 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
     Reference: Kingma, Salimans and Welling (2015), "Variational Dropout and the Local
     Reparameterization Trick", section 2.3.
     """
-    if mean.is_complex() and mean.dim() == variance.dim() >= 2:
+    if mean.is_complex() and mean.dim() >= 2:
         # layers of this package have their channels last in memory
         pairs = torch.view_as_real(mean.movedim(1, -1))
         by_pair = variance.movedim(1, -1).contiguous()

@@ -44,10 +44,7 @@ class CplxLinear(ComplexParameters):
 
     def forward(self, x: Tensor) -> Tensor:
         y = gpu.forward(self, x)
-        if y is not None:
-            return y
-
-        return cplx_linear(x, self.weight_ri, self.bias_ri)
+        return cplx_linear(x, self.weight_ri, self.bias_ri) if y is None else y
 
     def extra_repr(self) -> str:
         return (
