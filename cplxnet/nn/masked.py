@@ -47,14 +47,11 @@ class Masked(nn.Module):
         return with_weight(self, x, self.masked_weight) if y is None else y
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "mask":
-            self._set_mask(value)
-        else:
+        if name != "mask":
             super().__setattr__(name, value)
+            return
 
-    @torch.no_grad()
-    def _set_mask(self, value: Any) -> None:
-        value = torch.as_tensor(value)
+        value = torch.as_tensor(value).detach()
         if value.shape != self.mask.shape:
             raise ValueError(
                 f"expected a mask of shape {tuple(self.mask.shape)}, got {tuple(value.shape)}"

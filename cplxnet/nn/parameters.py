@@ -71,12 +71,10 @@ class ComplexParameters(nn.Module):
         return None if self.bias_ri is None else torch.view_as_complex(self.bias_ri)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("weight", "bias"):
-            self._copy_in(name, value)
-        else:
+        if name not in ("weight", "bias"):
             super().__setattr__(name, value)
+            return
 
-    def _copy_in(self, name: str, value: Any) -> None:
         target = getattr(self, name)
         if target is None and value is None:
             return
