@@ -1,7 +1,5 @@
 """Activations of complex numbers, and the ways between complex and real tensors."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -137,9 +135,6 @@ class RealToCplx(nn.Module):
 
 class CplxFlatten(nn.Flatten):
     """`torch.nn.Flatten`, which takes complex tensors, under the name users look for."""
-
-    def __init__(self, start_dim: int = 1, end_dim: int = -1, **kwargs: Any) -> None:
-        super().__init__(start_dim, end_dim, **kwargs)
 
 
 class CplxDropout(nn.Module):

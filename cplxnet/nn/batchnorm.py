@@ -1,7 +1,8 @@
 """Complex batch normalisation: whitening of (real, imaginary) per channel."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ class CplxBatchNorm1d(_BatchNorm):
     in eval mode they are the running ones.
 
     To torch this is a batch norm: `torch.optim.swa_utils.update_bn` renews its running statistics.
-    It has no synchronised
-    form: the layer that `convert_sync_batchnorm` makes of it refuses complex input.
+    It has no synchronised form: the layer that `convert_sync_batchnorm` makes of it refuses complex
+    input.
 
     Args:
         num_features: channels C of the input, complex (B, C) or (B, C, L).
@@ -46,8 +47,7 @@ class CplxBatchNorm1d(_BatchNorm):
         TypeError: a real input.
 
     Reference: Trabelsi et al. (2018), "Deep Complex Networks", equations 3 to 6. Their scale matrix
-        is symmetric; ours is
-    full, so that weights of older libraries load.
+    is symmetric; ours is full, so that weights of older libraries load.
     """
 
     weight: nn.Parameter | None  # type: ignore[assignment]
@@ -89,7 +89,7 @@ class CplxBatchNorm1d(_BatchNorm):
         """Running mean 0 and covariance I/2, that of a circular variable with E|x|^2 = 1."""
         if self.track_running_stats:
             self.running_mean.zero_()
-            self.running_var.copy_(_eye(self.running_var) / 2)
+            self.running_var.copy_(unit_matrix(self.running_var) / 2)
             self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:
@@ -97,21 +97,12 @@ class CplxBatchNorm1d(_BatchNorm):
         self.reset_running_stats()
         if self.weight is not None and self.bias is not None:
             with torch.no_grad():
-                self.weight.copy_(_eye(self.weight) * 0.5**0.5)
+                self.weight.copy_(unit_matrix(self.weight) * 0.5**0.5)
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise complex x (B, C) or (B, C, L); the result has x's shape."""
-        rows = self._rows(x)
-        if self._on_gpu_usable(rows):
-            return self._on_gpu(rows, NO_TAIL)
-
-        if self._by_batch:
-            y = self._normalise(rows.flatten(0, -3))
-        else:
-            y = self._normalise_by_running(rows)
-
-        return torch.view_as_complex(y.view(rows.shape)).movedim(-1, 1)
+        return self._normalise(x, NO_TAIL)
 
     def fused_usable(self, x: Tensor) -> bool:
         """Whether `fused` can take complex x (B, C, L): a GPU, or C on channels that lie last."""
@@ -120,10 +111,10 @@ class CplxBatchNorm1d(_BatchNorm):
         if not self._by_batch and torch.is_grad_enabled():
             return False  # a gradient through running statistics is rare: left to autograd
 
-        numbers = self._numbers()
         if self._on_gpu_usable(x):
             return True
-        return native_usable(*numbers) and native_usable(as_ri(x.movedim(1, -1)))
+        # parameters first: False under a tracer, which would record the view of x
+        return native_usable(*self._numbers()) and native_usable(as_ri(x.movedim(1, -1)))
 
     def fused(self, x: Tensor, pool: bool) -> Tensor:
         """Batch norm and split ReLU in one pass, and `Split(AvgPool1d(2))` with them if `pool`.
@@ -131,65 +122,7 @@ class CplxBatchNorm1d(_BatchNorm):
         x: complex (B, C, L), such that `fused_usable(x)`. Returns (B, C, L), or (B, C, L // 2) if
             `pool`.
         """
-        rows = self._rows(x)
-        n_samples, length, *_ = rows.shape
-        tail = Tail(relu=True, pool=pool, length=length)
-        if self._on_gpu_usable(rows):
-            return self._on_gpu(rows, tail)
-
-        flat = rows.flatten(0, -3)
-        y = (
-            self._normalise(flat, tail)
-            if self._by_batch
-            else self._normalise_by_running(flat, tail)
-        )
-        y = y.view(n_samples, length // 2 if pool else length, self.num_features, 2)
-
-        return torch.view_as_complex(y).movedim(-1, 1)
-
-    def _on_gpu_usable(self, x: Tensor) -> bool:
-        numbers = self._numbers()
-        return gpu.usable(x, *numbers) and gpu.in_order(*numbers)
-
-    def _on_gpu(self, rows: Tensor, tail: Tail) -> Tensor:
-        """Normalise pairs (B, C, 2) or (B, L, C, 2) by the GPU's kernels.
-
-        What follows (`tail`) is done in the same pass.
-        """
-        from .fast.gpu import batchnorm, layers
-
-        pairs = rows.view(len(rows), -1, self.num_features, 2)
-        n_rows = pairs.shape[0] * pairs.shape[1]
-        if self._by_batch and n_rows < 2:
-            raise ValueError(
-                f"expected more than one value per channel in training, got input rows {n_rows}"
-            )
-
-        if self._by_batch:
-            tracked = self.training and self.track_running_stats
-            running = (self.running_mean, self.running_var, self.num_batches_tracked)
-            y = layers.BatchNorm.apply(
-                pairs,
-                self.weight,
-                self.bias,
-                running if tracked else None,
-                self.momentum,
-                self.eps,
-                tail.relu,
-                tail.pool,
-            )
-        else:
-            given = (self.running_mean, self.running_var, self.weight, self.bias, self.eps)
-            matrix, shift = map_by(*given)
-            if torch.is_grad_enabled() and any(t.requires_grad for t in (rows, *self._numbers())):
-                assert not tail.relu  # `fused_usable` is False
-                y = affine(pairs, matrix, shift)
-            else:
-                by = torch.cat((matrix.reshape(4, -1), shift))
-                y = batchnorm.batchnorm_apply(pairs, by, tail.relu, tail.pool)
-
-        y = y if rows.dim() == 4 else y.squeeze(1)
-        return torch.view_as_complex(y).movedim(-1, 1)
+        return self._normalise(x, Tail(relu=True, pool=pool, length=x.shape[-1]))
 
     @property
     def _by_batch(self) -> bool:
@@ -201,42 +134,86 @@ class CplxBatchNorm1d(_BatchNorm):
         stored = (self.weight, self.bias, self.running_mean, self.running_var)
         return [t for t in stored if t is not None]
 
-    def _rows(self, x: Tensor) -> Tensor:
-        """x as real pairs with the channels last: (B, C, 2) or (B, L, C, 2)."""
+    def _on_gpu_usable(self, x: Tensor) -> bool:
+        numbers = self._numbers()
+        return gpu.usable(x, *numbers) and gpu.in_order(*numbers)
+
+    def _normalise(self, x: Tensor, tail: Tail) -> Tensor:
+        """Batch norm of complex x (B, C) or (B, C, L), and in the same pass what follows it."""
         if x.dim() not in (2, 3) or x.shape[1] != self.num_features:
             expected = f"complex (B, {self.num_features}) or (B, {self.num_features}, L)"
             raise ValueError(f"expected {expected}, got {tuple(x.shape)}")
 
-        return as_ri(x.movedim(1, -1).contiguous())
-
-    def _normalise(self, x_ri: Tensor, tail: Tail = NO_TAIL) -> Tensor:
-        """Normalise (N, C, 2) by its own statistics, and update the running ones in training."""
-        n = x_ri.shape[0]
-        if n < 2:
+        pairs = as_ri(x.movedim(1, -1).contiguous())  # (B, C, 2) or (B, L, C, 2)
+        n = math.prod(pairs.shape[:-2])
+        if self._by_batch and n < 2:
             raise ValueError(
                 f"expected more than one value per channel in training, got input rows {n}"
             )
 
-        given = [t for t in (x_ri, self.weight, self.bias) if t is not None]
-        if native_usable(*given):
-            y, mean, cov = Normalise.apply(x_ri, self.weight, self.bias, self.eps, tail)
+        if self._on_gpu_usable(pairs):
+            y = self._on_gpu(pairs, tail)
+        elif self._by_batch:
+            y = self._by_batch_statistics(pairs.flatten(0, -3), tail)
         else:
-            y, mean, cov = normalise(x_ri, self.weight, self.bias, self.eps)
+            y = self._by_running_statistics(pairs.flatten(0, -3), tail)
+
+        shape = (len(x), x.shape[-1] // 2, *pairs.shape[-2:]) if tail.pool else pairs.shape
+        return torch.view_as_complex(y.view(shape)).movedim(-1, 1)
+
+    def _on_gpu(self, x_ri: Tensor, tail: Tail) -> Tensor:
+        """Normalise pairs (B, C, 2) or (B, L, C, 2) by the GPU's kernels."""
+        from .fast.gpu import batchnorm, layers
+
+        pairs = x_ri.view(len(x_ri), -1, self.num_features, 2)
+        if self._by_batch:
+            tracked = self.training and self.track_running_stats
+            running = (self.running_mean, self.running_var, self.num_batches_tracked)
+            return layers.BatchNorm.apply(
+                pairs,
+                self.weight,
+                self.bias,
+                running if tracked else None,
+                self.momentum,
+                self.eps,
+                tail.relu,
+                tail.pool,
+            )
+
+        matrix, shift = map_by(*self._running)
+        if self._needs_gradient(x_ri):
+            return affine(pairs, matrix, shift)  # without a tail: `fused_usable` is False
+        by = torch.cat((matrix.reshape(4, -1), shift))
+        return batchnorm.batchnorm_apply(pairs, by, tail.relu, tail.pool)
+
+    def _by_batch_statistics(self, x_ri: Tensor, tail: Tail) -> Tensor:
+        """Normalise (N, C, 2) by its own statistics, and update the running ones in training."""
+        given = (x_ri, self.weight, self.bias)
+        if native_usable(*(t for t in given if t is not None)):
+            y, mean, cov = Normalise.apply(*given, self.eps, tail)
+        else:
+            y, mean, cov = normalise(*given, self.eps)
 
         if self.training and self.track_running_stats:
+            n = len(x_ri)
             self._update_running(mean, cov * (n / (n - 1)))
         return y
 
-    def _normalise_by_running(self, x_ri: Tensor, tail: Tail = NO_TAIL) -> Tensor:
-        """Normalise (..., C, 2) by the running statistics."""
-        given = (self.running_mean, self.running_var, self.weight, self.bias, self.eps)
-        needs_gradient = torch.is_grad_enabled() and any(
-            t.requires_grad for t in (x_ri, *self._numbers())
-        )
-        if not needs_gradient and native_usable(x_ri, *self._numbers()):
-            return normalise_by_in_c(x_ri.flatten(0, -3), *given, tail)
+    def _by_running_statistics(self, x_ri: Tensor, tail: Tail) -> Tensor:
+        """Normalise (N, C, 2) by the running statistics."""
+        if not self._needs_gradient(x_ri) and native_usable(x_ri, *self._numbers()):
+            return normalise_by_in_c(x_ri, *self._running, tail)
 
-        return normalise_by(x_ri, *given)
+        return normalise_by(x_ri, *self._running)
+
+    @property
+    def _running(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, float]:
+        """Running statistics and what follows them in `whitening.map_by`."""
+        return self.running_mean, self.running_var, self.weight, self.bias, self.eps
+
+    def _needs_gradient(self, x_ri: Tensor) -> bool:
+        tensors = (x_ri, *self._numbers())
+        return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
     @torch.no_grad()
     def _update_running(self, mean: Tensor, cov: Tensor) -> None:
@@ -248,7 +225,7 @@ class CplxBatchNorm1d(_BatchNorm):
         self.running_mean += rate * (mean - self.running_mean)
         self.running_var += rate * (cov - self.running_var)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CplxBatchNorm1d":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         for stored in (self.weight, self.running_mean):
             if stored is not None:
                 refuse_complex(fn, stored)
@@ -260,6 +237,6 @@ class CplxBatchNorm1d(_BatchNorm):
         )
 
 
-def _eye(like: Tensor) -> Tensor:
+def unit_matrix(like: Tensor) -> Tensor:
     """The 2x2 unit matrix (2, 2, 1)."""
     return torch.eye(2, dtype=like.dtype, device=like.device).unsqueeze(-1)

@@ -9,8 +9,7 @@ from torch.nn.modules.utils import _pair, _single
 
 from .fast import gpu
 from .fast.conv import Geometry, conv2d
-from .init import trabelsi_standard_
-from .parameters import ComplexParameters, empty_ri, from_image, real_dtype, to_image
+from .parameters import ComplexParameters, from_image, real_dtype, to_image
 
 Padding = int | tuple[int, ...] | Literal["valid", "same"]
 
@@ -35,7 +34,6 @@ class _CplxConv(ComplexParameters):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"expected channels divisible by groups={groups}, got {in_channels} in, "
@@ -52,6 +50,8 @@ class _CplxConv(ComplexParameters):
             )
 
         ntuple = _single if self.dims == 1 else _pair
+        shape = (out_channels, in_channels // groups, *ntuple(kernel_size))
+        super().__init__(shape, bias, device, dtype)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.groups = groups
@@ -61,24 +61,9 @@ class _CplxConv(ComplexParameters):
         self.padding: Padding = padding if isinstance(padding, str) else ntuple(padding)
         self.padding_mode = padding_mode
 
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight_ri = empty_ri(*shape, device=device, dtype=dtype)
-        bias_ri = empty_ri(out_channels, device=device, dtype=dtype) if bias else None
-        self.register_parameter("bias_ri", bias_ri)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Trabelsi's initialisation of the weight, 0 for the bias."""
-        trabelsi_standard_(self.weight)
-        if self.bias_ri is not None:
-            torch.nn.init.zeros_(self.bias_ri)
-
     def forward(self, x: Tensor) -> Tensor:
         y = gpu.forward(self, x)
-        if y is not None:
-            return y
-
-        return self._conv_forward(x, self.weight_ri, self.bias_ri)
+        return self._conv_forward(x, self.weight_ri, self.bias_ri) if y is None else y
 
     def _conv_forward(self, x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None) -> Tensor:
         """The layer with another weight and bias; the name is torch's."""
@@ -115,10 +100,7 @@ class _CplxConv(ComplexParameters):
             return x
 
         amounts = [n for n in reversed(_single(self.padding)) for _ in range(2)]
-        if not x.is_complex():
-            return F.pad(x, amounts, mode=self.padding_mode)
-        parts = (F.pad(part, amounts, mode=self.padding_mode) for part in (x.real, x.imag))
-        return torch.complex(*parts)
+        return F.pad(x, amounts, mode=self.padding_mode)
 
     def extra_repr(self) -> str:
         return (
@@ -156,8 +138,8 @@ class CplxConv2d(_CplxConv):
 def cplx_conv(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None, geometry: Geometry) -> Tensor:
     """y = W * x + b as one real convolution of twice the channels.
 
-    Channels lie last in memory (see `parameters`).
-    In one dimension it runs as an image of height 1, which is faster than `conv1d` on the CPU.
+    Channels lie last in memory (see `parameters`). In one dimension it runs as an image of height
+    1, which is faster than `conv1d` on the CPU.
 
     Args:
         x: complex (B, in, H, W) or (B, in, L).
@@ -193,12 +175,12 @@ def two_dimensional(
         dims: 1 or 2.
         stride, padding, dilation, groups: as in `torch.nn.Conv1d` or `torch.nn.Conv2d`.
     """
-    if dims == 2:
-        pad = padding if isinstance(padding, str) else _pair(padding)
-        return Geometry(_pair(stride), pad, _pair(dilation), groups)
 
-    pad = padding if isinstance(padding, str) else (0, *_single(padding))
-    return Geometry((1, *_single(stride)), pad, (1, *_single(dilation)), groups)
+    def pair(value: Any, of_height: int) -> Any:
+        return _pair(value) if dims == 2 else (of_height, *_single(value))
+
+    pad = padding if isinstance(padding, str) else pair(padding, 0)
+    return Geometry(pair(stride, 1), pad, pair(dilation, 1), groups)
 
 
 def block_weight(weight_ri: Tensor) -> Tensor:

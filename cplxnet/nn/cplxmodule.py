@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from .batchnorm import CplxBatchNorm1d
+from .batchnorm import CplxBatchNorm1d, unit_matrix
 from .gaussian import Penalised
 from .masked import Masked
 from .parameters import ComplexParameters, stored_parameter
@@ -90,7 +90,7 @@ def cplxmodule_state(
         elif isinstance(layer, Masked) and key == "mask":
             state[path] = stored.to(stored_parameter(layer, "weight").dtype)
         elif isinstance(layer, CplxBatchNorm1d) and key == "running_var":
-            state[path] = stored + _ridge(layer)
+            state[path] = stored + layer.eps * unit_matrix(layer.running_var)
         else:
             state[path] = stored.clone()
 
@@ -147,15 +147,20 @@ def _converted(
     Raises:
         ValueError: it is missing, has another shape, or is a mask of more than zeros and ones.
     """
+    keys = [path]
     if isinstance(layer, ComplexParameters) and key.endswith("_ri"):
         stem = path.removesuffix("_ri")
-        path = f"{stem}.real and {stem}.imag"
-        value = _joined(path, theirs.pop(f"{stem}.real", None), theirs.pop(f"{stem}.imag", None))
-    else:
-        value = theirs.pop(path, None)
+        keys = [f"{stem}.real", f"{stem}.imag"]
+        path = " and ".join(keys)
 
-    if value is None:
+    parts = [theirs.pop(their_key) for their_key in keys if their_key in theirs]
+    if len(parts) < len(keys):
         raise ValueError(f"{path}: missing")
+    shapes = [tuple(part.shape) for part in parts]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"{path}: parts of different shape, {shapes[0]} and {shapes[1]}")
+
+    value = parts[0] if len(parts) == 1 else torch.stack(parts, -1)
     if value.shape != stored.shape:
         raise ValueError(f"{path}: expected shape {tuple(stored.shape)}, got {tuple(value.shape)}")
 
@@ -165,24 +170,6 @@ def _converted(
             f"{path}: expected zeros and ones, got others; try binarize_masks of cplxmodule"
         )
     if isinstance(layer, CplxBatchNorm1d) and key == "running_var":
-        return value - _ridge(layer)
+        return value - layer.eps * unit_matrix(layer.running_var)
 
     return value
-
-
-def _joined(path: str, real: Tensor | None, imag: Tensor | None) -> Tensor | None:
-    """Both parts in a last axis; None if one is missing."""
-    if real is None or imag is None:
-        return None
-    if real.shape != imag.shape:
-        raise ValueError(
-            f"{path}: parts of different shape, {tuple(real.shape)} and {tuple(imag.shape)}"
-        )
-
-    return torch.stack((real, imag), -1)
-
-
-def _ridge(layer: CplxBatchNorm1d) -> Tensor:
-    """eps I (2, 2, 1)."""
-    cov = layer.running_var
-    return layer.eps * torch.eye(2, dtype=cov.dtype, device=cov.device).unsqueeze(-1)

@@ -38,7 +38,6 @@ class Penalised(nn.Module):
         self.fill_own(self.at_first)
 
     def fill_own(self, value: float) -> None:
-        """Set every own parameter to one value."""
         for name in self.own:
             nn.init.constant_(self.get_parameter(name), value)
 
@@ -51,15 +50,11 @@ class Penalised(nn.Module):
 
     @property
     def n_penalties(self) -> int:
-        """How many numbers `penalty` has."""
         return self.get_parameter(self.own[0]).numel()
 
     @property
     def weight_in_evaluation(self) -> Tensor:
-        """What multiplies the input in evaluation, of the weight's shape; here the weight itself.
-
-        It is what a layer hands on to one without its own parameter.
-        """
+        """What multiplies the input in evaluation: handed on to layers without own parameters."""
         weight: Tensor = self.weight  # type: ignore[assignment]
         return weight
 
@@ -73,7 +68,16 @@ class Penalised(nn.Module):
     def kl_backward(
         self, scale: Tensor, norm: GradientNorm | None = None, channels: float = 1.0
     ) -> Tensor:
-        """Add the gradient of `scale * kl(channels)` to the parameters' `.grad`; returns the KL."""
+        """Add the gradient of `scale * kl(channels)` to the parameters' `.grad`.
+
+        Args:
+            scale: a scalar on the layer's device.
+            norm: as in `cplxnet.nn.kl_backward`.
+            channels: as in `kl`.
+
+        Returns:
+            `kl(channels)`, without a graph.
+        """
         return add_gradient(self.kl(channels), scale)
 
     def relevance(self, threshold: float) -> Tensor:
@@ -116,26 +120,14 @@ class GaussianWeight(Penalised):
 
     @property
     def penalty(self) -> Tensor:
-        """The KL of every weight: exact, differentiable, shape of the weight."""
         return penalty(self._stored, self.log_sigma2, self.term)
 
     def kl(self, channels: float = 1.0) -> Tensor:
-        """The sum of `penalty` as a scalar, by the fast path."""
         return penalty_sum(self._stored, self.log_sigma2, self.term)
 
     def kl_backward(
         self, scale: Tensor, norm: GradientNorm | None = None, channels: float = 1.0
     ) -> Tensor:
-        """Add the gradient of `scale * kl()` to the parameters' `.grad`.
-
-        Args:
-            scale: a scalar on the layer's device.
-            norm: as in `cplxnet.nn.kl_backward`.
-            channels: as in `kl`.
-
-        Returns:
-            `kl()`, without a graph.
-        """
         return penalty_backward(self._stored, self.log_sigma2, self.term, scale, norm)
 
     @torch.no_grad()
@@ -157,7 +149,7 @@ def with_noise(mean: Tensor, variance: Tensor) -> Tensor:
     Reference: Kingma, Salimans and Welling (2015), "Variational Dropout and the Local
     Reparameterization Trick", section 2.3.
     """
-    if mean.is_complex() and mean.dim() == variance.dim() >= 2:
+    if mean.is_complex() and mean.dim() >= 2:
         # layers of this package have their channels last in memory
         pairs = torch.view_as_real(mean.movedim(1, -1))
         by_pair = variance.movedim(1, -1).contiguous()

@@ -12,7 +12,8 @@ little. With alpha as the parameter nothing would shrink them. The KL of a chann
 weight with |mu|^2 the mean of |w|^2, and sigma_o^2 (see `kl`), log-uniform prior ("GroupVD") or
 automatic relevance determination ("GroupARD"). A channel is relevant if
 log alpha <= threshold, and with it all its weights: what is masked are whole channels, so that a
-smaller dense layer is left. Constructor arguments are those of the mean layer, as in `torch.nn`.
+smaller dense layer is left. Constructor arguments and shapes are those of the mean layer, as in
+`torch.nn`.
 
 "BothVD" and "BothARD" layers have this noise and that of each weight (see `variational`): W is
 drawn from its posterior, z multiplies what it gives, and both KL are added. A weight is relevant if
@@ -43,9 +44,10 @@ SMALLEST = 1e-10  # root mean square of |w| that noise is measured by
 
 
 class GroupNoise(Penalised):
-    """Mixin over a linear or convolutional layer: `log_sigma2_out`, real (out,).
+    """Mixin over a linear or convolutional layer: y = b + z (W x), a noise z for each channel.
 
     Attributes:
+        log_sigma2_out: log(sigma_o^2), real (out,).
         term: the KL of the prior; see `kl`.
     """
 
@@ -72,9 +74,7 @@ class GroupNoise(Penalised):
             return y
 
         weight: Any = self.weight
-        # a convolution also takes one example alone
-        n_positions = 0 if isinstance(self, (CplxLinear, nn.Linear)) else weight.dim() - 2
-        axis = y.dim() - 1 - n_positions
+        n_positions = weight.dim() - 2  # axes after the channels'
         shape = [1] * n_positions  # they share their noise
         bias: Any = self.bias
         product = y if bias is None else y - bias.view(-1, *shape)
@@ -83,7 +83,8 @@ class GroupNoise(Penalised):
         deviation = torch.where(
             size > 0, (self.log_sigma2_out / 2).exp() / size.clamp_min(SMALLEST), 0
         )
-        eps = torch.randn(*y.shape[: axis + 1], *shape, dtype=y.dtype, device=y.device)
+        lead = y.shape[: y.dim() - n_positions]  # without a batch, where torch's layers allow it
+        eps = torch.randn(*lead, *shape, dtype=y.dtype, device=y.device)
 
         return y + product * (deviation.view(-1, *shape) * eps)
 
@@ -97,11 +98,9 @@ class GroupNoise(Penalised):
 
     @property
     def penalty(self) -> Tensor:
-        """`penalty_out`."""
         return self.penalty_out
 
     def kl(self, channels: float = 1.0) -> Tensor:
-        """`channels` times the sum of `penalty_out`, added in float64: a scalar."""
         total = channels * self.penalty_out.sum(dtype=torch.float64)
         return total.to(self._stored.dtype)
 
@@ -127,143 +126,103 @@ class BothNoise(GroupNoise, GaussianWeight):
 
         The weights of a channel have equal shares.
         """
-        weight: Any = self.weight
         of_each = penalty(self._stored, self.log_sigma2, self.term)
-        return of_each + self._to_weights(self.penalty_out / weight[0].numel())
+        return of_each + self._to_weights(self.penalty_out / of_each[0].numel())
 
     def kl(self, channels: float = 1.0) -> Tensor:
-        """The KL of the weights, and `channels` times that of the channels: a scalar."""
         return GaussianWeight.kl(self) + GroupNoise.kl(self, channels)
 
     def kl_backward(
         self, scale: Tensor, norm: GradientNorm | None = None, channels: float = 1.0
     ) -> Tensor:
-        """As in `GaussianWeight`."""
         # channels first: the pass over the weights measures what the gradients have become
         of_channels = add_gradient(GroupNoise.kl(self, channels), scale)
         return of_channels + GaussianWeight.kl_backward(self, scale, norm)
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:
-        """bool, shape of the weight: True (keep) where the weight and its channel are relevant."""
         return GroupNoise.relevance(self, threshold) & GaussianWeight.relevance(self, threshold)
 
 
 class CplxLinearGroupVD(GroupNoise, CplxLinear):
-    """`CplxLinear` with a noise a unit: complex (..., in) -> (..., out)."""
-
     term = COMPLEX_VD
 
 
 class CplxLinearGroupARD(GroupNoise, CplxLinear):
-    """`CplxLinear` with a noise a unit: complex (..., in) -> (..., out)."""
-
     term = COMPLEX_ARD
 
 
 class CplxConv1dGroupVD(GroupNoise, CplxConv1d):
-    """`CplxConv1d` with a noise a channel: complex (B, in, L) -> (B, out, L')."""
-
     term = COMPLEX_VD
 
 
 class CplxConv1dGroupARD(GroupNoise, CplxConv1d):
-    """`CplxConv1d` with a noise a channel: complex (B, in, L) -> (B, out, L')."""
-
     term = COMPLEX_ARD
 
 
 class CplxConv2dGroupVD(GroupNoise, CplxConv2d):
-    """`CplxConv2d` with a noise a channel: complex (B, in, H, W) -> (B, out, H', W')."""
-
     term = COMPLEX_VD
 
 
 class CplxConv2dGroupARD(GroupNoise, CplxConv2d):
-    """`CplxConv2d` with a noise a channel: complex (B, in, H, W) -> (B, out, H', W')."""
-
     term = COMPLEX_ARD
 
 
 class LinearGroupVD(GroupNoise, nn.Linear):
-    """`torch.nn.Linear` with a noise a unit."""
-
     term = REAL_VD
 
 
 class LinearGroupARD(GroupNoise, nn.Linear):
-    """`torch.nn.Linear` with a noise a unit."""
-
     term = REAL_ARD
 
 
 class Conv1dGroupVD(GroupNoise, nn.Conv1d):
-    """`torch.nn.Conv1d` with a noise a channel."""
-
     term = REAL_VD
 
 
 class Conv1dGroupARD(GroupNoise, nn.Conv1d):
-    """`torch.nn.Conv1d` with a noise a channel."""
-
     term = REAL_ARD
 
 
 class Conv2dGroupVD(GroupNoise, nn.Conv2d):
-    """`torch.nn.Conv2d` with a noise a channel."""
-
     term = REAL_VD
 
 
 class Conv2dGroupARD(GroupNoise, nn.Conv2d):
-    """`torch.nn.Conv2d` with a noise a channel."""
-
     term = REAL_ARD
 
 
-class CplxLinearBothVD(BothNoise, variational.CplxLinearVD):
-    """`CplxLinearVD` with a noise a unit as well: complex (..., in) -> (..., out)."""
+class CplxLinearBothVD(BothNoise, variational.CplxLinearVD): ...
 
 
-class CplxLinearBothARD(BothNoise, variational.CplxLinearARD):
-    """`CplxLinearARD` with a noise a unit as well: complex (..., in) -> (..., out)."""
+class CplxLinearBothARD(BothNoise, variational.CplxLinearARD): ...
 
 
-class CplxConv1dBothVD(BothNoise, variational.CplxConv1dVD):
-    """`CplxConv1dVD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
+class CplxConv1dBothVD(BothNoise, variational.CplxConv1dVD): ...
 
 
-class CplxConv1dBothARD(BothNoise, variational.CplxConv1dARD):
-    """`CplxConv1dARD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
+class CplxConv1dBothARD(BothNoise, variational.CplxConv1dARD): ...
 
 
-class CplxConv2dBothVD(BothNoise, variational.CplxConv2dVD):
-    """`CplxConv2dVD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
+class CplxConv2dBothVD(BothNoise, variational.CplxConv2dVD): ...
 
 
-class CplxConv2dBothARD(BothNoise, variational.CplxConv2dARD):
-    """`CplxConv2dARD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
+class CplxConv2dBothARD(BothNoise, variational.CplxConv2dARD): ...
 
 
-class LinearBothVD(BothNoise, variational.LinearVD):
-    """`LinearVD` with a noise a unit as well."""
+class LinearBothVD(BothNoise, variational.LinearVD): ...
 
 
-class LinearBothARD(BothNoise, variational.LinearARD):
-    """`LinearARD` with a noise a unit as well."""
+class LinearBothARD(BothNoise, variational.LinearARD): ...
 
 
-class Conv1dBothVD(BothNoise, variational.Conv1dVD):
-    """`Conv1dVD` with a noise a channel as well."""
+class Conv1dBothVD(BothNoise, variational.Conv1dVD): ...
 
 
-class Conv1dBothARD(BothNoise, variational.Conv1dARD):
-    """`Conv1dARD` with a noise a channel as well."""
+class Conv1dBothARD(BothNoise, variational.Conv1dARD): ...
 
 
-class Conv2dBothVD(BothNoise, variational.Conv2dVD):
-    """`Conv2dVD` with a noise a channel as well."""
+class Conv2dBothVD(BothNoise, variational.Conv2dVD): ...
 
 
-class Conv2dBothARD(BothNoise, variational.Conv2dARD):
-    """`Conv2dARD` with a noise a channel as well."""
+class Conv2dBothARD(BothNoise, variational.Conv2dARD): ...

@@ -60,17 +60,17 @@ class Term(NamedTuple):
     code: int | None = None
 
 
+def _log1p_half(q: Tensor) -> Tensor:
+    return q.log1p() / 2
+
+
 def _real_vd_value(q: Tensor) -> Tensor:
-    return q.log1p() / 2 + _K1 * torch.sigmoid(_K3 * q.log() - _K2)
+    return _log1p_half(q) + _K1 * torch.sigmoid(_K3 * q.log() - _K2)
 
 
 def _real_vd_slope(q: Tensor) -> Tensor:
     s = torch.sigmoid(_K3 * q.log() - _K2)
     return 0.5 / (1 + q) + _K1 * _K3 * s * (1 - s) / q
-
-
-def _log1p_half(q: Tensor) -> Tensor:
-    return q.log1p() / 2
 
 
 COMPLEX_VD = Term(True, ein, ein_slope, 1.0, code=0)
@@ -94,14 +94,7 @@ def penalty(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
 
 
 def penalty_sum(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
-    """The sum of `penalty` over all weights, added in float64.
-
-    Args:
-        weight, log_sigma2, term: as in `penalty`.
-
-    Returns:
-        A scalar, differentiable once, in log_sigma2's dtype.
-    """
+    """The sum of `penalty` over all weights, added in float64: a scalar, differentiable once."""
     if term.code is not None and native_usable(weight, log_sigma2):
         return kl_in_c.PenaltySum.apply(weight, log_sigma2, term.code)
 
@@ -123,15 +116,10 @@ def penalty_backward(
     follows the loss's own backward pass.
 
     Args:
-        weight: as for `penalty`.
-        log_sigma2: as for `penalty`.
-        term: the KL term.
+        weight, log_sigma2, term: as for `penalty`.
         scale: a scalar on the weights' device.
         norm: is told the sums of squares of both gradients after the addition, where C computes
             them.
-
-    Returns:
-        The sum as a scalar without a graph.
     """
     gradients = [p.grad for p in (weight, log_sigma2) if p.requires_grad and p.grad is not None]
     has_all = len(gradients) == 2

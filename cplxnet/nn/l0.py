@@ -31,7 +31,11 @@ OPEN = 3.0
 
 
 class Gated(Penalised):
-    """Mixin over a linear or convolutional layer: `gate_logit`, real, of the weight's shape."""
+    """Mixin over a linear or convolutional layer: y = b + (z * W) x, with a gate z on every weight.
+
+    Attributes:
+        gate_logit: a, real, of the weight's shape.
+    """
 
     own = ("gate_logit",)
     at_first = OPEN
@@ -78,25 +82,19 @@ def _stretched(logit: Tensor) -> Tensor:
     return (torch.sigmoid(logit) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
 
-class CplxLinearL0(Gated, CplxLinear):
-    """`CplxLinear` with gates: complex (..., in) -> (..., out)."""
+class CplxLinearL0(Gated, CplxLinear): ...
 
 
-class CplxConv1dL0(Gated, CplxConv1d):
-    """`CplxConv1d` with gates: complex (B, in, L) -> (B, out, L')."""
+class CplxConv1dL0(Gated, CplxConv1d): ...
 
 
-class CplxConv2dL0(Gated, CplxConv2d):
-    """`CplxConv2d` with gates: complex (B, in, H, W) -> (B, out, H', W')."""
+class CplxConv2dL0(Gated, CplxConv2d): ...
 
 
-class LinearL0(Gated, nn.Linear):
-    """`torch.nn.Linear` with gates (Louizos et al. 2018)."""
+class LinearL0(Gated, nn.Linear): ...
 
 
-class Conv1dL0(Gated, nn.Conv1d):
-    """`torch.nn.Conv1d` with gates (Louizos et al. 2018)."""
+class Conv1dL0(Gated, nn.Conv1d): ...
 
 
-class Conv2dL0(Gated, nn.Conv2d):
-    """`torch.nn.Conv2d` with gates (Louizos et al. 2018)."""
+class Conv2dL0(Gated, nn.Conv2d): ...

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from .fast import gpu
 from .fast.dispatch import own_gradient_usable
-from .init import trabelsi_standard_
-from .parameters import ComplexParameters, as_ri, empty_ri, real_dtype
+from .parameters import ComplexParameters, as_ri, real_dtype
 
 FEW_ROWS, MANY_ROWS = 16, 1024
 
@@ -39,26 +38,13 @@ class CplxLinear(ComplexParameters):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__((out_features, in_features), bias, device, dtype)
         self.in_features = in_features
         self.out_features = out_features
-        self.weight_ri = empty_ri(out_features, in_features, device=device, dtype=dtype)
-        bias_ri = empty_ri(out_features, device=device, dtype=dtype) if bias else None
-        self.register_parameter("bias_ri", bias_ri)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Trabelsi's initialisation of the weight, 0 for the bias."""
-        trabelsi_standard_(self.weight)
-        if self.bias_ri is not None:
-            torch.nn.init.zeros_(self.bias_ri)
 
     def forward(self, x: Tensor) -> Tensor:
         y = gpu.forward(self, x)
-        if y is not None:
-            return y
-
-        return cplx_linear(x, self.weight_ri, self.bias_ri)
+        return cplx_linear(x, self.weight_ri, self.bias_ri) if y is None else y
 
     def extra_repr(self) -> str:
         return (

@@ -22,7 +22,7 @@ from .parameters import stored_parameter
 
 
 class Masked(nn.Module):
-    """Mixin over a linear or convolutional layer: the `mask` buffer, and setting it with a check.
+    """Mixin over a linear or convolutional layer: y = b + (mask * W) x, with a `mask` buffer.
 
     `layer.mask = value` copies a tensor of zeros and ones (bool or not) of the weight's shape.
 
@@ -47,14 +47,11 @@ class Masked(nn.Module):
         return with_weight(self, x, self.masked_weight) if y is None else y
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "mask":
-            self._set_mask(value)
-        else:
+        if name != "mask":
             super().__setattr__(name, value)
+            return
 
-    @torch.no_grad()
-    def _set_mask(self, value: Any) -> None:
-        value = torch.as_tensor(value)
+        value = torch.as_tensor(value).detach()
         if value.shape != self.mask.shape:
             raise ValueError(
                 f"expected a mask of shape {tuple(self.mask.shape)}, got {tuple(value.shape)}"
@@ -107,25 +104,19 @@ def with_weight(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
     return layer._conv_forward(x, weight, stored_parameter(layer, "bias"))
 
 
-class CplxLinearMasked(Masked, CplxLinear):
-    """`CplxLinear` with a mask: complex (..., in) -> (..., out)."""
+class CplxLinearMasked(Masked, CplxLinear): ...
 
 
-class CplxConv1dMasked(Masked, CplxConv1d):
-    """`CplxConv1d` with a mask: complex (B, in, L) -> (B, out, L')."""
+class CplxConv1dMasked(Masked, CplxConv1d): ...
 
 
-class CplxConv2dMasked(Masked, CplxConv2d):
-    """`CplxConv2d` with a mask: complex (B, in, H, W) -> (B, out, H', W')."""
+class CplxConv2dMasked(Masked, CplxConv2d): ...
 
 
-class LinearMasked(Masked, nn.Linear):
-    """`torch.nn.Linear` with a mask."""
+class LinearMasked(Masked, nn.Linear): ...
 
 
-class Conv1dMasked(Masked, nn.Conv1d):
-    """`torch.nn.Conv1d` with a mask."""
+class Conv1dMasked(Masked, nn.Conv1d): ...
 
 
-class Conv2dMasked(Masked, nn.Conv2d):
-    """`torch.nn.Conv2d` with a mask."""
+class Conv2dMasked(Masked, nn.Conv2d): ...

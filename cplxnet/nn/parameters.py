@@ -12,13 +12,12 @@ caller they are ordinary complex tensors (B, C, L).
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-Self = TypeVar("Self", bound="ComplexParameters")
-
+from .init import trabelsi_standard_
 
 # -- parameters ------------------------------------------------------------------------------------
 
@@ -30,6 +29,12 @@ class ComplexParameters(nn.Module):
     carries its gradient. `layer.weight = value` copies values in: a tensor, an array or a Parameter
     of the same shape, real or complex.
 
+    Args:
+        shape: of the weight, (out, in, ...).
+        bias: whether there is one, (out,).
+        device: of the parameters.
+        dtype: as for `real_dtype`.
+
     Raises:
         ValueError: a value of another shape, or None where the layer has a bias.
         TypeError: a cast to a complex type, or a forward pass in a type other than float32 and
@@ -38,6 +43,22 @@ class ComplexParameters(nn.Module):
 
     weight_ri: nn.Parameter
     bias_ri: nn.Parameter | None
+
+    def __init__(
+        self, shape: tuple[int, ...], bias: bool, device: Any, dtype: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        kind: Any = {"device": device, "dtype": real_dtype(dtype)}
+        self.weight_ri = nn.Parameter(torch.empty(*shape, 2, **kind))
+        bias_ri = nn.Parameter(torch.empty(shape[0], 2, **kind)) if bias else None
+        self.register_parameter("bias_ri", bias_ri)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Trabelsi's initialisation of the weight, 0 for the bias."""
+        trabelsi_standard_(self.weight)
+        if self.bias_ri is not None:
+            nn.init.zeros_(self.bias_ri)
 
     @property
     def weight(self) -> Tensor:
@@ -50,12 +71,10 @@ class ComplexParameters(nn.Module):
         return None if self.bias_ri is None else torch.view_as_complex(self.bias_ri)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("weight", "bias"):
-            self._copy_in(name, value)
-        else:
+        if name not in ("weight", "bias"):
             super().__setattr__(name, value)
+            return
 
-    def _copy_in(self, name: str, value: Any) -> None:
         target = getattr(self, name)
         if target is None and value is None:
             return
@@ -73,20 +92,12 @@ class ComplexParameters(nn.Module):
         with torch.no_grad():
             target.copy_(value)
 
-    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         refuse_complex(fn, self.weight_ri)
         # flat: a channels-last memory format, meant for (out, in, kh, kw), would tear (out, in, k,
         # 2) apart
         super()._apply(lambda t: fn(t.flatten()).view(t.shape), recurse)
         return self
-
-
-def empty_ri(*shape: int, device: Any = None, dtype: torch.dtype | None = None) -> nn.Parameter:
-    """An uninitialised real parameter (*shape, 2) for a complex tensor of `shape`.
-
-    dtype: as for `real_dtype`.
-    """
-    return nn.Parameter(torch.empty(*shape, 2, device=device, dtype=real_dtype(dtype)))
 
 
 def stored_parameter(layer: nn.Module, name: str) -> Any:

@@ -113,7 +113,6 @@ def variational_layers(module: nn.Module) -> dict[str, Penalised]:
 
 
 def _reduced(module: nn.Module, reduction: str, channels: float = 1.0) -> dict[str, Tensor]:
-    """{layer name: KL} summed or averaged over the layer."""
     values = {}
     for name, layer in _layers(module, reduction).items():
         total = layer.kl(channels)
@@ -202,29 +201,22 @@ def sparsity(module: nn.Module, threshold: float) -> dict[str, tuple[int, int]]:
     counts: dict[str, tuple[int, int]] = {}
     counted: set[nn.Parameter] = set()
     for prefix, layer in module.named_modules():
-        n_dropped = _n_dropped(layer, threshold)
+        n_dropped = 0
+        if isinstance(layer, Masked):
+            stored_parameter(layer, "weight")  # computed from others, its zeros would not count
+            n_dropped = int((~layer.mask).sum())
+        elif isinstance(layer, Penalised):
+            n_dropped = int((~layer.relevance(threshold)).sum())
+
         for key, parameter in layer.named_parameters(recurse=False):
             if parameter in counted or (isinstance(layer, Penalised) and key in layer.own):
                 continue
             counted.add(parameter)
 
-            name = f"{prefix}.{key}" if prefix else key
-            zeros = n_dropped if key in ("weight", "weight_ri") else 0
-            parts = 2 if key == "weight_ri" else 1
-            counts[name] = (parts * zeros, parameter.numel())
+            n_parts = {"weight": 1, "weight_ri": 2}.get(key, 0)  # of what has zeros
+            counts[f"{prefix}.{key}".lstrip(".")] = (n_parts * n_dropped, parameter.numel())
 
     return counts
-
-
-def _n_dropped(layer: nn.Module, threshold: float) -> int:
-    """How many (complex or real) weights of this layer itself are zero."""
-    if isinstance(layer, Masked):
-        stored_parameter(layer, "weight")  # if computed from others its zeros would not be counted
-        return int((~layer.mask).sum())
-    if isinstance(layer, Penalised):
-        return int((~layer.relevance(threshold)).sum())
-
-    return 0
 
 
 def compression(module: nn.Module, threshold: float) -> float:

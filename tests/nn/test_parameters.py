@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cplxnet.nn import CplxConv1d, CplxConv2d, CplxLinear
-from cplxnet.nn.parameters import as_ri, empty_ri
+from cplxnet.nn.parameters import as_ri
 
 LAYERS = [
     (CplxLinear, (3, 2), (4, 3)),
@@ -185,7 +185,7 @@ def test_a_complex_cast_is_refused_before_anything_changes() -> None:
 def test_constructor_takes_real_and_complex_types() -> None:
     for dtype in (torch.float64, torch.complex128):
         assert CplxLinear(3, 2, dtype=dtype).weight.dtype == torch.complex128
-        assert empty_ri(3, dtype=dtype).dtype == torch.float64
+        assert CplxLinear(3, 2, dtype=dtype).bias_ri.dtype == torch.float64
 
 
 def test_as_ri_is_a_view_and_refuses_real_tensors() -> None:

@@ -14,7 +14,7 @@ from cplxnet.nn.conv import two_dimensional
 from cplxnet.nn.fast import native
 from cplxnet.nn.fast.dispatch import native_usable
 
-from .block import Pool, Stage, real_form
+from .block import Stage, real_form
 from .sparse_linear import to_csr
 
 LONGEST = 16384  # as in sparse.c
@@ -58,10 +58,6 @@ class Csr:
     """A linear layer as torch's product of a CSR matrix and the batch's columns."""
 
     def __init__(self, stage: Stage) -> None:
-        if not stage.whole:
-            raise ValueError(
-                f"{stage.name}: expected a linear layer for CSR, got a convolution; try dense"
-            )
         weight, self.bias = real_form(stage)
         self.weight = to_csr(weight.flatten(1))
         self.relu = stage.relu
@@ -101,8 +97,7 @@ class SparseRows:
 
     def _convolution(self, x: Tensor) -> Tensor:
         stage = self.stage
-        batch, _, n = x.shape
-        length = stage.n_conv(n)
+        n = x.shape[2]
         before = stage.padding
         after = stage.padding + (-(n + 2 * stage.padding)) % stage.stride
         if before or after:
@@ -110,37 +105,32 @@ class SparseRows:
         if stage.stride > 1:
             x = x.unflatten(2, (-1, stage.stride)).transpose(2, 3).flatten(1, 2)
 
-        pool = stage.pool or Pool("average", 1, 1)
-        y = x.new_empty(batch, self.rows, pool.n_out(length))
-        self._run(x.contiguous(), length, y, _POOLS[pool.kind] if stage.pool else 0, pool)
-        return y
+        return self._run(x, stage.n_conv(n))
 
     def _whole(self, x: Tensor) -> Tensor:
         batch = len(x)
         if batch < _FEW:  # one sample after another
-            y = x.new_empty(batch, self.rows, 1)
-            self._run(x.unsqueeze(2).contiguous(), 1, y)
-            return y
+            return self._run(x.unsqueeze(2), 1)
 
         together = min(_TOGETHER, batch)
         x = F.pad(x, (0, 0, 0, -batch % together))
-        groups = (
-            x.unflatten(0, (-1, together)).transpose(1, 2).contiguous()
-        )  # (groups, in, together)
-        y = x.new_empty(len(groups), self.rows, together)
-        self._run(groups, together, y)
+        groups = x.unflatten(0, (-1, together)).transpose(1, 2)  # (groups, in, together)
+        y = self._run(groups, together)
         return y.transpose(1, 2).flatten(0, 1)[:batch].unsqueeze(2)
 
-    def _run(
-        self, x: Tensor, length: int, y: Tensor, kind: int = 0, pool: Pool | None = None
-    ) -> None:
-        size, stride = (pool.size, pool.stride) if pool else (1, 1)
+    def _run(self, x: Tensor, length: int) -> Tensor:
+        """x (n, in, ...) to (n, rows, positions), `length` of them before pooling."""
+        x = x.contiguous()
+        pool = self.stage.pool
+        kind, size, stride = (0, 1, 1) if pool is None else (_POOLS[pool.kind], *pool[1:])
+        y = x.new_empty(len(x), self.rows, length if pool is None else pool.n_out(length))
         per_block = 16 if len(x) < _FEW else self.rows  # a thread's share: rows of a sample, or all
         arrays = (self.start, self.channel, self.tap, self.value, self.bias)
         native.call(
             "sparse_rows", len(x), self.rows, length, x.shape[1] * x.shape[2], x.shape[2], x,
             *arrays, int(self.stage.relu), kind, size, stride, y.shape[2], per_block, y,
         )  # fmt: skip
+        return y
 
 
 ENGINES: dict[str, Callable[[Stage], Engine]] = {"dense": Dense, "csr": Csr, "rows": SparseRows}

@@ -110,9 +110,6 @@ class Stage:
             shapes = f"{tuple(self.weight.shape)}, {tuple(self.bias.shape)}"
             raise ValueError(f"{self.name}: shapes {shapes} do not fit")
 
-    def replaced(self, **changes: object) -> "Stage":
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
-
 
 def mixed(matrix: Tensor | None, z: Tensor) -> Tensor:
     """M_o z_o of each unit: matrix (out, 2, 2) real or None, z (out,) complex or real."""

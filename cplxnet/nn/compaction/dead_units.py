@@ -12,6 +12,7 @@ rules of its own. What the network computes does not change.
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def _without_constants(stages: Sequence[Stage]) -> list[Stage]:
         weight[:, foldable[kept_units]] = 0  # what is folded must not be added again
         bias = stage.bias + _folded(stage, foldable, value)
         shrunk[-1] = _rows(before, kept_units)
-        shrunk.append(stage.replaced(weight=weight, bias=bias))
+        shrunk.append(replace(stage, weight=weight, bias=bias))
     return shrunk
 
 
@@ -62,7 +63,7 @@ def _without_unread(stages: list[Stage]) -> tuple[list[Stage], Tensor]:
             shrunk[0] = _columns(shrunk[0], kept_units)
             # the unit that stays although nobody reads it needs no inputs
             weight = stage.weight * read.view(-1, 1, 1)
-            stage = _rows(stage.replaced(weight=weight), kept_units)
+            stage = _rows(replace(stage, weight=weight), kept_units)
         shrunk.insert(0, stage)
     kept_units = _kept(_is_read(shrunk[0]))
     shrunk[0] = _columns(shrunk[0], kept_units)
@@ -100,9 +101,9 @@ def _kept(keep: Tensor) -> Tensor:
 
 
 def _columns(stage: Stage, kept: Tensor) -> Stage:
-    return stage.replaced(weight=stage.weight[:, kept])
+    return replace(stage, weight=stage.weight[:, kept])
 
 
 def _rows(stage: Stage, kept: Tensor) -> Stage:
     mix = None if stage.mix is None else stage.mix[kept]
-    return stage.replaced(weight=stage.weight[kept], bias=stage.bias[kept], mix=mix)
+    return replace(stage, weight=stage.weight[kept], bias=stage.bias[kept], mix=mix)

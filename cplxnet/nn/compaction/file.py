@@ -72,7 +72,6 @@ _PLAIN = {
     "real_part": bool,
 }
 _STEPS = {"steps8": torch.uint8, "steps16": torch.uint16}
-FORMS = ("all", "bits", *_STEPS)
 # Limits against hostile headers: weights, kept or not, in all, and for a byte of a file that has
 # more than a few. A trained network has 30 for a byte, random masks over a DeepConvNet at most 420:
 # sparser ones lose their units
@@ -80,6 +79,8 @@ MOST_WEIGHTS = 2**28
 MOST_A_BYTE = 512
 MOST_ACTIVATIONS = 2**21  # of one window, in any of its layers
 MOST_MEASURED = 2**24  # of a batch
+# what reading anything else as a compact network comes to
+_FAULTS = (ValueError, LookupError, TypeError, RuntimeError, OSError, AttributeError)
 
 
 class CompactFileError(ValueError):
@@ -123,22 +124,17 @@ def save_compact(
             f"expected metadata of text to text, got {text}; try json.dumps of the values"
         )
 
-    stages = [_described(stage) for stage in model.stages]
-    tensors = {"inputs": model.inputs}
+    version = FORMAT if sigma is None else QUANTISED
     if sigma is None:
-        for i, stage in enumerate(model.stages):
-            stages[i]["positions"], stored = _floats(stage, DTYPES[dtype])
-            tensors |= {f"{i}.{key}": value for key, value in stored.items()}
+        own, tensors = _floats(model.stages, DTYPES[dtype])
     else:
-        descriptions, stored = to_whole_numbers(model.stages, sigma)
-        stages = [stage | own for stage, own in zip(stages, descriptions, strict=True)]
-        tensors |= stored
+        own, tensors = to_whole_numbers(model.stages, sigma)
+    tensors["inputs"] = model.inputs
 
+    stages = [_described(stage) | of for stage, of in zip(model.stages, own, strict=True)]
     network = {"in_channels": model.in_channels, "stages": stages}
     described = json.dumps({"network": network, "user": text})
-    version = FORMAT
-    if sigma is not None:
-        version = QUANTISED
+    if version == QUANTISED:
         letters = np.frombuffer(described.encode(), np.uint8)
         tensors["description"] = pack([letters])
         described = str(len(letters))
@@ -162,16 +158,7 @@ def load_compact(
         model = _read(path)
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
-    except (
-        safetensors.SafetensorError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        RuntimeError,
-        OSError,
-        AttributeError,
-    ) as error:
+    except (safetensors.SafetensorError, *_FAULTS) as error:
         raise CompactFileError(
             f"{path}: expected a compact network, {FORMAT} or {QUANTISED}, got {error}; "
             "try save_compact again"
@@ -203,10 +190,8 @@ def _read(path: str | os.PathLike[str]) -> Compact:
     network = description["network"]
     _check(network)
     _check_weights(network, n_bytes)
-    if version == FORMAT:
-        stored = [_stored(i, stage, tensors) for i, stage in enumerate(network["stages"])]
-    else:
-        stored = from_whole_numbers(network["stages"], tensors)
+    from_tensors = _from_floats if version == FORMAT else from_whole_numbers
+    stored = from_tensors(network["stages"], tensors)
     stages = [_restored(*each) for each in zip(network["stages"], stored, strict=True)]
     model = Compact(stages, tensors["inputs"], network["in_channels"], metadata=description["user"])
     n_most = _most_activations(model)
@@ -269,35 +254,49 @@ def _described(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _floats(stage: Stage, dtype: torch.dtype) -> tuple[str, dict[str, Tensor]]:
-    """The form of a stage's positions, and its tensors."""
-    flat = stage.weight.flatten()
-    form, positions = encode(flat != 0)
-    values = real_numbers(flat if form == "all" else flat[flat != 0]).to(dtype)
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError(
-            f"{stage.name}: expected weights within the range of {dtype}, got larger; "
-            "try dtype='float32'"
-        )
-    tensors = {"values": values, "positions": positions, "bias": real_numbers(stage.bias).float()}
-    if stage.mix is not None:
-        tensors["mix"] = stage.mix.float().contiguous()
-    return form, tensors
+def _floats(
+    stages: Sequence[Stage], dtype: torch.dtype
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """What a file has to say of each stage, and its tensors: the weights as floats."""
+    descriptions = []
+    tensors = {}
+    for i, stage in enumerate(stages):
+        flat = stage.weight.flatten()
+        form, tensors[f"{i}.positions"] = encode(flat != 0)
+        descriptions.append({"positions": form})
+
+        values = real_numbers(flat[flat != 0]).to(dtype)
+        if not torch.isfinite(values).all():
+            raise ValueError(
+                f"{stage.name}: expected weights within the range of {dtype}, got larger; "
+                "try dtype='float32'"
+            )
+        tensors[f"{i}.values"] = values
+        tensors[f"{i}.bias"] = real_numbers(stage.bias).float()
+        if stage.mix is not None:
+            tensors[f"{i}.mix"] = stage.mix.float().contiguous()
+
+    return descriptions, tensors
 
 
-def _stored(
-    i: int, description: dict[str, Any], tensors: Mapping[str, Tensor]
-) -> dict[str, Tensor | None]:
-    """What a file of floats holds of stage i, positions as indices."""
-    stored = {key: tensors.get(f"{i}.{key}") for key in ("values", "bias", "mix")}
-    size = math.prod(description["shape"])
-    return stored | {"positions": decode(description["positions"], tensors[f"{i}.positions"], size)}
+def _from_floats(
+    descriptions: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]
+) -> list[dict[str, Tensor | None]]:
+    """The way back: of each stage positions (int64), values, bias, and mix or None."""
+    stages = []
+    for i, stage in enumerate(descriptions):
+        stored = {key: tensors.get(f"{i}.{key}") for key in ("values", "bias", "mix")}
+        size = math.prod(stage["shape"])
+        stored["positions"] = decode(stage["positions"], tensors[f"{i}.positions"], size)
+        stages.append(stored)
+
+    return stages
 
 
 def _restored(description: dict[str, Any], stored: Mapping[str, Any]) -> Stage:
     """A stage from its description and what a file holds of it."""
     for key in ("values", "bias", "mix"):
-        if stored[key] is not None and not bool(torch.isfinite(stored[key]).all()):
+        if stored[key] is not None and not torch.isfinite(stored[key]).all():
             name = description["name"]
             raise ValueError(f"{name}: expected finite numbers in {key}, got NaN or infinity")
 
@@ -336,8 +335,8 @@ def encode(kept: Tensor) -> tuple[str, Tensor]:
     if bool(kept.all()):
         return "all", torch.empty(0, dtype=torch.uint8)
     position = kept.nonzero().flatten()
-    encoded = {"bits": _bits(kept)}
-    encoded |= {form: _steps(position, dtype) for form, dtype in _STEPS.items()}
+    encoded = {form: _steps(position, dtype) for form, dtype in _STEPS.items()}
+    encoded = {"bits": torch.from_numpy(np.packbits(kept.numpy(), bitorder="little"))} | encoded
     return min(encoded.items(), key=lambda item: item[1].nbytes)
 
 
@@ -347,27 +346,23 @@ def decode(form: str, stored: Tensor, n: int) -> Tensor:
     Raises:
         ValueError: an unknown form, or positions beyond n.
     """
-    if form not in FORMS:
-        raise ValueError(f"expected positions in one of the forms {', '.join(FORMS)}, got {form!r}")
     if form == "all":
         return torch.arange(n)
     if form == "bits":
-        bits = (stored.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8)) & 1
-        position = bits.flatten().nonzero().flatten()
-    else:
+        bits = np.unpackbits(stored.numpy(), bitorder="little")
+        position = torch.from_numpy(bits.nonzero()[0])
+    elif form in _STEPS:
         most = torch.iinfo(_STEPS[form]).max
         words = stored.long()
         after = torch.where(words == most, most, words + 1).cumsum(0)
         position = after[words != most] - 1
+    else:
+        forms = ", ".join(("all", "bits", *_STEPS))
+        raise ValueError(f"expected positions in one of the forms {forms}, got {form!r}")
 
     if len(position) and int(position[-1]) >= n:
         raise ValueError(f"expected positions below {n}, got {int(position[-1])}")
     return position
-
-
-def _bits(kept: Tensor) -> Tensor:
-    padded = torch.nn.functional.pad(kept.to(torch.uint8), (0, -len(kept) % 8)).view(-1, 8)
-    return (padded << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
 
 
 def _steps(position: Tensor, dtype: torch.dtype) -> Tensor:

@@ -4,8 +4,10 @@ The network is read as a chain of stages (`read`). Units that are constant or un
 (`dead_units`). Each stage is run by the engine (`backends`) that was fastest on this machine.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import timeit
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -32,8 +34,10 @@ class Compact(nn.Module):
         stages: what is computed.
         inputs: int64, the input's units that are read.
         in_channels: units of the input.
-        plan: the engines; None: chosen by a fixed rule.
         metadata: text of the user's.
+
+    Attributes:
+        plan: the engines; empty: chosen by a fixed rule.
     """
 
     def __init__(
@@ -42,7 +46,6 @@ class Compact(nn.Module):
         inputs: Tensor,
         in_channels: int,
         *,
-        plan: Plan | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -53,112 +56,79 @@ class Compact(nn.Module):
         self.in_channels = in_channels
         self.metadata = dict(metadata or {})
 
-        self.plan: Plan = plan or {}
+        self.plan: Plan = {}
         self._built: dict[tuple[int, str], Engine] = {}
         self.eval()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: an empty one would be taken for the weights.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError("a compact network has no state dict; try nn.save_compact(model, path)")
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused, as `state_dict`."""
+        """Refused: an empty one would be taken for the weights."""
         raise TypeError(
             "a compact network has no state dict; try nn.save_compact and nn.load_compact"
         )
 
-    @property
-    def is_complex(self) -> bool:
-        """Whether it computes with complex numbers: two real ones for each input unit."""
-        return self.stages[0].takes == 2
+    load_state_dict = state_dict  # type: ignore[assignment]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        y = self.real_forward(self._as_real(x))
+        x = self._read(self._as_real(x))
+        for stage, engine in zip(self.stages, self._engines(x), strict=True):
+            stage.check(x)
+            x = engine(x)
+
+        y = x.squeeze(2) if self.stages[-1].whole else x
         if self.stages[-1].gives == 2:
             y = torch.view_as_complex(y.unflatten(1, (-1, 2)).movedim(2, -1).contiguous())
         return y
 
-    def real_forward(self, x: Tensor) -> Tensor:
-        """The same between real numbers.
-
-        Args:
-            x: float32 (B, 2 channels, length), real and imaginary parts in turn; of a real network
-                (B, channels, length).
-
-        Returns:
-            (B, units), or (B, units, length) without a linear layer.
-        """
-        x = self._read(x)
-        for stage, engine in zip(self.stages, self._engines(x), strict=True):
-            stage.check(x)
-            x = engine(x)
-        return x.squeeze(2) if self.stages[-1].whole else x
-
-    def portable(self) -> "Compact":
-        """The same network by torch's dense operations alone: for tracing and other devices."""
-        dense = ["dense"] * len(self.stages)
-        return Compact(
-            self.stages, self.inputs, self.in_channels, plan={1: dense}, metadata=self.metadata
-        )
-
     @torch.no_grad()
-    def measure(self, batch_sizes: Sequence[int], *, rounds: int = 3) -> "Compact":
-        """Choose each stage's engine at each batch size by the least time of `rounds` calls.
+    def measure(self, batch_sizes: Sequence[int]) -> "Compact":
+        """Choose each stage's engine at each batch size by the least time of a few calls.
 
         Times hold for the number of threads torch has now. A call uses the plan of the nearest
         batch size.
         """
         self.plan = {}
         for batch in batch_sizes:
-            x = self._read(self._example(batch))
+            # noise of the shortest length that goes through
+            shape = (batch, self.in_channels * self.stages[0].takes, self.shortest(MEASURED))
+            x = self._read(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
             plan: list[str] = []
 
             for i, stage in enumerate(self.stages):
                 calls = {name: self._engine(i, name) for name in backends.candidates(stage, x)}
-                plan.append(_fastest(calls, x, rounds))
+                plan.append(_fastest(calls, x))
                 x = self._engine(i, plan[-1])(x)
             self.plan[batch] = plan
 
-        wanted = {(i, name) for plan in self.plan.values() for i, name in enumerate(plan)}
-        self._built = {key: engine for key, engine in self._built.items() if key in wanted}
+        chosen = {(i, name) for plan in self.plan.values() for i, name in enumerate(plan)}
+        self._built = {key: self._built[key] for key in chosen}
         return self
 
-    def shortest(self, n_out: int = 1) -> int:
+    def shortest(self, n_out: int) -> int:
         """The least length of an input that gives `n_out` positions; a linear layer gives one."""
         length = 1 if self.stages[-1].whole else n_out
         for stage in reversed(self.stages):
             length = stage.weight.shape[2] if stage.whole else stage.shortest(length)
         return length
 
-    def _example(self, batch: int) -> Tensor:
-        """Noise of the shortest length that goes through, before its units are selected."""
-        length = self.shortest(MEASURED)
-        channels = self.in_channels * self.stages[0].takes
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(batch, channels, length, generator=generator)
-
     def _as_real(self, x: Tensor) -> Tensor:
+        """x as real numbers (B, takes * in, length)."""
         first = self.stages[0]
-        if first.whole and x.dim() > 1:
-            if x.is_complex() and not self.is_complex:
-                x = torch.cat((x.real, x.imag), 1)
+        computes_complex = first.takes == 2
+        if x.dim() != 3 and not (first.whole and x.dim() > 1):
+            field = "complex" if computes_complex else "real"
+            shape = "(B, features)" if first.whole else f"(B, {self.in_channels}, length)"
+            raise ValueError(f"expected {field} {shape}, got {tuple(x.shape)}")
+
+        if x.is_complex() and not computes_complex:
+            x = torch.cat((x.real, x.imag), 1)
+        if first.whole:
             x = x.flatten(1).unsqueeze(1)  # all of it is one unit, as long as the layer is wide
+        if not computes_complex:
+            return x
 
-        expected = "(B, features)" if first.whole else f"(B, {self.in_channels}, length)"
-        if x.dim() != 3:
-            field = "complex" if self.is_complex else "real"
-            raise ValueError(f"expected {field} {expected}, got {tuple(x.shape)}")
-
-        if self.is_complex:
-            z = x if x.is_complex() else torch.complex(x, torch.zeros_like(x))
-            return torch.view_as_real(z.resolve_conj()).movedim(-1, 2).flatten(1, 2)
-
-        return torch.cat((x.real, x.imag), 1) if x.is_complex() else x
+        z = x if x.is_complex() else torch.complex(x, torch.zeros_like(x))
+        return torch.view_as_real(z.resolve_conj()).movedim(-1, 2).flatten(1, 2)
 
     def _read(self, x: Tensor) -> Tensor:
         """The units that are read, checked."""
@@ -221,7 +191,7 @@ def compact(
     Warns:
         RuntimeWarning: a layer of which no weight is left; the result gives a constant.
     """
-    stages = read_chain(model, threshold, masks)
+    stages = read_chain(model, threshold, masks or {})
     in_channels = stages[0].weight.shape[1]
 
     stages, inputs = shrink(stages)
@@ -230,13 +200,14 @@ def compact(
 
 
 def _on_cpu(stage: Stage) -> Stage:
-    tensors = {key: value.cpu() for key, value in vars(stage).items() if isinstance(value, Tensor)}
-    return stage.replaced(**tensors)
+    tensors = {key: value for key, value in vars(stage).items() if isinstance(value, Tensor)}
+    on_cpu: dict[str, Any] = {key: value.cpu() for key, value in tensors.items()}
+    return replace(stage, **on_cpu)
 
 
 def _check_chain(stages: Sequence[Stage], inputs: Tensor, in_channels: int) -> None:
     given = (len(inputs), stages[0].takes)  # units, real numbers a unit
-    if not stages or not bool(((inputs >= 0) & (inputs < in_channels)).all()):
+    if not bool(((inputs >= 0) & (inputs < in_channels)).all()):
         raise ValueError(
             f"expected stages that read units 0 to {in_channels - 1}, got {inputs.tolist()}"
         )
@@ -253,21 +224,16 @@ def _check_chain(stages: Sequence[Stage], inputs: Tensor, in_channels: int) -> N
         given = (len(stage.weight), stage.gives)
 
 
-def _fastest(calls: Mapping[str, Callable[[Tensor], Any]], x: Tensor, rounds: int) -> str:
-    """The name of the call with the least time, of `rounds` each in turn.
+def _fastest(calls: Mapping[str, Engine], x: Tensor) -> str:
+    """The name of the call with the least time, of three each in turn.
 
     A first call warms up. One that takes ten times as long as another even then is left out.
     """
-    warm_up = {name: _seconds(call, x) for name, call in calls.items()}
+    timers = {name: timeit.Timer(functools.partial(call, x)) for name, call in calls.items()}
+    warm_up = {name: timer.timeit(1) for name, timer in timers.items()}
     limit = 10 * min(warm_up.values())
 
-    times = {name: seconds for name, seconds in warm_up.items() if seconds <= limit}
-    if len(times) > 1:
-        times = {name: min(_seconds(calls[name], x) for _ in range(rounds)) for name in times}
-    return min(times, key=times.__getitem__)
-
-
-def _seconds(call: Callable[[Tensor], Any], x: Tensor) -> float:
-    start = time.perf_counter()
-    call(x)
-    return time.perf_counter() - start
+    contenders = [name for name, seconds in warm_up.items() if seconds <= limit]
+    if len(contenders) == 1:
+        return contenders[0]
+    return min(contenders, key=lambda name: min(timers[name].repeat(3, 1)))

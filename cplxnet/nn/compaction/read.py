@@ -26,9 +26,7 @@ from cplxnet.nn.whitening import map_by
 
 from .block import Pool, Stage
 
-Masks = Mapping[str, Tensor]
 WEIGHTED = (CplxConv1d, nn.Conv1d, CplxLinear, nn.Linear)
-_PASSED = (nn.Identity, nn.Dropout, CplxDropout)  # nothing in evaluation
 
 
 class UnknownLayer(TypeError):
@@ -42,26 +40,39 @@ class _Reader:
     Attributes:
         threshold: of log_alpha, for variational layers.
         masks: those given, by layer.
+        name, layer: what is read now.
         stages: the chain so far.
         flattened: whether a flatten came that no linear layer has followed yet.
     """
 
     threshold: float
-    masks: Masks | None
+    masks: Mapping[str, Tensor]
+    name: str = ""
+    layer: Any = None
     stages: list[Stage] = dataclasses.field(default_factory=list)
     flattened: bool = False
 
-    def last(self, name: str, layer: nn.Module) -> Stage:
+    @property
+    def last(self) -> Stage:
         if not self.stages:
-            raise _refused(name, layer, "it comes before the first layer with weights")
+            raise self.refused("it comes before the first layer with weights")
         return self.stages[-1]
 
+    def refused(self, why: str) -> UnknownLayer:
+        return _refused(self.name, self.layer, why)
+
+    def append(self, weight: Tensor, **geometry: Any) -> None:
+        """A stage of the layer that is read, with this weight."""
+        bias = self.layer.bias
+        bias = weight.new_zeros(len(weight)) if bias is None else bias.clone()
+        self.stages.append(Stage(self.name, weight, bias, **geometry))
+
     def amend(self, **changes: Any) -> None:
-        self.stages[-1] = self.stages[-1].replaced(**changes)
+        self.stages[-1] = dataclasses.replace(self.stages[-1], **changes)
 
 
 @torch.no_grad()
-def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -> list[Stage]:
+def read_chain(model: nn.Module, threshold: float, masks: Mapping[str, Tensor]) -> list[Stage]:
     """The stages of `model`, with masked weights set to zero.
 
     Args:
@@ -77,17 +88,19 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
     """
     reader = _Reader(threshold, masks)
     layers = layers_of(model)
-    strangers = [name for name in masks or () if name not in layers]
+    strangers = [name for name in masks if name not in layers]
     if strangers:
         raise ValueError(
             f"masks do not fit the network; no layers of the names {', '.join(strangers)}"
         )
 
     for name, layer in layers.items():
+        reader.name = name
+        reader.layer = layer
         read = reader_of(layer)
         if read is None:
-            raise _refused(name, layer, "compact does not know it")
-        read(reader, name, layer)
+            raise reader.refused("compact does not know it")
+        read(reader, layer)
 
     if not reader.stages:
         raise ValueError(
@@ -98,7 +111,7 @@ def read_chain(model: nn.Module, threshold: float, masks: Masks | None = None) -
     return reader.stages
 
 
-def reader_of(layer: nn.Module) -> "Callable[[_Reader, str, Any], None] | None":
+def reader_of(layer: nn.Module) -> "Callable[[_Reader, Any], None] | None":
     """By exact type: a user's subclass may have another forward; ours are by base."""
     if isinstance(layer, (Masked, Penalised)):
         return next((READERS[kind] for kind in WEIGHTED if isinstance(layer, kind)), None)
@@ -127,52 +140,43 @@ def _refused(name: str, layer: nn.Module, why: str) -> UnknownLayer:
     )
 
 
-def _kept_weight(reader: _Reader, name: str, layer: Any) -> Tensor:
+def _kept_weight(reader: _Reader, layer: Any) -> Tensor:
     """The weight, zero where it is masked."""
+    name = reader.name
     weight = layer.weight_in_evaluation if isinstance(layer, Penalised) else layer.weight
-    weight = weight.detach()
-    if not bool(torch.isfinite(weight).all()):
+    if not torch.isfinite(weight).all():
         raise ValueError(
             f"{name}: expected finite weights, got NaN or infinity; try an earlier snapshot"
         )
 
-    mask = None
-    if reader.masks is not None and name in reader.masks:
+    if name in reader.masks:
         mask = reader.masks[name]
     elif isinstance(layer, Masked):
         mask = layer.mask
     elif isinstance(layer, Penalised):
         mask = layer.relevance(reader.threshold)
+    else:
+        return weight.clone()
 
-    if mask is not None and mask.shape != weight.shape:
+    if mask.shape != weight.shape:
         raise ValueError(
             f"{name}: expected a mask of shape {tuple(weight.shape)}, got {tuple(mask.shape)}"
         )
-
-    if mask is None:
-        return weight.clone()
     return weight.masked_fill(~mask.to(weight.device, torch.bool), 0)
 
 
-def _bias(layer: Any, weight: Tensor) -> Tensor:
-    return weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().clone()
-
-
-def _convolution(reader: _Reader, name: str, layer: Any) -> None:
+def _convolution(reader: _Reader, layer: Any) -> None:
     if isinstance(layer.padding, str) or (layer.padding_mode != "zeros" and layer.padding[0]):
-        raise _refused(
-            name, layer, f"padding {layer.padding!r}, {layer.padding_mode}: not a number of zeros"
+        raise reader.refused(
+            f"padding {layer.padding!r}, {layer.padding_mode}: not a number of zeros"
         )
     if reader.flattened or (reader.stages and reader.stages[-1].whole):
-        raise _refused(name, layer, "a convolution after flatten or a linear layer")
+        raise reader.refused("a convolution after flatten or a linear layer")
 
-    weight = _ungrouped(_kept_weight(reader, name, layer), layer.groups)
-    geometry = {
-        "stride": layer.stride[0],
-        "padding": layer.padding[0],
-        "dilation": layer.dilation[0],
-    }
-    reader.stages.append(Stage(name, weight, _bias(layer, weight), **geometry))
+    weight = _ungrouped(_kept_weight(reader, layer), layer.groups)
+    reader.append(
+        weight, stride=layer.stride[0], padding=layer.padding[0], dilation=layer.dilation[0]
+    )
 
 
 def _ungrouped(weight: Tensor, groups: int) -> Tensor:
@@ -188,8 +192,8 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
     return ungrouped
 
 
-def _linear(reader: _Reader, name: str, layer: Any) -> None:
-    weight = _kept_weight(reader, name, layer)
+def _linear(reader: _Reader, layer: Any) -> None:
+    weight = _kept_weight(reader, layer)
     if not reader.stages:
         weight = weight.unsqueeze(1)  # all of the input, one unit
     elif reader.stages[-1].whole:
@@ -197,30 +201,26 @@ def _linear(reader: _Reader, name: str, layer: Any) -> None:
     elif reader.flattened:
         weight = weight.unflatten(1, (len(reader.stages[-1].weight), -1))  # (out, channels, length)
     else:
-        raise _refused(
-            name, layer, "a linear layer after a convolution, without flatten between them"
-        )
+        raise reader.refused("a linear layer after a convolution, without flatten between them")
 
     reader.flattened = False
-    reader.stages.append(Stage(name, weight, _bias(layer, weight), whole=True))
+    reader.append(weight, whole=True)
 
 
-def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
-    stage = reader.last(name, layer)
+def _batch_norm(reader: _Reader, layer: Any) -> None:
+    stage = reader.last
     if stage.relu or stage.pool or reader.flattened or stage.real_part:
-        raise _refused(
-            name, layer, "batch norm that does not follow its linear or convolutional layer at once"
+        raise reader.refused(
+            "batch norm that does not follow its linear or convolutional layer at once"
         )
     if layer.running_mean is None:
-        raise _refused(
-            name, layer, "batch norm without running statistics, which depends on the batch"
-        )
+        raise reader.refused("batch norm without running statistics, which depends on the batch")
 
     if isinstance(layer, CplxBatchNorm1d):
         bias = torch.view_as_real(stage.bias.to(torch.complex128)).t()
-        mean = layer.running_mean.double() - bias  # of W * x alone
+        mean = layer.running_mean - bias  # of W * x alone
         cov = layer.running_var.double()
-        matrix, shift = map_by(mean, cov, _double(layer.weight), _double(layer.bias), layer.eps)
+        matrix, shift = map_by(mean, cov, layer.weight, layer.bias, layer.eps)
 
         matrix = matrix.movedim(-1, 0)
         mix = matrix if stage.mix is None else matrix @ stage.mix.double()
@@ -228,66 +228,63 @@ def _batch_norm(reader: _Reader, name: str, layer: Any) -> None:
         return
 
     scale = (layer.running_var.double() + layer.eps).rsqrt()
-    scale = scale if layer.weight is None else scale * layer.weight.detach().double()
-    offset = 0 if layer.bias is None else layer.bias.detach().double()
+    scale = scale if layer.weight is None else scale * layer.weight
+    offset = 0 if layer.bias is None else layer.bias
 
     weight = stage.weight.double() * scale.view(-1, 1, 1)
     bias = (stage.bias - layer.running_mean) * scale + offset
     reader.amend(weight=weight.to(stage.weight.dtype), bias=bias.to(stage.bias.dtype))
 
 
-def _double(value: Tensor | None) -> Tensor | None:
-    return None if value is None else value.detach().double()
-
-
-def _relu(reader: _Reader, name: str, layer: nn.Module) -> None:
-    pool = reader.last(name, layer).pool
+def _relu(reader: _Reader, layer: nn.Module) -> None:
+    pool = reader.last.pool
     if pool is not None and pool.kind == "average":
-        raise _refused(name, layer, "ReLU after average pooling")
+        raise reader.refused("ReLU after average pooling")
 
     reader.amend(relu=True)  # before maximum pooling or after it: the same
 
 
-def _pool(reader: _Reader, name: str, layer: Any, kind: Any) -> None:
-    stage = reader.last(name, layer)
+def _pool(reader: _Reader, layer: Any, kind: Any) -> None:
+    stage = reader.last
     size, stride, padding = (
         int(torch.as_tensor(v)) for v in (layer.kernel_size, layer.stride, layer.padding)
     )
     if padding or layer.ceil_mode or int(torch.as_tensor(getattr(layer, "dilation", 1))) != 1:
-        raise _refused(name, layer, "pooling with padding, dilation or ceil_mode")
+        raise reader.refused("pooling with padding, dilation or ceil_mode")
 
     if getattr(layer, "return_indices", False) or stage.pool or stage.whole or reader.flattened:
-        raise _refused(
-            name, layer, "pooling that gives indices, is the second in a row, or follows flatten"
+        raise reader.refused(
+            "pooling that gives indices, is the second in a row, or follows flatten"
         )
 
     reader.amend(pool=Pool(kind, size, stride))
 
 
-def _split(reader: _Reader, name: str, layer: Split) -> None:
+def _split(reader: _Reader, layer: Split) -> None:
     if type(layer.module) not in (nn.ReLU, nn.AvgPool1d, nn.MaxPool1d, nn.Identity, nn.Dropout):
-        raise _refused(name, layer, f"compact does not know Split({type(layer.module).__name__})")
+        raise reader.refused(f"compact does not know Split({type(layer.module).__name__})")
 
-    READERS[type(layer.module)](reader, name, layer.module)
+    reader.layer = layer.module
+    READERS[type(layer.module)](reader, layer.module)
 
 
-def _flatten(reader: _Reader, name: str, layer: Any) -> None:
+def _flatten(reader: _Reader, layer: Any) -> None:
     if (layer.start_dim, layer.end_dim) not in ((1, -1), (1, 2)):
-        raise _refused(
-            name, layer, f"flatten from axis {layer.start_dim} to {layer.end_dim}, expected 1 to -1"
+        raise reader.refused(
+            f"flatten from axis {layer.start_dim} to {layer.end_dim}, expected 1 to -1"
         )
 
     reader.flattened = True
 
 
-def _to_real(reader: _Reader, name: str, layer: nn.Module) -> None:
-    if not reader.last(name, layer).weight.is_complex() or reader.stages[-1].real_part:
-        raise _refused(name, layer, "its input is real already")
+def _to_real(reader: _Reader, layer: nn.Module) -> None:
+    if not reader.last.weight.is_complex() or reader.stages[-1].real_part:
+        raise reader.refused("its input is real already")
 
     reader.amend(real_part=True)
 
 
-READERS: dict[type[nn.Module], Callable[[_Reader, str, Any], None]] = {
+READERS: dict[type[nn.Module], Callable[[_Reader, Any], None]] = {
     CplxConv1d: _convolution,
     nn.Conv1d: _convolution,
     CplxLinear: _linear,
@@ -296,10 +293,11 @@ READERS: dict[type[nn.Module], Callable[[_Reader, str, Any], None]] = {
     nn.BatchNorm1d: _batch_norm,
     Split: _split,
     nn.ReLU: _relu,
-    nn.AvgPool1d: lambda reader, name, layer: _pool(reader, name, layer, "average"),
-    nn.MaxPool1d: lambda reader, name, layer: _pool(reader, name, layer, "maximum"),
+    nn.AvgPool1d: lambda reader, layer: _pool(reader, layer, "average"),
+    nn.MaxPool1d: lambda reader, layer: _pool(reader, layer, "maximum"),
     nn.Flatten: _flatten,
     CplxFlatten: _flatten,
     CplxToReal: _to_real,
-    **dict.fromkeys(_PASSED, lambda reader, name, layer: None),
+    # nothing in evaluation
+    **dict.fromkeys((nn.Identity, nn.Dropout, CplxDropout), lambda reader, layer: None),
 }

@@ -95,13 +95,11 @@ class Shrunk:
 
     def _cut(self, name: str, layer: Any) -> None:
         """Replace the tensors of one layer, still the full network's, by what is left of them."""
-        for key, full in layer._parameters.items():
-            if full is not None:
-                part = self._part(f"{name}.{key}", full)
-                layer._parameters[key] = nn.Parameter(part, requires_grad=full.requires_grad)
-        for key, full in layer._buffers.items():
-            if full is not None:
-                layer._buffers[key] = self._part(f"{name}.{key}", full)
+        for key, full in layer.named_parameters(recurse=False):
+            part = self._part(f"{name}.{key}", full)
+            layer._parameters[key] = nn.Parameter(part, requires_grad=full.requires_grad)
+        for key, full in layer.named_buffers(recurse=False):
+            layer._buffers[key] = self._part(f"{name}.{key}", full)
 
         if isinstance(layer, WEIGHTED) and layer.weight.dim() > 1:
             n_out, n_in, *kernel = layer.weight.shape
