@@ -24,8 +24,9 @@ from cplxnet.auto.runner.folder import RunFolder, unchanged
 from cplxnet.progress import duration, show
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
+SCORED = ("state", "stage", "scorer", "scored_on", "average_precision", "average_precision_start")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
-NETWORK = ("field", "architecture", "form")
+NETWORK = ["field", "architecture", "form"]
 RUN = ("folder", "run", "method", C, "setting", "seed")
 
 
@@ -140,19 +141,14 @@ class Run:
         C is None where a pruner decides how much is left; `setting` is "C = 0.02" or "sparsity =
         0.98", and "" where neither is written.
         """
-        stages = self.manifest.all_stages()
-        pruned = [stage.pruner.sparsity for stage in stages if stage.pruner]
-        sparsity = next((target for target in pruned if target is not None), None)
-        c = grid.value(self.manifest, C) if sparsity is None else None
+        pruners = [stage.pruner for stage in self.manifest.all_stages() if stage.pruner]
+        sparsities = [pruner.sparsity for pruner in pruners if pruner.sparsity is not None]
+        c = None if sparsities else grid.value(self.manifest, C)
         setting = "" if c is None else f"C = {c:g}"
-        return {
-            "folder": self.folder,
-            "run": self.name,
-            "method": self.method,
-            C: c,
-            "setting": setting if sparsity is None else f"sparsity = {sparsity:g}",
-            "seed": self.manifest.seed,
-        }
+        if sparsities:
+            setting = f"sparsity = {sparsities[0]:g}"
+        about = (self.folder, self.name, self.method, c, setting, self.manifest.seed)
+        return dict(zip(RUN, about, strict=True))
 
     @property
     def described(self) -> dict[str, Any]:
@@ -269,14 +265,17 @@ def _methods(
     folders differ the folder's name stands for it, everywhere else key and value: "complex VD",
     "real VD width=1.38" or "VD fine-tune lr=0.004 distill", say.
     """
-    parts = pd.DataFrame(map(_network, manifests), index=parameters.index, columns=list(NETWORK))
-    networks = parts[[part for part in NETWORK if part == "form" or parts[part].nunique() > 1]]
-    words = networks
+    parts = pd.DataFrame(map(_network, manifests), index=parameters.index, columns=NETWORK)
+    words = networks = parts.loc[:, (parts.nunique() > 1) | (parts.columns == "form")]
 
-    varied = [path for path in parameters if path not in ("seed", C)]
-    varied = [path for path in varied if not path.endswith(".pruner.sparsity")]
     everywhere = set.intersection(*(set(manifest.stage_order) for manifest in manifests))
-    varied = [path for path in varied if not _is_told_by_order(path, parameters[path], everywhere)]
+    varied = [
+        path
+        for path in parameters
+        if path not in ("seed", C)
+        and not path.endswith(".pruner.sparsity")
+        and not _is_told_by_order(path, parameters[path], everywhere)
+    ]
     pruned = tuple(path[: path.index("pruner")] for path in varied if ".pruner" in path)
     shown = parameters.astype(object).map(repr)
     where = pd.Series(folders, index=parameters.index, dtype=object)
@@ -290,8 +289,8 @@ def _methods(
 
         if where.nunique() > 1 and (shown[path].groupby(where).nunique() == 1).all():
             by_folder = True
-            continue
-        words = words.assign(**{path: _in_words(path, parameters[path], varied)})
+        else:
+            words = words.assign(**{path: _in_words(path, parameters[path], varied)})
 
     if by_folder:
         short = where.map(lambda folder: Path(folder).name)
@@ -302,51 +301,54 @@ def _methods(
 
 def _is_told_by_order(path: str, values: pd.Series, everywhere: set[str]) -> bool:
     """Whether runs differ in a path only because some have no stage of that name."""
-    top, _, rest = path.partition(".")
-    is_elsewhere = top == "stages" and rest.partition(".")[0] not in everywhere
-    return is_elsewhere and values.dropna().map(repr).nunique() < 2
+    is_everywhere = _stage_of(path) in {"", *everywhere}
+    return not is_everywhere and values.dropna().map(repr).nunique() < 2
 
 
 def _in_words(path: str, values: pd.Series, varied: Sequence[str]) -> pd.Series:
     """Key and value of each run, empty for what most runs have."""
     parent, _, last = path.rpartition(".")
-    implied = parent in varied or (last != "name" and f"{parent}.name" in varied)
-    present = values.dropna()
-    if implied and present.nunique() == 1:
+    is_implied = parent in varied or (last != "name" and f"{parent}.name" in varied)
+    if is_implied and values.nunique() == 1:
         return values.map(lambda value: "")  # another key of this part tells the same
 
-    inner = {other: _within_stage(other) for other in varied}
-    key = inner[path].removesuffix(".name")
+    key = _within_stage(path).removesuffix(".name")
     tail = key.rpartition(".")[2]
-    if path.startswith("stages.") and sum(tail == k.rpartition(".")[2] for k in inner.values()) < 2:
+    tails = [_within_stage(other).rpartition(".")[2] for other in varied]
+    if _stage_of(path) and tails.count(tail) < 2:
         key = tail
+    lacks = "" if is_implied else f"no {key}"
 
-    lacks = "" if implied else f"no {key}"
-    listed = present.map(lambda value: ",".join(value) if path == "stage_order" else value)
-    key_value = listed.map(
-        lambda value: key if value == "on" else f"{key}={value}".removesuffix(".0")
-    )
-    key_value = key_value.reindex(values.index, fill_value=lacks)
-    usual = key_value.mode()[0]
-    is_usual = (key_value == usual).mean() > 0.5
-    return key_value.where(key_value != (usual if is_usual else lacks), "")
+    def word(value: Any) -> str:
+        if value is None:
+            return lacks
+        if value == "on":
+            return key
+        listed = ",".join(value) if path == "stage_order" else value
+        return f"{key}={listed}".removesuffix(".0")
+
+    words = values.map(word)
+    usual = words.mode()[0]
+    is_usual = (words == usual).mean() > 0.5
+    return words.mask(words == (usual if is_usual else lacks), "")
+
+
+def _stage_of(path: str) -> str:
+    """fine-tune for stages.fine-tune.optimizer.lr; nothing for model.width."""
+    return path.split(".")[1] if path.startswith("stages.") else ""
 
 
 def _within_stage(path: str) -> str:
     """optimizer.lr for stages.fine-tune.optimizer.lr; width for model.width."""
-    if path.startswith("stages."):
-        path = path.split(".", 2)[-1]
-    return path.removeprefix("model.")
+    return path.removeprefix(f"stages.{_stage_of(path)}.").removeprefix("model.")
 
 
-def _joined(words: Mapping[Any, str]) -> str:
+def _joined(words: Mapping[str, str]) -> str:
     """The words of a run, those of a stage after the stage's name."""
     parts: list[str] = []
-    for column, word in words.items():
-        table, _, rest = column.partition(".")
-        stage = rest.partition(".")[0]
-        if word and table == "stages" and stage not in parts:
-            parts.append(stage)
+    for path, word in words.items():
+        if word and _stage_of(path) not in ("", *parts):
+            parts.append(_stage_of(path))
         if word:
             parts.append(word)
     return " ".join(parts)
@@ -426,11 +428,8 @@ def collect(*folders: str | Path) -> pd.DataFrame:
 
     rows = []
     for run in every_run(folders):
-        if not run.stages:
-            continue
-
-        state = _status_row(Path(run.folder) / f"{run.name}.json")["state"]
-        about = run.described | {"state": state}
+        status = _status_row(Path(run.folder) / f"{run.name}.json")
+        about = run.described | {"state": status["state"]}
         for stage, result in run.stages.items():
             counts = {name: result[name] for name in COUNTS}
             counts["n_epochs"] = run.manifest.stage(stage).n_epochs
@@ -440,10 +439,8 @@ def collect(*folders: str | Path) -> pd.DataFrame:
                 own |= _scored_numbers(scores["end"])
                 own["average_precision_start"] = start and start["average_precision"]
                 rows.append(about | own | counts)
-    if not rows:  # its CSV has a header all the same
-        scored = ("state", "stage", "scorer", "scored_on", "average_precision")
-        return pd.DataFrame(columns=[*RUN, *scored, "average_precision_start", *COUNTS, "n_epochs"])
-    return pd.DataFrame(rows)
+    # a table without rows has columns all the same
+    return pd.DataFrame(rows, columns=None if rows else [*RUN, *SCORED, *COUNTS, "n_epochs"])
 
 
 def layers(folder: str | Path) -> pd.DataFrame:
@@ -501,9 +498,6 @@ def of_run(scores: Mapping[str, Any]) -> pd.DataFrame:
 
 def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     """The short table for a terminal: a row per run and stage, with the scores after and before."""
-    if table.empty:
-        return table
-
     short = table[table["scorer"] == scorer].rename(
         columns={"average_precision": "AP", "average_precision_start": "AP before"}
     )
@@ -527,9 +521,9 @@ def of_scorer(
     Raises:
         Lacking: there are none, and the text says what there is instead; or `on_one_set`.
     """
-    rows = table[table["scorer"] == scorer] if len(table) else table
+    rows = table[table["scorer"] == scorer]
     if rows.empty:
-        scorers = ", ".join(sorted(set(table["scorer"]))) if len(table) else "none"
+        scorers = ", ".join(sorted(set(table["scorer"]))) or "none"
         raise Lacking(
             f"expected runs scored by {scorer!r}, got none (scorers: {scorers}); "
             "try `python -m cplxnet.auto status` on the folder"
@@ -622,10 +616,8 @@ def by_method(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def by_setting(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     """The rows of each method and setting, by the method's name and rising C or sparsity."""
-    ordered = rows.assign(number=numbers(rows["setting"]))
-    ordered = ordered.sort_values(["method", "number"], kind="stable").drop(columns="number")
-    groups = ordered.groupby(["method", "setting"], sort=False)
-    return [(method, setting, group) for (method, setting), group in groups]
+    groups = rows.groupby(["method", numbers(rows["setting"]), "setting"], dropna=False)
+    return [(method, setting, group) for (method, _, setting), group in groups]
 
 
 def numbers(settings: pd.Series) -> pd.Series:

@@ -54,13 +54,8 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
 
 def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
     """A row for each run that has finished dense: its scores there and after fine-tuning."""
-    try:
-        rows = tables.of_scorer(table, scorer, DENSE, TUNED, on_one_set=False)
-    except tables.Lacking:
-        columns = ["method", C, "setting", "seed", *NUMBERS, "dense"]
-        return pd.DataFrame(columns=columns)
-
-    runs = tables.by_run(rows)
+    is_of_both = (table["scorer"] == scorer) & table["stage"].isin([DENSE, TUNED])
+    runs = tables.by_run(table[is_of_both])
     return runs.assign(loss=runs["dense"] - runs["after"])
 
 
@@ -117,9 +112,6 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
     """A sentence for runs without this scorer, for runs whose score by it is no number, and for
     finished runs without the two stages.
     """
-    if table.empty:
-        return []
-
     sentences = []
     for scorers, runs in _grouped(table, "scorer").items():
         if scorer not in scorers:
@@ -133,13 +125,11 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
         runs = unscored.loc[unscored["stage"] == stage, "run"]
         if len(runs):
             sentences.append(
-                f"Without an average precision on {scorer!r} after {stage}, so "
-                f"{consequence}: "
+                f"Without an average precision on {scorer!r} after {stage}, so {consequence}: "
                 f"{', '.join(runs)}."
             )
 
-    finished = table[table["state"] == "done"] if "state" in table else table
-    for stages, runs in _grouped(finished, "stage").items():
+    for stages, runs in _grouped(table[table["state"] == "done"], "stage").items():
         if not {DENSE, TUNED} <= set(stages):
             sentences.append(
                 f"Without stages called {DENSE} and {TUNED}, so compared in part only: "
@@ -213,7 +203,7 @@ def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
     numbered = [f"{k}. {text}" for k, text in enumerate(readings, 1)]
     remarks = left_out(table, scorer)
 
-    through = set(table.loc[table["stage"] == TUNED, "run"]) if len(table) else set()
+    through = set(table.loc[table["stage"] == TUNED, "run"])
     names = [path.stem for path in sorted(Path(folder).glob("*.json"))]
     unfinished = [name for name in names if name not in through]
     if unfinished:
