@@ -119,10 +119,7 @@ def _deltas(
         return np.empty(0), np.empty((0, 0))
 
     shared = np.geomspace(low, high, N_POINTS)
-    deltas = [
-        _at(first_curve, shared) - _at(second_curve, shared) for first_curve, second_curve in pairs
-    ]
-    return shared, np.array(deltas)
+    return shared, np.array([_at(one, shared) - _at(other, shared) for one, other in pairs])
 
 
 def _range(curves: Sequence[pd.Series]) -> tuple[float, float]:
@@ -192,10 +189,10 @@ def ranking(
         for method, mean in means.items():
             deltas = (scores[method] - scores[winner]).dropna().to_numpy(float)[:, None]
             row = {"times": level, "method": method, "score": mean, "winner": winner}
-            row |= {"n": len(deltas), "verdict": ""} | dict.fromkeys(OVER_PAIRS, np.nan)
+            row |= {"n": len(deltas), "verdict": ""}
+            if method != winner and len(deltas):
+                row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
             if method != winner:
-                if len(deltas):
-                    row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
                 row["verdict"] = _verdict_on_winner(row)
             ranks.append(row)
     return pd.DataFrame(ranks, columns=list(RANK))
@@ -257,21 +254,16 @@ def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "
         scorer: as of `rows`.
     """
     curves = _curves(table, scorer)
-    verdicts = {
-        (first, second): _no_verdict(curves, first, second)
-        for first, second in itertools.combinations(curves, 2)
-    }
-    if len(differences):
-        for pair, rows in differences.groupby(["first", "second"], sort=False):
-            verdicts[pair] = _verdict(rows)
-    return list(verdicts.values())
+    rows_of = dict(list(differences.groupby(["first", "second"])))
+    return [
+        _verdict(rows_of[pair]) if pair in rows_of else _no_verdict(curves, *pair)
+        for pair in itertools.combinations(curves, 2)
+    ]
 
 
 def _verdict(rows: pd.DataFrame) -> str:
     first, second, n = rows.iloc[0][["first", "second", "n"]]
-    mean, least, greatest, low, high = rows.iloc[0][
-        [f"overall_{name}" for name in ("difference", "least", "greatest", "low", "high")]
-    ]
+    mean, least, greatest, low, high = rows.iloc[0][[f"overall_{name}" for name in OVER_PAIRS]]
     spans = f"from {rows['compression'].min():.3g} to {rows['compression'].max():.3g} times fewer"
     if n < LEAST_PAIRS:
         pairs = f"{n} pairs, from {least:z.4f} to {greatest:z.4f}" if n > 1 else "one pair"
