@@ -53,11 +53,7 @@ def report(request: Request) -> Report:
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
-    """A row a pair of methods and compression.
-
-    Args:
-        table: of `tables.collect`.
-        scorer: whose scores.
+    """A row a pair of methods and compression, of a table of `tables.collect`.
 
     Returns:
         Columns first, second, n (pairs of runs), compression; difference (first - second, the mean
@@ -163,10 +159,6 @@ def ranking(
     apart: a line between runs further apart says little of what is between them. A compression that
     one method alone spans has no row.
 
-    Args:
-        table, scorer: as of `rows`.
-        times: the compressions.
-
     Returns:
         Columns times, method, score (mean over its replicates), winner, n (pairs with the winner),
         difference (from the winner, the mean over pairs), least and greatest, low and high as of
@@ -215,12 +207,7 @@ def _verdict_on_winner(row: dict[str, Any]) -> str:
 
 
 def winners(ranks: pd.DataFrame, *, unit: str = "times fewer") -> list[str]:
-    """A sentence for each level of `ranking`: who wins, over whom, by how much, how sure.
-
-    Args:
-        ranks: of `ranking`.
-        unit: what its column times counts.
-    """
+    """A sentence a level of `ranking`, in `unit`: who wins, over whom, by how much, how sure."""
     sentences = []
     for level, rows in ranks.groupby("times", sort=False) if len(ranks) else ():
         clauses = [f"At {level:,.10g} {unit} {rows['winner'].iloc[0]} has the highest mean"]
@@ -246,13 +233,7 @@ def _pairs(n: int) -> str:
 
 
 def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "test") -> list[str]:
-    """For each pair of methods: how they differ and how sure that is, or why nothing is known.
-
-    Args:
-        table: of `tables.collect`.
-        differences: of `rows`.
-        scorer: as of `rows`.
-    """
+    """For each pair of methods: how they differ by `rows`, and how sure that is, or why not."""
     curves = _curves(table, scorer)
     rows_of = dict(list(differences.groupby(["first", "second"])))
     return [
@@ -344,6 +325,5 @@ def draw(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
     if differences["difference"].abs().max() > FAR:
         axes.set_yscale("symlog", linthresh=FAR / 10)
         axes.yaxis.set_major_formatter("{x:g}")
-    if len(differences):
-        style.legend(axes)
+    style.legend(axes)
     return figure

@@ -114,12 +114,8 @@ def draw(
 ) -> Figure:
     """Top left the pooled curves; then average precision, precision, recall, support by class.
 
-    Dense is grey. Lines by class are means over the replicates of one method and C (or sparsity).
-
-    Args:
-        pooled, classes: of `rows`.
-        scorer: named in the title.
-        axis: the label of an axis of classes.
+    Both tables are of `rows`; `axis` is the label of an axis of classes. Dense is grey. Lines by
+    class are means over the replicates of one method and C (or sparsity).
     """
     figure, panels = plt.subplots(2, 3, figsize=(12, 6.5))
     first, *others, key = panels.flat
@@ -176,14 +172,11 @@ def _look(
 
 @style.styled
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Loss, validation score, KL and compression of one run, its stages one after another.
+    """Loss, validation score, KL and compression of one run, by its `tables.history`.
 
     Each is drawn where it was taken, in epochs trained by then: validation before an epoch, and
     once more after a stage's last one; the others at an epoch's end. Compression is there where the
     history has it.
-
-    Args:
-        history: of `tables.history`.
     """
     titles = {
         "loss": "loss, nats per label",

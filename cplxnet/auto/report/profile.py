@@ -69,11 +69,7 @@ def interval(values: pd.Series, *, log: bool = False) -> tuple[float, float, flo
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
-    """A row a method and C.
-
-    Args:
-        table: of `tables.collect`.
-        scorer: whose scores.
+    """A row a method and C, of a table of `tables.collect`.
 
     Returns:
         Columns method, C, n (replicates); mean, _low and _high of before and after (average
@@ -105,13 +101,9 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
 def draw(means: pd.DataFrame, *, dense: pd.DataFrame | None = None, scorer: str = "test") -> Figure:
     """Above the scores before and after fine-tuning, below the compression and the sparsity.
 
-    A point without a band has one replicate only. The axes follow the means: the band of two
-    replicates, 12.7 times their standard error, goes beyond.
-
-    Args:
-        means: of `rows`.
-        dense: of `trade_off.rows`; None: not drawn.
-        scorer: named on the axis.
+    The means are those of `rows`, the dense networks those of `trade_off.rows`. A point without a
+    band has one replicate only. The axes follow the means: the band of two replicates, 12.7 times
+    their standard error, goes beyond.
     """
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(7, 6.5), sharex=True)
     if dense is not None:
@@ -229,11 +221,7 @@ def _where_zeros_are(layers: pd.DataFrame) -> Iterator[str]:
 
 @style.styled
 def layer_figure(layers: pd.DataFrame) -> Figure:
-    """Share of irrelevant weights in every layer, from the input on; replicates are averaged.
-
-    Args:
-        layers: of `layer_rows`.
-    """
+    """Share of irrelevant weights in the layers of `layer_rows`; replicates are averaged."""
     panels = by_method(layers)
     colour_of = style.colours(layers)
     size = (7, 1 + 3.5 * len(panels))

@@ -102,12 +102,7 @@ def _files(
 
 @style.styled
 def draw(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
-    """A line a run, through its files from few bits to many; filled: as its posterior asks.
-
-    Args:
-        files: of `rows`.
-        scorer: named on the axis.
-    """
+    """A line a run of `rows`, from few bits to many; filled: as its posterior asks."""
     figure, axes = plt.subplots(figsize=(7, 4.5))
     style.dense(axes, files)
     colour_of = style.colours(files)

@@ -544,10 +544,7 @@ def of_scorer(
 
 
 def by_run(rows: pd.DataFrame) -> pd.DataFrame:
-    """What each run reached, a row a run.
-
-    Args:
-        rows: of `of_scorer`.
+    """What each run of `of_scorer` reached, a row a run.
 
     Returns:
         Columns folder, run, method, C, setting, seed; compression, before and after (average
@@ -633,8 +630,7 @@ def group_name(method: str, setting: str) -> str:
 def dense_scores(rows: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
     """The scores of each set of dense networks, after the methods that began from it or part of it.
 
-    Args:
-        rows: with columns method, seed and dense, a score.
+    They are told apart by the rows' columns method, seed and dense (a score).
     """
     networks = rows.dropna(subset=["dense"]).drop_duplicates(["method", "seed", "dense"])
     sets: list[tuple[list[str], set[tuple[int, float]], pd.Series]] = []

@@ -32,10 +32,6 @@ END = "<!-- end -->"
 def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     """A row for each form and value of C, over the replicates that are through with fine-tuning.
 
-    Args:
-        table: of `tables.collect`.
-        scorer: whose scores.
-
     Returns:
         Columns form (a method of `collect`), C, setting, n (replicates); means of n_par and kept
         (real numbers), compression, before and after (average precision around fine-tuning), and
@@ -251,12 +247,7 @@ def _number(value: float, form: str = "z.4f") -> str:
 
 
 def ranking_table(ranks: pd.DataFrame, *, unit: str = "at times fewer") -> Iterator[str]:
-    """`compare.ranking` in Markdown, a row a level and method, the best first.
-
-    Args:
-        ranks: of `compare.ranking`.
-        unit: the heading of its column times.
-    """
+    """`compare.ranking` in Markdown, a row a level (in `unit`) and method, the best first."""
     yield f"| {unit} | form | AP | below the best | range over seeds | pairs |"
     yield "|---:|---|---:|---:|---:|---:|"
     for _, row in ranks.iterrows():
@@ -327,11 +318,6 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
 def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
     """Put `markdown(folder)` between its two marks, `BEGIN` and `END`, in the file `page`.
 
-    Args:
-        page: the file, which has the marks.
-        folder: of manifests and runs.
-        scorer: whose scores.
-
     Raises:
         Lacking: there are runs, and none has this scorer: nothing would be left on the page.
         ValueError: as `put`.
@@ -344,12 +330,7 @@ def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
 
 
 def put(page: str | Path, begin: str, end: str, text: str) -> None:
-    """Put `text` between two lines of the file `page`.
-
-    Args:
-        page: the file.
-        begin, end: the lines, which stay.
-        text: what replaces all that is between them.
+    """Put `text` in place of all that is between the lines `begin` and `end` of the file `page`.
 
     Raises:
         ValueError: `begin` is not there once, or `end` not after it; no UTF-8.

@@ -293,13 +293,9 @@ def remask(
 
 @style.styled
 def draw(masked: pd.DataFrame, *, scorer: str = "test") -> Figure:
-    """Score (left) and compression (right) against the threshold, a line a run.
+    """Score (left) and compression (right) against the threshold, a line a run of `scan`, `tune`.
 
     Dashed: masked only. Solid: fine-tuned again. Dotted: the manifest's own threshold.
-
-    Args:
-        masked: of `scan` and `tune`.
-        scorer: named on the axis.
     """
     figure, (score_axes, compression_axes) = plt.subplots(1, 2, figsize=(10, 4.2))
     colour_of = style.colours(masked)
