@@ -176,18 +176,19 @@ def every_run(folders: Iterable[str | Path]) -> list[Run]:
         ManifestError: none of its manifests can be read.
     """
     manifests = {
-        (folder, name): manifest
+        f"{folder}/{name}": manifest
         for folder in dict.fromkeys(map(str, folders))
         for name, manifest in readable(folder).items()
     }
-    parameters = _parameters(list(manifests.values()))
-    named = _methods(list(manifests.values()), parameters, [folder for folder, _ in manifests])
-    return [
-        Run(folder, name, manifest, varied, method, _stages(Path(folder) / name, manifest))
-        for ((folder, name), manifest), varied, method in zip(
-            manifests.items(), parameters.to_dict("records"), named, strict=True
-        )
-    ]
+    parameters = _parameters(manifests)
+    varied = parameters.to_dict("index")
+    methods = _methods(manifests, parameters)
+    runs = []
+    for place, manifest in manifests.items():
+        folder, _, name = place.rpartition("/")
+        stages = _stages(Path(folder) / name, manifest)
+        runs.append(Run(folder, name, manifest, varied[place], methods[place], stages))
+    return runs
 
 
 @contextlib.contextmanager
@@ -221,20 +222,20 @@ def readable(folder: str | Path) -> dict[str, Manifest]:
     return manifests
 
 
-def _parameters(manifests: Sequence[Manifest]) -> pd.DataFrame:
+def _parameters(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
     """What the runs differ in: a row a run, a column a dotted path, the values those in force.
 
     A default that is written out makes no difference, and what stages inherit is the first one's.
     A part that some runs switch off, such as a stage's "distill", is a column too: "on" or None.
     """
     rows = {}
-    for number, manifest in enumerate(manifests):
+    for place, manifest in manifests.items():
         values = dict(leaves(manifest.whole()))
         parents = [path.split(".")[:n] for path in values for n in range(1, path.count(".") + 1)]
-        rows[str(number)] = {".".join(keys): "on" for keys in parents} | values
+        rows[place] = {".".join(keys): "on" for keys in parents} | values
 
     in_force = grid.differing(rows)
-    written = list(grid.varied({str(number): m for number, m in enumerate(manifests)}))
+    written = list(grid.varied(manifests))
     is_written = [any(f"{other}.".startswith(f"{path}.") for other in written) for path in in_force]
     return in_force.loc[:, is_written]
 
@@ -251,13 +252,11 @@ def _network(manifest: Manifest) -> tuple[str, str, str]:
             field, architecture, form = of_stage.groups("")
         if stage.pruner:
             form = stage.pruner.name + (" by layer" if stage.pruner.by_layer else "")
-            return field, architecture, form
+            break
     return field, architecture, form or "dense"
 
 
-def _methods(
-    manifests: Sequence[Manifest], parameters: pd.DataFrame, folders: Sequence[str]
-) -> list[str]:
+def _methods(manifests: Mapping[str, Manifest], parameters: pd.DataFrame) -> dict[str, str]:
     """In words what sparsifies each run, and what it differs in from the others.
 
     Neither C, nor the sparsity of a pruner, nor the seed makes a method. Values that most runs
@@ -265,10 +264,11 @@ def _methods(
     folders differ the folder's name stands for it, everywhere else key and value: "complex VD",
     "real VD width=1.38" or "VD fine-tune lr=0.004 distill", say.
     """
-    parts = pd.DataFrame(map(_network, manifests), index=parameters.index, columns=NETWORK)
+    of_each = map(_network, manifests.values())
+    parts = pd.DataFrame(of_each, index=parameters.index, columns=NETWORK)
     words = networks = parts.loc[:, (parts.nunique() > 1) | (parts.columns == "form")]
 
-    everywhere = set.intersection(*(set(manifest.stage_order) for manifest in manifests))
+    everywhere = set.intersection(*(set(manifest.stage_order) for manifest in manifests.values()))
     varied = [
         path
         for path in parameters
@@ -278,7 +278,7 @@ def _methods(
     ]
     pruned = tuple(path[: path.index("pruner")] for path in varied if ".pruner" in path)
     shown = parameters.astype(object).map(repr)
-    where = pd.Series(folders, index=parameters.index, dtype=object)
+    where = pd.Series({place: place.rpartition("/")[0] for place in manifests})
     by_folder = False
     for path in varied:
         of_network = path.startswith(("model.", "features.", *pruned)) or ".model." in path
@@ -296,7 +296,7 @@ def _methods(
         short = where.map(lambda folder: Path(folder).name)
         is_unique = short.nunique() == where.nunique()
         words.insert(0, "folder", short if is_unique else where)
-    return [_joined(row) for row in words.to_dict("records")]
+    return {place: _joined(row) for place, row in words.to_dict("index").items()}
 
 
 def _is_told_by_order(path: str, values: pd.Series, everywhere: set[str]) -> bool:
@@ -343,7 +343,7 @@ def _within_stage(path: str) -> str:
     return path.removeprefix(f"stages.{_stage_of(path)}.").removeprefix("model.")
 
 
-def _joined(words: Mapping[str, str]) -> str:
+def _joined(words: Mapping[Any, str]) -> str:
     """The words of a run, those of a stage after the stage's name."""
     parts: list[str] = []
     for path, word in words.items():
