@@ -188,7 +188,8 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
 def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
     """`markdown` of a table that is read already."""
     rows = groups(table, scorer)
-    readings = list(_page_readings(table, rows, scorer))
+    runs = _runs(table, scorer)
+    readings = list(_dense_readings(runs, scorer))
     ranking = []
     if rows["form"].nunique() > 1:
         from . import compare  # loads matplotlib and scipy
@@ -196,6 +197,8 @@ def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
         ranks = compare.ranking(table, scorer=scorer)
         ranking = ["", *ranking_table(ranks)] if len(ranks) else []
         readings += compare.winners(ranks)
+    else:
+        readings += _group_readings(rows, runs)
     numbered = [f"{k}. {text}" for k, text in enumerate(readings, 1)]
     remarks = left_out(table, scorer)
 
@@ -262,8 +265,7 @@ def ranking_table(ranks: pd.DataFrame, *, unit: str = "at times fewer") -> Itera
         )
 
 
-def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iterator[str]:
-    runs = _runs(table, scorer)
+def _dense_readings(runs: pd.DataFrame, scorer: str) -> Iterator[str]:
     for name, scores, run in _dense(runs):
         listed = sorted(round(score, 4) for score in scores)
         differ = "one replicate"
@@ -275,9 +277,9 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
             f"{differ}."
         )
 
-    if rows["form"].nunique() > 1:
-        return  # ranked in their place
 
+def _group_readings(rows: pd.DataFrame, runs: pd.DataFrame) -> Iterator[str]:
+    """Of the groups of one form."""
     for _, row in rows.iterrows():
         group_name = tables.group_name(row["form"], row["setting"])
         yield (
@@ -290,10 +292,10 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
     dense = {method: scores for methods, scores in sets for method in methods}
     for form, group in rows.dropna(subset=["compression", "loss"]).groupby("form"):
         for level in LEVELS:
-            yield _cost_at(f"{form} at {level:g} times fewer", level, group, dense.get(str(form)))
+            yield _cost_at(f"{form} at {level:g} times fewer", level, group, dense[str(form)])
 
 
-def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | None) -> str:
+def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series) -> str:
     """What `level` times fewer costs, between the two values of C around it.
 
     The loss is interpolated linearly in the logarithm of compression.
@@ -307,7 +309,7 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
 
     loss = float(np.interp(np.log(level), np.log(rows["compression"]), rows["loss"]))
     text = f"{what}, between its neighbours in the table{_than_dense(loss).replace(',', ':', 1)}"
-    if dense is None or len(dense) < 2 or round(loss, 4) <= 0:
+    if len(dense) < 2 or round(loss, 4) <= 0:
         return f"{text}."
 
     spread = np.ptp(dense.round(4))
