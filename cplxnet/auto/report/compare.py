@@ -209,7 +209,7 @@ def _verdict_on_winner(row: dict[str, Any]) -> str:
 def winners(ranks: pd.DataFrame, *, unit: str = "times fewer") -> list[str]:
     """A sentence a level of `ranking`, in `unit`: who wins, over whom, by how much, how sure."""
     sentences = []
-    for level, rows in ranks.groupby("times", sort=False) if len(ranks) else ():
+    for level, rows in ranks.groupby("times", sort=False):
         clauses = [f"At {level:,.10g} {unit} {rows['winner'].iloc[0]} has the highest mean"]
         for verdict in (BETTER, ABOVE, ONE, NOT_APART, UNPAIRED):
             named = [

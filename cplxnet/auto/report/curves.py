@@ -31,7 +31,7 @@ def report(request: Request) -> Report:
     """The report of the kind "curves"."""
     scorer = request.scorer
     pooled, classes, task = rows(*request.folders, scorer=scorer)
-    sentences = list(_losses(classes, task["name"])) if len(classes) else []
+    sentences = list(_losses(classes, task["name"]))
     if pooled.empty:
         sentences.append(f"No pooled curves: scorer {scorer!r} does not keep them (curves: true).")
     figure = draw(pooled, classes, scorer=scorer, axis=task["axis"])
@@ -121,8 +121,8 @@ def draw(
     first, *others, key = panels.flat
     colour_of = style.colours(*(table for table in (pooled, classes) if len(table)))
 
-    runs = pooled.groupby(["stage", "method", "setting", "folder", "run"]) if len(pooled) else ()
-    for (stage, method, setting, _, _), points in runs:
+    runs = ["stage", "method", "setting", "folder", "run"]
+    for (stage, method, setting, _, _), points in pooled.groupby(runs):
         look = _look(pooled, stage, method, setting, colour_of)
         first.step(points["recall"], points["precision"], where="pre", **look)
     first.set(xlabel="recall", ylabel="precision, all classes pooled", xlim=(-0.03, 1.03))

@@ -226,16 +226,10 @@ def write(path: str | Path, figure: Figure | None, rows: pd.DataFrame) -> list[P
         The paths written.
     """
     path = Path(path)
-    written = []
-
+    pdf, png, csv = (path.with_name(f"{path.name}.{ending}") for ending in ("pdf", "png", "csv"))
+    files.write_text(csv, rows.to_csv(index=False))
     if figure is not None:
-        pdf = path.with_name(f"{path.name}.pdf")
-        png = path.with_name(f"{path.name}.png")
         dateless = {"CreationDate": None}  # the same figure is the same file
         files.write(pdf, lambda file: figure.savefig(file, format="pdf", metadata=dateless))
         files.write(png, lambda file: figure.savefig(file, format="png"))
-        written += [pdf, png]
-
-    table = path.with_name(f"{path.name}.csv")
-    files.write_text(table, rows.to_csv(index=False))
-    return [*written, table]
+    return [csv] if figure is None else [pdf, png, csv]

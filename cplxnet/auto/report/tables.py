@@ -509,13 +509,14 @@ def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
 
 
 def of_scorer(
-    table: pd.DataFrame, scorer: str, *stages: str, on_one_set: bool = True
+    table: pd.DataFrame, scorer: str, stage: str | None = None, *, on_one_set: bool = True
 ) -> pd.DataFrame:
-    """The rows of one scorer after some stages.
+    """The rows of one scorer after one stage.
 
     Args:
         table: of `collect`.
-        stages: none: all.
+        scorer: as manifests name it.
+        stage: None: after each of them.
         on_one_set: refuse runs whose scores are of different files or windows.
 
     Raises:
@@ -529,13 +530,13 @@ def of_scorer(
             "try `python -m cplxnet.auto status` on the folder"
         )
 
-    if stages:
+    if stage is not None:
         there = ", ".join(dict.fromkeys(rows["stage"]))
-        rows = rows[rows["stage"].isin(stages)]
+        rows = rows[rows["stage"] == stage]
         if rows.empty:
             raise Lacking(
-                f"expected runs with scores after {' or '.join(stages)}, got none "
-                f"(stages: {there}); try again when one is through with it"
+                f"expected runs with scores after {stage}, got none (stages: {there}); "
+                "try again when one is through with it"
             )
 
     if on_one_set:
