@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
+from cplxnet.auto import tasks
 from cplxnet.auto.manifest.grid import C
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.models import build
 from cplxnet.nn.gaussian import Penalised
 from cplxnet.nn.masked import Masked
 
@@ -181,20 +181,14 @@ def layer_rows(*folders: str | Path) -> pd.DataFrame:
             "try again when one is, or run the folder"
         )
 
-    networks: dict[str, list[str]] = {}
     counts = []
     for run in runs:
-        network = f"{run.manifest.stage(STAGE).model} {run.manifest.features}"
-        if network not in networks:
-            networks[network] = _layers_with_weights(run.manifest)
-
+        names = _layers_with_weights(run.manifest)
         counted = run.stages[STAGE]["layers"]
         with tables.or_left_out(run):
-            if not counted.keys() >= set(networks[network]):
-                raise ValueError(f"expected counts of {', '.join(networks[network])}, got fewer")
-            counts += [
-                run.columns | {"layer": layer} | counted[layer] for layer in networks[network]
-            ]
+            if not counted.keys() >= set(names):
+                raise ValueError(f"expected counts of {', '.join(names)}, got fewer")
+            counts += [run.columns | {"layer": name} | counted[name] for name in names]
     if not counts:
         raise Lacking(f"expected runs that lose weights in {STAGE!r}, got none; try another grid")
     layers = tables.with_c(pd.DataFrame(counts), or_sparsity=True)
@@ -203,8 +197,10 @@ def layer_rows(*folders: str | Path) -> pd.DataFrame:
 
 def _layers_with_weights(manifest: Manifest) -> list[str]:
     """The layers with a posterior, gates or a mask; others, as batch norm, lose no weights."""
-    model = build(manifest, manifest.stage(STAGE))
-    return [name for name, layer in model.named_modules() if isinstance(layer, Penalised | Masked)]
+    model = manifest.stage(STAGE).model
+    network = tasks.network(manifest.task, model, manifest.features, manifest.window)
+    layers = network.named_modules()
+    return [name for name, layer in layers if isinstance(layer, Penalised | Masked)]
 
 
 def _where_zeros_are(layers: pd.DataFrame) -> Iterator[str]:
