@@ -92,10 +92,9 @@ def _change(path: Path, files: RunFolder) -> dict[str, str]:
         manifest = Manifest.model_validate(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError):
         try:
-            load(path)  # says what is wrong, in the words of a manifest; needs torch
+            manifest = load(path)  # says what is wrong, in the words of a manifest; needs torch
         except ValueError as error:
             return {"state": "broken", "reason": " ".join(str(error).split())}
-        return {}
 
     if unchanged(files, manifest):
         return {}
