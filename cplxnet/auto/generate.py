@@ -52,7 +52,16 @@ def manifests(
         ManifestError: as `grid.expand`.
     """
     axes = dict(axes or {})
-    arguments = preset(source)
+    presets = tasks.vocabulary().presets
+    arguments: dict[str, Any]
+    try:
+        is_preset = str(source) in presets
+        arguments = presets[str(source)]() if is_preset else {"template": load(source), "grid": {}}
+    except ManifestNotFoundError as error:
+        raise ValueError(
+            f"expected a preset ({', '.join(presets)}) or a manifest's file, got {str(source)!r}"
+        ) from error
+
     if replicates is not None:
         arguments["replicates"] = replicates
     if "seed" in axes:
@@ -64,23 +73,6 @@ def manifests(
         arguments.pop("title", None)
     arguments["grid"] = {**arguments["grid"], **axes}
     return grid.expand(**arguments)
-
-
-def preset(source: str | Path) -> dict[str, Any]:
-    """The arguments of `grid.expand` that a preset stands for, or a manifest's file as template.
-
-    Raises:
-        ValueError: no such preset or file.
-    """
-    presets = tasks.vocabulary().presets
-    if str(source) in presets:
-        return presets[str(source)]()
-    try:
-        return {"template": load(source), "grid": {}}
-    except ManifestNotFoundError as error:
-        raise ValueError(
-            f"expected a preset ({', '.join(presets)}) or a manifest's file, got {str(source)!r}"
-        ) from error
 
 
 def folder_of(
@@ -108,11 +100,6 @@ class Preview:
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
         self.data = Path(self.data)
-        self._trained = {
-            shared: (manifest, stage)
-            for manifest in self.manifests.values()
-            for stage, shared in planned(manifest)
-        }
 
     def files(self) -> pd.DataFrame:
         """A row a manifest: whether its file is new, changed, unchanged or left over, and its run.
@@ -134,14 +121,10 @@ class Preview:
 
     def varied(self) -> pd.DataFrame:
         """A row a parameter that varies: how many values it takes, and which."""
-        columns = grid.varied(self.manifests)
-        rows = {
-            path: {
-                "n": len(dict.fromkeys(column)),
-                "values": ", ".join(map(str, dict.fromkeys(column))),
-            }
-            for path, column in columns.items()
-        }
+        rows = {}
+        for path, column in grid.varied(self.manifests).items():
+            values = list(dict.fromkeys(column))
+            rows[path] = {"n": len(values), "values": ", ".join(map(str, values))}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["n", "values"])
 
     def cost(self, *, measure: bool = True) -> pd.DataFrame:
@@ -159,9 +142,14 @@ class Preview:
             network that is not in it), disk_mb (snapshots; two moments of each weight, of which SGD
             has one). Where the data file is absent, steps or hours are NaN.
         """
+        trained = {
+            shared: (manifest, stage)
+            for manifest in self.manifests.values()
+            for stage, shared in planned(manifest)
+        }
         rows = []
         steps_ms: dict[Any, tuple[float, float]] = {}  # here and on a GPU, of steps of one kind
-        for shared, (manifest, stage) in self._trained.items():
+        for shared, (manifest, stage) in trained.items():
             options = "".join(f" {key}={value}" for key, value in stage.model.kwargs.items())
             network = stage.model.name + options
             n_batches, batch = self._batches(manifest, stage)
@@ -206,12 +194,11 @@ class Preview:
         if len(left_over):
             sentences.append("left over from another grid: " + ", ".join(left_over))
 
-        absent = sorted(
-            {file for manifest in self.manifests.values() for file in self._absent(manifest)}
-        )
+        datasets = [each for m in self.manifests.values() for each in m.datasets.values()]
+        read = sorted({self.data / dataset.file for dataset in datasets})
+        absent = ", ".join(str(file) for file in read if not file.is_file())
         if absent:
-            absent_files = ", ".join(absent)
-            sentences.append(f"not here: {absent_files}; without them steps or hours are not known")
+            sentences.append(f"not here: {absent}; without them steps or hours are not known")
         return sentences
 
     def write(self, *, overwrite: bool = False, remove: bool = False) -> list[Path]:
@@ -224,16 +211,12 @@ class Preview:
         Raises:
             FileExistsError: a file is changed, and `overwrite` is False; nothing is written.
         """
-        files = self.files()
         written = grid.write(self.folder, self.manifests, overwrite=overwrite)
         if remove:
+            files = self.files()
             for name in files.index[files["file"] == "left over"]:
                 (self.folder / f"{name}.json").unlink()
         return written
-
-    def _absent(self, manifest: Manifest) -> list[str]:
-        files = [self.data / dataset.file for dataset in manifest.datasets.values()]
-        return [str(file) for file in files if not file.is_file()]
 
     def _batches(self, manifest: Manifest, stage: Stage) -> tuple[float, int | None]:
         """Batches an epoch, and windows a batch; NaN and None where the data would say."""

@@ -53,11 +53,7 @@ def report(request: Request) -> Report:
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
-    """A row a pair of methods and compression.
-
-    Args:
-        table: of `tables.collect`.
-        scorer: whose scores.
+    """A row a pair of methods and compression, of a table of `tables.collect`.
 
     Returns:
         Columns first, second, n (pairs of runs), compression; difference (first - second, the mean
@@ -119,10 +115,7 @@ def _deltas(
         return np.empty(0), np.empty((0, 0))
 
     shared = np.geomspace(low, high, N_POINTS)
-    deltas = [
-        _at(first_curve, shared) - _at(second_curve, shared) for first_curve, second_curve in pairs
-    ]
-    return shared, np.array(deltas)
+    return shared, np.array([_at(one, shared) - _at(other, shared) for one, other in pairs])
 
 
 def _range(curves: Sequence[pd.Series]) -> tuple[float, float]:
@@ -166,10 +159,6 @@ def ranking(
     apart: a line between runs further apart says little of what is between them. A compression that
     one method alone spans has no row.
 
-    Args:
-        table, scorer: as of `rows`.
-        times: the compressions.
-
     Returns:
         Columns times, method, score (mean over its replicates), winner, n (pairs with the winner),
         difference (from the winner, the mean over pairs), least and greatest, low and high as of
@@ -192,10 +181,10 @@ def ranking(
         for method, mean in means.items():
             deltas = (scores[method] - scores[winner]).dropna().to_numpy(float)[:, None]
             row = {"times": level, "method": method, "score": mean, "winner": winner}
-            row |= {"n": len(deltas), "verdict": ""} | dict.fromkeys(OVER_PAIRS, np.nan)
+            row |= {"n": len(deltas), "verdict": ""}
+            if method != winner and len(deltas):
+                row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
             if method != winner:
-                if len(deltas):
-                    row |= {key: values[0] for key, values in _over_pairs(deltas).items()}
                 row["verdict"] = _verdict_on_winner(row)
             ranks.append(row)
     return pd.DataFrame(ranks, columns=list(RANK))
@@ -218,14 +207,9 @@ def _verdict_on_winner(row: dict[str, Any]) -> str:
 
 
 def winners(ranks: pd.DataFrame, *, unit: str = "times fewer") -> list[str]:
-    """A sentence for each level of `ranking`: who wins, over whom, by how much, how sure.
-
-    Args:
-        ranks: of `ranking`.
-        unit: what its column times counts.
-    """
+    """A sentence a level of `ranking`, in `unit`: who wins, over whom, by how much, how sure."""
     sentences = []
-    for level, rows in ranks.groupby("times", sort=False) if len(ranks) else ():
+    for level, rows in ranks.groupby("times", sort=False):
         clauses = [f"At {level:,.10g} {unit} {rows['winner'].iloc[0]} has the highest mean"]
         for verdict in (BETTER, ABOVE, ONE, NOT_APART, UNPAIRED):
             named = [
@@ -249,29 +233,18 @@ def _pairs(n: int) -> str:
 
 
 def sentences(table: pd.DataFrame, differences: pd.DataFrame, *, scorer: str = "test") -> list[str]:
-    """For each pair of methods: how they differ and how sure that is, or why nothing is known.
-
-    Args:
-        table: of `tables.collect`.
-        differences: of `rows`.
-        scorer: as of `rows`.
-    """
+    """For each pair of methods: how they differ by `rows`, and how sure that is, or why not."""
     curves = _curves(table, scorer)
-    verdicts = {
-        (first, second): _no_verdict(curves, first, second)
-        for first, second in itertools.combinations(curves, 2)
-    }
-    if len(differences):
-        for pair, rows in differences.groupby(["first", "second"], sort=False):
-            verdicts[pair] = _verdict(rows)
-    return list(verdicts.values())
+    rows_of = dict(list(differences.groupby(["first", "second"])))
+    return [
+        _verdict(rows_of[pair]) if pair in rows_of else _no_verdict(curves, *pair)
+        for pair in itertools.combinations(curves, 2)
+    ]
 
 
 def _verdict(rows: pd.DataFrame) -> str:
     first, second, n = rows.iloc[0][["first", "second", "n"]]
-    mean, least, greatest, low, high = rows.iloc[0][
-        [f"overall_{name}" for name in ("difference", "least", "greatest", "low", "high")]
-    ]
+    mean, least, greatest, low, high = rows.iloc[0][[f"overall_{name}" for name in OVER_PAIRS]]
     spans = f"from {rows['compression'].min():.3g} to {rows['compression'].max():.3g} times fewer"
     if n < LEAST_PAIRS:
         pairs = f"{n} pairs, from {least:z.4f} to {greatest:z.4f}" if n > 1 else "one pair"
@@ -352,6 +325,5 @@ def draw(differences: pd.DataFrame, *, scorer: str = "test") -> Figure:
     if differences["difference"].abs().max() > FAR:
         axes.set_yscale("symlog", linthresh=FAR / 10)
         axes.yaxis.set_major_formatter("{x:g}")
-    if len(differences):
-        style.legend(axes)
+    style.legend(axes)
     return figure

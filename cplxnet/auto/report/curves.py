@@ -31,7 +31,7 @@ def report(request: Request) -> Report:
     """The report of the kind "curves"."""
     scorer = request.scorer
     pooled, classes, task = rows(*request.folders, scorer=scorer)
-    sentences = list(_losses(classes, task["name"])) if len(classes) else []
+    sentences = list(_losses(classes, task["name"]))
     if pooled.empty:
         sentences.append(f"No pooled curves: scorer {scorer!r} does not keep them (curves: true).")
     figure = draw(pooled, classes, scorer=scorer, axis=task["axis"])
@@ -114,19 +114,15 @@ def draw(
 ) -> Figure:
     """Top left the pooled curves; then average precision, precision, recall, support by class.
 
-    Dense is grey. Lines by class are means over the replicates of one method and C (or sparsity).
-
-    Args:
-        pooled, classes: of `rows`.
-        scorer: named in the title.
-        axis: the label of an axis of classes.
+    Both tables are of `rows`; `axis` is the label of an axis of classes. Dense is grey. Lines by
+    class are means over the replicates of one method and C (or sparsity).
     """
     figure, panels = plt.subplots(2, 3, figsize=(12, 6.5))
     first, *others, key = panels.flat
     colour_of = style.colours(*(table for table in (pooled, classes) if len(table)))
 
-    runs = pooled.groupby(["stage", "method", "setting", "folder", "run"]) if len(pooled) else ()
-    for (stage, method, setting, _, _), points in runs:
+    runs = ["stage", "method", "setting", "folder", "run"]
+    for (stage, method, setting, _, _), points in pooled.groupby(runs):
         look = _look(pooled, stage, method, setting, colour_of)
         first.step(points["recall"], points["precision"], where="pre", **look)
     first.set(xlabel="recall", ylabel="precision, all classes pooled", xlim=(-0.03, 1.03))
@@ -176,14 +172,11 @@ def _look(
 
 @style.styled
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Loss, validation score, KL and compression of one run, its stages one after another.
+    """Loss, validation score, KL and compression of one run, by its `tables.history`.
 
     Each is drawn where it was taken, in epochs trained by then: validation before an epoch, and
     once more after a stage's last one; the others at an epoch's end. Compression is there where the
     history has it.
-
-    Args:
-        history: of `tables.history`.
     """
     titles = {
         "loss": "loss, nats per label",

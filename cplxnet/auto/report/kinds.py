@@ -108,7 +108,11 @@ def make(
 
     paths = [Path(f) for f in ([folders] if isinstance(folders, str | Path) else folders)]
     for folder in paths:
-        _check(folder)
+        if folder.is_dir() and RunFolder(folder).config:
+            raise ValueError(
+                f"{folder}: expected a folder of manifests, got the folder of one run; "
+                f"try {folder.parent}"
+            )
 
     report_of = KINDS[kind].maker()
     style = _drawing().style
@@ -126,15 +130,3 @@ def make(
     for name, rows in report.more.items():
         written += style.write(into / f"{kind}-{name}", None, rows)
     return replace(report, sentences=[*report.sentences, *text.missing(paths)], paths=written)
-
-
-def _check(folder: Path) -> None:
-    """Raise ValueError, with what to try, if a folder holds a run or no manifests."""
-    if not folder.is_dir():
-        return
-
-    expected = f"{folder}: expected a folder of manifests"
-    if not list(folder.glob("*.json")):
-        raise ValueError(f"{expected}, got no manifests in this folder (*.json)")
-    if RunFolder(folder).config:
-        raise ValueError(f"{expected}, got the folder of one run; try {folder.parent}")

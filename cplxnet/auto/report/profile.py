@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
+from cplxnet.auto import tasks
 from cplxnet.auto.manifest.grid import C
 from cplxnet.auto.manifest.read import Manifest
-from cplxnet.auto.models import build
 from cplxnet.nn.gaussian import Penalised
 from cplxnet.nn.masked import Masked
 
@@ -69,11 +69,7 @@ def interval(values: pd.Series, *, log: bool = False) -> tuple[float, float, flo
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
-    """A row a method and C.
-
-    Args:
-        table: of `tables.collect`.
-        scorer: whose scores.
+    """A row a method and C, of a table of `tables.collect`.
 
     Returns:
         Columns method, C, n (replicates); mean, _low and _high of before and after (average
@@ -105,13 +101,9 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
 def draw(means: pd.DataFrame, *, dense: pd.DataFrame | None = None, scorer: str = "test") -> Figure:
     """Above the scores before and after fine-tuning, below the compression and the sparsity.
 
-    A point without a band has one replicate only. The axes follow the means: the band of two
-    replicates, 12.7 times their standard error, goes beyond.
-
-    Args:
-        means: of `rows`.
-        dense: of `trade_off.rows`; None: not drawn.
-        scorer: named on the axis.
+    The means are those of `rows`, the dense networks those of `trade_off.rows`. A point without a
+    band has one replicate only. The axes follow the means: the band of two replicates, 12.7 times
+    their standard error, goes beyond.
     """
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(7, 6.5), sharex=True)
     if dense is not None:
@@ -189,20 +181,14 @@ def layer_rows(*folders: str | Path) -> pd.DataFrame:
             "try again when one is, or run the folder"
         )
 
-    networks: dict[str, list[str]] = {}
     counts = []
     for run in runs:
-        network = f"{run.manifest.stage(STAGE).model} {run.manifest.features}"
-        if network not in networks:
-            networks[network] = _layers_with_weights(run.manifest)
-
+        names = _layers_with_weights(run.manifest)
         counted = run.stages[STAGE]["layers"]
         with tables.or_left_out(run):
-            if not counted.keys() >= set(networks[network]):
-                raise ValueError(f"expected counts of {', '.join(networks[network])}, got fewer")
-            counts += [
-                run.columns | {"layer": layer} | counted[layer] for layer in networks[network]
-            ]
+            if not counted.keys() >= set(names):
+                raise ValueError(f"expected counts of {', '.join(names)}, got fewer")
+            counts += [run.columns | {"layer": name} | counted[name] for name in names]
     if not counts:
         raise Lacking(f"expected runs that lose weights in {STAGE!r}, got none; try another grid")
     layers = tables.with_c(pd.DataFrame(counts), or_sparsity=True)
@@ -211,8 +197,10 @@ def layer_rows(*folders: str | Path) -> pd.DataFrame:
 
 def _layers_with_weights(manifest: Manifest) -> list[str]:
     """The layers with a posterior, gates or a mask; others, as batch norm, lose no weights."""
-    model = build(manifest, manifest.stage(STAGE))
-    return [name for name, layer in model.named_modules() if isinstance(layer, Penalised | Masked)]
+    model = manifest.stage(STAGE).model
+    network = tasks.network(manifest.task, model, manifest.features, manifest.window)
+    layers = network.named_modules()
+    return [name for name, layer in layers if isinstance(layer, Penalised | Masked)]
 
 
 def _where_zeros_are(layers: pd.DataFrame) -> Iterator[str]:
@@ -229,11 +217,7 @@ def _where_zeros_are(layers: pd.DataFrame) -> Iterator[str]:
 
 @style.styled
 def layer_figure(layers: pd.DataFrame) -> Figure:
-    """Share of irrelevant weights in every layer, from the input on; replicates are averaged.
-
-    Args:
-        layers: of `layer_rows`.
-    """
+    """Share of irrelevant weights in the layers of `layer_rows`; replicates are averaged."""
     panels = by_method(layers)
     colour_of = style.colours(layers)
     size = (7, 1 + 3.5 * len(panels))

@@ -32,8 +32,7 @@ def report(request: Request) -> Report:
         for file in files[files["bits"] == AUTO].itertuples()
     ]
     figure = draw(files, scorer=request.scorer)
-    left_out = threshold.left_out(request, _has_snapshot, why="No snapshot of the last stage")
-    return Report(figure, files, sentences + left_out)
+    return Report(figure, files, sentences + threshold.left_out(request, _why_not))
 
 
 def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.DataFrame:
@@ -53,8 +52,7 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
         FileNotFoundError: the data is not there.
     """
-    runs = threshold.chosen(request, _has_snapshot, expected="of their last stage")
-    tables.refuse_other_windows(runs, request.scorer)
+    runs = threshold.chosen(request, _why_not, expected="of their last stage")
     files: list[dict[str, Any]] = []
     with bar(total=len(runs) * len(bits), desc="sizes", unit="file") as shown:
         for run in runs:
@@ -68,10 +66,10 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
     return pd.DataFrame(files).astype({"dense": float})
 
 
-def _has_snapshot(run: tables.Run) -> bool:
-    """Whether a run has finished its last stage and the snapshot is here."""
+def _why_not(run: tables.Run) -> str:
     last = run.manifest.stage_order[-1]
-    return last in run.stages and run.has_snapshot(last)
+    is_there = last in run.stages and run.has_snapshot(last)
+    return "" if is_there else "No snapshot of the last stage"
 
 
 def _files(
@@ -104,12 +102,7 @@ def _files(
 
 @style.styled
 def draw(files: pd.DataFrame, *, scorer: str = "test") -> Figure:
-    """A line a run, through its files from few bits to many; filled: as its posterior asks.
-
-    Args:
-        files: of `rows`.
-        scorer: named on the axis.
-    """
+    """A line a run of `rows`, from few bits to many; filled: as its posterior asks."""
     figure, axes = plt.subplots(figsize=(7, 4.5))
     style.dense(axes, files)
     colour_of = style.colours(files)

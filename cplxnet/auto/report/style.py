@@ -112,11 +112,7 @@ def colours(*tables_of_runs: pd.DataFrame) -> dict[str, tuple[float, ...]]:
 def dense(axes: Axes, rows: pd.DataFrame) -> None:
     """The dense networks' scores: a line at their mean; where they differ, a band of their range.
 
-    One for all methods that began from the same networks.
-
-    Args:
-        axes: to draw on.
-        rows: with columns method, seed and dense.
+    One for all methods that began from the same networks, by the rows' method, seed and dense.
     """
     looks_of = looks(rows)
     sets = tables.dense_scores(rows)
@@ -157,9 +153,7 @@ Place = Literal["best", "center", "upper left"]
 
 
 def legend(axes: Axes, *, on: Axes | None = None, place: Place = "best") -> None:
-    """Each label once, inside the axes, or where labels are long or many below them.
-
-    Below them it is on paper that is added.
+    """Each label once, inside the axes, or where labels are long or many on paper added below.
 
     Args:
         axes: whose lines it names.
@@ -189,17 +183,16 @@ def near_one(axes: Axes, scores: np.ndarray) -> None:
     """A y axis on which scores near 1 are told apart: the logarithm of 1 - score.
 
     For scores of which the worst misses more than ten times as much of 1 as the best; the axis
-    stays as it is for others.
-
-    Args:
-        axes: to draw on.
-        scores: all that is drawn, at most 1; NaN counts for nothing.
+    stays as it is for others. `scores` are all that is drawn, at most 1; NaN counts for nothing.
     """
     missed = 1 - scores[np.isfinite(scores)]
     if not len(missed) or not 0 < 10 * missed.min() < missed.max():
         return
 
-    axes.set_yscale("function", functions=(_closeness, lambda height: 1 - 10**-height))
+    def closeness(score: np.ndarray) -> np.ndarray:
+        return -np.log10(np.maximum(1 - score, 1e-9))
+
+    axes.set_yscale("function", functions=(closeness, lambda height: 1 - 10**-height))
     low, high = 1.15 * missed.max(), missed.min() / 1.15
     ticks = [m / 10**k for k in range(7) for m in (1, 5, 2)]
     axes.set_ylim(1 - low, 1 - high)
@@ -207,10 +200,6 @@ def near_one(axes: Axes, scores: np.ndarray) -> None:
     axes.yaxis.set_major_formatter("{x:.6g}")
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel(f"{axes.get_ylabel()} (logarithm of 1 - it)")
-
-
-def _closeness(score: np.ndarray) -> np.ndarray:
-    return -np.log10(np.maximum(1 - score, 1e-9))
 
 
 def plain_log(axes: Axes, *, axis: str = "x") -> None:
@@ -237,16 +226,10 @@ def write(path: str | Path, figure: Figure | None, rows: pd.DataFrame) -> list[P
         The paths written.
     """
     path = Path(path)
-    written = []
-
+    pdf, png, csv = (path.with_name(f"{path.name}.{ending}") for ending in ("pdf", "png", "csv"))
+    files.write_text(csv, rows.to_csv(index=False))
     if figure is not None:
-        pdf = path.with_name(f"{path.name}.pdf")
-        png = path.with_name(f"{path.name}.png")
         dateless = {"CreationDate": None}  # the same figure is the same file
         files.write(pdf, lambda file: figure.savefig(file, format="pdf", metadata=dateless))
         files.write(png, lambda file: figure.savefig(file, format="png"))
-        written += [pdf, png]
-
-    table = path.with_name(f"{path.name}.csv")
-    files.write_text(table, rows.to_csv(index=False))
-    return [*written, table]
+    return [csv] if figure is None else [pdf, png, csv]

@@ -24,8 +24,9 @@ from cplxnet.auto.runner.folder import RunFolder, unchanged
 from cplxnet.progress import duration, show
 
 STATUS = ("state", "stage", "epoch", "n_epochs", "validation", "left", "owner", "reason")
+SCORED = ("state", "stage", "scorer", "scored_on", "average_precision", "average_precision_start")
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
-NETWORK = ("field", "architecture", "form")
+NETWORK = ["field", "architecture", "form"]
 RUN = ("folder", "run", "method", C, "setting", "seed")
 
 
@@ -91,10 +92,9 @@ def _change(path: Path, files: RunFolder) -> dict[str, str]:
         manifest = Manifest.model_validate(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError):
         try:
-            load(path)  # says what is wrong, in the words of a manifest; needs torch
+            manifest = load(path)  # says what is wrong, in the words of a manifest; needs torch
         except ValueError as error:
             return {"state": "broken", "reason": " ".join(str(error).split())}
-        return {}
 
     if unchanged(files, manifest):
         return {}
@@ -140,19 +140,14 @@ class Run:
         C is None where a pruner decides how much is left; `setting` is "C = 0.02" or "sparsity =
         0.98", and "" where neither is written.
         """
-        stages = self.manifest.all_stages()
-        pruned = [stage.pruner.sparsity for stage in stages if stage.pruner]
-        sparsity = next((target for target in pruned if target is not None), None)
-        c = grid.value(self.manifest, C) if sparsity is None else None
+        pruners = [stage.pruner for stage in self.manifest.all_stages() if stage.pruner]
+        sparsities = [pruner.sparsity for pruner in pruners if pruner.sparsity is not None]
+        c = None if sparsities else grid.value(self.manifest, C)
         setting = "" if c is None else f"C = {c:g}"
-        return {
-            "folder": self.folder,
-            "run": self.name,
-            "method": self.method,
-            C: c,
-            "setting": setting if sparsity is None else f"sparsity = {sparsity:g}",
-            "seed": self.manifest.seed,
-        }
+        if sparsities:
+            setting = f"sparsity = {sparsities[0]:g}"
+        about = (self.folder, self.name, self.method, c, setting, self.manifest.seed)
+        return dict(zip(RUN, about, strict=True))
 
     @property
     def described(self) -> dict[str, Any]:
@@ -180,18 +175,19 @@ def every_run(folders: Iterable[str | Path]) -> list[Run]:
         ManifestError: none of its manifests can be read.
     """
     manifests = {
-        (folder, name): manifest
+        f"{folder}/{name}": manifest
         for folder in dict.fromkeys(map(str, folders))
         for name, manifest in readable(folder).items()
     }
-    parameters = _parameters(list(manifests.values()))
-    named = _methods(list(manifests.values()), parameters, [folder for folder, _ in manifests])
-    return [
-        Run(folder, name, manifest, varied, method, _stages(Path(folder) / name, manifest))
-        for ((folder, name), manifest), varied, method in zip(
-            manifests.items(), parameters.to_dict("records"), named, strict=True
-        )
-    ]
+    parameters = _parameters(manifests)
+    varied = parameters.to_dict("index")
+    methods = _methods(manifests, parameters)
+    runs = []
+    for place, manifest in manifests.items():
+        folder, _, name = place.rpartition("/")
+        stages = _stages(Path(folder) / name, manifest)
+        runs.append(Run(folder, name, manifest, varied[place], methods[place], stages))
+    return runs
 
 
 @contextlib.contextmanager
@@ -225,20 +221,20 @@ def readable(folder: str | Path) -> dict[str, Manifest]:
     return manifests
 
 
-def _parameters(manifests: Sequence[Manifest]) -> pd.DataFrame:
+def _parameters(manifests: Mapping[str, Manifest]) -> pd.DataFrame:
     """What the runs differ in: a row a run, a column a dotted path, the values those in force.
 
     A default that is written out makes no difference, and what stages inherit is the first one's.
     A part that some runs switch off, such as a stage's "distill", is a column too: "on" or None.
     """
     rows = {}
-    for number, manifest in enumerate(manifests):
+    for place, manifest in manifests.items():
         values = dict(leaves(manifest.whole()))
         parents = [path.split(".")[:n] for path in values for n in range(1, path.count(".") + 1)]
-        rows[str(number)] = {".".join(keys): "on" for keys in parents} | values
+        rows[place] = {".".join(keys): "on" for keys in parents} | values
 
     in_force = grid.differing(rows)
-    written = list(grid.varied({str(number): m for number, m in enumerate(manifests)}))
+    written = list(grid.varied(manifests))
     is_written = [any(f"{other}.".startswith(f"{path}.") for other in written) for path in in_force]
     return in_force.loc[:, is_written]
 
@@ -255,13 +251,11 @@ def _network(manifest: Manifest) -> tuple[str, str, str]:
             field, architecture, form = of_stage.groups("")
         if stage.pruner:
             form = stage.pruner.name + (" by layer" if stage.pruner.by_layer else "")
-            return field, architecture, form
+            break
     return field, architecture, form or "dense"
 
 
-def _methods(
-    manifests: Sequence[Manifest], parameters: pd.DataFrame, folders: Sequence[str]
-) -> list[str]:
+def _methods(manifests: Mapping[str, Manifest], parameters: pd.DataFrame) -> dict[str, str]:
     """In words what sparsifies each run, and what it differs in from the others.
 
     Neither C, nor the sparsity of a pruner, nor the seed makes a method. Values that most runs
@@ -269,17 +263,21 @@ def _methods(
     folders differ the folder's name stands for it, everywhere else key and value: "complex VD",
     "real VD width=1.38" or "VD fine-tune lr=0.004 distill", say.
     """
-    parts = pd.DataFrame(map(_network, manifests), index=parameters.index, columns=list(NETWORK))
-    networks = parts[[part for part in NETWORK if part == "form" or parts[part].nunique() > 1]]
-    words = networks
+    of_each = map(_network, manifests.values())
+    parts = pd.DataFrame(of_each, index=parameters.index, columns=NETWORK)
+    words = networks = parts.loc[:, (parts.nunique() > 1) | (parts.columns == "form")]
 
-    varied = [path for path in parameters if path not in ("seed", C)]
-    varied = [path for path in varied if not path.endswith(".pruner.sparsity")]
-    everywhere = set.intersection(*(set(manifest.stage_order) for manifest in manifests))
-    varied = [path for path in varied if not _is_told_by_order(path, parameters[path], everywhere)]
+    everywhere = set.intersection(*(set(manifest.stage_order) for manifest in manifests.values()))
+    varied = [
+        path
+        for path in parameters
+        if path not in ("seed", C)
+        and not path.endswith(".pruner.sparsity")
+        and not _is_told_by_order(path, parameters[path], everywhere)
+    ]
     pruned = tuple(path[: path.index("pruner")] for path in varied if ".pruner" in path)
     shown = parameters.astype(object).map(repr)
-    where = pd.Series(folders, index=parameters.index, dtype=object)
+    where = pd.Series({place: place.rpartition("/")[0] for place in manifests})
     by_folder = False
     for path in varied:
         of_network = path.startswith(("model.", "features.", *pruned)) or ".model." in path
@@ -290,63 +288,66 @@ def _methods(
 
         if where.nunique() > 1 and (shown[path].groupby(where).nunique() == 1).all():
             by_folder = True
-            continue
-        words = words.assign(**{path: _in_words(path, parameters[path], varied)})
+        else:
+            words = words.assign(**{path: _in_words(path, parameters[path], varied)})
 
     if by_folder:
         short = where.map(lambda folder: Path(folder).name)
         is_unique = short.nunique() == where.nunique()
         words.insert(0, "folder", short if is_unique else where)
-    return [_joined(row) for row in words.to_dict("records")]
+    return {place: _joined(row) for place, row in words.to_dict("index").items()}
 
 
 def _is_told_by_order(path: str, values: pd.Series, everywhere: set[str]) -> bool:
     """Whether runs differ in a path only because some have no stage of that name."""
-    top, _, rest = path.partition(".")
-    is_elsewhere = top == "stages" and rest.partition(".")[0] not in everywhere
-    return is_elsewhere and values.dropna().map(repr).nunique() < 2
+    is_everywhere = _stage_of(path) in {"", *everywhere}
+    return not is_everywhere and values.dropna().map(repr).nunique() < 2
 
 
 def _in_words(path: str, values: pd.Series, varied: Sequence[str]) -> pd.Series:
     """Key and value of each run, empty for what most runs have."""
     parent, _, last = path.rpartition(".")
-    implied = parent in varied or (last != "name" and f"{parent}.name" in varied)
-    present = values.dropna()
-    if implied and present.nunique() == 1:
+    is_implied = parent in varied or (last != "name" and f"{parent}.name" in varied)
+    if is_implied and values.nunique() == 1:
         return values.map(lambda value: "")  # another key of this part tells the same
 
-    inner = {other: _within_stage(other) for other in varied}
-    key = inner[path].removesuffix(".name")
+    key = _within_stage(path).removesuffix(".name")
     tail = key.rpartition(".")[2]
-    if path.startswith("stages.") and sum(tail == k.rpartition(".")[2] for k in inner.values()) < 2:
+    tails = [_within_stage(other).rpartition(".")[2] for other in varied]
+    if _stage_of(path) and tails.count(tail) < 2:
         key = tail
+    lacks = "" if is_implied else f"no {key}"
 
-    lacks = "" if implied else f"no {key}"
-    listed = present.map(lambda value: ",".join(value) if path == "stage_order" else value)
-    key_value = listed.map(
-        lambda value: key if value == "on" else f"{key}={value}".removesuffix(".0")
-    )
-    key_value = key_value.reindex(values.index, fill_value=lacks)
-    usual = key_value.mode()[0]
-    is_usual = (key_value == usual).mean() > 0.5
-    return key_value.where(key_value != (usual if is_usual else lacks), "")
+    def word(value: Any) -> str:
+        if value is None:
+            return lacks
+        if value == "on":
+            return key
+        listed = ",".join(value) if path == "stage_order" else value
+        return f"{key}={listed}".removesuffix(".0")
+
+    words = values.map(word)
+    usual = words.mode()[0]
+    is_usual = (words == usual).mean() > 0.5
+    return words.mask(words == (usual if is_usual else lacks), "")
+
+
+def _stage_of(path: str) -> str:
+    """fine-tune for stages.fine-tune.optimizer.lr; nothing for model.width."""
+    return path.split(".")[1] if path.startswith("stages.") else ""
 
 
 def _within_stage(path: str) -> str:
     """optimizer.lr for stages.fine-tune.optimizer.lr; width for model.width."""
-    if path.startswith("stages."):
-        path = path.split(".", 2)[-1]
-    return path.removeprefix("model.")
+    return path.removeprefix(f"stages.{_stage_of(path)}.").removeprefix("model.")
 
 
 def _joined(words: Mapping[Any, str]) -> str:
     """The words of a run, those of a stage after the stage's name."""
     parts: list[str] = []
-    for column, word in words.items():
-        table, _, rest = column.partition(".")
-        stage = rest.partition(".")[0]
-        if word and table == "stages" and stage not in parts:
-            parts.append(stage)
+    for path, word in words.items():
+        if word and _stage_of(path) not in ("", *parts):
+            parts.append(_stage_of(path))
         if word:
             parts.append(word)
     return " ".join(parts)
@@ -426,11 +427,8 @@ def collect(*folders: str | Path) -> pd.DataFrame:
 
     rows = []
     for run in every_run(folders):
-        if not run.stages:
-            continue
-
-        state = _status_row(Path(run.folder) / f"{run.name}.json")["state"]
-        about = run.described | {"state": state}
+        status = _status_row(Path(run.folder) / f"{run.name}.json")
+        about = run.described | {"state": status["state"]}
         for stage, result in run.stages.items():
             counts = {name: result[name] for name in COUNTS}
             counts["n_epochs"] = run.manifest.stage(stage).n_epochs
@@ -440,10 +438,8 @@ def collect(*folders: str | Path) -> pd.DataFrame:
                 own |= _scored_numbers(scores["end"])
                 own["average_precision_start"] = start and start["average_precision"]
                 rows.append(about | own | counts)
-    if not rows:  # its CSV has a header all the same
-        scored = ("state", "stage", "scorer", "scored_on", "average_precision")
-        return pd.DataFrame(columns=[*RUN, *scored, "average_precision_start", *COUNTS, "n_epochs"])
-    return pd.DataFrame(rows)
+    # a table without rows has columns all the same
+    return pd.DataFrame(rows, columns=None if rows else [*RUN, *SCORED, *COUNTS, "n_epochs"])
 
 
 def layers(folder: str | Path) -> pd.DataFrame:
@@ -501,9 +497,6 @@ def of_run(scores: Mapping[str, Any]) -> pd.DataFrame:
 
 def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     """The short table for a terminal: a row per run and stage, with the scores after and before."""
-    if table.empty:
-        return table
-
     short = table[table["scorer"] == scorer].rename(
         columns={"average_precision": "AP", "average_precision_start": "AP before"}
     )
@@ -515,33 +508,34 @@ def summary(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
 
 
 def of_scorer(
-    table: pd.DataFrame, scorer: str, *stages: str, on_one_set: bool = True
+    table: pd.DataFrame, scorer: str, stage: str | None = None, *, on_one_set: bool = True
 ) -> pd.DataFrame:
-    """The rows of one scorer after some stages.
+    """The rows of one scorer after one stage.
 
     Args:
         table: of `collect`.
-        stages: none: all.
+        scorer: as manifests name it.
+        stage: None: after each of them.
         on_one_set: refuse runs whose scores are of different files or windows.
 
     Raises:
         Lacking: there are none, and the text says what there is instead; or `on_one_set`.
     """
-    rows = table[table["scorer"] == scorer] if len(table) else table
+    rows = table[table["scorer"] == scorer]
     if rows.empty:
-        scorers = ", ".join(sorted(set(table["scorer"]))) if len(table) else "none"
+        scorers = ", ".join(sorted(set(table["scorer"]))) or "none"
         raise Lacking(
             f"expected runs scored by {scorer!r}, got none (scorers: {scorers}); "
             "try `python -m cplxnet.auto status` on the folder"
         )
 
-    if stages:
+    if stage is not None:
         there = ", ".join(dict.fromkeys(rows["stage"]))
-        rows = rows[rows["stage"].isin(stages)]
+        rows = rows[rows["stage"] == stage]
         if rows.empty:
             raise Lacking(
-                f"expected runs with scores after {' or '.join(stages)}, got none "
-                f"(stages: {there}); try again when one is through with it"
+                f"expected runs with scores after {stage}, got none (stages: {there}); "
+                "try again when one is through with it"
             )
 
     if on_one_set:
@@ -550,10 +544,7 @@ def of_scorer(
 
 
 def by_run(rows: pd.DataFrame) -> pd.DataFrame:
-    """What each run reached, a row a run.
-
-    Args:
-        rows: of `of_scorer`.
+    """What each run of `of_scorer` reached, a row a run.
 
     Returns:
         Columns folder, run, method, C, setting, seed; compression, before and after (average
@@ -622,10 +613,8 @@ def by_method(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def by_setting(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     """The rows of each method and setting, by the method's name and rising C or sparsity."""
-    ordered = rows.assign(number=numbers(rows["setting"]))
-    ordered = ordered.sort_values(["method", "number"], kind="stable").drop(columns="number")
-    groups = ordered.groupby(["method", "setting"], sort=False)
-    return [(method, setting, group) for (method, setting), group in groups]
+    groups = rows.groupby(["method", numbers(rows["setting"]), "setting"], dropna=False)
+    return [(method, setting, group) for (method, _, setting), group in groups]
 
 
 def numbers(settings: pd.Series) -> pd.Series:
@@ -641,8 +630,7 @@ def group_name(method: str, setting: str) -> str:
 def dense_scores(rows: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
     """The scores of each set of dense networks, after the methods that began from it or part of it.
 
-    Args:
-        rows: with columns method, seed and dense, a score.
+    They are told apart by the rows' columns method, seed and dense (a score).
     """
     networks = rows.dropna(subset=["dense"]).drop_duplicates(["method", "seed", "dense"])
     sets: list[tuple[list[str], set[tuple[int, float]], pd.Series]] = []

@@ -32,10 +32,6 @@ END = "<!-- end -->"
 def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
     """A row for each form and value of C, over the replicates that are through with fine-tuning.
 
-    Args:
-        table: of `tables.collect`.
-        scorer: whose scores.
-
     Returns:
         Columns form (a method of `collect`), C, setting, n (replicates); means of n_par and kept
         (real numbers), compression, before and after (average precision around fine-tuning), and
@@ -54,13 +50,8 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
 
 def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
     """A row for each run that has finished dense: its scores there and after fine-tuning."""
-    try:
-        rows = tables.of_scorer(table, scorer, DENSE, TUNED, on_one_set=False)
-    except tables.Lacking:
-        columns = ["method", C, "setting", "seed", *NUMBERS, "dense"]
-        return pd.DataFrame(columns=columns)
-
-    runs = tables.by_run(rows)
+    is_of_both = (table["scorer"] == scorer) & table["stage"].isin([DENSE, TUNED])
+    runs = tables.by_run(table[is_of_both])
     return runs.assign(loss=runs["dense"] - runs["after"])
 
 
@@ -117,9 +108,6 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
     """A sentence for runs without this scorer, for runs whose score by it is no number, and for
     finished runs without the two stages.
     """
-    if table.empty:
-        return []
-
     sentences = []
     for scorers, runs in _grouped(table, "scorer").items():
         if scorer not in scorers:
@@ -133,13 +121,11 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
         runs = unscored.loc[unscored["stage"] == stage, "run"]
         if len(runs):
             sentences.append(
-                f"Without an average precision on {scorer!r} after {stage}, so "
-                f"{consequence}: "
+                f"Without an average precision on {scorer!r} after {stage}, so {consequence}: "
                 f"{', '.join(runs)}."
             )
 
-    finished = table[table["state"] == "done"] if "state" in table else table
-    for stages, runs in _grouped(finished, "stage").items():
+    for stages, runs in _grouped(table[table["state"] == "done"], "stage").items():
         if not {DENSE, TUNED} <= set(stages):
             sentences.append(
                 f"Without stages called {DENSE} and {TUNED}, so compared in part only: "
@@ -202,7 +188,8 @@ def markdown(folder: str | Path, scorer: str = "test") -> str:
 def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
     """`markdown` of a table that is read already."""
     rows = groups(table, scorer)
-    readings = list(_page_readings(table, rows, scorer))
+    runs = _runs(table, scorer)
+    readings = list(_dense_readings(runs, scorer))
     ranking = []
     if rows["form"].nunique() > 1:
         from . import compare  # loads matplotlib and scipy
@@ -210,10 +197,12 @@ def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
         ranks = compare.ranking(table, scorer=scorer)
         ranking = ["", *ranking_table(ranks)] if len(ranks) else []
         readings += compare.winners(ranks)
+    else:
+        readings += _group_readings(rows, runs)
     numbered = [f"{k}. {text}" for k, text in enumerate(readings, 1)]
     remarks = left_out(table, scorer)
 
-    through = set(table.loc[table["stage"] == TUNED, "run"]) if len(table) else set()
+    through = set(table.loc[table["stage"] == TUNED, "run"])
     names = [path.stem for path in sorted(Path(folder).glob("*.json"))]
     unfinished = [name for name in names if name not in through]
     if unfinished:
@@ -261,12 +250,7 @@ def _number(value: float, form: str = "z.4f") -> str:
 
 
 def ranking_table(ranks: pd.DataFrame, *, unit: str = "at times fewer") -> Iterator[str]:
-    """`compare.ranking` in Markdown, a row a level and method, the best first.
-
-    Args:
-        ranks: of `compare.ranking`.
-        unit: the heading of its column times.
-    """
+    """`compare.ranking` in Markdown, a row a level (in `unit`) and method, the best first."""
     yield f"| {unit} | form | AP | below the best | range over seeds | pairs |"
     yield "|---:|---|---:|---:|---:|---:|"
     for _, row in ranks.iterrows():
@@ -281,8 +265,7 @@ def ranking_table(ranks: pd.DataFrame, *, unit: str = "at times fewer") -> Itera
         )
 
 
-def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iterator[str]:
-    runs = _runs(table, scorer)
+def _dense_readings(runs: pd.DataFrame, scorer: str) -> Iterator[str]:
     for name, scores, run in _dense(runs):
         listed = sorted(round(score, 4) for score in scores)
         differ = "one replicate"
@@ -294,9 +277,9 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
             f"{differ}."
         )
 
-    if rows["form"].nunique() > 1:
-        return  # ranked in their place
 
+def _group_readings(rows: pd.DataFrame, runs: pd.DataFrame) -> Iterator[str]:
+    """Of the groups of one form."""
     for _, row in rows.iterrows():
         group_name = tables.group_name(row["form"], row["setting"])
         yield (
@@ -309,10 +292,10 @@ def _page_readings(table: pd.DataFrame, rows: pd.DataFrame, scorer: str) -> Iter
     dense = {method: scores for methods, scores in sets for method in methods}
     for form, group in rows.dropna(subset=["compression", "loss"]).groupby("form"):
         for level in LEVELS:
-            yield _cost_at(f"{form} at {level:g} times fewer", level, group, dense.get(str(form)))
+            yield _cost_at(f"{form} at {level:g} times fewer", level, group, dense[str(form)])
 
 
-def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | None) -> str:
+def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series) -> str:
     """What `level` times fewer costs, between the two values of C around it.
 
     The loss is interpolated linearly in the logarithm of compression.
@@ -326,7 +309,7 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
 
     loss = float(np.interp(np.log(level), np.log(rows["compression"]), rows["loss"]))
     text = f"{what}, between its neighbours in the table{_than_dense(loss).replace(',', ':', 1)}"
-    if dense is None or len(dense) < 2 or round(loss, 4) <= 0:
+    if len(dense) < 2 or round(loss, 4) <= 0:
         return f"{text}."
 
     spread = np.ptp(dense.round(4))
@@ -336,11 +319,6 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series | Non
 
 def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
     """Put `markdown(folder)` between its two marks, `BEGIN` and `END`, in the file `page`.
-
-    Args:
-        page: the file, which has the marks.
-        folder: of manifests and runs.
-        scorer: whose scores.
 
     Raises:
         Lacking: there are runs, and none has this scorer: nothing would be left on the page.
@@ -354,12 +332,7 @@ def insert(page: str | Path, folder: str | Path, scorer: str = "test") -> None:
 
 
 def put(page: str | Path, begin: str, end: str, text: str) -> None:
-    """Put `text` between two lines of the file `page`.
-
-    Args:
-        page: the file.
-        begin, end: the lines, which stay.
-        text: what replaces all that is between them.
+    """Put `text` in place of all that is between the lines `begin` and `end` of the file `page`.
 
     Raises:
         ValueError: `begin` is not there once, or `end` not after it; no UTF-8.

@@ -45,10 +45,7 @@ def report(request: Request) -> Report:
     if request.tune:
         masked = pd.concat([masked, tune(request)], ignore_index=True)
 
-    figure = draw(masked, scorer=request.scorer)
-    sentences = left_out(request, _has_snapshot, why=f"No snapshot of {SPARSIFY}")
-    sentences += left_out(request, _has_threshold, why="No threshold on log alpha")
-    return Report(figure, masked, sentences)
+    return Report(draw(masked, scorer=request.scorer), masked, left_out(request, _why_not))
 
 
 def scan(request: Request) -> pd.DataFrame:
@@ -65,7 +62,6 @@ def scan(request: Request) -> pd.DataFrame:
         FileNotFoundError: the data is not there.
     """
     runs = _to_mask(request)
-    tables.refuse_other_windows(runs, request.scorer)
     at = request.at or THRESHOLDS
     rows = []
     with bar(total=len(runs) * len(at), desc="thresholds", unit="score") as shown:
@@ -144,13 +140,18 @@ def about(run: Run, scorer: str) -> dict[str, Any]:
     }
 
 
-def chosen(request: Request, usable: Callable[[Run], bool], *, expected: str) -> list[Run]:
+def chosen(request: Request, why_not: Callable[[Run], str], *, expected: str) -> list[Run]:
     """The runs asked for that are usable and have the scorer.
 
+    Args:
+        request: says which.
+        why_not: why a run is not usable; nothing if it is.
+        expected: the snapshot that is looked for, in the words of the error.
+
     Raises:
-        Lacking: there is none; the text says what is looked for, a snapshot `expected`.
+        Lacking: there is none, or their scores do not compare.
     """
-    runs = [run for run in _asked(request) if usable(run)]
+    runs = [run for run in _asked(request) if not why_not(run)]
     if not runs:
         named = "" if request.runs is None else f" named {', '.join(request.runs)}"
         raise Lacking(
@@ -165,13 +166,18 @@ def chosen(request: Request, usable: Callable[[Run], bool], *, expected: str) ->
         raise Lacking(
             f"expected runs with a scorer {request.scorer!r}, got none; try one of {there}"
         )
+    tables.refuse_other_windows(scored, request.scorer)
     return scored
 
 
-def left_out(request: Request, usable: Callable[[Run], bool], *, why: str) -> list[str]:
-    """A sentence that names the runs that are not usable, if there are any."""
-    lacking = [f"{run.folder}/{run.name}" for run in _asked(request) if not usable(run)]
-    return [f"{why}, so left out: {', '.join(lacking)}."] if lacking else []
+def left_out(request: Request, why_not: Callable[[Run], str]) -> list[str]:
+    """A sentence for each reason for which runs are not usable, which names them."""
+    runs: dict[str, list[str]] = {}
+    for run in _asked(request):
+        runs.setdefault(why_not(run), []).append(f"{run.folder}/{run.name}")
+    return [
+        f"{why}, so left out: {', '.join(names)}." for why, names in sorted(runs.items()) if why
+    ]
 
 
 def _asked(request: Request) -> list[Run]:
@@ -182,25 +188,20 @@ def _asked(request: Request) -> list[Run]:
 def _to_mask(request: Request) -> list[Run]:
     """The runs with a snapshot of the stage before the masks, which depend on a threshold."""
     expected = f"of {SPARSIFY} (1-{SPARSIFY}.pt), which has log alpha"
-    return chosen(
-        request, lambda run: _has_snapshot(run) and _has_threshold(run), expected=expected
-    )
+    return chosen(request, _why_not, expected=expected)
 
 
-def _has_snapshot(run: Run) -> bool:
-    return TUNE in run.manifest.stage_order and run.has_snapshot(SPARSIFY)
-
-
-def _has_threshold(run: Run) -> bool:
-    """Whether masks depend on a threshold; those of a pruner or of L0 do not."""
+def _why_not(run: Run) -> str:
     manifest = run.manifest
-    if SPARSIFY not in manifest.stage_order:
-        return True  # it has no snapshot
+    if TUNE not in manifest.stage_order or not run.has_snapshot(SPARSIFY):
+        return f"No snapshot of {SPARSIFY}"
 
     model = manifest.stage(SPARSIFY).model
     network = tasks.network(manifest.task, model, manifest.features, manifest.window)
-    layers = network.modules()
-    return any(isinstance(layer, Penalised) and not isinstance(layer, Gated) for layer in layers)
+    # the masks of a pruner or of L0 do not depend on a threshold
+    layers = [layer for layer in network.modules() if isinstance(layer, Penalised)]
+    has_threshold = not all(isinstance(layer, Gated) for layer in layers)
+    return "" if has_threshold else "No threshold on log alpha"
 
 
 def score_at(
@@ -292,13 +293,9 @@ def remask(
 
 @style.styled
 def draw(masked: pd.DataFrame, *, scorer: str = "test") -> Figure:
-    """Score (left) and compression (right) against the threshold, a line a run.
+    """Score (left) and compression (right) against the threshold, a line a run of `scan`, `tune`.
 
     Dashed: masked only. Solid: fine-tuned again. Dotted: the manifest's own threshold.
-
-    Args:
-        masked: of `scan` and `tune`.
-        scorer: named on the axis.
     """
     figure, (score_axes, compression_axes) = plt.subplots(1, 2, figsize=(10, 4.2))
     colour_of = style.colours(masked)

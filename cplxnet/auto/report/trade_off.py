@@ -1,7 +1,6 @@
 """Average precision against compression: each run before and after fine-tuning, beside dense."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -48,11 +47,7 @@ def _published(table: pd.DataFrame, request: Request) -> Mapping[str, float]:
 
 
 def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
-    """A row a run.
-
-    Args:
-        table: of `tables.collect`.
-        scorer: whose scores.
+    """A row a run of a table of `tables.collect`.
 
     Returns:
         Columns folder, run, method, C, setting, seed, compression, before and after (average
@@ -95,18 +90,13 @@ def _lowest(runs: pd.DataFrame) -> float:
 def draw(
     runs: pd.DataFrame, *, scorer: str = "test", published: Mapping[str, float] | None = None
 ) -> Figure:
-    """Every run hollow before and filled after fine-tuning, with its C or sparsity.
+    """Every run of `rows`, hollow before and filled after fine-tuning, with its C or sparsity.
 
     The Pareto front is dashed, where it joins two settings and not methods alone. Scores before
     fine-tuning that are far below all others are not shown: their lines leave the axes, and the
     legend says how many there are, and where. More than `MOST_NAMED` methods are drawn after
     fine-tuning alone, with a line through the means of each and without the front, which would lie
-    among these lines.
-
-    Args:
-        runs: of `rows`.
-        scorer: named on the axis.
-        published: label -> average precision, drawn as lines.
+    among these lines. `published` scores are lines with their names.
     """
     figure, axes = plt.subplots(figsize=(7, 4.5))
     style.dense(axes, runs)
@@ -151,11 +141,8 @@ def draw(
 
     for label, value in (published or {}).items():
         axes.axhline(value, color=style.GUIDE, lw=0.8, ls=":")
-        place: dict[str, Any] = {
-            "xycoords": ("axes fraction", "data"),
-            "textcoords": "offset points",
-        }
-        axes.annotate(label, (1, value), (-3, 2), size=6, ha="right", **place)
+        at_right = axes.get_yaxis_transform()
+        axes.annotate(label, (1, value), (-3, 2), at_right, "offset points", size=6, ha="right")
 
     axes.set(xscale="log", xlabel=style.TIMES, ylabel=f"{style.PRECISION}, {scorer}")
     style.plain_log(axes)

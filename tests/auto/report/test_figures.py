@@ -37,6 +37,7 @@ def table() -> pd.DataFrame:
             "setting": f"C = {c:g}",
             "scored_on": ("test.h5", 4096, 128),
             "seed": seed,
+            "state": "done",
             "scorer": "test",
             "positive_share": 0.03,
             "n_par": 1000,
@@ -405,7 +406,7 @@ def test_a_folder_without_scores_says_what_to_try(table: pd.DataFrame) -> None:
     ):
         trade_off.rows(table, scorer="valid")
     with pytest.raises(ValueError, match="got none"):
-        trade_off.rows(pd.DataFrame())
+        trade_off.rows(table[:0])
 
 
 def test_readings_say_what_the_table_says(table: pd.DataFrame) -> None:
@@ -419,4 +420,4 @@ def test_readings_say_what_the_table_says(table: pd.DataFrame) -> None:
         "fine-tuning, 0.010 above dense."
     )
     assert high.startswith("VD, C = 0.1: 125 times fewer") and high.endswith("0.090 below dense.")
-    assert report.readings(pd.DataFrame()) == []
+    assert report.readings(table[:0]) == []
