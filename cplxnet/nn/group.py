@@ -145,84 +145,120 @@ class BothNoise(GroupNoise, GaussianWeight):
 
 
 class CplxLinearGroupVD(GroupNoise, CplxLinear):
+    """`CplxLinear` with a noise a unit: complex (..., in) -> (..., out)."""
+
     term = COMPLEX_VD
 
 
 class CplxLinearGroupARD(GroupNoise, CplxLinear):
+    """`CplxLinear` with a noise a unit: complex (..., in) -> (..., out)."""
+
     term = COMPLEX_ARD
 
 
 class CplxConv1dGroupVD(GroupNoise, CplxConv1d):
+    """`CplxConv1d` with a noise a channel: complex (B, in, L) -> (B, out, L')."""
+
     term = COMPLEX_VD
 
 
 class CplxConv1dGroupARD(GroupNoise, CplxConv1d):
+    """`CplxConv1d` with a noise a channel: complex (B, in, L) -> (B, out, L')."""
+
     term = COMPLEX_ARD
 
 
 class CplxConv2dGroupVD(GroupNoise, CplxConv2d):
+    """`CplxConv2d` with a noise a channel: complex (B, in, H, W) -> (B, out, H', W')."""
+
     term = COMPLEX_VD
 
 
 class CplxConv2dGroupARD(GroupNoise, CplxConv2d):
+    """`CplxConv2d` with a noise a channel: complex (B, in, H, W) -> (B, out, H', W')."""
+
     term = COMPLEX_ARD
 
 
 class LinearGroupVD(GroupNoise, nn.Linear):
+    """`torch.nn.Linear` with a noise a unit."""
+
     term = REAL_VD
 
 
 class LinearGroupARD(GroupNoise, nn.Linear):
+    """`torch.nn.Linear` with a noise a unit."""
+
     term = REAL_ARD
 
 
 class Conv1dGroupVD(GroupNoise, nn.Conv1d):
+    """`torch.nn.Conv1d` with a noise a channel."""
+
     term = REAL_VD
 
 
 class Conv1dGroupARD(GroupNoise, nn.Conv1d):
+    """`torch.nn.Conv1d` with a noise a channel."""
+
     term = REAL_ARD
 
 
 class Conv2dGroupVD(GroupNoise, nn.Conv2d):
+    """`torch.nn.Conv2d` with a noise a channel."""
+
     term = REAL_VD
 
 
 class Conv2dGroupARD(GroupNoise, nn.Conv2d):
+    """`torch.nn.Conv2d` with a noise a channel."""
+
     term = REAL_ARD
 
 
-class CplxLinearBothVD(BothNoise, variational.CplxLinearVD): ...
+class CplxLinearBothVD(BothNoise, variational.CplxLinearVD):
+    """`CplxLinearVD` with a noise a unit as well: complex (..., in) -> (..., out)."""
 
 
-class CplxLinearBothARD(BothNoise, variational.CplxLinearARD): ...
+class CplxLinearBothARD(BothNoise, variational.CplxLinearARD):
+    """`CplxLinearARD` with a noise a unit as well: complex (..., in) -> (..., out)."""
 
 
-class CplxConv1dBothVD(BothNoise, variational.CplxConv1dVD): ...
+class CplxConv1dBothVD(BothNoise, variational.CplxConv1dVD):
+    """`CplxConv1dVD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
 
 
-class CplxConv1dBothARD(BothNoise, variational.CplxConv1dARD): ...
+class CplxConv1dBothARD(BothNoise, variational.CplxConv1dARD):
+    """`CplxConv1dARD` with a noise a channel as well: complex (B, in, L) -> (B, out, L')."""
 
 
-class CplxConv2dBothVD(BothNoise, variational.CplxConv2dVD): ...
+class CplxConv2dBothVD(BothNoise, variational.CplxConv2dVD):
+    """`CplxConv2dVD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
 
 
-class CplxConv2dBothARD(BothNoise, variational.CplxConv2dARD): ...
+class CplxConv2dBothARD(BothNoise, variational.CplxConv2dARD):
+    """`CplxConv2dARD` with a noise a channel as well: (B, in, H, W) -> (B, out, H', W')."""
 
 
-class LinearBothVD(BothNoise, variational.LinearVD): ...
+class LinearBothVD(BothNoise, variational.LinearVD):
+    """`LinearVD` with a noise a unit as well."""
 
 
-class LinearBothARD(BothNoise, variational.LinearARD): ...
+class LinearBothARD(BothNoise, variational.LinearARD):
+    """`LinearARD` with a noise a unit as well."""
 
 
-class Conv1dBothVD(BothNoise, variational.Conv1dVD): ...
+class Conv1dBothVD(BothNoise, variational.Conv1dVD):
+    """`Conv1dVD` with a noise a channel as well."""
 
 
-class Conv1dBothARD(BothNoise, variational.Conv1dARD): ...
+class Conv1dBothARD(BothNoise, variational.Conv1dARD):
+    """`Conv1dARD` with a noise a channel as well."""
 
 
-class Conv2dBothVD(BothNoise, variational.Conv2dVD): ...
+class Conv2dBothVD(BothNoise, variational.Conv2dVD):
+    """`Conv2dVD` with a noise a channel as well."""
 
 
-class Conv2dBothARD(BothNoise, variational.Conv2dARD): ...
+class Conv2dBothARD(BothNoise, variational.Conv2dARD):
+    """`Conv2dARD` with a noise a channel as well."""

@@ -82,19 +82,25 @@ def _stretched(logit: Tensor) -> Tensor:
     return (torch.sigmoid(logit) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
 
-class CplxLinearL0(Gated, CplxLinear): ...
+class CplxLinearL0(Gated, CplxLinear):
+    """`CplxLinear` with gates: complex (..., in) -> (..., out)."""
 
 
-class CplxConv1dL0(Gated, CplxConv1d): ...
+class CplxConv1dL0(Gated, CplxConv1d):
+    """`CplxConv1d` with gates: complex (B, in, L) -> (B, out, L')."""
 
 
-class CplxConv2dL0(Gated, CplxConv2d): ...
+class CplxConv2dL0(Gated, CplxConv2d):
+    """`CplxConv2d` with gates: complex (B, in, H, W) -> (B, out, H', W')."""
 
 
-class LinearL0(Gated, nn.Linear): ...
+class LinearL0(Gated, nn.Linear):
+    """`torch.nn.Linear` with gates (Louizos et al. 2018)."""
 
 
-class Conv1dL0(Gated, nn.Conv1d): ...
+class Conv1dL0(Gated, nn.Conv1d):
+    """`torch.nn.Conv1d` with gates (Louizos et al. 2018)."""
 
 
-class Conv2dL0(Gated, nn.Conv2d): ...
+class Conv2dL0(Gated, nn.Conv2d):
+    """`torch.nn.Conv2d` with gates (Louizos et al. 2018)."""

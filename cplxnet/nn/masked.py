@@ -104,19 +104,25 @@ def with_weight(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
     return layer._conv_forward(x, weight, stored_parameter(layer, "bias"))
 
 
-class CplxLinearMasked(Masked, CplxLinear): ...
+class CplxLinearMasked(Masked, CplxLinear):
+    """`CplxLinear` with a mask: complex (..., in) -> (..., out)."""
 
 
-class CplxConv1dMasked(Masked, CplxConv1d): ...
+class CplxConv1dMasked(Masked, CplxConv1d):
+    """`CplxConv1d` with a mask: complex (B, in, L) -> (B, out, L')."""
 
 
-class CplxConv2dMasked(Masked, CplxConv2d): ...
+class CplxConv2dMasked(Masked, CplxConv2d):
+    """`CplxConv2d` with a mask: complex (B, in, H, W) -> (B, out, H', W')."""
 
 
-class LinearMasked(Masked, nn.Linear): ...
+class LinearMasked(Masked, nn.Linear):
+    """`torch.nn.Linear` with a mask."""
 
 
-class Conv1dMasked(Masked, nn.Conv1d): ...
+class Conv1dMasked(Masked, nn.Conv1d):
+    """`torch.nn.Conv1d` with a mask."""
 
 
-class Conv2dMasked(Masked, nn.Conv2d): ...
+class Conv2dMasked(Masked, nn.Conv2d):
+    """`torch.nn.Conv2d` with a mask."""

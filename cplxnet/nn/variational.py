@@ -77,50 +77,74 @@ class _NoisyConv(_Noisy):
 
 
 class CplxLinearVD(_NoisyLinear, CplxLinear):
+    """`CplxLinear` under variational dropout: complex (..., in) -> (..., out)."""
+
     term = COMPLEX_VD
 
 
 class CplxLinearARD(_NoisyLinear, CplxLinear):
+    """`CplxLinear` under automatic relevance determination: complex (..., in) -> (..., out)."""
+
     term = COMPLEX_ARD
 
 
 class CplxConv1dVD(_NoisyConv, CplxConv1d):
+    """`CplxConv1d` under variational dropout: complex (B, in, L) -> (B, out, L')."""
+
     term = COMPLEX_VD
 
 
 class CplxConv1dARD(_NoisyConv, CplxConv1d):
+    """`CplxConv1d` under automatic relevance determination: complex (B, in, L) -> (B, out, L')."""
+
     term = COMPLEX_ARD
 
 
 class CplxConv2dVD(_NoisyConv, CplxConv2d):
+    """`CplxConv2d` under variational dropout: complex (B, in, H, W) -> (B, out, H', W')."""
+
     term = COMPLEX_VD
 
 
 class CplxConv2dARD(_NoisyConv, CplxConv2d):
+    """`CplxConv2d` under automatic relevance determination: (B, in, H, W) -> (B, out, H', W')."""
+
     term = COMPLEX_ARD
 
 
 class LinearVD(_NoisyLinear, nn.Linear):
+    """`torch.nn.Linear` under variational dropout (Molchanov et al. 2017)."""
+
     term = REAL_VD
 
 
 class LinearARD(_NoisyLinear, nn.Linear):
+    """`torch.nn.Linear` under automatic relevance determination."""
+
     term = REAL_ARD
 
 
 class Conv1dVD(_NoisyConv, nn.Conv1d):
+    """`torch.nn.Conv1d` under variational dropout (Molchanov et al. 2017)."""
+
     term = REAL_VD
 
 
 class Conv1dARD(_NoisyConv, nn.Conv1d):
+    """`torch.nn.Conv1d` under automatic relevance determination."""
+
     term = REAL_ARD
 
 
 class Conv2dVD(_NoisyConv, nn.Conv2d):
+    """`torch.nn.Conv2d` under variational dropout (Molchanov et al. 2017)."""
+
     term = REAL_VD
 
 
 class Conv2dARD(_NoisyConv, nn.Conv2d):
+    """`torch.nn.Conv2d` under automatic relevance determination."""
+
     term = REAL_ARD
 
 
