@@ -27,6 +27,7 @@ from cplxnet import files
 from cplxnet.extras import MissingExtraError, extra
 from cplxnet.progress import show
 
+from .runner.lock import TIMEOUT_S
 from .runner.stop import GRACE_S, Interrupted, on_signals
 
 EPILOG = """\
@@ -242,8 +243,6 @@ def _generate(
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    from .runner.lock import TIMEOUT_S
-
     add = parser.add_argument
     add("path", type=Path, help="a manifest, or a folder of manifests")
     add("--devices", nargs="+", default=["cpu"], metavar="D", help="cpu, cuda:0 ...; cuda: all")
@@ -255,26 +254,17 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         "also what is missing or damaged in done runs: these of the folder, or all; with "
         "--retry-failed, failed ones too"
     )
-    add("--again", nargs="*", metavar="NAME", help=again)
+    add("--again", nargs="*", default=False, metavar="NAME", help=again)
     add("--no-reuse", dest="reuse", action="store_false", help="train shared stages in each run")
     add("--accept-changes", action="store_true", help="run on with manifests that have changed")
 
     timeout = f"silence after which a run's process counts as gone (default {TIMEOUT_S:.0f} s)"
-    add("--timeout", dest="timeout_s", type=_timeout, default=TIMEOUT_S, metavar="S", help=timeout)
+    add("--timeout", dest="timeout_s", type=float, default=TIMEOUT_S, metavar="S", help=timeout)
     grace = f"from SIGTERM or SIGUSR1 to the kill that follows (default {GRACE_S:.0f} s)"
     add("--grace", dest="grace_s", type=float, default=GRACE_S, metavar="S", help=grace)
 
 
-def _timeout(text: str) -> float:
-    from .runner.lock import check_timeout
-
-    try:
-        return check_timeout(float(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _run(path: Path, grace_s: float, **options: Any) -> int:
+def _run(path: Path, grace_s: float, again: bool | list[str], **options: Any) -> int:
     """Run one manifest, or every manifest of a folder that is not done.
 
     examples:
@@ -303,17 +293,17 @@ def _run(path: Path, grace_s: float, **options: Any) -> int:
       %(prog)s runs/demo --cluster tls://HOST:8786
     """
     kind = _expect(path, MANIFEST, GRID)
+    run = _run_manifest if kind == MANIFEST else _run_folder
     with on_signals(grace_s) as stop:
-        if kind == MANIFEST:
-            return _run_manifest(path, stop=stop, **options)
-        return _run_folder(path, stop=stop, **options)
+        # --again without names: all
+        return run(path, stop=stop, again=again == [] or again, **options)
 
 
-def _run_folder(path: Path, *, again: list[str] | None, **options: Any) -> int:
+def _run_folder(path: Path, **options: Any) -> int:
     from .sweep.queue import failed
     from .sweep.run_many import run_many
 
-    outcomes = run_many(path, again=True if again == [] else again or False, **options)
+    outcomes = run_many(path, **options)
     for outcome in outcomes:
         reason = f" ({outcome.reason})" if outcome.reason else ""
         show(f"{outcome.name}: {outcome.state}{reason}")
@@ -323,11 +313,8 @@ def _run_folder(path: Path, *, again: list[str] | None, **options: Any) -> int:
         show(f"{len(bad)} of {len(outcomes)} runs did not finish", sys.stderr)
     marked = failed(path, bad)  # by what their folders say
     if marked:
-        show(
-            "run again with --retry-failed only, see traceback.txt in their folders: "
-            + ", ".join(marked),
-            sys.stderr,
-        )
+        advice = "run again with --retry-failed only, see traceback.txt in their folders"
+        show(f"{advice}: {', '.join(marked)}", sys.stderr)
     if len(marked) < len(bad):
         show("the same command tries the others again", sys.stderr)
     return 1 if bad else 0
@@ -341,11 +328,11 @@ def _run_manifest(
     address: str | None,
     reuse: bool,
     retry_failed: bool,
-    again: list[str] | None,
+    again: bool | list[str],
     **options: Any,
 ) -> int:
     """Run one manifest; asking for it tries again what failed."""
-    if again not in (None, [], [path.stem]):
+    if isinstance(again, list) and again != [path.stem]:
         raise ValueError(f"{path}: expected --again of this manifest, got {', '.join(again)}")
     if len(devices) > 1 or per_device > 1 or address:
         raise ValueError(f"{path}: expected one device for one manifest; try a folder of manifests")
@@ -359,14 +346,7 @@ def _run_manifest(
     folder = path.with_suffix("")
     others = neighbours(path) if reuse else None
     try:
-        run(
-            load(path),
-            folder,
-            device=devices[0],
-            reuse=others,
-            again=again is not None,
-            **options,
-        )
+        run(load(path), folder, device=devices[0], reuse=others, again=bool(again), **options)
     except Diverged as error:
         show(f"diverged: {error}", sys.stderr)
         return 1
