@@ -59,9 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = vars(_parser(words).parse_args(words))
         _, action = COMMANDS[options.pop("command")]
         return action(**options)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does: no fault of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (ValueError, OSError, MemoryError, MissingExtraError) as error:
         show(f"error: {_in_words(error)}", sys.stderr)
         return 2
