@@ -598,7 +598,7 @@ def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
 
 
 def _task() -> Any:
-    """The default task, which brings commands and arguments of its own."""
+    """The default task, which brings arguments of its own, and transcribes."""
     from cplxnet import DEFAULT_TASK
 
     from .tasks import TASKS
@@ -618,7 +618,7 @@ def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
     if _kind(model) in (MANIFEST, GRID):
         _expect(model, RUN)
     network, heard = models.load_deployed(model, stage=stage)
-    return _task().COMMANDS["transcribe"][1](network, heard, show=show, **options)
+    return _task().transcribe_recording(network, heard, **options)
 
 
 # -- what older systems left: legacy/, beside the package ------------------------------------------
@@ -662,7 +662,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[..
     "report": (_report_arguments, _report),
     "page": (_page_arguments, _page),
     "export": (_export_arguments, _export),
-    "transcribe": (lambda parser: _task().COMMANDS["transcribe"][0](parser), _transcribe),
+    "transcribe": (lambda parser: _task().transcribe_arguments(parser), _transcribe),
     "translate": (lambda parser: _legacy().translate_arguments(parser), _translate),
     "equalise": (lambda parser: _legacy().equalise_arguments(parser), _equalise),
 }
