@@ -89,8 +89,8 @@ def console() -> None:
 
 def _on_signal(number: int, _: FrameType | None) -> None:
     """Stop in order, with everything written, the first time; at once the second time."""
-    ends = {signal.SIGINT: (KeyboardInterrupt, 130)}
-    error, code = ends.get(signal.Signals(number), (Interrupted, os.EX_TEMPFAIL))
+    is_ctrl_c = number == signal.SIGINT
+    error, code = (KeyboardInterrupt, 130) if is_ctrl_c else (Interrupted, os.EX_TEMPFAIL)
     signal.signal(number, lambda *_: os._exit(code))
     raise error(signal.Signals(number).name)
 
@@ -142,8 +142,7 @@ def _kind(path: Path) -> str:
 
 def _grids_in(path: Path) -> list[Path]:
     """The folders of manifests in a folder."""
-    folders = dict.fromkeys(file.parent for file in sorted(path.glob("*/*.json")))
-    return [folder for folder in folders if _kind(folder) == GRID]
+    return [folder for folder in sorted(path.glob("*")) if _kind(folder) == GRID]
 
 
 def _expect(path: Path, *kinds: str) -> str:
@@ -156,12 +155,10 @@ def _expect(path: Path, *kinds: str) -> str:
     if kind in kinds:
         return kind
 
-    is_json = path.suffix == ".json"  # a run's name may have other dots
-    manifest = path if is_json else Path(f"{path}.json")
-    run = path.with_suffix("") if is_json else path
-    beside = {GRID: path.parent, MANIFEST: manifest, RUN: run}
-    meant = [beside[wanted] for wanted in kinds if wanted in beside]
-    meant = [place for place in meant if _kind(place) in kinds]
+    # a run's name may have other dots
+    manifest = path if path.suffix == ".json" else Path(f"{path}.json")
+    beside = {GRID: path.parent, MANIFEST: manifest, RUN: manifest.with_suffix("")}
+    meant = [beside[wanted] for wanted in kinds if _kind(beside[wanted]) == wanted]
     if meant and (kind != NOTHING or meant[0] != Path(".")):
         hint = f"; try {meant[0]}"
     elif RUN in kinds and _kind(manifest) == MANIFEST:
@@ -183,12 +180,8 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     values = "PATH=V1,V2: what a dotted path takes, each value as JSON or a word"
     add("--set", dest="axes", nargs="+", action="extend", default=[], metavar="P=V", help=values)
     add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
-    add(
-        "--into",
-        type=Path,
-        metavar="FOLDER",
-        help="default: runs/SOURCE, with --set or --replicates -varied",
-    )
+    into = "default: runs/SOURCE, with --set or --replicates -varied"
+    add("--into", type=Path, metavar="FOLDER", help=into)
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
     add("--overwrite", action="store_true", help="also replace manifests that differ")
