@@ -4,8 +4,10 @@ Each command is a pair of functions in `COMMANDS`. One adds its arguments to a p
 does it: it takes them by name and returns the exit code, and its docstring is the help. A command
 imports what it uses: `--help` and `status` never load torch.
 
-The parser is argparse. Click and typer have no option that takes several values, as `--devices`,
-`--at` and `--runs` do, so with them every command line written so far would have to change.
+The parser is argparse. Cyclopts, whose typed signatures take all these command lines but shortened
+options, was tried: the commands came out 26 lines longer (an option stands in signature, docstring
+and call), a help text's long commands were broken at the terminal's width, and it needs seven more
+packages.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from cplxnet import files
 from cplxnet.extras import MissingExtraError, extra
 from cplxnet.progress import show
 
+from .runner.lock import TIMEOUT_S
 from .runner.stop import GRACE_S, Interrupted, on_signals
 
 EPILOG = """\
@@ -56,9 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = vars(_parser(words).parse_args(words))
         _, action = COMMANDS[options.pop("command")]
         return action(**options)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does: no fault of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (ValueError, OSError, MemoryError, MissingExtraError) as error:
         show(f"error: {_in_words(error)}", sys.stderr)
         return 2
@@ -89,8 +89,8 @@ def console() -> None:
 
 def _on_signal(number: int, _: FrameType | None) -> None:
     """Stop in order, with everything written, the first time; at once the second time."""
-    ends = {signal.SIGINT: (KeyboardInterrupt, 130)}
-    error, code = ends.get(signal.Signals(number), (Interrupted, os.EX_TEMPFAIL))
+    is_ctrl_c = number == signal.SIGINT
+    error, code = (KeyboardInterrupt, 130) if is_ctrl_c else (Interrupted, os.EX_TEMPFAIL)
     signal.signal(number, lambda *_: os._exit(code))
     raise error(signal.Signals(number).name)
 
@@ -142,8 +142,7 @@ def _kind(path: Path) -> str:
 
 def _grids_in(path: Path) -> list[Path]:
     """The folders of manifests in a folder."""
-    folders = dict.fromkeys(file.parent for file in sorted(path.glob("*/*.json")))
-    return [folder for folder in folders if _kind(folder) == GRID]
+    return [folder for folder in sorted(path.glob("*")) if _kind(folder) == GRID]
 
 
 def _expect(path: Path, *kinds: str) -> str:
@@ -156,12 +155,10 @@ def _expect(path: Path, *kinds: str) -> str:
     if kind in kinds:
         return kind
 
-    is_json = path.suffix == ".json"  # a run's name may have other dots
-    manifest = path if is_json else Path(f"{path}.json")
-    run = path.with_suffix("") if is_json else path
-    beside = {GRID: path.parent, MANIFEST: manifest, RUN: run}
-    meant = [beside[wanted] for wanted in kinds if wanted in beside]
-    meant = [place for place in meant if _kind(place) in kinds]
+    # a run's name may have other dots
+    manifest = path if path.suffix == ".json" else Path(f"{path}.json")
+    beside = {GRID: path.parent, MANIFEST: manifest, RUN: manifest.with_suffix("")}
+    meant = [beside[wanted] for wanted in kinds if _kind(beside[wanted]) == wanted]
     if meant and (kind != NOTHING or meant[0] != Path(".")):
         hint = f"; try {meant[0]}"
     elif RUN in kinds and _kind(manifest) == MANIFEST:
@@ -183,12 +180,8 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     values = "PATH=V1,V2: what a dotted path takes, each value as JSON or a word"
     add("--set", dest="axes", nargs="+", action="extend", default=[], metavar="P=V", help=values)
     add("--replicates", type=int, metavar="N", help="seeds 0 to N - 1 (default: the preset's)")
-    add(
-        "--into",
-        type=Path,
-        metavar="FOLDER",
-        help="default: runs/SOURCE, with --set or --replicates -varied",
-    )
+    into = "default: runs/SOURCE, with --set or --replicates -varied"
+    add("--into", type=Path, metavar="FOLDER", help=into)
     add("--data", type=Path, default=Path("data"), help=DATA)
     add("--dry-run", action="store_true", help="only show it, with hours by steps timed here")
     add("--overwrite", action="store_true", help="also replace manifests that differ")
@@ -240,8 +233,6 @@ def _generate(
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    from .runner.lock import TIMEOUT_S
-
     add = parser.add_argument
     add("path", type=Path, help="a manifest, or a folder of manifests")
     add("--devices", nargs="+", default=["cpu"], metavar="D", help="cpu, cuda:0 ...; cuda: all")
@@ -253,26 +244,17 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         "also what is missing or damaged in done runs: these of the folder, or all; with "
         "--retry-failed, failed ones too"
     )
-    add("--again", nargs="*", metavar="NAME", help=again)
+    add("--again", nargs="*", default=False, metavar="NAME", help=again)
     add("--no-reuse", dest="reuse", action="store_false", help="train shared stages in each run")
     add("--accept-changes", action="store_true", help="run on with manifests that have changed")
 
     timeout = f"silence after which a run's process counts as gone (default {TIMEOUT_S:.0f} s)"
-    add("--timeout", dest="timeout_s", type=_timeout, default=TIMEOUT_S, metavar="S", help=timeout)
+    add("--timeout", dest="timeout_s", type=float, default=TIMEOUT_S, metavar="S", help=timeout)
     grace = f"from SIGTERM or SIGUSR1 to the kill that follows (default {GRACE_S:.0f} s)"
     add("--grace", dest="grace_s", type=float, default=GRACE_S, metavar="S", help=grace)
 
 
-def _timeout(text: str) -> float:
-    from .runner.lock import check_timeout
-
-    try:
-        return check_timeout(float(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _run(path: Path, grace_s: float, **options: Any) -> int:
+def _run(path: Path, grace_s: float, again: bool | list[str], **options: Any) -> int:
     """Run one manifest, or every manifest of a folder that is not done.
 
     examples:
@@ -301,17 +283,17 @@ def _run(path: Path, grace_s: float, **options: Any) -> int:
       %(prog)s runs/demo --cluster tls://HOST:8786
     """
     kind = _expect(path, MANIFEST, GRID)
+    run = _run_manifest if kind == MANIFEST else _run_folder
     with on_signals(grace_s) as stop:
-        if kind == MANIFEST:
-            return _run_manifest(path, stop=stop, **options)
-        return _run_folder(path, stop=stop, **options)
+        # --again without names: all
+        return run(path, stop=stop, again=again == [] or again, **options)
 
 
-def _run_folder(path: Path, *, again: list[str] | None, **options: Any) -> int:
+def _run_folder(path: Path, **options: Any) -> int:
     from .sweep.queue import failed
     from .sweep.run_many import run_many
 
-    outcomes = run_many(path, again=True if again == [] else again or False, **options)
+    outcomes = run_many(path, **options)
     for outcome in outcomes:
         reason = f" ({outcome.reason})" if outcome.reason else ""
         show(f"{outcome.name}: {outcome.state}{reason}")
@@ -321,11 +303,8 @@ def _run_folder(path: Path, *, again: list[str] | None, **options: Any) -> int:
         show(f"{len(bad)} of {len(outcomes)} runs did not finish", sys.stderr)
     marked = failed(path, bad)  # by what their folders say
     if marked:
-        show(
-            "run again with --retry-failed only, see traceback.txt in their folders: "
-            + ", ".join(marked),
-            sys.stderr,
-        )
+        advice = "run again with --retry-failed only, see traceback.txt in their folders"
+        show(f"{advice}: {', '.join(marked)}", sys.stderr)
     if len(marked) < len(bad):
         show("the same command tries the others again", sys.stderr)
     return 1 if bad else 0
@@ -339,11 +318,11 @@ def _run_manifest(
     address: str | None,
     reuse: bool,
     retry_failed: bool,
-    again: list[str] | None,
+    again: bool | list[str],
     **options: Any,
 ) -> int:
     """Run one manifest; asking for it tries again what failed."""
-    if again not in (None, [], [path.stem]):
+    if isinstance(again, list) and again != [path.stem]:
         raise ValueError(f"{path}: expected --again of this manifest, got {', '.join(again)}")
     if len(devices) > 1 or per_device > 1 or address:
         raise ValueError(f"{path}: expected one device for one manifest; try a folder of manifests")
@@ -357,14 +336,7 @@ def _run_manifest(
     folder = path.with_suffix("")
     others = neighbours(path) if reuse else None
     try:
-        run(
-            load(path),
-            folder,
-            device=devices[0],
-            reuse=others,
-            again=again is not None,
-            **options,
-        )
+        run(load(path), folder, device=devices[0], reuse=others, again=bool(again), **options)
     except Diverged as error:
         show(f"diverged: {error}", sys.stderr)
         return 1
@@ -619,7 +591,7 @@ def _export(run: Path, file: Path, kind: str | None, **options: Any) -> int:
 
 
 def _task() -> Any:
-    """The default task, which brings commands and arguments of its own."""
+    """The default task, which brings arguments of its own, and transcribes."""
     from cplxnet import DEFAULT_TASK
 
     from .tasks import TASKS
@@ -639,7 +611,7 @@ def _transcribe(model: Path, stage: str | None, **options: Any) -> int:
     if _kind(model) in (MANIFEST, GRID):
         _expect(model, RUN)
     network, heard = models.load_deployed(model, stage=stage)
-    return _task().COMMANDS["transcribe"][1](network, heard, show=show, **options)
+    return _task().transcribe_recording(network, heard, **options)
 
 
 # -- what older systems left: legacy/, beside the package ------------------------------------------
@@ -683,7 +655,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[..
     "report": (_report_arguments, _report),
     "page": (_page_arguments, _page),
     "export": (_export_arguments, _export),
-    "transcribe": (lambda parser: _task().COMMANDS["transcribe"][0](parser), _transcribe),
+    "transcribe": (lambda parser: _task().transcribe_arguments(parser), _transcribe),
     "translate": (lambda parser: _legacy().translate_arguments(parser), _translate),
     "equalise": (lambda parser: _legacy().equalise_arguments(parser), _equalise),
 }

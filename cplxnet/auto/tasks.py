@@ -64,8 +64,8 @@ class Task(Protocol):
     scores by class are kept: "key", "name", "axis", number of the "first") and
     `published(file, ...)` (scores to draw beside). Of what `score_dataset` returns they need
     "average_precision"; every other number is a column of tables, and the chance that they tell is
-    "positive_share". "average_precision_NAME" is by another protocol. `COMMANDS` is the default
-    task's alone.
+    "positive_share". "average_precision_NAME" is by another protocol. The command `transcribe` is
+    the default task's alone.
 
     Attributes:
         MODELS: functions (in_channels, length, **options) -> the network; their annotated options

@@ -4,7 +4,15 @@ The names below are what `cplxnet.auto` looks up (see `cplxnet.auto.tasks.Task`)
 """
 
 from .dataset import SAMPLERS, MusicNet, check_datasets, sizes
-from .deployment import COMMANDS, EXPORTS, HEARD, export_arguments, export_network, load_network
+from .deployment import (
+    EXPORTS,
+    HEARD,
+    export_arguments,
+    export_network,
+    load_network,
+    transcribe_arguments,
+    transcribe_recording,
+)
 from .experiments import GPU_STEP_MS, PRESETS
 from .features import FEATURE_KINDS, features
 from .labels import LOWEST_NOTE

@@ -18,6 +18,7 @@ from torch import Tensor
 from cplxnet import files
 from cplxnet import nn as cplx
 from cplxnet.nn.compaction.quantisation import NoPosterior
+from cplxnet.progress import show
 
 from . import trained
 from .features import read_heard
@@ -119,7 +120,8 @@ def load_network(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]
 # ---- on the command line -------------------------------------------------------------------------
 
 
-def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
+def transcribe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command `transcribe` takes."""
     add = parser.add_argument
     add("audio", type=Path, help="any rate, any number of channels")
     model = (
@@ -135,11 +137,10 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threshold", type=float, default=0.5, metavar="P", help="of a note (default 0.5)")
 
 
-def _transcribe(
+def transcribe_recording(
     network: Callable[[Tensor], Tensor],
     heard: dict[str, Any],
     *,
-    show: Callable[..., object],
     audio: Path,
     out: Path | None,
     overwrite: bool,
@@ -147,8 +148,7 @@ def _transcribe(
 ) -> int:
     """Write the recording's piano roll (CSV) and notes (MIDI), and name them.
 
-    network, heard: of `auto.models.load_deployed`. show: prints a text that may hold any name.
-    options: as of `transcribe_audio`.
+    network, heard: of `auto.models.load_deployed`. options: as of `transcribe_audio`.
     """
     from .transcription.audio import default_stem, transcribe_audio, write_transcription
 
@@ -177,6 +177,3 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
 def number_or_auto(text: str) -> float | str:
     """What `--bits` takes; argparse names this function where it is something else."""
     return text if text == "auto" else float(text)
-
-
-COMMANDS = {"transcribe": (_transcribe_arguments, _transcribe)}

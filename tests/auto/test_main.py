@@ -85,13 +85,40 @@ def test_the_help_of_report_names_every_kind(capsys):
         assert f"  {name}" in shown and kind.about in shown
 
 
-@pytest.mark.parametrize("seconds", ["0", "-1", "0.5", "nan", "inf", "a minute"])
-def test_a_timeout_is_a_finite_number_of_at_least_a_second(seconds, tmp_path, capsys):
+@pytest.mark.parametrize("path", [".", "one.json"])
+@pytest.mark.parametrize("seconds", ["0", "-1", "0.5", "nan", "inf"])
+def test_a_timeout_is_a_finite_number_of_at_least_a_second(seconds, path, tmp_path, capsys):
     grid.write(tmp_path, {"one": small()})
-    with pytest.raises(SystemExit) as exit:
-        main(["run", str(tmp_path), f"--timeout={seconds}"])
-    assert exit.value.code == 2 and "argument --timeout: " in capsys.readouterr().err
+    assert main(["run", str(tmp_path / path), f"--timeout={seconds}"]) == 2
+    assert "expected a timeout of at least a second, got " in capsys.readouterr().err
     assert not (tmp_path / "one").exists()
+
+
+def test_a_timeout_in_words_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["run", str(tmp_path), "--timeout=a minute"])
+    assert exit.value.code == 2 and "argument --timeout: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "again"), [([], False), (["--again"], True), (["--again", "a", "b"], ["a", "b"])]
+)
+def test_again_is_for_all_runs_or_for_those_that_are_named(tmp_path, monkeypatch, words, again):
+    grid.write(tmp_path, {"a": small()})
+    asked = []
+
+    def run_many(path, *, again, **options):
+        asked.append(again)
+        return []
+
+    monkeypatch.setattr("cplxnet.auto.sweep.run_many.run_many", run_many)
+    assert main(["run", str(tmp_path), *words]) == 0 and asked == [again]
+
+
+def test_again_of_another_manifest_is_refused(tmp_path, capsys):
+    grid.write(tmp_path, {"a": small()})
+    assert main(["run", str(tmp_path / "a.json"), "--again", "b"]) == 2
+    assert "a.json: expected --again of this manifest, got b" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
