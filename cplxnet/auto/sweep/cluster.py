@@ -267,13 +267,9 @@ def _failure(name: str, error: BaseException, settings: Settings) -> Outcome:
             f"out of memory? ({reason})"
         )
 
-    files = RunFolder(settings.folder / name)
-    with (
-        contextlib.suppress(OSError, ValueError, lock.Held, lock.ClaimLost),
-        lock.hold(files.path / "claim"),
-    ):
-        files.write_traceback(reason + "\n")
-        files.update(state="failed", reason=reason)
+    folder = settings.folder / name
+    with contextlib.suppress(OSError, lock.Held), lock.hold(folder / "claim"):
+        RunFolder(folder).record("failed", reason, f"{reason}\n")
     return Outcome(name, "failed", reason)
 
 

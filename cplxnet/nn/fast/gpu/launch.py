@@ -72,7 +72,7 @@ def ceil_div(n: int, size: int) -> int:
     return -(-n // size)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Of what an error says; its name and arguments where that is nothing."""
     return (str(error).strip().splitlines() or [repr(error)])[0]
 
