@@ -60,9 +60,7 @@ def run(
     Args:
         queue: of the runs.
         stop: a request to stop, which the workers are told of.
-        devices: of this machine, or of each host that has workers.
-        per_device: runs at a time on each device.
-        address: of the scheduler whose workers do it; None: processes of this machine.
+        devices, per_device, address: as of `run_many`; None: processes of this machine.
 
     Raises:
         ConnectionError: no scheduler at `address`, or it stays away; or no workers start here.
