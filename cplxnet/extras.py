@@ -38,10 +38,7 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in (
-            "",
-            "cplxnet",
-        ):  # a module of ours: a fault here, which no installation mends
+        if package in ("", "cplxnet"):  # a fault of ours, which no installation mends
             raise
 
         raise MissingExtraError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cplxnet import files
 from cplxnet.auto.train.graph import Cuda
@@ -45,7 +45,7 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         self._saved_at = -float("inf")
-        self._newest: int | None = None  # the epoch of the checkpoint written or read last
+        self._newest: Path | None = None  # the checkpoint written or read last
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
 
@@ -66,26 +66,21 @@ class Checkpoints:
         if not last and time.monotonic() - self._saved_at < self.every_s:
             return
 
-        copied, wait_for_copies = self._copied(state)
-        value = {"schema": SCHEMA, "epoch": epoch, **copied}
-        path = self._path(epoch)
-        self._writing = self._writer.submit(self._write, path, value, wait_for_copies)
+        copied, wait_for_copies = self._copied({"schema": SCHEMA, "epoch": epoch, **state})
+        self._newest = self._path(epoch)
+        self._writing = self._writer.submit(self._write, self._newest, copied, wait_for_copies)
         self._saved_at = time.monotonic()
-        self._newest = epoch
 
     def _copied(self, state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
         """A copy of `state` in host memory, and a function that waits until it is complete."""
-        leaves, structure = tree_flatten(state)
-        tensor_indices = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-        tensors = [leaves[k].detach() for k in tensor_indices]
+        tensors = [leaf.detach() for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor)]
         if self.cuda is None:
             copies, wait_for_copies = [t.to("cpu", copy=True) for t in tensors], lambda: None
         else:
             copies, wait_for_copies = self.cuda.to_host(tensors)
 
-        for k, copy in zip(tensor_indices, copies, strict=True):
-            leaves[k] = copy
-        return tree_unflatten(leaves, structure), wait_for_copies
+        in_order = iter(copies)
+        return tree_map_only(torch.Tensor, lambda _: next(in_order), state), wait_for_copies
 
     def _write(
         self, path: Path, value: dict[str, Any], wait_for_copies: Callable[[], None]
@@ -121,11 +116,12 @@ class Checkpoints:
             state: of the stage at its end.
             changed: the state is not that of the checkpoint any more; it is written anew.
         """
-        if changed or self._newest != epoch:
+        checkpoint = self._path(epoch)
+        if changed or self._newest != checkpoint:
             value = {"schema": SCHEMA, "epoch": epoch, **state}
             files.write_snapshot(path, value, check=self.folder.check)
         else:
-            files.share(self._path(epoch), path, check=self.folder.check)
+            files.share(checkpoint, path, check=self.folder.check)
 
     def clear(self) -> None:
         """Remove every checkpoint: the stage has its snapshot now."""
@@ -148,7 +144,7 @@ class Checkpoints:
                 state = files.read_tensors(path)
                 lacking = optimizer and state["optimizer"] is None
                 if state["schema"] == SCHEMA and state["key"] == key and not lacking:
-                    self._newest = int(path.stem.removeprefix("epoch-"))
+                    self._newest = path
                     return state
                 self._remove(path)
             except (ValueError, KeyError, TypeError) as error:

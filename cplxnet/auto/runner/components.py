@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cplxnet.auto import tasks
 from cplxnet.auto.manifest.read import Manifest, Stage
@@ -50,10 +50,6 @@ class Components:
         """What identifies each dataset's content, by its name."""
         return {name: dataset.fingerprint for name, dataset in self.datasets.items()}
 
-    def features(self, signal: Tensor) -> Tensor:
-        """A batch of signals (B, T) as the network takes it."""
-        return tasks.features_of(self.manifest.task, signal, self.manifest.features)
-
     def feed(self, name: str, generator: torch.Generator | None = None) -> Feed:
         """A feed of the manifest.
 
@@ -65,40 +61,43 @@ class Components:
             ValueError: the sampler does not take the feed's keys.
         """
         spec = self.manifest.feeds[name]
-        draws = spec.batch_size is None
-        options: dict[str, Any] = {"n_batches": spec.n_batches, "generator": generator}
-        if spec.batch_size is not None:
+        options: dict[str, Any]
+        if spec.batch_size is None:
+            options = {"n_batches": spec.n_batches, "generator": generator}
+            other = "batch_size"
+        else:
             scores_on_gpu = generator is None and self.device.startswith("cuda")
-            at_least = SCORED_AT_ONCE if scores_on_gpu else 1
-            options = {"batch_size": max(spec.batch_size, at_least)}
+            options = {"batch_size": max(spec.batch_size, SCORED_AT_ONCE if scores_on_gpu else 1)}
+            other = "n_batches"
 
         try:
             sampler = self.task.SAMPLERS[spec.sampler](self.datasets[spec.dataset], **options)
         except TypeError as error:
-            other = "batch_size" if draws else "n_batches"
             raise ValueError(
                 f"feeds.{name}: expected keys of sampler {spec.sampler}, got {error}; try {other}"
             ) from error
-        return Feed(sampler, self.features)
+
+        task = self.manifest.task
+        return Feed(sampler, lambda x: tasks.features_of(task, x, self.manifest.features))
 
     def _check_feeds(self) -> None:
         for name in self.manifest.feeds:
             self.feed(name)
 
         for name, scorer in self.manifest.scorers.items():
-            if self.manifest.feeds[scorer.feed].batch_size is None:
+            feed = self.manifest.feeds[scorer.feed]
+            if feed.batch_size is None:
                 raise ValueError(
                     f"scorers.{name}: expected a feed of every window once, got {scorer.feed}; "
                     "try batch_size"
                 )
 
-            dataset = self.manifest.feeds[scorer.feed].dataset
-            targets = self.datasets[dataset].targets(torch.arange(len(self.datasets[dataset])))
-            if not targets.any():
+            dataset = self.datasets[feed.dataset]
+            if not dataset.targets(torch.arange(len(dataset))).any():
+                file = self.manifest.datasets[feed.dataset].file
                 raise ValueError(
-                    f"scorers.{name}: expected labels in {self.manifest.datasets[dataset].file}, "
-                    "got windows without any, of which there is no average precision; try a "
-                    "smaller stride, or another file"
+                    f"scorers.{name}: expected labels in {file}, got windows without any, of which "
+                    "there is no average precision; try a smaller stride, or another file"
                 )
 
     def build(self, stage: Stage) -> nn.Module:

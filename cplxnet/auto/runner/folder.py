@@ -22,11 +22,9 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -36,7 +34,8 @@ from cplxnet.progress import show
 
 from . import lock
 
-STATES = ("queued", "running", "done", "failed", "diverged", "interrupted")
+State = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
+STATES: tuple[State, ...] = get_args(State)
 PACKAGES = ("cplxnet", "torch", "numpy", "scipy", "h5py")
 ADVICE = {  # on a damaged file
     "config.json": "delete it, and the next run takes the manifest as it is now",
@@ -50,6 +49,8 @@ ADVICE = {  # on a damaged file
 class RunFolder:
     """Reads and writes the files of one run; nothing here knows how a run is run.
 
+    Whatever is read raises ValueError where its file is damaged; the text names the file.
+
     Args:
         path: of the folder.
         check: asked before every write; raises where the folder is another process's by now.
@@ -58,7 +59,6 @@ class RunFolder:
     def __init__(self, path: str | Path, *, check: files.Check | None = None) -> None:
         self.path = Path(path)
         self.check = check
-        self._config: dict[str, Any] | None = None  # what was read or written last
         self._status: dict[str, Any] | None = None  # what this process wrote last
 
     def start(self, manifest: Manifest, device: str) -> None:
@@ -66,10 +66,8 @@ class RunFolder:
         import torch  # late: it takes seconds, and reading a status needs none of it
 
         aside = []
-        for name, read in (
-            ("status.json", self.written_status),
-            ("scores.json", lambda: self.scores),
-        ):
+        reads = {"status.json": self.written_status, "scores.json": lambda: self.scores}
+        for name, read in reads.items():
             try:
                 read()
             except ValueError as error:
@@ -91,7 +89,7 @@ class RunFolder:
             "commit": _git_commit(),
         }
         files.write_json(self.path / "config.json", config, check=self.check)
-        self._config = config
+        self.config = config
 
         now = time.time()
         status = {
@@ -113,19 +111,14 @@ class RunFolder:
 
     # -- config.json -------------------------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """What config.json holds, empty where there is none; read once.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
-        if self._config is None:
-            config = _object(self.path / "config.json") or {}
-            if not isinstance(config.get("manifest", {}), dict):
-                raise _damaged(self.path / "config.json", "a manifest", config["manifest"])
-            self._config = config
-        return self._config
+        """What config.json holds, empty where there is none; read once."""
+        path = self.path / "config.json"
+        config = _object(path)
+        if not isinstance(config.get("manifest", {}), dict):
+            raise _damaged(path, "a manifest", config["manifest"])
+        return config
 
     # -- status.json -------------------------------------------------------------------------------
 
@@ -135,9 +128,6 @@ class RunFolder:
 
         Results that were kept without status.json are done if every stage has its scores. A run
         that was done and has lost a file since is interrupted.
-
-        Raises:
-            ValueError: the file is damaged.
         """
         status = self.written_status()
         if not status:
@@ -149,13 +139,9 @@ class RunFolder:
         return status
 
     def written_status(self) -> dict[str, Any]:
-        """What status.json says, empty where there is none; other files are not looked at.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """What status.json says, empty where there is none; other files are not looked at."""
         path = self.path / "status.json"
-        status = _object(path) or {}
+        status = _object(path)
         dicts = (status.get("stages", {}), status.get("files", {}))
         if status and (status.get("state") not in STATES or not all(map(_all_dicts, dicts))):
             raise _damaged(path, f"a state of {', '.join(STATES)}, its stages and files", status)
@@ -191,13 +177,9 @@ class RunFolder:
 
         What is lost is looked for only where nothing is damaged.
         """
-        reads: list[Callable[[], object]] = [
-            lambda: self.config,
-            lambda: self.status,
-            lambda: self.scores,
-            lambda: self.history,
-            *(functools.partial(files.read_tensors, path) for path in self.snapshots()),
-        ]
+        texts = ("config", "status", "scores", "history")
+        reads = [functools.partial(getattr, self, name) for name in texts]
+        reads += [functools.partial(files.read_tensors, path) for path in self.snapshots()]
         faults = []
         for read in reads:
             try:
@@ -209,15 +191,15 @@ class RunFolder:
             return faults
         status = {"state": "", "files": {}, **self.written_status()}
         if status["state"] == "done":
-            texts = ["config.json", *(name for name in status["files"] if name == "history.jsonl")]
-            faults += [f"{name} is lost" for name in texts if not (self.path / name).exists()]
+            wanted = ["config.json", *({"history.jsonl"} & status["files"].keys())]
+            faults += [f"{name} is lost" for name in wanted if not (self.path / name).exists()]
         if lost := self._lost(status):
             faults.append(lost)
         return faults
 
     def finish(self) -> None:
         """Mark the run as done, with the sizes of its files."""
-        texts = [self.path / name for name in ("scores.json", "history.jsonl")]
+        texts = (self.path / "scores.json", self.path / "history.jsonl")
         sizes = {path.name: _size(path) for path in (*texts, *self.snapshots())}
         self.update(state="done", reason=None, files=sizes)
 
@@ -230,8 +212,6 @@ class RunFolder:
         return self.status if self._status is None else self._status
 
     def _write_status(self, status: dict[str, Any]) -> None:
-        if status["state"] not in STATES:
-            raise ValueError(f"expected a state of {', '.join(STATES)}, got {status['state']!r}")
         files.write_json(self.path / "status.json", plain(status), check=self.check)
         self._status = status
 
@@ -244,28 +224,20 @@ class RunFolder:
         """Rename a damaged file to *.corrupt and note it."""
         self.note(_put_aside(path, error))
 
-    def record(self, state: str, error: BaseException) -> None:
+    def record(self, state: State, reason: str, trace: str) -> None:
         """Write what ended the run, as far as possible: traceback.txt, the state and its reason."""
         # a full disk, a damaged status, a folder that is another's
         unwritable = (OSError, ValueError, lock.ClaimLost)
         with contextlib.suppress(*unwritable):
-            self.write_traceback("".join(traceback.format_exception(error)))
+            files.write_text(self.path / "traceback.txt", trace, check=self.check)
         with contextlib.suppress(*unwritable):
-            self.update(state=state, reason=f"{type(error).__name__}: {error}")
-
-    def write_traceback(self, text: str) -> None:
-        """Write traceback.txt."""
-        files.write_text(self.path / "traceback.txt", text, check=self.check)
+            self.update(state=state, reason=reason)
 
     # -- scores, history, snapshots ----------------------------------------------------------------
 
     @property
     def scores(self) -> dict[str, Any] | None:
-        """What scores.json holds, None where there is none yet.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """What scores.json holds, None where there is none yet."""
         path = self.path / "scores.json"
         content = self._content(path)
         if content is None:
@@ -282,11 +254,7 @@ class RunFolder:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One dict per epoch, in order. For readers: a run has its history from checkpoints.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """One dict per epoch, in order. For readers: a run has its history from checkpoints."""
         path = self.path / "history.jsonl"
         lines = (self._content(path) or b"").splitlines()
         return [_parse(line, path, f", line {number}") for number, line in enumerate(lines, 1)]
@@ -342,11 +310,8 @@ def unchanged(folder: RunFolder, manifest: Manifest) -> bool:
 def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None = None) -> None:
     """Raise ManifestChanged if the run was started with another manifest; the text has both.
 
-    Args:
-        folder: of the run.
-        manifest: as it is now.
-        read: as the command read it, perhaps hours ago: what a run counts from that is not started
-            yet.
+    What a run counts from that is not started yet is the manifest as the command has `read` it,
+    perhaps hours ago.
     """
     if folder.config:
         if unchanged(folder, manifest):
@@ -401,12 +366,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no file."""
+def _object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no file."""
     try:
         return _parse(path.read_bytes(), path)
     except FileNotFoundError:
-        return None
+        return {}
 
 
 def _parse(text: bytes, path: Path, where: str = "") -> dict[str, Any]:

@@ -108,12 +108,12 @@ class Claim:
         self._lost = False
         self._finished = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, args=(self.timeout_s / 12,), daemon=True)
+        self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
-    def _beat(self, every_s: float) -> None:
+    def _beat(self) -> None:
         touched = time.monotonic()
-        while not self._ended.wait(every_s):
+        while not self._ended.wait(self.timeout_s / 12):
             now = time.time_ns()
             try:
                 os.utime(self.path, ns=(now, now))
@@ -244,10 +244,10 @@ class Found(NamedTuple):
         return self.abandoned or _silence(self) >= self.timeout_s
 
 
-def newest(place: str | Path) -> Found | None:
+def newest(place: Path) -> Found | None:
     """The claim on `place` that counts; None if there is none."""
-    for generation in sorted(_generations(Path(place)), reverse=True):
-        path = _file(Path(place), generation)
+    for generation in sorted(_generations(place), reverse=True):
+        path = _file(place, generation)
         with contextlib.suppress(FileNotFoundError):
             return _read(path, generation)
     return None
@@ -256,6 +256,7 @@ def newest(place: str | Path) -> Found | None:
 def _read(path: Path, generation: int) -> Found:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
+        # versions before 2026-11-27 wrote no more than `released` when they gave one up
         owner = Owner(**content["owner"]) if "owner" in content else None
         if owner is not None and not 0 < owner.pid < 2**31:
             raise ValueError(owner.pid)

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cplxnet.progress import say
 
 from . import lock
 from .components import Components
-from .folder import RunFolder, refuse_changes, unchanged
+from .folder import RunFolder, State, refuse_changes, unchanged
 from .stages import of_kin
 from .stop import Stop
 from .trainer import Trainer
@@ -144,11 +145,12 @@ def run(
         except lock.ClaimLost:
             raise  # the folder is another's
         except BaseException as error:
-            reported_error = _reported(error, device)
-            run_folder.record(_state(reported_error), reported_error)
-            if reported_error is error:
+            reported = _reported(error, device)
+            trace = "".join(traceback.format_exception(reported))
+            run_folder.record(_state(reported), f"{type(reported).__name__}: {reported}", trace)
+            if reported is error:
                 raise
-            raise reported_error from error
+            raise reported from error
         finally:
             torch.set_num_threads(n_threads)
             native.use(is_native)
@@ -178,21 +180,21 @@ def _done(folder: RunFolder, manifest: Manifest, progress: bool) -> dict[str, An
 
 def _reported(error: BaseException, device: str) -> BaseException:
     """The error that ended a run, in words of ours where it is the device's."""
-    first = (str(error) or type(error).__name__).partition("\n")[0]
+    reason = gpu.first_line(error)
     if isinstance(error, torch.OutOfMemoryError) or no_memory(error):
         return OutOfMemory(
-            f"{device} has too little memory for this run: {first}; "
+            f"{device} has too little memory for this run: {reason}; "
             "try --per-device 1, less data, or samples int16 in the manifest"
         )
     if isinstance(error, RuntimeError) and not isinstance(error, Diverged) and not answers(device):
         return DeviceLost(
-            f"{device} does not answer any more: {first}; try nvidia-smi, and then the same "
+            f"{device} does not answer any more: {reason}; try nvidia-smi, and then the same "
             "command, which goes on from here"
         )
     return error
 
 
-def _state(error: BaseException) -> str:
+def _state(error: BaseException) -> State:
     """The state of a run that this error ended; `interrupted` runs are tried again by themselves.
 
     That is the state after errors from outside the run: a full disk, a lost device.
@@ -212,21 +214,16 @@ def each_device(devices: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in named for name in names))
 
 
-def check_device(device: str) -> str:
-    """`device` if torch has it.
-
-    Raises:
-        ValueError: torch has it not; the text names those it has.
-    """
+def check_device(device: str) -> None:
+    """Raise ValueError if torch does not have `device`; the text names those it has."""
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         torch.empty(1, device=device).item()  # "meta" can be made, not read
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"expected a device that torch has here ({', '.join(there)}), got {device!r}: {reason}"
+            f"expected a device that torch has here ({', '.join(there)}), got {device!r}: "
+            f"{gpu.first_line(error)}"
         ) from error
-    return device
 
 
 def answers(device: str) -> bool:

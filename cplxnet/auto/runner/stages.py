@@ -107,6 +107,8 @@ def key_of(
 class Shared(NamedTuple):
     """What two manifests have in common where they share a stage."""
 
+    number: int  # its place in the order, from 0
+    name: str
     key: str
     goes_on: bool  # the next stage goes on with the optimiser's state, so the snapshot has it
 
@@ -120,9 +122,10 @@ def planned(
     """
     in_order = manifest.all_stages()
     key = None
-    for stage, after in itertools.zip_longest(in_order, in_order[1:]):
+    for number, (stage, after) in enumerate(itertools.zip_longest(in_order, in_order[1:])):
         key = key_of(manifest, stage.name, previous=key, data=data or {}, device=device)
-        yield stage, Shared(key, goes_on=after is not None and not after.restart)
+        goes_on = after is not None and not after.restart
+        yield stage, Shared(number, stage.name, key, goes_on)
 
 
 def savings(manifests: Iterable[Manifest]) -> str:
@@ -223,28 +226,16 @@ def counts(model: nn.Module, threshold: float) -> dict[str, Any]:
 # -- stages that other runs have finished ----------------------------------------------------------
 
 
-class Finished(NamedTuple):
-    """A finished stage."""
-
-    snapshot: dict[str, Any]  # weights, the optimiser's state or None, its history
-    result: dict[str, Any]  # its entry in scores.json
-
-
-def read_snapshot(
-    folder: RunFolder, number: int, name: str, shared: Shared
-) -> dict[str, Any] | None:
+def read_snapshot(folder: RunFolder, shared: Shared) -> dict[str, Any] | None:
     """The snapshot of a stage in a run's folder.
 
     None if it was not finished under the same key, or was saved without optimiser state and the
     next stage goes on with it.
 
-    Args:
-        number: the stage's place in the manifest, from 0.
-
     Raises:
         ValueError: the snapshot is damaged.
     """
-    path = folder.snapshot(number, name)
+    path = folder.snapshot(shared.number, shared.name)
     if not path.exists():
         return None
 
@@ -256,18 +247,18 @@ def read_snapshot(
     if "history" not in snapshot:  # of before 2026-11-23
         lines = []
         with contextlib.suppress(ValueError):  # a damaged history is no fault of the snapshot
-            lines = [line for line in folder.history if line["stage"] == name]
+            lines = [line for line in folder.history if line["stage"] == shared.name]
         snapshot["history"] = json.dumps(lines)
     return snapshot
 
 
 def from_others(
-    folders: Iterable[RunFolder], into: RunFolder, number: int, name: str, shared: Shared
-) -> Finished | None:
-    """The stage from the first of other runs' folders that has finished it; None if none has.
+    folders: Iterable[RunFolder], into: RunFolder, shared: Shared
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """A stage from the first of other runs' folders that has finished it; None if none has.
 
     Its snapshot is copied to `into`, the folder of this run. One that cannot be read is passed
-    over: its own run says so. Other arguments as of `read_snapshot`.
+    over: its own run says so. Returns the snapshot and the stage's entry in scores.json.
 
     Raises:
         OSError: the copy cannot be written.
@@ -275,10 +266,11 @@ def from_others(
     """
     for folder in folders:
         try:
-            if folder.written_status().get("stages", {}).get(name, {}).get("key") != shared.key:
+            finished = folder.written_status().get("stages", {})
+            if finished.get(shared.name, {}).get("key") != shared.key:
                 continue
-            result = (folder.scores or {}).get("stages", {}).get(name, {})
-            snapshot = read_snapshot(folder, number, name, shared)
+            result = (folder.scores or {}).get("stages", {}).get(shared.name, {})
+            snapshot = read_snapshot(folder, shared)
             if result.get("key") != shared.key or snapshot is None:
                 continue
             origin = result["reused_from"] or folder.path.name
@@ -286,20 +278,17 @@ def from_others(
             continue
 
         # a full disk, or the claim lost to another process, is this run's own end
-        files.share(folder.snapshot(number, name), into.snapshot(number, name), check=into.check)
-        return Finished(snapshot, result | {"reused_from": origin})
+        place = (shared.number, shared.name)
+        files.share(folder.snapshot(*place), into.snapshot(*place), check=into.check)
+        return snapshot, result | {"reused_from": origin}
     return None
 
 
 def of_kin(manifest: Manifest, folder: Path) -> list[Path]:
-    """The runs' folders in another grid that may have stages of this run.
+    """The runs' folders in another grid that may have stages of the run in `folder`.
 
     Of an edited manifest: those in its original's grid, the original's own first. Of another: those
     of the edits of its grid.
-
-    Args:
-        manifest: edited or not.
-        folder: of its run.
     """
     grid = folder.resolve().parent
     if manifest.parent is None:

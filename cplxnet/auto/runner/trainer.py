@@ -1,11 +1,10 @@
 """The stages of one run in turn: taken from its folder, from another run's, or trained here."""
 
 import contextlib
-import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from cplxnet.auto.train.graph import Cuda
 from cplxnet.auto.train.loop import Diverged, predict, train_stage
 from cplxnet.auto.train.objective import Distillation, Objective
 from cplxnet.auto.train.pruning import Pruning
-from cplxnet.auto.train.state import Feed, Training
+from cplxnet.auto.train.state import Batch, Feed, Training
 from cplxnet.progress import bar, say
 
 from . import checkpoint, lock, stages
@@ -42,16 +41,13 @@ class Trainer:
     stop: Stop  # a request to stop, heeded once an epoch is done and saved
     progress: bool  # show bars
 
-    model: nn.Module = field(init=False)  # of the stage at hand
-    shrunk: cplx.Shrunk | None = field(init=False, default=None)  # what is trained in its place
-    pruning: Pruning | None = field(init=False, default=None)  # of the stage at hand
-
     def __post_init__(self) -> None:
         device = self.components.device
         every_s = checkpoint.checkpoint_every_s(device)
         self.checkpoints = checkpoint.Checkpoints(
             self.folder, every_s=every_s, cuda=Cuda.of(device)
         )
+        self.training: Training  # of the stage at hand
         self.networks: dict[str, nn.Module] = {}  # of the stages that later ones look at
         self.optimizer_state: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []  # of the stages that have ended
@@ -60,8 +56,7 @@ class Trainer:
     def run(self, others: Sequence[RunFolder]) -> dict[str, Any]:
         """Every stage in order; returns what scores.json holds then.
 
-        Args:
-            others: folders of runs that finished stages are taken from.
+        A stage that one of the `others` has finished is taken from that run's folder.
         """
         before = (self.folder.scores or {}).get("stages", {})  # read before this run writes any
         plan = list(
@@ -69,55 +64,58 @@ class Trainer:
                 self.manifest, data=self.components.fingerprints, device=self.components.device
             )
         )
-        in_order = self.manifest.all_stages()
-        looked_at = {stage.distill.teacher for stage in in_order if stage.distill}
-        looked_at |= {stage.pruner.like for stage in in_order if stage.pruner and stage.pruner.like}
+        looked_at = {stage.distill.teacher for stage, _ in plan if stage.distill}
+        looked_at |= {stage.pruner.like for stage, _ in plan if stage.pruner and stage.pruner.like}
         previous: nn.Module | None = None
 
-        for number, (stage, shared) in enumerate(plan):
+        for stage, shared in plan:
             # the network, with the weights and masks of the stage before
-            self.model = self.components.build(stage)
+            model = self.components.build(stage)
             masked = False
             if previous is not None and not stage.reset:
                 masked = stages.inherit(
-                    self.model,
+                    model,
                     previous,
                     threshold=self.manifest.threshold,
                     posteriors=stage.log_sigma2 is None,
                 )
-            previous = self.model
-            self.pruning = self._pruning(stage)
-            if stage.pruner is not None and self.pruning is not None:
-                self.pruning.start()
+            previous = model
+            pruning = None
+            if stage.pruner is not None:
+                like = stage.pruner.like
+                pruning = Pruning(
+                    stage.pruner,
+                    model,
+                    like=None if like is None else self.networks[like],
+                    threshold=self.manifest.threshold,
+                    seed=stages.seed_of(self.manifest, stage.name, "masks"),
+                )
+                pruning.start()
                 masked = masked or stage.pruner.name != "gradual"
-            self.shrunk = cplx.Shrunk(self.model) if stage.shrink else None
             if stage.name in looked_at:
-                self.networks[stage.name] = self.model
+                self.networks[stage.name] = model
+            self.training = self._training(stage, shared, model, pruning)
 
             # finished before, in this folder?
-            finished = self._own(number, stage, shared, before.get(stage.name, {}))
-            if self._take(stage, finished):
+            if self._take_own(shared, before.get(stage.name, {})):
                 continue
 
             # finished in another run's folder, or trained here
-            with self._claimed(number, stage, shared, others) as to_train:
+            with self._claimed(shared, others) as to_train:
                 if to_train:
-                    training = self._training(stage, shared)
-                    self._go_on(training, masked)
-                    feed = self.components.feed(stage.feed, training.windows)
-                    objective = self._objective(stage)
+                    self._go_on(masked)
                     with self.checkpoints.writing():
                         restored = train_stage(
-                            training,
-                            feed,
-                            objective,
+                            self.training,
+                            self.components.feed(stage.feed, self.training.windows),
+                            self._objective(stage),
                             check=self._check,
-                            log=functools.partial(self._log, training),
-                            save=functools.partial(self._checkpoint, training),
+                            log=self._log,
+                            save=self._checkpoint,
                             progress=self.progress,
                         )
                         ends = self._scores()  # while the last checkpoint is written
-                    self._end(training, number, ends, restored=restored)
+                    self._end(shared, ends, restored)
                 self._save()  # before another run may have the claim on the stage
             self.checkpoints.clear()
 
@@ -136,29 +134,30 @@ class Trainer:
 
     # -- stages that are finished ------------------------------------------------------------------
 
-    def _own(
-        self, number: int, stage: Stage, shared: stages.Shared, result: dict[str, Any]
-    ) -> stages.Finished | None:
-        """The stage as this run has finished it before, scored again if its scores are lost.
+    def _take_own(self, shared: stages.Shared, result: dict[str, Any]) -> bool:
+        """Take the stage in as this run has finished it before; False if it has not.
 
-        `result` is its entry in scores.json, perhaps of another manifest or none.
+        It is scored again if its scores are lost. `result` is its entry in scores.json, perhaps of
+        another manifest or none.
         """
         try:
-            snapshot = stages.read_snapshot(self.folder, number, stage.name, shared)
+            snapshot = stages.read_snapshot(self.folder, shared)
         except ValueError as error:
-            self.folder.set_aside(self.folder.snapshot(number, stage.name), error)
-            return None
+            self.folder.set_aside(self.folder.snapshot(shared.number, shared.name), error)
+            return False
         if snapshot is None:
-            return None
+            return False
 
         if result.get("key") != shared.key:
             if "n_epochs" not in snapshot:  # of before 2026-11-23
-                return None
-            result = self._scored_again(self._training(stage, shared), snapshot)
-        return stages.Finished(snapshot, result)
+                return False
+            result = self._scored_again(snapshot)
+        self._take(snapshot, result)
+        return True
 
-    def _scored_again(self, training: Training, snapshot: dict[str, Any]) -> dict[str, Any]:
+    def _scored_again(self, snapshot: dict[str, Any]) -> dict[str, Any]:
         """A stage's entry in scores.json, lost there, from its snapshot."""
+        training = self.training
         stage = training.stage
         self.folder.note(f"{stage.name} has its snapshot and no scores: it is scored again")
         training.load(snapshot)
@@ -169,30 +168,24 @@ class Trainer:
         training.early.stopped = training.n_epochs < stage.n_epochs
         if stage.early is not None and not restored:
             training.early.last = ends[stage.early.scorer]["average_precision"]
-        return self._result(training, ends, restored=restored)
+        return self._result(ends, restored)
 
-    def _take(self, stage: Stage, finished: stages.Finished | None) -> bool:
-        """Take a finished stage in; False if there is none."""
-        if finished is None:
-            return False
+    def _take(self, snapshot: dict[str, Any], result: dict[str, Any]) -> None:
+        """Take a finished stage in."""
+        self.training.model.load_state_dict(snapshot["model"])
+        self.optimizer_state = snapshot["optimizer"] or {}
+        self._keep(json.loads(snapshot["history"]), result)
 
-        self.model.load_state_dict(finished.snapshot["model"])
-        self.optimizer_state = finished.snapshot["optimizer"] or {}
-        self._keep(stage, json.loads(finished.snapshot["history"]), finished.result)
-        return True
-
-    def _keep(self, stage: Stage, history: list[dict[str, Any]], result: dict[str, Any]) -> None:
+    def _keep(self, history: list[dict[str, Any]], result: dict[str, Any]) -> None:
         """Take in what a stage that has ended leaves for the files of the run."""
         after = result.get("validation_after", result.get("stopped_at"))
         if history and after is not None:
             history = [*history[:-1], history[-1] | {"validation_after": after}]
         self.history += history
-        self.results[stage.name] = result
+        self.results[self.training.stage.name] = result
 
     @contextlib.contextmanager
-    def _claimed(
-        self, number: int, stage: Stage, shared: stages.Shared, others: Sequence[RunFolder]
-    ) -> Iterator[bool]:
+    def _claimed(self, shared: stages.Shared, others: Sequence[RunFolder]) -> Iterator[bool]:
         """Give the block True if it has to train the stage, False if another run has finished it.
 
         Waits while another run trains it. Where stages are shared, the block has a claim on the
@@ -204,8 +197,10 @@ class Trainer:
             return
 
         def take_from_others() -> bool:
-            finished = stages.from_others(others, self.folder, number, stage.name, shared)
-            return self._take(stage, finished)
+            finished = stages.from_others(others, self.folder, shared)
+            if finished is not None:
+                self._take(*finished)
+            return finished is not None
 
         place = _claim_on(shared, self.folder)
         elsewhere = {_claim_on(shared, other) for other in others} - {place}
@@ -230,11 +225,13 @@ class Trainer:
 
     # -- a stage that is trained -------------------------------------------------------------------
 
-    def _training(self, stage: Stage, shared: stages.Shared) -> Training:
+    def _training(
+        self, stage: Stage, shared: stages.Shared, model: nn.Module, pruning: Pruning | None
+    ) -> Training:
         """The stage's training at its start."""
         return Training(
             stage,
-            self.model,
+            model,
             self.average_precision,
             device=torch.device(self.components.device),
             seeds={
@@ -248,30 +245,19 @@ class Trainer:
                 (one.early.scorer for one in self.manifest.all_stages() if one.early), None
             ),
             cuda_graph=self.manifest.cuda_graph,
-            shrunk=self.shrunk,
-            pruning=self.pruning,
+            shrunk=cplx.Shrunk(model) if stage.shrink else None,
+            pruning=pruning,
         )
 
-    def _pruning(self, stage: Stage) -> Pruning | None:
-        if stage.pruner is None:
-            return None
-
-        like = stage.pruner.like
-        return Pruning(
-            stage.pruner,
-            self.model,
-            like=None if like is None else self.networks[like],
-            threshold=self.manifest.threshold,
-            seed=stages.seed_of(self.manifest, stage.name, "masks"),
-        )
-
-    def _go_on(self, training: Training, masked: bool) -> None:
+    def _go_on(self, masked: bool) -> None:
         """Bring a stage's training to its newest checkpoint, or to what the stage before left."""
+        training = self.training
         state = self.checkpoints.latest(training.key, optimizer=training.goes_on)
         if state is not None:
             training.load(state)
             return
 
+        training.began = time.time()  # after waiting for other runs
         if not training.stage.restart:
             training.inherit(self.optimizer_state)
         if masked:
@@ -289,65 +275,52 @@ class Trainer:
             device=self.components.device,
         )
 
-    def _n_epochs(self, training: Training) -> int:
+    def _n_epochs(self) -> int:
         """Epochs done over all stages."""
-        return sum(result["epochs"] for result in self.results.values()) + training.n_epochs
+        return sum(result["epochs"] for result in self.results.values()) + self.training.n_epochs
 
-    def _checkpoint(self, training: Training) -> None:
-        ended = training.n_epochs == training.stage.n_epochs
+    def _checkpoint(self) -> None:
+        ended = self.training.n_epochs == self.training.stage.n_epochs
         asked = self.stop.asked  # once: an end asked for while it saves comes after the next epoch
-        self.checkpoints.save(
-            self._n_epochs(training),
-            training.state(ended=ended),
-            last=ended or asked,
-        )
+        state = self.training.state(ended=ended)
+        self.checkpoints.save(self._n_epochs(), state, last=ended or asked)
         if asked:
             self.stop.heed()
 
-    def _log(self, training: Training, line: dict[str, Any]) -> None:
+    def _log(self, line: dict[str, Any]) -> None:
         """Take an epoch into history.jsonl and status.json."""
-        self.folder.write_history(self.history + training.history)
+        history = self.history + self.training.history
+        self.folder.write_history(history)
 
-        stage = training.stage
-        remaining_stages = [
-            stage for stage in self.manifest.all_stages() if stage.name not in self.results
-        ]
-        n_left = sum(stage.n_epochs for stage in remaining_stages) - training.n_epochs
-        scored = {} if line["validation"] is None else {"validation": line["validation"]}
-        self.folder.update(
-            stage=stage.name,
-            epoch=training.n_epochs,
-            n_epochs=stage.n_epochs,
-            left_s=line["seconds"] * n_left,  # at the pace of this epoch
-            **scored,
-        )
+        stages_left = (s for s in self.manifest.all_stages() if s.name not in self.results)
+        n_left = sum(stage.n_epochs for stage in stages_left) - self.training.n_epochs
+        left_s = line["seconds"] * n_left  # at the pace of this epoch
+        self.folder.update(**self._position(history, left_s))
 
-    def _end(
-        self, training: Training, number: int, ends: dict[str, Any], *, restored: bool
-    ) -> None:
+    def _end(self, shared: stages.Shared, ends: dict[str, Any], restored: bool) -> None:
         """Keep a stage that has just been trained: its snapshot, its scores, its history."""
+        training = self.training
         early = training.early
         self.optimizer_state = training.optimizer_state()
 
         # the last checkpoint of a stage that stopped early has an optimiser state that the snapshot
         # may leave out
         self.checkpoints.end(
-            self.folder.snapshot(number, training.stage.name),
-            self._n_epochs(training),
+            self.folder.snapshot(shared.number, shared.name),
+            self._n_epochs(),
             training.state(ended=True),
             changed=restored or (early.stopped and not training.goes_on),
         )
 
-        result = self._result(training, ends, restored=restored)
+        result = self._result(ends, restored)
         if self.progress and not early.stopped and result.get("validation_after") is not None:
             after = result["validation_after"]
-            say(f"{training.stage.name}: AP {after:.3f} after the last epoch")
-        self._keep(training.stage, training.history, result)
+            say(f"{shared.name}: AP {after:.3f} after the last epoch")
+        self._keep(training.history, result)
 
-    def _result(
-        self, training: Training, ends: dict[str, Any], *, restored: bool
-    ) -> dict[str, Any]:
+    def _result(self, ends: dict[str, Any], restored: bool) -> dict[str, Any]:
         """A stage's entry in scores.json; restored: its best weights came back at its end."""
+        training = self.training
         early = training.early
         result = {
             "key": training.key,
@@ -355,7 +328,7 @@ class Trainer:
             "stopped_early": early.stopped,
             "seconds": time.time() - training.began,
             "reused_from": None,
-            **stages.counts(self.model, self.manifest.threshold),
+            **stages.counts(training.model, self.manifest.threshold),
             "scores": {
                 name: {"start": training.start.get(name), "end": end} for name, end in ends.items()
             },
@@ -388,21 +361,19 @@ class Trainer:
         return scores
 
     def _predict(self, feed: Feed, label: str | None = None) -> tuple[Tensor, Tensor]:
-        network = self.model
-        if self.shrunk is not None:
-            self.shrunk.refresh()
-            network = self.shrunk.network
+        if self.training.shrunk is not None:
+            self.training.shrunk.refresh()
 
         silent = label is None or not self.progress
         with bar(total=len(feed), desc=label, leave=False, disable=silent) as shown:
 
-            def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            def batches() -> Iterator[Batch]:
                 for batch in feed:
                     self._check()
                     yield batch
                     shown.update()
 
-            target, logit = predict(network, batches())
+            target, logit = predict(self.training.network, batches())
 
         if not torch.isfinite(logit).all():
             raise Diverged("the network's output is NaN or infinite; try a lower learning rate")
@@ -423,21 +394,26 @@ class Trainer:
             name: {key: result[key] for key in ("key", "seconds")}
             for name, result in self.results.items()
         }
-        self.folder.update(stages=finished, **self._last_epoch())
+        self.folder.update(stages=finished, **self._position(self.history))
         return scores
 
-    def _last_epoch(self) -> dict[str, Any]:
-        """Where the run is by its history, for a status: also if it took over all its stages."""
-        if not self.history:
+    def _position(
+        self, history: list[dict[str, Any]], left_s: float | None = None
+    ) -> dict[str, Any]:
+        """Where the run is by its history, for its status: also if it took over all its stages."""
+        if not history:
             return {}
 
-        last = self.history[-1]
-        n_epochs = self.manifest.stage(last["stage"]).n_epochs
-        lines = (line.get("validation_after", line["validation"]) for line in self.history)
+        last = history[-1]
+        position = {
+            "stage": last["stage"],
+            "epoch": last["epoch"] + 1,
+            "n_epochs": self.manifest.stage(last["stage"]).n_epochs,
+            "left_s": left_s,
+        }
+        lines = (line.get("validation_after", line["validation"]) for line in history)
         scores = [score for score in lines if score is not None]
-        scored = {"validation": scores[-1]} if scores else {}
-        position = {"stage": last["stage"], "epoch": last["epoch"] + 1, "n_epochs": n_epochs}
-        return position | {"left_s": None} | scored
+        return position | ({"validation": scores[-1]} if scores else {})
 
 
 def _claim_on(shared: stages.Shared, folder: RunFolder) -> Path:

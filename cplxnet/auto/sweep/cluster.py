@@ -49,7 +49,6 @@ AWAY_S = 600.0  # a scheduler or a worker may be away so long before it is given
 
 def run(
     queue: Queue,
-    settings: Settings,
     stop: Stop,
     *,
     devices: Sequence[str],
@@ -60,16 +59,14 @@ def run(
 
     Args:
         queue: of the runs.
-        settings: of the command.
         stop: a request to stop, which the workers are told of.
-        devices: of this machine, or of each host that has workers.
-        per_device: runs at a time on each device.
-        address: of the scheduler whose workers do it; None: processes of this machine.
+        devices, per_device, address: as of `run_many`; None: processes of this machine.
 
     Raises:
         ConnectionError: no scheduler at `address`, or it stays away; or no workers start here.
         KeyboardInterrupt: with the runs stopped in order.
     """
+    settings = queue.settings
     n_slots = len(devices) * per_device
     threads = max(1, torch.get_num_threads() // n_slots) if address is None else None
     job = Job(dataclasses.replace(settings, progress=False), tuple(devices), per_device, threads)
@@ -82,7 +79,7 @@ def run(
             with _local_workers(min(n_slots, len(queue.names)), settings, stop) as client:
                 _drive(client, queue, job, board, stop)
         finally:
-            worker.forget_here(job.id)  # however the workers have ended
+            worker.forget(job.id)  # however the workers have ended
 
 
 @contextlib.contextmanager
@@ -267,13 +264,9 @@ def _failure(name: str, error: BaseException, settings: Settings) -> Outcome:
             f"out of memory? ({reason})"
         )
 
-    files = RunFolder(settings.folder / name)
-    with (
-        contextlib.suppress(OSError, ValueError, lock.Held, lock.ClaimLost),
-        lock.hold(files.path / "claim"),
-    ):
-        files.write_traceback(reason + "\n")
-        files.update(state="failed", reason=reason)
+    folder = settings.folder / name
+    with contextlib.suppress(OSError, lock.Held), lock.hold(folder / "claim"):
+        RunFolder(folder).record("failed", reason, f"{reason}\n")
     return Outcome(name, "failed", reason)
 
 
@@ -282,10 +275,11 @@ def _stop(client: Client, job: Job, running: list[Future]) -> None:
     with contextlib.suppress(Exception):  # the scheduler may be what is gone
         client.run(worker.stop, job.id, wait=False)
         end = time.monotonic() + STOP_WITHIN_S
-        while time.monotonic() < end and any(future.status == "pending" for future in running):
+        while any(future.status == "pending" for future in running):
+            if time.monotonic() > end:
+                return
             time.sleep(LOOK_EVERY_S)
-        if not any(future.status == "pending" for future in running):
-            client.run(worker.forget, job.id)
+        client.run(worker.forget, job.id)
 
 
 # -- what is shown ---------------------------------------------------------------------------------
@@ -297,12 +291,10 @@ class Board:
     def __init__(self, queue: Queue) -> None:
         settings = queue.settings
         self.queue = queue
-        self._off = not settings.progress
         self._drawn_at = 0.0
         self._lines: list[Any] = []
-        self._grid = bar(
-            total=len(queue.names), desc=settings.folder.name, unit="run", disable=self._off
-        )
+        off = not settings.progress
+        self._grid = bar(total=len(queue.names), desc=settings.folder.name, unit="run", disable=off)
 
     def __enter__(self) -> Self:
         return self
@@ -315,7 +307,7 @@ class Board:
     def show(self, remark: str = "") -> None:
         """Draw anew, at most once a second. remark: stands beside the grid's bar."""
         now = time.monotonic()
-        if self._off or now - self._drawn_at < SHOWN_EVERY_S:
+        if self._grid.disable or now - self._drawn_at < SHOWN_EVERY_S:
             return
         self._drawn_at = now
 
@@ -333,13 +325,12 @@ class Board:
 
     def _line(self, name: str) -> str:
         """c1e-03-r0: sparsify 3/75, AP 0.712, 2 h 05 min left"""
-        try:
-            status = RunFolder(self.queue.settings.folder / name).status
-        except (OSError, ValueError):  # damaged: its outcome says so
+        status = self.queue.status(name)
+        if not status:
             return name
-
         if "epoch" not in status:
             return f"{name}: {status['state']}"
+
         parts = [f"{status['stage']} {status['epoch']}/{status['n_epochs']}"]
         if status.get("validation") is not None:
             parts.append(f"AP {status['validation']:.3f}")

@@ -1,5 +1,6 @@
 """The queue of a folder's runs: what is left, which run is next; and doing one (`run_one`)."""
 
+import itertools
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -57,27 +58,22 @@ class Queue:
     settings: Settings  # what they are run with
 
     def __post_init__(self) -> None:
-        settings = self.settings
-        manifests = self.manifests
-        self.names = list(manifests)
-
-        self.pending = list(manifests)
+        self.names = list(self.manifests)
+        self.pending = list(self.manifests)
         self.running: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}
         self._done_before = {
-            name for name in manifests if self._status(name).get("state") == "done"
+            name for name in self.names if self.status(name).get("state") == "done"
         }
         self._elsewhere: dict[str, float] = {}  # with other processes -> when last looked at
         self._n_epochs: dict[str, int] = {}  # of a run given out, at that time
 
         # runs that share their first stage are a group
-        self._group: dict[str, stages.Shared | str] = {}
-        self._members: dict[stages.Shared | str, list[str]] = {}
-        for name, manifest in manifests.items():
-            first = next(stages.planned(manifest))[1] if settings.reuse else name
-            self._group[name] = first
-            self._members.setdefault(first, []).append(name)
-        self._trained: set[stages.Shared | str] = set()
+        self._group: dict[str, stages.Shared | str] = {
+            name: next(stages.planned(manifest))[1] if self.settings.reuse else name
+            for name, manifest in self.manifests.items()
+        }
+        self._group_trained: set[stages.Shared | str] = set()
         self._group_looked: dict[stages.Shared | str, float] = {}
 
     def take(self) -> str | None:
@@ -90,33 +86,32 @@ class Queue:
         ]
         busy = {self._group[name] for name in (*self.running, *self._elsewhere)}
 
-        for name in due:
-            if self._group[name] not in busy or self._has_first_stage(self._group[name], now):
-                return self._give_out(name)
+        ready = (
+            name
+            for name in due
+            if self._group[name] not in busy or self._has_first_stage(self._group[name], now)
+        )
+        # where all that is left waits for a stage: what is elsewhere may have come free
+        elsewhere = (name for name in due if name in self._elsewhere)
+        name = next(itertools.chain(ready, elsewhere), None)
 
-        # all that is left waits for a stage; what is elsewhere may have come free
-        for name in due:
-            if name in self._elsewhere:
-                return self._give_out(name)
-        return None
-
-    def _give_out(self, name: str) -> str:
-        self.pending.remove(name)
-        self.running.add(name)
-        self._n_epochs[name] = self._epochs_trained(name)
+        if name is not None:
+            self.pending.remove(name)
+            self.running.add(name)
+            self._n_epochs[name] = self._epochs_trained(name)
         return name
 
     def _has_first_stage(self, group: stages.Shared | str, now: float) -> bool:
         """Whether a run of the group has finished its first stage, as of the last look."""
-        if group in self._trained:
+        if group in self._group_trained:
             return True
         if now - self._group_looked.get(group, -math.inf) < LOOK_EVERY_S:
             return False
 
         self._group_looked[group] = now
-        for name in self._members[group]:
-            if self.manifests[name].stage_order[0] in self._status(name).get("stages", {}):
-                self._trained.add(group)
+        for name in [name for name in self.names if self._group[name] == group]:
+            if self.manifests[name].stage_order[0] in self.status(name).get("stages", {}):
+                self._group_trained.add(group)
                 return True
         return False
 
@@ -158,7 +153,8 @@ class Queue:
         """The outcomes in the order of the names."""
         return [self.outcomes[name] for name in self.names if name in self.outcomes]
 
-    def _status(self, name: str) -> dict[str, Any]:
+    def status(self, name: str) -> dict[str, Any]:
+        """The status of a run; empty if it is damaged, which the run itself reports."""
         return _status(self.settings.folder / name)
 
     def _epochs_trained(self, name: str) -> int:
@@ -169,7 +165,7 @@ class Queue:
 
 
 def _status(path: Path) -> dict[str, Any]:
-    """The status of the run in the folder `path`; empty if it is damaged, which its run reports."""
+    """As `Queue.status`, of the run in the folder `path`."""
     try:
         return RunFolder(path).status
     except (OSError, ValueError):
@@ -195,13 +191,11 @@ def run_one(
 ) -> Outcome:
     """Run `folder/name.json` in `folder/name/` if it is to be run; never raises `Exception`.
 
+    Other arguments as of `run`.
+
     Args:
-        name: of the run.
-        settings: of the command.
-        device: as torch names it.
         read: the manifest as the command read it, perhaps hours ago. An edit since then, before
             the run's turn or while it runs, is a failure that leaves the folder as it is.
-        stop: a request to stop, as of `run`.
     """
     path = settings.folder / name
     file = settings.folder / f"{name}.json"
@@ -261,18 +255,16 @@ def settled(
             `read`, and changes are not accepted.
     """
     files = RunFolder(settings.folder / name)
-    try:
-        status = files.status
-    except ValueError:  # damaged: the run sets it aside
-        status = {"state": "interrupted"}
+    status = _status(files.path)
+    state = status.get("state")
     if not settings.accept_changes:
         refuse_changes(files, manifest, read)
     elif not unchanged(files, manifest):
         return None
 
-    if status["state"] == "done" and name not in settings.again:
+    if state == "done" and name not in settings.again:
         return Outcome(name, "skipped")
-    if status["state"] in BAD and status != settings.retry.get(name):
+    if state in BAD and status != settings.retry.get(name):
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.get("updated")))
-        return Outcome(name, status["state"], f"{status['reason']}, on {when}")
+        return Outcome(name, state, f"{status['reason']}, on {when}")
     return None

@@ -40,21 +40,15 @@ def run_many(
 
     Args:
         folder: of the manifests.
-        device: where, as torch names it.
+        device, data, progress, accept_changes, timeout_s, stop: as of `run`, for every run.
         devices: several of them, in place of `device`; "cuda" is every GPU of a machine.
         per_device: runs at a time on each device.
         address: of a Dask scheduler whose workers are to do it, each host with `devices`; None:
             this machine. One run at a time on one device is done in this process.
-        data: the folder of the data files.
-        progress: show bars.
         retry_failed: also run those that failed or diverged before.
         again: names of runs to look at although they are done, and to train what is missing or
             damaged of them; True: all.
         reuse: take stages that runs share from each other.
-        accept_changes: run on with manifests that have changed since their run was started.
-        timeout_s: silence, in seconds and at least one, after which a run's process counts as gone
-            and another goes on with it.
-        stop: a request to stop, from another thread or a signal: every run ends after its epoch.
 
     Returns:
         An outcome for each manifest, in the order of their names.
@@ -70,7 +64,6 @@ def run_many(
     devices = tuple(devices or (device,))
     if address is None:
         devices = each_device(devices)
-    at_a_time = len(devices) * per_device
     if per_device < 1:
         raise ValueError(f"expected per_device of at least 1, got {per_device}")
     lock.check_timeout(timeout_s)
@@ -101,18 +94,19 @@ def run_many(
     if progress and reuse:
         say(stages.savings(manifests.values()))
 
-    if address is None and at_a_time == 1:
-        _here(queue, settings, devices[0], stop)
+    if address is None and len(devices) * per_device == 1:
+        _here(queue, devices[0], stop)
     else:
         with extra("grid"):
             from . import cluster
 
-        cluster.run(queue, settings, stop, devices=devices, per_device=per_device, address=address)
+        cluster.run(queue, stop, devices=devices, per_device=per_device, address=address)
     return queue.all_outcomes()
 
 
-def _here(queue: Queue, settings: Settings, device: str, stop: Stop) -> None:
+def _here(queue: Queue, device: str, stop: Stop) -> None:
     """One run after another in this process."""
+    settings = queue.settings
     n_runs = len(queue.names)
     off = not settings.progress
     with bar(total=n_runs, desc=settings.folder.name, unit="run", disable=off) as shown:

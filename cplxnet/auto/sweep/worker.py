@@ -48,13 +48,7 @@ class Job:
 
 
 def work(name: str, job: Job, manifest: Manifest) -> Outcome:
-    """Do the run `name`: the task that workers are given.
-
-    Args:
-        name: of the run.
-        job: the command's work that it belongs to.
-        manifest: as it was when the command read it.
-    """
+    """Do the run `name` of `job`, whose command has read `manifest`: the task of workers."""
     stop = _stop_of(job.id)
     try:
         with _one_at_a_time, _slot(job, stop) as device:
@@ -147,13 +141,8 @@ async def stop(job_id: str, within_s: float = 0.0) -> None:
     _stop_of(job_id).ask(within_s)
 
 
-async def forget(job_id: str) -> None:
-    """Remove what a job that has ended leaves on a worker's host."""
-    forget_here(job_id)
-
-
-def forget_here(job_id: str) -> None:
-    """The same on the host of this process."""
+def forget(job_id: str) -> None:
+    """Remove what a job that has ended leaves on this host."""
     shutil.rmtree(_slots_folder() / job_id, ignore_errors=True)
 
 

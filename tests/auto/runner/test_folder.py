@@ -72,19 +72,11 @@ def test_status_says_who_has_the_folder_and_changes_key_by_key(tmp_path):
     assert after["updated"] >= began["updated"] == began["started"]
 
 
-def test_an_unknown_state_is_refused(tmp_path):
-    files = RunFolder(tmp_path)
-    files.start(small(), "cpu")
-    with pytest.raises(
-        ValueError, match=r"expected a state of queued, running, .*, got 'finished'"
-    ):
-        files.update(state="finished")
-    assert files.status["state"] == "running"
-
-
 def test_starting_again_removes_the_traceback_of_an_earlier_attempt(tmp_path):
     files = RunFolder(tmp_path)
-    files.write_traceback("Traceback ...")
+    files.start(small(), "cpu")
+    files.record("failed", "why", trace="Traceback ...")
+    assert (tmp_path / "traceback.txt").read_text() == "Traceback ..."
     files.start(small(), "cpu")
     assert not (tmp_path / "traceback.txt").exists()
 

@@ -9,7 +9,7 @@ from small import Epochs, assert_same_results, cut_off, quick, read, small
 from cplxnet.auto import run_many
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.runner import lock
-from cplxnet.auto.runner.run import DeviceLost, check_device
+from cplxnet.auto.runner.run import DeviceLost
 from cplxnet.auto.runner.stop import Interrupted, Stop
 from cplxnet.auto.runner.trainer import Trainer
 from cplxnet.auto.train.loop import Diverged
@@ -91,10 +91,6 @@ def test_a_device_that_is_not_there_is_named_before_anything_happens(
     ):
         quick(small(), tmp_path / "one", tiny_corpus, device=device)
     assert epochs.n == 0 and not (tmp_path / "one").exists()
-
-
-def test_the_cpu_is_there():
-    assert check_device("cpu") == "cpu"
 
 
 def test_an_interrupted_run_says_so_and_goes_on_to_the_same_bits(

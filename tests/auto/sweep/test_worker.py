@@ -62,8 +62,7 @@ def test_the_folder_is_private_and_left_empty(job, tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert stat.S_IMODE((slots(tmp_path) / job.id / "0").stat().st_mode) == 0o600
 
-    with pytest.raises(StopIteration):
-        worker.forget(job.id).send(None)
+    worker.forget(job.id)
     assert not list(slots(tmp_path).iterdir())
 
 

@@ -61,7 +61,7 @@ def launch_over(kernel: Any, n: int, *arguments: Any, BLOCK: int = 1024, **const
     launch(kernel, (-(-n // BLOCK),), *arguments, n=n, BLOCK=BLOCK, **constants)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Of what an error says; its name and arguments where that is nothing."""
     return (str(error).strip().splitlines() or [repr(error)])[0]
 
