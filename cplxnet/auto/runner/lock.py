@@ -102,6 +102,7 @@ class Claim:
     place: Path
     generation: int
     timeout_s: float
+    content: bytes  # of its file, which no other claim's has
 
     def __post_init__(self) -> None:
         self.path = _file(self.place, self.generation)
@@ -125,7 +126,14 @@ class Claim:
                 self._lost = self._lost or time.monotonic() - touched >= self.timeout_s
 
     def _taken(self) -> bool:
-        return _file(self.place, self.generation + 1).exists()
+        """Whether the files say that another process has the claim, or has had it since."""
+        if _file(self.place, self.generation + 1).exists():
+            return True
+        try:
+            # the taker may have finished, and someone else begun at this number again
+            return self.path.read_bytes() != self.content
+        except FileNotFoundError:
+            return True
 
     def check(self) -> None:
         """Raise ClaimLost if a heartbeat has found that another process has the claim."""
@@ -136,7 +144,7 @@ class Claim:
 
     def check_now(self) -> None:
         """Raise ClaimLost if the files say that another process has the claim."""
-        self._lost = self._lost or not self.path.exists() or self._taken()
+        self._lost = self._lost or self._taken()
         self.check()
 
     def finish(self) -> None:
@@ -156,9 +164,8 @@ class Claim:
                 return
 
             # given up, said in place: a full disk has no room for another file
-            content = self.path.read_bytes()
             with self.path.open("r+b") as file:
-                file.write(content.replace(b'"released": false', b'"released": true '))
+                file.write(self.content.replace(b'"released": false', b'"released": true '))
 
 
 def hold(place: str | Path, timeout_s: float = TIMEOUT_S) -> Claim:
@@ -183,10 +190,11 @@ def hold(place: str | Path, timeout_s: float = TIMEOUT_S) -> Claim:
         "token": uuid.uuid4().hex,
         "released": False,
     }
+    text = json.dumps(content)
 
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        files.create(_file(place, generation), json.dumps(content))
+        files.create(_file(place, generation), text)
     except FileExistsError:
         raise Held(f"{place.parent}: just claimed by another process") from None
 
@@ -198,7 +206,7 @@ def hold(place: str | Path, timeout_s: float = TIMEOUT_S) -> Claim:
     for older in generations:
         if older < generation:
             _file(place, older).unlink(missing_ok=True)
-    return Claim(place, generation, timeout_s)
+    return Claim(place, generation, timeout_s, text.encode())
 
 
 def refuse_held(place: Path) -> Found | None:

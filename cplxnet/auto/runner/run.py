@@ -146,11 +146,11 @@ def run(
             raise  # the folder is another's
         except BaseException as error:
             reported = _reported(error, device)
+            if reported is not error:
+                reported.__cause__ = error
             trace = "".join(traceback.format_exception(reported))
             run_folder.record(_state(reported), f"{type(reported).__name__}: {reported}", trace)
-            if reported is error:
-                raise
-            raise reported from error
+            raise reported  # noqa: B904 - its cause is set, or it is the error itself
         finally:
             torch.set_num_threads(n_threads)
             native.use(is_native)

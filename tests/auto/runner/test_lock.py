@@ -136,6 +136,21 @@ def test_an_owner_whose_claim_was_taken_notices_before_it_writes(tmp_path):
     )  # not given up in the other's name
 
 
+def test_an_owner_that_slept_takes_no_later_claim_of_its_number_for_its_own(tmp_path):
+    """It was taken over, the taker finished, and a third process began at claim.1 again."""
+    asleep = lock.hold(tmp_path / "claim")
+    asleep.path.unlink()
+    with lock.hold(tmp_path / "claim") as third:
+        assert third.path == asleep.path
+        with pytest.raises(lock.ClaimLost, match=r"claim\.1: taken over by another process"):
+            asleep.check_now()
+
+        with asleep:  # its end leaves the file as it is
+            asleep.finish()
+        third.check_now()
+        assert not lock.newest(tmp_path / "claim").released
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
 def test_a_file_system_that_is_away_for_a_while_loses_no_claim_one_that_stays_away_does(
     tmp_path, monkeypatch, number
@@ -144,7 +159,7 @@ def test_a_file_system_that_is_away_for_a_while_loses_no_claim_one_that_stays_aw
         raise OSError(number, os.strerror(number))
 
     with lock.hold(tmp_path / "claim", SHORT_S) as held:
-        for place, name in ((os, "utime"), (Path, "exists")):
+        for place, name in ((os, "utime"), (Path, "exists"), (Path, "read_bytes")):
             with monkeypatch.context() as patch:
                 patch.setattr(place, name, away)
                 time.sleep(SHORT_S / 3)

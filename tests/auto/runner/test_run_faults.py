@@ -213,6 +213,8 @@ def test_a_run_without_memory_is_tried_again(tiny_corpus, tmp_path, monkeypatch,
         outcome.state == "failed" and "cpu has too little memory for this run: " in outcome.reason
     )
     assert read(tmp_path / "one", "status")["state"] == "interrupted"
+    trace = (tmp_path / "one" / "traceback.txt").read_text()
+    assert "in broken" in trace and trace.rstrip().splitlines()[-1].endswith(outcome.reason)
     assert run_alone(tmp_path, tiny_corpus).state == "done"
 
 
