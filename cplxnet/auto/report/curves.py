@@ -19,6 +19,8 @@ from .style import Report, Request
 from .tables import Lacking, by_method, by_setting, of_scorer
 
 STAGES = ("dense", "fine-tune")
+MOST_DRAWN = 12  # methods and settings whose lines can be told apart
+LONGEST = 40  # characters of a label in the panel for the key
 BY_CLASS = {
     "ap": "average precision",
     "precision": "precision at logit > 0",
@@ -115,8 +117,14 @@ def draw(
     """Top left the pooled curves; then average precision, precision, recall, support by class.
 
     Both tables are of `rows`; `axis` is the label of an axis of classes. Dense is grey. Lines by
-    class are means over the replicates of one method and C (or sparsity).
+    class are means over the replicates of one method and C (or sparsity); of more than twelve, each
+    method's greatest is drawn alone.
     """
+    title = f"scored on {scorer}"
+    if max(len(t[["method", "setting"]].drop_duplicates()) for t in (pooled, classes)) > MOST_DRAWN:
+        pooled, classes = (_greatest(t) if len(t) else t for t in (pooled, classes))
+        title += ", greatest C or sparsity"
+
     figure, panels = plt.subplots(2, 3, figsize=(12, 6.5))
     first, *others, key = panels.flat
     colour_of = style.colours(*(table for table in (pooled, classes) if len(table)))
@@ -126,7 +134,7 @@ def draw(
         look = _look(pooled, stage, method, setting, colour_of)
         first.step(points["recall"], points["precision"], where="pre", **look)
     first.set(xlabel="recall", ylabel="precision, all classes pooled", xlim=(-0.03, 1.03))
-    first.set_title(f"scored on {scorer}", fontsize=10)
+    first.set_title(title, fontsize=10)
 
     for axes, (name, title) in zip(others, BY_CLASS.items(), strict=True):
         if name not in classes or classes.empty:
@@ -140,9 +148,18 @@ def draw(
 
     for axes in (first, *others[:3]):
         axes.set_ylim(-0.03, 1.03)
-    style.legend(first if len(pooled) else others[0], on=key, place="center")
+    named = first if len(pooled) else others[0]
+    _, labels = named.get_legend_handles_labels()
+    is_long = max(map(len, labels), default=0) > LONGEST
+    style.legend(named, on=None if is_long else key, place="center")
     key.set_axis_off()
     return figure
+
+
+def _greatest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each method's greatest C or sparsity."""
+    greatest = {method: setting for method, setting, _ in by_setting(rows)}
+    return rows[rows["setting"] == rows["method"].map(greatest)]
 
 
 def _draw_by_class(

@@ -366,6 +366,45 @@ def test_a_class_that_is_never_reported_has_no_precision(tmp_path: Path) -> None
         np.testing.assert_equal(classes["precision"].tolist(), [0.8, expected])
 
 
+def test_of_many_settings_each_methods_greatest_is_drawn_and_all_are_kept() -> None:
+    """33 labels in one panel had squeezed the others to a strip."""
+    methods = {"VD": [f"C = {c}" for c in (0.1, 1, 3)], "pruned": [f"C = {c}" for c in range(10)]}
+    methods["VD with a name that is longer than the panel for names"] = ["C = 0.2"]
+    groups = [(method, setting) for method, settings in methods.items() for setting in settings]
+    rows = [
+        {"method": m, "setting": setting, "folder": "runs", "run": str(k), "stage": name}
+        for k, (m, setting) in enumerate(groups)
+        for name in ("dense", "fine-tune")
+    ]
+    pooled = pd.DataFrame([row | {"recall": r, "precision": 1 - r} for row in rows for r in (0, 1)])
+    classes = pd.DataFrame(
+        [
+            row | {"class": note, "ap": 0.01 * k, "precision": 0.5, "recall": 0.5, "support": 3}
+            for k, row in enumerate(rows)
+            for note in (60, 61)
+        ]
+    )
+
+    figure = curves.draw(pooled, classes)
+    first, ap, *_ = figure.axes
+    assert first.get_title() == "scored on test, greatest C or sparsity"
+    greatest = {"VD C = 3", "pruned C = 9", f"{groups[-1][0]} C = 0.2"}
+    assert {line.get_label() for line in first.get_lines()} == {"dense", *greatest}
+    drawn = {line.get_label(): line.get_ydata()[0] for line in ap.get_lines()}
+    numbers = {f"{m} {setting}": 0.01 * (2 * k + 1) for k, (m, setting) in enumerate(groups)}
+    assert {name: drawn[name] for name in greatest} == pytest.approx(
+        {name: numbers[name] for name in greatest}
+    )
+
+    figure.draw_without_rendering()
+    assert all(axes.get_position().height > 0.25 for axes in figure.axes)
+    assert len(figure.legends) == 1  # below: a name is too long for its panel
+
+    few = curves.draw(pooled[pooled["method"] == "VD"], classes[classes["method"] == "VD"])
+    assert few.axes[0].get_title() == "scored on test" and not few.legends
+    assert len({line.get_label() for line in few.axes[0].get_lines()}) == 4
+
+
 def test_learning_curves_reach_the_score_after_the_last_epoch() -> None:
     history = pd.DataFrame(
         {
