@@ -198,14 +198,15 @@ def _network(
     is_masked = vocabulary.is_masked(model)
     # key, its value where it asks for nothing, what it asks for, and which networks have that
     needs = (
-        ("log_sigma2", None, "variational layers", model in variational, one_of(variational)),
-        ("kl_channels", 1, "KL of channels", model in channels, one_of(channels)),
-        ("shrink", False, "masks", is_masked, "a masked network"),
-        ("pruner", None, "masks", is_masked, "a masked network"),
+        ("log_sigma2", None, "variational layers", model in variational, variational),
+        ("kl_channels", 1, "KL of channels", model in channels, channels),
+        ("shrink", False, "masks", is_masked, None),
+        ("pruner", None, "masks", is_masked, None),
     )
-    for key, off, layers, has_them, networks in needs:
+    for key, off, layers, has_them, names in needs:
         value = stage.get(key, off)
         if not has_them and value != off and value is not ABSENT:
+            networks = "a masked network" if names is None else one_of(names)
             accepted = f"{shown(off)}, or as {path}.model.name {networks}"
             yield Fault(f"{path}.{key}", f"{model} has no {layers}", value, accepted)
 
