@@ -99,3 +99,12 @@ def done(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done") / "one"
     quick(small(), folder, tiny_corpus)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sparse(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run that has lost weights; copy it before changing anything."""
+    folder = tmp_path_factory.mktemp("sparse") / "one"
+    changes = {"stages.sparsify.optimizer": {"name": "adam", "lr": 1e-3, "lr_log_sigma2": 2.0}}
+    quick(small(changes), folder, tiny_corpus)
+    return folder

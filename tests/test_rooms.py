@@ -1,13 +1,16 @@
-"""Imports only go down, between the rooms of `extra/design.md`, and never in a circle.
+"""Imports only go down, between the rooms of `extra/design.md`, and never in a circle; tests stand
+in the same tree.
 
-They are read from the sources: those inside functions count too, those for type checkers do not.
+Imports are read from the sources: those inside functions count too, those for type checkers do not.
 """
 
 import ast
 import functools
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {
@@ -37,6 +40,16 @@ ROOMS = (
 )
 # `__init__.py` that only collect what a floor offers, from its upper rooms too
 FACADES = ("cplxnet.nn", "cplxnet.musicnet")
+# folders of tests that are of no room of the package
+OTHER_TESTS = ("extra", "faults", "legacy", "notebooks")
+# tests of a room that are of no one module
+TOPICS = (
+    "test_readme.py",
+    "test_rooms.py",
+    "test_slow_tests.py",
+    "auto/test_words.py",
+    "auto/manifest/test_design.py",
+)
 
 
 def room_of(module: str) -> str:
@@ -95,3 +108,44 @@ def test_rooms_import_only_down():
         if height[room_of(other)] > height[room_of(module)]
     ]
     assert upwards == []
+
+
+def is_named_after_a_module(file: str) -> bool:
+    """Whether a file of tests, by its path in `tests/`, has the name of a module of its room.
+
+    A topic may come after it: auto/runner/test_run_early.py is of cplxnet/auto/runner/run.py.
+    """
+    path = PurePosixPath(file)
+    package = ".".join(("cplxnet", *path.parent.parts))
+    modules = [module for module in SOURCES if module.rpartition(".")[0] == package]
+    names = [module.rpartition(".")[2].strip("_") for module in (package, *modules)]
+
+    subject = path.stem.removeprefix("test_")
+    return package in SOURCES and any(f"{subject}_".startswith(f"{name}_") for name in names)
+
+
+def test_tests_are_named_after_modules():
+    """Whoever looks for the tests of cplxnet/A/b.py opens tests/A/test_b.py."""
+    tests = ROOT / "tests"
+    files = [path.relative_to(tests).as_posix() for path in sorted(tests.rglob("test_*.py"))]
+    assert set(TOPICS) < set(files)
+
+    files = [file for file in files if file.partition("/")[0] not in OTHER_TESTS]
+    assert len(files) > 50
+    lost = [file for file in files if file not in TOPICS and not is_named_after_a_module(file)]
+    assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("auto/test_main.py", True),
+        ("nn/fast/gpu/test_gpu_faults.py", True),
+        ("auto/report/test_figures.py", False),
+        ("auto/runner/test_runs.py", False),
+        ("auto/test_trade_off.py", False),
+        ("auto/reports/test_trade_off.py", False),
+    ],
+)
+def test_a_name_of_no_module_is_noticed(file, expected):
+    assert is_named_after_a_module(file) == expected

@@ -1,5 +1,5 @@
 """Training steps on a device that is not there, every dispatched operation noted: run by
-test_no_sync.py.
+test_loop_no_sync.py.
 
 The device is torch's spare one (PrivateUse1) under FakeTensorMode: shapes and devices are followed,
 nothing computed. A value read back (`.item()`, `if tensor:`), a shape that depends on values, a

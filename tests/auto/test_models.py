@@ -1,5 +1,6 @@
-"""A run's network, loaded from its folder, is the one that was scored."""
+"""A run's network, loaded from its folder or from a file, is the one that was scored."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -79,3 +80,42 @@ def test_a_snapshot_that_does_not_fit_is_refused(done: Path, tmp_path: Path) -> 
         ValueError, match=r"2-fine-tune\.pt: expected a snapshot of .*; try .*other\.json --again"
     ):
         auto.load_model(other)
+
+
+def test_a_stage_can_be_chosen(sparse: Path) -> None:
+    x = torch.randn(2, 1, 256, dtype=torch.complex64)
+    with torch.no_grad():
+        dense, tuned = (
+            models.load_deployed(sparse, stage=stage).network(x) for stage in ("dense", None)
+        )
+        snapshot = models.load_deployed(sparse / "0-dense.pt").network(x)
+    torch.testing.assert_close(snapshot, dense)
+    assert (dense - tuned).abs().max() > 1e-3
+
+
+def test_a_stage_of_a_file_with_one_network_is_refused(sparse: Path, tmp_path: Path) -> None:
+    """It was passed over in silence: another network than the one asked for transcribed."""
+    file = models.export(sparse, tmp_path / "net", kind="compact")
+    for path, stage in ((file, "fine-tune"), (sparse / "2-fine-tune.pt", "dense")):
+        with pytest.raises(ValueError, match=rf"expected a run's folder, of which '{stage}' is"):
+            models.load_deployed(path, stage=stage)
+    models.load_deployed(sparse / "2-fine-tune.pt", stage="fine-tune")
+
+
+def test_the_posterior_is_read_only_where_it_is_asked_for(sparse: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(sparse, tmp_path / "copy")
+    (copy / "1-sparsify.pt").unlink()
+    assert models.export(copy, tmp_path / "net", kind="compact", bits=6).is_file()
+    with pytest.raises(FileNotFoundError, match=r"expected a snapshot at .*1-sparsify\.pt"):
+        models.export(copy, tmp_path / "net", kind="compact", bits="auto")
+
+
+def test_fresh_weights_have_no_posterior(sparse: Path, tmp_path: Path) -> None:
+    """Those under random masks, of a stage that starts afresh."""
+    copy = shutil.copytree(sparse, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    fresh = {"reset": True, "pruner": {"name": "random", "like": "sparsify"}}
+    config["manifest"]["stages"]["fine-tune"] |= fresh
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="expected a variational stage for bits auto, got none"):
+        models.export(copy, tmp_path / "net", kind="compact", bits="auto")

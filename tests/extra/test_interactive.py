@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scored_runs import fill, stage
 from small import C, quick, small
-from test_tables import fill, stage
 
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.report import tables

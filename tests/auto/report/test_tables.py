@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.text import Text
+from scored_runs import fill, stage
 from small import C, small
 
 from cplxnet.auto import report
@@ -14,7 +15,6 @@ from cplxnet.auto.__main__ import main
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.manifest.read import Manifest, ManifestError
 from cplxnet.auto.report import tables
-from cplxnet.auto.runner import lock
 from cplxnet.auto.runner.folder import RunFolder
 
 COLUMNS = [
@@ -42,44 +42,6 @@ COLUMNS = [
     "seconds",
     "reused_from",
 ]
-
-
-def stage(ap, *, start=None, n_zero=0, reused_from=None):
-    """A stage of scores.json with average precision `ap` on test and twice that on validation."""
-
-    def scored(value):
-        names = {"average_precision_trabelsi2018": None, "n_windows": 7, "positive_share": 0.05}
-        return None if value is None else {"average_precision": value, **names, "notes": {}}
-
-    return {
-        "key": "k",
-        "epochs": 2,
-        "stopped_early": False,
-        "seconds": 1.5,
-        "reused_from": reused_from,
-        "n_par": 100,
-        "n_zero": n_zero,
-        "compression": None if n_zero == 100 else 100 / (100 - n_zero),
-        "layers": {
-            "fc1": {"n_par": 20, "n_zero": n_zero // 5},
-            "fc2": {"n_par": 80, "n_zero": n_zero - n_zero // 5},
-        },
-        "scores": {
-            "validation": {"start": scored(start and 2 * start), "end": scored(2 * ap)},
-            "test": {"start": scored(start), "end": scored(ap)},
-        },
-    }
-
-
-def fill(folder, name, manifest: Manifest, stages, state="done"):
-    files = RunFolder(folder / name)
-    if state == "running":
-        lock.hold(files.path / "claim")  # for as long as the tests run
-    files.start(manifest.resolved(), "cpu")
-    files.write_scores(
-        {"schema": 1, "name": name, "manifest": manifest.resolved().to_dict(), "stages": stages}
-    )
-    files.update(state=state)
 
 
 @pytest.fixture

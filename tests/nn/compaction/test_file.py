@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cplxnet import nn as cplx
 from cplxnet.nn import CompactFileError, compact, load_compact, save_compact
-from cplxnet.nn.compaction.file import FORMAT, _digest
+from cplxnet.nn.compaction.file import FORMAT, _digest, decode, encode
 from cplxnet.nn.compaction.network import Compact
 
 
@@ -188,3 +188,38 @@ def test_sizes_that_are_no_numbers_are_refused_before_they_are_multiplied(saved:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**22
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.003, 0.02, 0.3, 1.0])
+def test_positions_and_their_bytes(share: float) -> None:
+    n = 200_003
+    kept = torch.rand(n) < share
+    kept[[0, -1]] = share > 0
+    form, stored = encode(kept)
+    assert torch.equal(decode(form, stored, n), kept.nonzero().flatten())
+    wanted = {0.0005: "steps16", 0.003: "steps8", 0.02: "steps8", 0.3: "bits", 1.0: "all"}
+    assert form == wanted.get(share, form)
+    if form == "steps8":  # at most a byte each, and one for every 255 dropped
+        assert stored.nbytes <= int(kept.sum()) + n // 255
+    if len(stored):
+        with pytest.raises(ValueError, match="expected positions below 9, got"):
+            decode("bits", torch.full((20,), 255, dtype=torch.uint8), 9)
+
+
+def test_steps_by_hand() -> None:
+    kept = torch.zeros(3000, dtype=torch.bool)
+    kept[[0, 3, 258, 514, 2999]] = (
+        True  # 0, 2, 254, 255 and 2484 = 9 * 255 + 189 dropped before them
+    )
+    form, stored = encode(kept)
+    assert (form, stored.dtype) == ("steps16", torch.uint16) and stored.tolist() == [
+        0,
+        2,
+        254,
+        255,
+        2484,
+    ]
+    steps8 = torch.tensor([0, 2, 254, 255, 0, *[255] * 9, 189], dtype=torch.uint8)
+    assert decode("steps8", steps8, 3000).tolist() == [0, 3, 258, 514, 2999]
+    with pytest.raises(ValueError, match="all, bits, steps8, steps16, got 'pickle'"):
+        decode("pickle", stored, 3000)

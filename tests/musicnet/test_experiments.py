@@ -13,7 +13,7 @@ from cplxnet.auto.runner import stages
 from cplxnet.auto.runner.stages import planned
 from cplxnet.musicnet.experiments import TEMPLATE
 
-RUNS = Path(__file__).resolve().parents[3] / "runs"
+RUNS = Path(__file__).resolve().parents[2] / "runs"
 VALUES_1 = [
     1e-5,
     2.5e-5,

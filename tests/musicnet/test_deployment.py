@@ -1,6 +1,5 @@
-"""A run's network as files, and the same recording transcribed from every one of them."""
+"""Networks in files, and the same recording transcribed from every kind of them."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,24 +8,16 @@ import pretty_midi
 import pytest
 import torch
 from scipy.io import wavfile
-from small import quick, small
 
 from cplxnet import nn
 from cplxnet.auto import __main__ as command
 from cplxnet.auto import load_model, models
+from cplxnet.musicnet.deployment import load_network
 from cplxnet.musicnet.resample import resample
 from cplxnet.musicnet.transcription.midi import notes_of
 from cplxnet.musicnet.transcription.windows import transcribe
 
 HOP = 256
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    changes = {"stages.sparsify.optimizer": {"name": "adam", "lr": 1e-3, "lr_log_sigma2": 2.0}}
-    quick(small(changes), folder, tiny_corpus)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +31,14 @@ def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_every_form_of_a_network_transcribes_alike(run: Path, wav: Path, tmp_path: Path) -> None:
+def test_every_form_of_a_network_transcribes_alike(sparse: Path, wav: Path, tmp_path: Path) -> None:
     """What the command writes, against the network in the snapshot on samples resampled by hand."""
-    model, _ = load_model(run)
+    model, _ = load_model(sparse)
     rate_hz, values = wavfile.read(wav)
     samples = resample(values.mean(1) / 32_768, source_hz=rate_hz)
-    how = {key: value for key, value in models.load_deployed(run).heard.items() if key != "rate_hz"}
+    how = {
+        key: value for key, value in models.load_deployed(sparse).heard.items() if key != "rate_hz"
+    }
     times, want = transcribe(model, samples, hop=HOP, progress=False, **how)
     threshold = float(np.median(want))
     files = {
@@ -53,9 +46,9 @@ def test_every_form_of_a_network_transcribes_alike(run: Path, wav: Path, tmp_pat
         for kind in models.EXPORTS
     }
     for kind, path in list(files.items())[:-1]:
-        models.export(run, path, kind=kind)
-    files["raw"] = models.export(run, tmp_path / "raw.onnx", kind="onnx-compact", raw_audio=True)
-    files |= {"folder": run, "snapshot": run / "2-fine-tune.pt"}
+        models.export(sparse, path, kind=kind)
+    files["raw"] = models.export(sparse, tmp_path / "raw.onnx", kind="onnx-compact", raw_audio=True)
+    files |= {"folder": sparse, "snapshot": sparse / "2-fine-tune.pt"}
     del files["cplxmodule"]
     for kind, path in files.items():
         out = tmp_path / kind
@@ -84,32 +77,11 @@ def test_every_form_of_a_network_transcribes_alike(run: Path, wav: Path, tmp_pat
     assert max(note.end for note in found) == pytest.approx(wanted["end_s"].max(), abs=1e-3)
 
 
-def test_a_stage_can_be_chosen(run: Path) -> None:
-    x = torch.randn(2, 1, 256, dtype=torch.complex64)
-    with torch.no_grad():
-        dense, tuned = (
-            models.load_deployed(run, stage=stage).network(x) for stage in ("dense", None)
-        )
-        snapshot = models.load_deployed(run / "0-dense.pt").network(x)
-    torch.testing.assert_close(snapshot, dense)
-    assert (dense - tuned).abs().max() > 1e-3
-
-
-def test_weights_in_the_layout_of_cplxmodule(run: Path, tmp_path: Path) -> None:
-    path = models.export(run, tmp_path / "weights.pt", kind="cplxmodule")
-    state = torch.load(path, weights_only=True)
-    model, _ = load_model(run)
-    torch.testing.assert_close(
-        torch.complex(state["fc1.weight.real"], state["fc1.weight.imag"]), model.fc1.weight.detach()
-    )
-    assert state["fc1.mask"].dtype == torch.float32 and "fc1.weight_ri" not in state
-
-
 def test_silence_is_a_transcription_without_notes(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sparse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wavfile.write(tmp_path / "silent.wav", 44_100, np.zeros(44_100, np.int16))
-    assert command.main(["transcribe", str(tmp_path / "silent.wav"), "--model", str(run)]) == 0
+    assert command.main(["transcribe", str(tmp_path / "silent.wav"), "--model", str(sparse)]) == 0
     shown = capsys.readouterr()
     assert "silent, so without notes" in shown.err and "0 notes" in shown.out
     table = np.loadtxt(tmp_path / "silent.transcribed.csv", delimiter=",", skiprows=1)
@@ -118,12 +90,12 @@ def test_silence_is_a_transcription_without_notes(
 
 
 def test_files_of_others_are_not_replaced(
-    run: Path, wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sparse: Path, wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Data sets keep a recording's reference beside it, under the recording's name."""
 
     def transcribe_it(*arguments: str) -> int:
-        return command.main(["transcribe", str(recording), "--model", str(run), *arguments])
+        return command.main(["transcribe", str(recording), "--model", str(sparse), *arguments])
 
     recording = shutil.copy(wav, tmp_path / "take.1")
     for name in ("take.mid", "take.1.mid", "take.csv"):
@@ -147,10 +119,10 @@ def test_files_of_others_are_not_replaced(
 
 
 def test_names_of_others_reach_no_terminal(
-    run: Path, wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sparse: Path, wav: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recording = shutil.copy(wav, tmp_path / "a\x1b]0;title\x07.wav")
-    assert command.main(["transcribe", str(recording), "--model", str(run)]) == 0
+    assert command.main(["transcribe", str(recording), "--model", str(sparse)]) == 0
     shown = "".join(capsys.readouterr())
     assert "\x1b" not in shown and shown.count("a\\u001b]0;title\\u0007") == 3  # a notice too
 
@@ -173,7 +145,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_are_told_in_a_line(
-    run: Path,
+    sparse: Path,
     wav: Path,
     name: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -181,48 +153,51 @@ def test_faults_are_told_in_a_line(
 ) -> None:
     monkeypatch.chdir(wav.parent)
     arguments, told = FAULTS[name]
-    arguments = arguments if "--model" in arguments else [*arguments, "--model", str(run)]
+    arguments = arguments if "--model" in arguments else [*arguments, "--model", str(sparse)]
     assert command.main(["transcribe", *arguments]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and told in shown and "Traceback" not in shown
 
 
-def test_a_compact_file_that_does_not_say_what_it_hears(run: Path, tmp_path: Path) -> None:
-    nn.save_compact(nn.compact(load_model(run)[0], measure=False), tmp_path / "bare.safetensors")
+def test_weights_in_the_layout_of_cplxmodule(sparse: Path, tmp_path: Path) -> None:
+    path = models.export(sparse, tmp_path / "weights.pt", kind="cplxmodule")
+    state = torch.load(path, weights_only=True)
+    model, _ = load_model(sparse)
+    torch.testing.assert_close(
+        torch.complex(state["fc1.weight.real"], state["fc1.weight.imag"]), model.fc1.weight.detach()
+    )
+    assert state["fc1.mask"].dtype == torch.float32 and "fc1.weight_ri" not in state
+
+
+def test_a_compact_file_that_does_not_say_what_it_hears(sparse: Path, tmp_path: Path) -> None:
+    nn.save_compact(nn.compact(load_model(sparse)[0], measure=False), tmp_path / "bare.safetensors")
     with pytest.raises(ValueError, match=r"bare\.safetensors: expected what the network hears"):
         models.load_deployed(tmp_path / "bare.safetensors")
 
 
 def test_the_commands_know_every_kind(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sparse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(["export", str(run), str(tmp_path / "net.onnx"), "--as", "onnx"]) == 0
+    assert command.main(["export", str(sparse), str(tmp_path / "net.onnx"), "--as", "onnx"]) == 0
     assert "net.onnx" in capsys.readouterr().out
     with pytest.raises(ValueError, match="raw_audio with ONNX only, got 'compact'"):
-        models.export(run, tmp_path / "x", kind="compact", raw_audio=True)
+        models.export(sparse, tmp_path / "x", kind="compact", raw_audio=True)
 
 
-def test_a_stage_of_a_file_with_one_network_is_refused(run: Path, tmp_path: Path) -> None:
-    """It was passed over in silence: another network than the one asked for transcribed."""
-    file = models.export(run, tmp_path / "net", kind="compact")
-    for path, stage in ((file, "fine-tune"), (run / "2-fine-tune.pt", "dense")):
-        with pytest.raises(ValueError, match=rf"expected a run's folder, of which '{stage}' is"):
-            models.load_deployed(path, stage=stage)
-    models.load_deployed(run / "2-fine-tune.pt", stage="fine-tune")
-
-
-def test_bits_by_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bits_by_the_command(
+    sparse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As many as the posterior asks for, or a number; a stage that has none, and other words."""
 
     def exported(*words: str) -> int:
-        return command.main(["export", str(run), str(tmp_path / "net"), *words])
+        return command.main(["export", str(sparse), str(tmp_path / "net"), *words])
 
     sizes = {}
     for bits in ("auto", "8", "3"):
         assert exported("--bits", bits) == 0
         sizes[bits] = (tmp_path / "net").stat().st_size
         assert f"{sizes[bits]:,} bytes" in capsys.readouterr().out
-        assert models.load_deployed(tmp_path / "net").heard == models.load_deployed(run).heard
+        assert models.load_deployed(tmp_path / "net").heard == models.load_deployed(sparse).heard
     assert sizes["3"] < sizes["8"]
     assert exported("--bits", "auto", "--stage", "sparsify") == 0
 
@@ -235,20 +210,9 @@ def test_bits_by_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "invalid number_or_auto value: 'few'" in capsys.readouterr().err
 
 
-def test_the_posterior_is_read_only_where_it_is_asked_for(run: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(run, tmp_path / "copy")
-    (copy / "1-sparsify.pt").unlink()
-    assert models.export(copy, tmp_path / "net", kind="compact", bits=6).is_file()
-    with pytest.raises(FileNotFoundError, match=r"expected a snapshot at .*1-sparsify\.pt"):
-        models.export(copy, tmp_path / "net", kind="compact", bits="auto")
-
-
-def test_fresh_weights_have_no_posterior(run: Path, tmp_path: Path) -> None:
-    """Those under random masks, of a stage that starts afresh."""
-    copy = shutil.copytree(run, tmp_path / "copy")
-    config = json.loads((copy / "config.json").read_text())
-    fresh = {"reset": True, "pruner": {"name": "random", "like": "sparsify"}}
-    config["manifest"]["stages"]["fine-tune"] |= fresh
-    (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="expected a variational stage for bits auto, got none"):
-        models.export(copy, tmp_path / "net", kind="compact", bits="auto")
+@pytest.mark.parametrize("heard", ["[" * 100_000, "{", "null", "{}"])
+def test_what_a_network_hears_is_not_trusted(tmp_path: Path, heard: str) -> None:
+    network = nn.compact(torch.nn.Linear(4, 84), measure=False)
+    nn.save_compact(network, tmp_path / "net.safetensors", metadata={"cplxnet": heard})
+    with pytest.raises(ValueError, match=r"net\.safetensors: expected what the network hears"):
+        load_network(tmp_path / "net.safetensors")
