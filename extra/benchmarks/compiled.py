@@ -60,7 +60,6 @@ KERNELS: list[tuple[Any, dict[str, Any], int]] = [  # kernel, constants, warps
     (linear._join_kernel, {"STACK": 3, "BLOCK": 1024}, 4),
     (linear._take_kernel, {"SPLIT": True, "BLOCK": 1024}, 4),
     (linear._split_kernel, {"SPLIT": True, "BLOCK": 1024}, 4),
-    (conv._column_sums_kernel, {"BLOCK_N": 32, "BLOCK_C": 128}, 4),
     *[(kl._kl_kernel, {"TERM": term, "BLOCK": 1024}, 4) for term in range(4)],
     (kl._total_kernel, {"FIRSTS": (0, 5, 14000), "BLOCK": 4096}, 8),
     *[

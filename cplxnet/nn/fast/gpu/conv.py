@@ -227,33 +227,3 @@ def conv_weight_grad(
     grid = (*tiles, len(partial))
     launch(_weight_grad_kernel, grid, grad, x, log_weight, partial, *sizes, **options)
     return partial
-
-
-@triton.jit
-def _column_sums_kernel(
-    x, partial, n, columns, rows_each, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr
-):
-    share = tl.program_id(0).to(tl.int64)
-    first = share * rows_each
-    last = tl.minimum(first + rows_each, n)
-    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    total = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
-    for row in range(first, last, BLOCK_N):
-        rows = row + tl.arange(0, BLOCK_N)
-        inside = (rows < last)[:, None] & (column < columns)[None, :]
-        total += tl.load(x + rows[:, None] * columns + column[None, :], mask=inside, other=0.0)
-    tl.store(partial + share * columns + column, tl.sum(total, 0), mask=column < columns)
-
-
-@kernel_op()
-def column_sums(x: Tensor) -> Tensor:
-    """Sums over the rows of x (N, C), in parts to be added in order: (shares, C).
-
-    The gradient of a bias is the sum of the parts.
-    """
-    n, columns = x.shape
-    rows_each = n if n <= 1024 else cdiv(cdiv(n, 128), 32) * 32
-    partial = x.new_empty(cdiv(n, rows_each), columns)
-    grid = (len(partial), cdiv(columns, 128))
-    launch(_column_sums_kernel, grid, x, partial, n, columns, rows_each, BLOCK_N=32, BLOCK_C=128)
-    return partial

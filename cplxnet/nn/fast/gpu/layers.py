@@ -20,7 +20,6 @@ from torch.autograd.function import once_differentiable
 
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import (
-    column_sums,
     conv_rows,
     conv_rows_grad,
     conv_weight_grad,
@@ -173,7 +172,7 @@ class _Conv(torch.autograd.Function):
         shape = [out, inputs, taps]
         by_weight, by_s = form_weight_grad(partial, of_sigma2, mask, log_sigma2, shape)
         by_s = None if log_sigma2 is None else by_s
-        by_bias = _bias_grad(grad) if ctx.needs_input_grad[2] else None
+        by_bias = grad.flatten(0, -3).sum(0) if ctx.needs_input_grad[2] else None
         return dx, by_weight, by_bias, by_s, None, None, None
 
 
@@ -199,13 +198,6 @@ def _weight_grad(grad: Tensor, x: Tensor, taps: int, step: int, products: str) -
         )[1]  # fmt: skip
 
     return by_weight.permute(0, 2, 3, 1).reshape(1, n, taps * width)
-
-
-def _bias_grad(grad: Tensor) -> Tensor:
-    """The sum of pairs (B, ..., out, 2) over all but the last two axes."""
-    out = grad.shape[-2]
-    partial = column_sums(grad.view(-1, 2 * out))
-    return (partial[0] if len(partial) == 1 else partial.sum(0)).view(out, 2)
 
 
 # ---- linear --------------------------------------------------------------------------------------
@@ -315,7 +307,7 @@ class _Linear(torch.autograd.Function):
             if dx is not None:
                 dx = square_pairs_grad(dx, _plain(products, by_variance, sigma2), x)
 
-        by_bias = _bias_grad(grad) if ctx.needs_input_grad[2] else None
+        by_bias = grad.flatten(0, -3).sum(0) if ctx.needs_input_grad[2] else None
         return dx, by_weight, by_bias, by_s, None, None
 
 
