@@ -285,8 +285,8 @@ def _run(path: Path, grace_s: float, again: bool | list[str], **options: Any) ->
     kind = _expect(path, MANIFEST, GRID)
     run = _run_manifest if kind == MANIFEST else _run_folder
     with on_signals(grace_s) as stop:
-        # --again without names: all
-        return run(path, stop=stop, again=again == [] or again, **options)
+        everything = again == []  # --again without names
+        return run(path, stop=stop, again=everything or again, **options)
 
 
 def _run_folder(path: Path, **options: Any) -> int:

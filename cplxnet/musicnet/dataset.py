@@ -90,8 +90,12 @@ class MusicNet:
         scales = []
         changes = []
 
-        for recording in recordings.recordings(self.path):
-            length = len(recording)
+        read = recordings.recordings(self.path)
+        for key, length, recording in zip(self.keys, self.samples.tolist(), read, strict=True):
+            if (recording.key, len(recording)) != (key, length):
+                raise recordings.RecordingError(
+                    f"{self.path}: changed while it was read; try again"
+                )
             try:
                 flat[offset : offset + length], scale = store(recording.data, samples)
             except ValueError as error:
@@ -122,6 +126,11 @@ class MusicNet:
     def n_recordings(self) -> int:
         """How many recordings the file has."""
         return len(self.keys)
+
+    @property
+    def seconds(self) -> float:
+        """Length of all recordings together."""
+        return len(self._flat) / self.rate_hz
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -238,11 +247,10 @@ class MusicNet:
         return index.to(self.device, torch.int64, non_blocking=True)
 
     def __repr__(self) -> str:
-        seconds = len(self._flat) / self.rate_hz
         return (
             f"MusicNet({self.path!r}, window={self.window}, stride={self.stride}, "
-            f"device={str(self.device)!r}): {self.n_recordings} recordings, {seconds:.0f} s at "
-            f"{self.rate_hz} Hz, {len(self)} windows"
+            f"device={str(self.device)!r}): {self.n_recordings} recordings, {self.seconds:.0f} s "
+            f"at {self.rate_hz} Hz, {len(self)} windows"
         )
 
 

@@ -158,7 +158,7 @@ class CplxBatchNorm1d(_BatchNorm):
         else:
             y = self._by_running_statistics(pairs.flatten(0, -3), tail)
 
-        shape = (len(x), x.shape[-1] // 2, *pairs.shape[-2:]) if tail.pool else pairs.shape
+        shape = (x.shape[0], x.shape[-1] // 2, *pairs.shape[-2:]) if tail.pool else pairs.shape
         return torch.view_as_complex(y.view(shape)).movedim(-1, 1)
 
     def _on_gpu(self, x_ri: Tensor, tail: Tail) -> Tensor:
@@ -195,7 +195,7 @@ class CplxBatchNorm1d(_BatchNorm):
             y, mean, cov = normalise(*given, self.eps)
 
         if self.training and self.track_running_stats:
-            n = len(x_ri)
+            n = x_ri.shape[0]  # a traced size stays one, `len` would fix it
             self._update_running(mean, cov * (n / (n - 1)))
         return y
 

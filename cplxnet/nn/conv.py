@@ -60,6 +60,7 @@ class _CplxConv(ComplexParameters):
         self.dilation = ntuple(dilation)
         self.padding: Padding = padding if isinstance(padding, str) else ntuple(padding)
         self.padding_mode = padding_mode
+        self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         y = gpu.forward(self, x)

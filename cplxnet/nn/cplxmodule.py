@@ -153,7 +153,8 @@ def _converted(
         keys = [f"{stem}.real", f"{stem}.imag"]
         path = " and ".join(keys)
 
-    parts = [theirs.pop(their_key) for their_key in keys if their_key in theirs]
+    found = [theirs.pop(their_key, None) for their_key in keys]
+    parts = [part for part in found if part is not None]
     if len(parts) < len(keys):
         raise ValueError(f"{path}: missing")
     shapes = [tuple(part.shape) for part in parts]

@@ -38,6 +38,7 @@ class Penalised(nn.Module):
         self.fill_own(self.at_first)
 
     def fill_own(self, value: float) -> None:
+        """Set every own parameter to one value."""
         for name in self.own:
             nn.init.constant_(self.get_parameter(name), value)
 
@@ -50,6 +51,7 @@ class Penalised(nn.Module):
 
     @property
     def n_penalties(self) -> int:
+        """How many numbers `penalty` has."""
         return self.get_parameter(self.own[0]).numel()
 
     @property
@@ -120,6 +122,7 @@ class GaussianWeight(Penalised):
 
     @property
     def penalty(self) -> Tensor:
+        """The KL of every weight: exact, differentiable, shape of the weight."""
         return penalty(self._stored, self.log_sigma2, self.term)
 
     def kl(self, channels: float = 1.0) -> Tensor:

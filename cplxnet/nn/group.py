@@ -98,6 +98,7 @@ class GroupNoise(Penalised):
 
     @property
     def penalty(self) -> Tensor:
+        """`penalty_out`."""
         return self.penalty_out
 
     def kl(self, channels: float = 1.0) -> Tensor:
@@ -141,6 +142,7 @@ class BothNoise(GroupNoise, GaussianWeight):
 
     @torch.no_grad()
     def relevance(self, threshold: float) -> Tensor:
+        """bool, shape of the weight: True (keep) where the weight and its channel are relevant."""
         return GroupNoise.relevance(self, threshold) & GaussianWeight.relevance(self, threshold)
 
 

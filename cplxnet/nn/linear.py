@@ -41,6 +41,7 @@ class CplxLinear(ComplexParameters):
         super().__init__((out_features, in_features), bias, device, dtype)
         self.in_features = in_features
         self.out_features = out_features
+        self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         y = gpu.forward(self, x)

@@ -52,7 +52,6 @@ class ComplexParameters(nn.Module):
         self.weight_ri = nn.Parameter(torch.empty(*shape, 2, **kind))
         bias_ri = nn.Parameter(torch.empty(shape[0], 2, **kind)) if bias else None
         self.register_parameter("bias_ri", bias_ri)
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Trabelsi's initialisation of the weight, 0 for the bias."""

@@ -384,3 +384,11 @@ def test_counts_are_whole_numbers_from_one(data, value):
         ValueError, match=f"expected batch_size as a whole number >= 1, got {value}"
     ):
         SAMPLERS["in-order"](data, batch_size=value)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(three, tmp_path, monkeypatch):
+    """Shorter recordings would leave memory that nobody has written as windows."""
+    other = write(tmp_path / "other.h5", *(recording(f"id_000{k}", 12, []) for k in (1, 3, 7)))
+    monkeypatch.setattr(layout, "recordings", lambda path, read=layout.recordings: read(other))
+    with pytest.raises(layout.RecordingError, match=r"three\.h5: changed while it was read; try"):
+        MusicNet(three, window=8)

@@ -333,3 +333,14 @@ def test_a_synchronised_form_is_refused_when_it_runs() -> None:
     for training in (True, False):
         with pytest.raises((ValueError, RuntimeError)):
             converted.train(training)(mixed((9, 3), torch.complex64))
+
+
+def test_in_training_it_is_exported_for_any_batch():
+    """`len` of a traced tensor is a number, which fixed the batch's size."""
+    net = CplxBatchNorm1d(3).train()
+    x = mixed((5, 3, 4), torch.complex64)
+    batch = torch.export.Dim("batch", min=2)
+    exported = torch.export.export(net, (x,), dynamic_shapes=({0: batch},)).module()
+
+    other = mixed((9, 3, 4), torch.complex64)
+    torch.testing.assert_close(exported(other), net(other), rtol=1e-4, atol=1e-4)

@@ -279,3 +279,15 @@ def test_types_of_few_digits_are_an_error_that_says_what_to_do(
         cls(*args, dtype=dtype)
     with pytest.raises(TypeError, match="expected complex64 or complex128, got complex32"):
         layer(x.to(torch.complex32))
+
+
+@pytest.mark.parametrize("layer, arguments", [(CplxLinear, (3, 2)), (CplxConv1d, (3, 2, 5))])
+def test_a_subclass_initialises_with_the_layers_sizes_at_hand(layer, arguments):
+    class Constant(layer):
+        def reset_parameters(self):
+            fan_in = self.in_features if layer is CplxLinear else self.in_channels
+            self.weight = torch.full_like(self.weight, 1 / fan_in)
+
+    assert torch.equal(
+        Constant(*arguments).weight, torch.full_like(layer(*arguments).weight, 1 / 3)
+    )

@@ -69,9 +69,9 @@ def _order(stages: Row, order: list[Any]) -> Iterator[Fault]:
 def _stage(path: str, stage: Row, model: Row, raw: Row, vocabulary: Vocabulary) -> Iterator[Fault]:
     # the manifest's model with the stage's changes on top, less the faults that the manifest's has
     change = stage.get("model") or {}
-    of_manifest = {fault.path for fault in _keywords(f"{path}.model", model, vocabulary)}
+    faults_of_manifest = {fault.path for fault in _keywords(f"{path}.model", model, vocabulary)}
     for fault in _keywords(f"{path}.model", {**model, **change}, vocabulary):
-        if fault.path not in of_manifest or fault.path.rpartition(".")[2] in change:
+        if fault.path not in faults_of_manifest or fault.path.rpartition(".")[2] in change:
             yield fault
 
     optimizer = {"name": Optimizer().name, **(stage.get("optimizer") or {})}
@@ -205,7 +205,7 @@ def _network(
     )
     for key, off, layers, has_them, names in needs:
         value = stage.get(key, off)
-        if not has_them and value != off and value is not ABSENT:
+        if not has_them and value not in (off, {}) and value is not ABSENT:
             networks = "a masked network" if names is None else one_of(names)
             accepted = f"{shown(off)}, or as {path}.model.name {networks}"
             yield Fault(f"{path}.{key}", f"{model} has no {layers}", value, accepted)

@@ -27,7 +27,8 @@ Values = Mapping[str, Any]  # path -> the value it has in one manifest
 Axis = str | tuple[str, ...]  # a path, or several that vary together
 
 # the stages of the grids, in turn; reports compare the first and the last
-STAGES = DENSE, SPARSIFY, FINE_TUNE = "dense", "sparsify", "fine-tune"
+STAGES = ("dense", "sparsify", "fine-tune")
+DENSE, SPARSIFY, FINE_TUNE = STAGES
 # the variable of the grids: the weight of the KL term while sparsifying
 C = f"stages.{SPARSIFY}.objective.kl_div"
 # the variational form of the network: ...VD or ...ARD

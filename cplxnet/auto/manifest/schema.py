@@ -385,6 +385,9 @@ class Manifest(Part):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Manifest) and self._written == other._written
 
+    def __hash__(self) -> int:
+        return hash(self._written)
+
     @property
     def _written(self) -> str:
         return canonical(self.to_dict())

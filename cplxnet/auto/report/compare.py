@@ -20,6 +20,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from cplxnet.auto.manifest.grid import FINE_TUNE
+
 from . import style
 from .style import Report, Request
 from .tables import Lacking, by_method, of_scorer
@@ -84,7 +86,7 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
 
 
 def _curves(table: pd.DataFrame, scorer: str) -> Curves:
-    tuned = of_scorer(table, scorer, "fine-tune")
+    tuned = of_scorer(table, scorer, FINE_TUNE)
     tuned = tuned.astype({"compression": float, "average_precision": float})
     curves = {
         method: {

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cplxnet.auto import tasks
+from cplxnet.auto.manifest.grid import DENSE, FINE_TUNE
 
 from . import style, tables
 from .style import Report, Request
 from .tables import Lacking, by_method, by_setting, of_scorer
 
-STAGES = ("dense", "fine-tune")
+STAGES = (DENSE, FINE_TUNE)
 MOST_DRAWN = 12  # methods and settings whose lines can be told apart
 LONGEST = 40  # characters of a label in the panel for the key
 BY_CLASS = {
@@ -96,14 +97,14 @@ def rows(
 
 def _losses(classes: pd.DataFrame, name: str) -> Iterator[str]:
     """For each method the classes that its greatest C or sparsity costs most."""
-    tuned = classes[classes["stage"] == "fine-tune"]
+    tuned = classes[classes["stage"] == FINE_TUNE]
     greatest = {method: setting for method, setting, _ in by_setting(tuned)}
     for method, setting in greatest.items():
         runs = classes[(classes["method"] == method) & (classes["setting"] == setting)]
         ap = runs.pivot_table("ap", "class", "stage").reindex(columns=STAGES).dropna()
-        worst = (ap["dense"] - ap["fine-tune"]).nlargest(3).index
+        worst = (ap[DENSE] - ap[FINE_TUNE]).nlargest(3).index
         costs = [
-            f"{name} {k} ({ap.loc[k, 'dense']:.3f} to {ap.loc[k, 'fine-tune']:.3f})" for k in worst
+            f"{name} {k} ({ap.loc[k, DENSE]:.3f} to {ap.loc[k, FINE_TUNE]:.3f})" for k in worst
         ]
         if costs:
             group = tables.group_name(method, setting)
@@ -120,10 +121,11 @@ def draw(
     class are means over the replicates of one method and C (or sparsity); of more than twelve, each
     method's greatest is drawn alone.
     """
-    title = f"scored on {scorer}"
-    if max(len(t[["method", "setting"]].drop_duplicates()) for t in (pooled, classes)) > MOST_DRAWN:
-        pooled, classes = (_greatest(t) if len(t) else t for t in (pooled, classes))
-        title += ", greatest C or sparsity"
+    scored = f"scored on {scorer}"
+    both = (pooled, classes)
+    if max(len(table[["method", "setting"]].drop_duplicates()) for table in both) > MOST_DRAWN:
+        pooled, classes = (_greatest(table) if len(table) else table for table in both)
+        scored += ", greatest C or sparsity"
 
     figure, panels = plt.subplots(2, 3, figsize=(12, 6.5))
     first, *others, key = panels.flat
@@ -134,7 +136,7 @@ def draw(
         look = _look(pooled, stage, method, setting, colour_of)
         first.step(points["recall"], points["precision"], where="pre", **look)
     first.set(xlabel="recall", ylabel="precision, all classes pooled", xlim=(-0.03, 1.03))
-    first.set_title(title, fontsize=10)
+    first.set_title(scored, fontsize=10)
 
     for axes, (name, title) in zip(others, BY_CLASS.items(), strict=True):
         if name not in classes or classes.empty:
@@ -165,7 +167,7 @@ def _greatest(rows: pd.DataFrame) -> pd.DataFrame:
 def _draw_by_class(
     axes: Axes, classes: pd.DataFrame, name: str, colour_of: Mapping[str, Any]
 ) -> None:
-    dense = classes["stage"] == "dense"
+    dense = classes["stage"] == DENSE
     means = classes[dense].groupby("class")[name].mean()
     axes.plot(means.index, means, color=style.DENSE, lw=3, label="dense")
     if name == "support":
@@ -173,13 +175,13 @@ def _draw_by_class(
 
     for method, setting, group in by_setting(classes[~dense]):
         means = group.groupby("class")[name].mean()
-        axes.plot(means.index, means, **_look(classes, "fine-tune", method, setting, colour_of))
+        axes.plot(means.index, means, **_look(classes, FINE_TUNE, method, setting, colour_of))
 
 
 def _look(
     table: pd.DataFrame, stage: str, method: str, setting: str, colour_of: Mapping[str, Any]
 ) -> dict[str, Any]:
-    if stage == "dense":
+    if stage == DENSE:
         return {"color": style.DENSE, "lw": 3, "label": "dense", "zorder": 1}
 
     line = style.LINES[sorted(set(table["method"])).index(method) % len(style.LINES)]
@@ -248,7 +250,7 @@ def ends(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
         stopped_early.
     """
     course = ["compression", "epochs", "n_epochs", "stopped_early"]
-    tuned = of_scorer(table, scorer, "fine-tune", on_one_set=False)
+    tuned = of_scorer(table, scorer, FINE_TUNE, on_one_set=False)
     return tuned[[*tables.RUN, *course]].astype({"compression": float})
 
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from scipy import stats
 
 from cplxnet.auto import tasks
-from cplxnet.auto.manifest.grid import C
+from cplxnet.auto.manifest.grid import FINE_TUNE, SPARSIFY, C
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.nn.gaussian import Penalised
 from cplxnet.nn.masked import Masked
@@ -26,7 +26,6 @@ from .style import Report, Request
 from .tables import Lacking, by_method, by_setting, of_scorer, with_c
 
 LEVEL = 0.95
-STAGE = "sparsify"  # whose weights are counted
 
 
 def report(request: Request) -> Report:
@@ -36,7 +35,7 @@ def report(request: Request) -> Report:
     n_alone = int((means["n"] < 2).sum())
     alone = f"{n_alone} of {len(means)} values of C have one replicate, hence no band."
     sentences = [alone] if n_alone else []
-    pruned = tables.of_scorer(table, request.scorer, "fine-tune")
+    pruned = tables.of_scorer(table, request.scorer, FINE_TUNE)
     pruned = pruned[pruned[C].isna() & (pruned["setting"] != "")]
     if len(pruned):
         sentences.append(f"Without a C, so left out: {', '.join(sorted(set(pruned['method'])))}.")
@@ -78,7 +77,7 @@ def rows(table: pd.DataFrame, *, scorer: str = "test") -> pd.DataFrame:
     Raises:
         Lacking: no such run, or none with a C.
     """
-    tuned = with_c(of_scorer(table, scorer, "fine-tune"))
+    tuned = with_c(of_scorer(table, scorer, FINE_TUNE))
     numbers = {
         "before": tuned["average_precision_start"].astype(float),
         "after": tuned["average_precision"].astype(float),
@@ -174,30 +173,32 @@ def layer_rows(*folders: str | Path) -> pd.DataFrame:
     Raises:
         Lacking: no run is through with the stage, or none that is has a C or a sparsity.
     """
-    runs = [run for run in tables.every_run(folders) if STAGE in run.stages]
+    runs = [run for run in tables.every_run(folders) if SPARSIFY in run.stages]
     if not runs:
         raise Lacking(
-            f"expected runs through with {STAGE!r}, got none; "
+            f"expected runs through with {SPARSIFY!r}, got none; "
             "try again when one is, or run the folder"
         )
 
     counts = []
     for run in runs:
         names = _layers_with_weights(run.manifest)
-        counted = run.stages[STAGE]["layers"]
+        counted = run.stages[SPARSIFY]["layers"]
         with tables.or_left_out(run):
             if not counted.keys() >= set(names):
                 raise ValueError(f"expected counts of {', '.join(names)}, got fewer")
             counts += [run.columns | {"layer": name} | counted[name] for name in names]
     if not counts:
-        raise Lacking(f"expected runs that lose weights in {STAGE!r}, got none; try another grid")
+        raise Lacking(
+            f"expected runs that lose weights in {SPARSIFY!r}, got none; try another grid"
+        )
     layers = tables.with_c(pd.DataFrame(counts), or_sparsity=True)
     return layers.assign(sparsity=layers["n_zero"] / layers["n_par"])
 
 
 def _layers_with_weights(manifest: Manifest) -> list[str]:
     """The layers with a posterior, gates or a mask; others, as batch norm, lose no weights."""
-    model = manifest.stage(STAGE).model
+    model = manifest.stage(SPARSIFY).model
     network = tasks.network(manifest.task, model, manifest.features, manifest.window)
     layers = network.named_modules()
     return [name for name, layer in layers if isinstance(layer, Penalised | Masked)]

@@ -32,7 +32,7 @@ def report(request: Request) -> Report:
         for file in files[files["bits"] == AUTO].itertuples()
     ]
     figure = draw(files, scorer=request.scorer)
-    return Report(figure, files, sentences + threshold.left_out(request, _why_not))
+    return Report(figure, files, sentences + threshold.left_out(request, _fault))
 
 
 def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
         Lacking: no run has a snapshot or this scorer, or their scores do not compare.
         FileNotFoundError: the data is not there.
     """
-    runs = threshold.chosen(request, _why_not, expected="of their last stage")
+    runs = threshold.chosen(request, _fault, expected="of their last stage")
     files: list[dict[str, Any]] = []
     with bar(total=len(runs) * len(bits), desc="sizes", unit="file") as shown:
         for run in runs:
@@ -66,7 +66,8 @@ def rows(request: Request, *, bits: Sequence[int | str] = (*BITS, AUTO)) -> pd.D
     return pd.DataFrame(files).astype({"dense": float})
 
 
-def _why_not(run: tables.Run) -> str:
+def _fault(run: tables.Run) -> str:
+    """Why a run's files cannot be written; empty if they can."""
     last = run.manifest.stage_order[-1]
     is_there = last in run.stages and run.has_snapshot(last)
     return "" if is_there else "No snapshot of the last stage"

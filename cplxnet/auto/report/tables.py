@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from cplxnet.auto.manifest import grid
-from cplxnet.auto.manifest.grid import C
+from cplxnet.auto.manifest.grid import DENSE, FINE_TUNE, C
 from cplxnet.auto.manifest.read import Manifest, ManifestError, load
 from cplxnet.auto.manifest.schema import leaves
 from cplxnet.auto.runner import lock
@@ -552,8 +552,8 @@ def by_run(rows: pd.DataFrame) -> pd.DataFrame:
         (the dense network's score), n_par and chance (the share of positives, if it was scored).
     """
     key = ["folder", "run"]
-    dense = rows[rows["stage"] == "dense"].set_index(key)
-    tuned = rows[rows["stage"] == "fine-tune"].set_index(key)
+    dense = rows[rows["stage"] == DENSE].set_index(key)
+    tuned = rows[rows["stage"] == FINE_TUNE].set_index(key)
 
     runs = rows.drop_duplicates(key).set_index(key)[["method", C, "setting", "seed"]]
     runs[C] = runs[C].astype(float)  # of None alone: NaN

@@ -12,12 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cplxnet import files
-from cplxnet.auto.manifest.grid import C
+from cplxnet.auto.manifest.grid import DENSE, FINE_TUNE, C
 
 from . import tables
-
-DENSE = "dense"
-TUNED = "fine-tune"
 
 NUMBERS = ["n_par", "compression", "kept", "before", "after", "loss"]
 LEVELS = (50.0, 200.0)  # times fewer real numbers, of which the page says what they cost
@@ -50,7 +47,7 @@ def groups(table: pd.DataFrame, scorer: str = "test") -> pd.DataFrame:
 
 def _runs(table: pd.DataFrame, scorer: str) -> pd.DataFrame:
     """A row for each run that has finished dense: its scores there and after fine-tuning."""
-    is_of_both = (table["scorer"] == scorer) & table["stage"].isin([DENSE, TUNED])
+    is_of_both = (table["scorer"] == scorer) & table["stage"].isin([DENSE, FINE_TUNE])
     runs = tables.by_run(table[is_of_both])
     return runs.assign(loss=runs["dense"] - runs["after"])
 
@@ -117,7 +114,7 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
             )
 
     unscored = table[(table["scorer"] == scorer) & table["average_precision"].isna()]
-    for stage, consequence in ((DENSE, "not compared with it"), (TUNED, "left out")):
+    for stage, consequence in ((DENSE, "not compared with it"), (FINE_TUNE, "left out")):
         runs = unscored.loc[unscored["stage"] == stage, "run"]
         if len(runs):
             sentences.append(
@@ -126,9 +123,9 @@ def left_out(table: pd.DataFrame, scorer: str) -> list[str]:
             )
 
     for stages, runs in _grouped(table[table["state"] == "done"], "stage").items():
-        if not {DENSE, TUNED} <= set(stages):
+        if not {DENSE, FINE_TUNE} <= set(stages):
             sentences.append(
-                f"Without stages called {DENSE} and {TUNED}, so compared in part only: "
+                f"Without stages called {DENSE} and {FINE_TUNE}, so compared in part only: "
                 f"{', '.join(runs)} (stages: {', '.join(stages)})."
             )
     return sentences
@@ -202,7 +199,7 @@ def _page(table: pd.DataFrame, folder: str | Path, scorer: str) -> str:
     numbered = [f"{k}. {text}" for k, text in enumerate(readings, 1)]
     remarks = left_out(table, scorer)
 
-    through = set(table.loc[table["stage"] == TUNED, "run"])
+    through = set(table.loc[table["stage"] == FINE_TUNE, "run"])
     names = [path.stem for path in sorted(Path(folder).glob("*.json"))]
     unfinished = [name for name in names if name not in through]
     if unfinished:

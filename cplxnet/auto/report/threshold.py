@@ -19,6 +19,7 @@ from cplxnet import files
 from cplxnet import nn as cplx
 from cplxnet.auto import tasks
 from cplxnet.auto.manifest import grid
+from cplxnet.auto.manifest.grid import DENSE, FINE_TUNE, SPARSIFY
 from cplxnet.auto.manifest.read import Manifest
 from cplxnet.auto.models import load_model, read_manifest
 from cplxnet.auto.runner import stages
@@ -34,8 +35,6 @@ from . import style, tables
 from .style import Report, Request
 from .tables import Lacking, Run
 
-SPARSIFY = "sparsify"
-TUNE = "fine-tune"
 THRESHOLDS = tuple(range(-6, 7))  # of log alpha
 
 
@@ -45,7 +44,7 @@ def report(request: Request) -> Report:
     if request.tune:
         masked = pd.concat([masked, tune(request)], ignore_index=True)
 
-    return Report(draw(masked, scorer=request.scorer), masked, left_out(request, _why_not))
+    return Report(draw(masked, scorer=request.scorer), masked, left_out(request, _fault))
 
 
 def scan(request: Request) -> pd.DataFrame:
@@ -124,7 +123,8 @@ def tune(request: Request) -> pd.DataFrame:
     run_many(into, **where)
 
     table = tables.collect(into)
-    table = table[(table["scorer"] == request.scorer) & (table["stage"] == TUNE)].set_index("run")
+    is_tuned = (table["scorer"] == request.scorer) & (table["stage"] == FINE_TUNE)
+    table = table[is_tuned].set_index("run")
     results = table[["compression", "average_precision"]].to_dict("index")
     return pd.DataFrame(
         [columns[name] | results[name] | {"tuned": True} for name in manifests if name in results]
@@ -133,25 +133,25 @@ def tune(request: Request) -> pd.DataFrame:
 
 def about(run: Run, scorer: str) -> dict[str, Any]:
     """The columns of a run, its own threshold, and its dense network's score, None without one."""
-    dense = run.stages.get("dense", {"scores": {}})["scores"].get(scorer)
+    dense = run.stages.get(DENSE, {"scores": {}})["scores"].get(scorer)
     return run.columns | {
         "own": run.manifest.threshold,
         "dense": dense and dense["end"]["average_precision"],
     }
 
 
-def chosen(request: Request, why_not: Callable[[Run], str], *, expected: str) -> list[Run]:
+def chosen(request: Request, fault_of: Callable[[Run], str], *, expected: str) -> list[Run]:
     """The runs asked for that are usable and have the scorer.
 
     Args:
         request: says which.
-        why_not: why a run is not usable; nothing if it is.
+        fault_of: why a run is not usable; nothing if it is.
         expected: the snapshot that is looked for, in the words of the error.
 
     Raises:
         Lacking: there is none, or their scores do not compare.
     """
-    runs = [run for run in _asked(request) if not why_not(run)]
+    runs = [run for run in _asked(request) if not fault_of(run)]
     if not runs:
         named = "" if request.runs is None else f" named {', '.join(request.runs)}"
         raise Lacking(
@@ -170,11 +170,11 @@ def chosen(request: Request, why_not: Callable[[Run], str], *, expected: str) ->
     return scored
 
 
-def left_out(request: Request, why_not: Callable[[Run], str]) -> list[str]:
+def left_out(request: Request, fault_of: Callable[[Run], str]) -> list[str]:
     """A sentence for each reason for which runs are not usable, which names them."""
     runs: dict[str, list[str]] = {}
     for run in _asked(request):
-        runs.setdefault(why_not(run), []).append(f"{run.folder}/{run.name}")
+        runs.setdefault(fault_of(run), []).append(f"{run.folder}/{run.name}")
     return [
         f"{why}, so left out: {', '.join(names)}." for why, names in sorted(runs.items()) if why
     ]
@@ -188,12 +188,13 @@ def _asked(request: Request) -> list[Run]:
 def _to_mask(request: Request) -> list[Run]:
     """The runs with a snapshot of the stage before the masks, which depend on a threshold."""
     expected = f"of {SPARSIFY} (1-{SPARSIFY}.pt), which has log alpha"
-    return chosen(request, _why_not, expected=expected)
+    return chosen(request, _fault, expected=expected)
 
 
-def _why_not(run: Run) -> str:
+def _fault(run: Run) -> str:
+    """Why a run cannot be masked at another threshold; empty if it can."""
     manifest = run.manifest
-    if TUNE not in manifest.stage_order or not run.has_snapshot(SPARSIFY):
+    if FINE_TUNE not in manifest.stage_order or not run.has_snapshot(SPARSIFY):
         return f"No snapshot of {SPARSIFY}"
 
     model = manifest.stage(SPARSIFY).model
@@ -221,7 +222,7 @@ def score_at(
         threshold: on log alpha; weights above it are masked.
         scorer: whose feed.
     """
-    masked = components.build(manifest.stage(TUNE))
+    masked = components.build(manifest.stage(FINE_TUNE))
     stages.inherit(masked, model, threshold=threshold)
     target, logit = predict(masked, components.feed(manifest.scorers[scorer].feed))
     return float(components.task.pooled_average_precision(target, logit))

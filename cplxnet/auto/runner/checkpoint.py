@@ -6,9 +6,9 @@ snapshot, by a second name for the same file; then all are removed.
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,32 @@ def checkpoint_every_s(device: str) -> float:
     return 60.0 if device.startswith("cuda") else 0.0
 
 
+class _Writing(threading.Thread):
+    """The writing of one checkpoint. The thread ends with it.
+
+    A pool's worker would not: Ctrl-C while it starts leaves one that the pool does not know of, and
+    the process waits for it for ever.
+    """
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        super().__init__()
+        self._write = write
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._write()
+        except BaseException as error:  # raised by `result`
+            self._error = error
+
+    def result(self) -> None:
+        """Wait until it is done; raises what went wrong."""
+        with contextlib.suppress(RuntimeError):  # interrupted before it began
+            self.join()
+        if self._error is not None:
+            raise self._error
+
+
 @dataclass(eq=False)
 class Checkpoints:
     """Writes checkpoints of one run while its training goes on, and finds the newest sound one."""
@@ -46,8 +72,7 @@ class Checkpoints:
     def __post_init__(self) -> None:
         self._saved_at = -float("inf")
         self._newest: Path | None = None  # the checkpoint written or read last
-        self._writer = ThreadPoolExecutor(max_workers=1)
-        self._writing: Future[None] | None = None
+        self._writing: _Writing | None = None
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -68,7 +93,8 @@ class Checkpoints:
 
         copied, wait_for_copies = self._copied({"schema": SCHEMA, "epoch": epoch, **state})
         self._newest = self._path(epoch)
-        self._writing = self._writer.submit(self._write, self._newest, copied, wait_for_copies)
+        self._writing = _Writing(lambda: self._write(self._path(epoch), copied, wait_for_copies))
+        self._writing.start()
         self._saved_at = time.monotonic()
 
     def _copied(self, state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:

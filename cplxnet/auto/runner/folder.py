@@ -212,6 +212,8 @@ class RunFolder:
         return self.status if self._status is None else self._status
 
     def _write_status(self, status: dict[str, Any]) -> None:
+        if status["state"] not in STATES:
+            raise ValueError(f"expected a state of {', '.join(STATES)}, got {status['state']!r}")
         files.write_json(self.path / "status.json", plain(status), check=self.check)
         self._status = status
 

@@ -255,8 +255,11 @@ def settled(
             `read`, and changes are not accepted.
     """
     files = RunFolder(settings.folder / name)
-    status = _status(files.path)
-    state = status.get("state")
+    try:
+        status = files.status
+    except ValueError:  # damaged: the run sets it aside
+        status = {"state": "interrupted"}
+    state = status["state"]
     if not settings.accept_changes:
         refuse_changes(files, manifest, read)
     elif not unchanged(files, manifest):

@@ -35,7 +35,7 @@ from cplxnet.musicnet.resample import TARGET_HZ
 
 from .real_form import Step, UnknownLayerError, modulus, real_chain, with_zero_imaginary_part
 
-# the exporter says at every call that torchvision is not installed
+# from here on in this process: the exporter says at every call that torchvision is not installed
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 OPSET = 20  # the first whose DFT takes its axis as an input; onnxruntime 1.17 and later

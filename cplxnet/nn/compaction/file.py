@@ -351,7 +351,7 @@ def decode(form: str, stored: Tensor, n: int) -> Tensor:
     if form == "bits":
         bits = np.unpackbits(stored.numpy(), bitorder="little")
         position = torch.from_numpy(bits.nonzero()[0])
-    elif form in _STEPS:
+    elif isinstance(form, str) and form in _STEPS:
         most = torch.iinfo(_STEPS[form]).max
         words = stored.long()
         after = torch.where(words == most, most, words + 1).cumsum(0)

@@ -104,7 +104,7 @@ class Compact(nn.Module):
         self._built = {key: self._built[key] for key in chosen}
         return self
 
-    def shortest(self, n_out: int) -> int:
+    def shortest(self, n_out: int = 1) -> int:
         """The least length of an input that gives `n_out` positions; a linear layer gives one."""
         length = 1 if self.stages[-1].whole else n_out
         for stage in reversed(self.stages):

@@ -3,6 +3,7 @@ used.
 """
 
 import shutil
+import threading
 
 import pytest
 import torch
@@ -218,6 +219,23 @@ def test_checkpoints_hold_the_state_at_the_time_of_saving_and_two_are_kept(tmp_p
     checkpoints.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["kept.pt"]
     assert equal(files.read_tensors(tmp_path / "kept.pt")["model"], found["model"])
+
+
+def test_ctrl_c_while_the_writer_starts_leaves_a_whole_file_and_no_thread(tmp_path, monkeypatch):
+    """A pool's worker was left, for which the process waited for ever."""
+    checkpoints = Checkpoints(RunFolder(tmp_path))
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    n_threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), checkpoints.writing():
+        checkpoints.save(1, {"key": "a", "optimizer": None, "model": torch.arange(5)})
+    assert threading.active_count() == n_threads
+    assert torch.equal(checkpoints.latest("a")["model"], torch.arange(5))
 
 
 def test_what_went_wrong_in_writing_is_raised(tmp_path, monkeypatch):
