@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -229,10 +230,12 @@ class Trainer:
         self, stage: Stage, shared: stages.Shared, model: nn.Module, pruning: Pruning | None
     ) -> Training:
         """The stage's training at its start."""
+        # it is the trainer's own: a circle would keep data and networks beyond the run's end
+        trainer = weakref.proxy(self)
         return Training(
             stage,
             model,
-            self.average_precision,
+            lambda scorer: trainer.average_precision(scorer),
             device=torch.device(self.components.device),
             seeds={
                 purpose: stages.seed_of(self.manifest, stage.name, purpose)

@@ -1,6 +1,7 @@
 """Whole experiments of three stages on the corpus of seconds: what they leave in their folder."""
 
 import collections
+import gc
 import itertools
 import math
 import sys
@@ -17,6 +18,7 @@ import cplxnet
 from cplxnet.auto import load
 from cplxnet.auto.runner.folder import RunFolder
 from cplxnet.auto.runner.run import each_device
+from cplxnet.auto.runner.trainer import Trainer
 from cplxnet.auto.train.state import Training
 from cplxnet.musicnet import MusicNet, build, features
 
@@ -219,6 +221,22 @@ def test_a_manifest_passes_few_modules_on_its_way_to_scores(tiny_corpus, tmp_pat
     rooms = collections.Counter(path.rpartition("/")[0] for path in passed)
     assert rooms["auto/runner"] <= 8, passed
     assert len(passed) <= 47, sorted(passed)
+
+
+def test_after_a_run_its_data_and_networks_are_let_go(tiny_corpus, tmp_path):
+    """At once: a grid in one process would have the next run's 5 GB beside them."""
+
+    def alive():
+        return {id(thing) for thing in gc.get_objects() if type(thing) in (MusicNet, Trainer)}
+
+    gc.collect()
+    gc.disable()  # which would find circles sooner or later
+    try:
+        before = alive()
+        quick(small(), tmp_path, tiny_corpus)
+        assert alive() <= before
+    finally:
+        gc.enable()
 
 
 # -- variants --------------------------------------------------------------------------------------
