@@ -21,7 +21,6 @@ from .tables import Lacking, by_method, by_setting, of_scorer
 
 STAGES = (DENSE, FINE_TUNE)
 MOST_DRAWN = 12  # methods and settings whose lines can be told apart
-LONGEST = 40  # characters of a label in the panel for the key
 BY_CLASS = {
     "ap": "average precision",
     "precision": "precision at logit > 0",
@@ -97,9 +96,7 @@ def rows(
 
 def _losses(classes: pd.DataFrame, name: str) -> Iterator[str]:
     """For each method the classes that its greatest C or sparsity costs most."""
-    tuned = classes[classes["stage"] == FINE_TUNE]
-    greatest = {method: setting for method, setting, _ in by_setting(tuned)}
-    for method, setting in greatest.items():
+    for method, setting in _greatest(classes[classes["stage"] == FINE_TUNE]).items():
         runs = classes[(classes["method"] == method) & (classes["setting"] == setting)]
         ap = runs.pivot_table("ap", "class", "stage").reindex(columns=STAGES).dropna()
         worst = (ap[DENSE] - ap[FINE_TUNE]).nlargest(3).index
@@ -124,7 +121,9 @@ def draw(
     scored = f"scored on {scorer}"
     both = (pooled, classes)
     if max(len(table[["method", "setting"]].drop_duplicates()) for table in both) > MOST_DRAWN:
-        pooled, classes = (_greatest(table) if len(table) else table for table in both)
+        pooled, classes = (
+            table[table["setting"] == table["method"].map(_greatest(table))] for table in both
+        )
         scored += ", greatest C or sparsity"
 
     figure, panels = plt.subplots(2, 3, figsize=(12, 6.5))
@@ -150,18 +149,14 @@ def draw(
 
     for axes in (first, *others[:3]):
         axes.set_ylim(-0.03, 1.03)
-    named = first if len(pooled) else others[0]
-    _, labels = named.get_legend_handles_labels()
-    is_long = max(map(len, labels), default=0) > LONGEST
-    style.legend(named, on=None if is_long else key, place="center")
+    style.legend(first if len(pooled) else others[0], on=key, place="center")
     key.set_axis_off()
     return figure
 
 
-def _greatest(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each method's greatest C or sparsity."""
-    greatest = {method: setting for method, setting, _ in by_setting(rows)}
-    return rows[rows["setting"] == rows["method"].map(greatest)]
+def _greatest(rows: pd.DataFrame) -> dict[str, str]:
+    """Of each method the setting with the greatest C or sparsity."""
+    return {method: setting for method, setting, _ in by_setting(rows)}
 
 
 def _draw_by_class(

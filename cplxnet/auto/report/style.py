@@ -157,14 +157,14 @@ def legend(axes: Axes, *, on: Axes | None = None, place: Place = "best") -> None
 
     Args:
         axes: whose lines it names.
-        on: axes that it is put on however many labels there are.
+        on: axes that it is put on however many short labels there are.
         place: where in them, as matplotlib's `loc`.
     """
     handles, labels = axes.get_legend_handles_labels()
     first = dict(zip(reversed(labels), reversed(handles), strict=True))
     unique = {label: first[label] for label in dict.fromkeys(labels) if label}
     longest = max(map(len, unique), default=0)
-    if on or (longest <= 40 and len(unique) <= 8):
+    if longest <= 40 and (on or len(unique) <= 8):
         (on or axes).legend(unique.values(), unique.keys(), loc=place)
         return
 

@@ -427,6 +427,9 @@ def collect(*folders: str | Path) -> pd.DataFrame:
 
     rows = []
     for run in every_run(folders):
+        if not run.stages:
+            continue
+
         status = _status_row(Path(run.folder) / f"{run.name}.json")
         about = run.described | {"state": status["state"]}
         for stage, result in run.stages.items():

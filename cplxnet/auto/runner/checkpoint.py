@@ -92,8 +92,8 @@ class Checkpoints:
             return
 
         copied, wait_for_copies = self._copied({"schema": SCHEMA, "epoch": epoch, **state})
-        self._newest = self._path(epoch)
-        self._writing = _Writing(lambda: self._write(self._path(epoch), copied, wait_for_copies))
+        path = self._newest = self._path(epoch)
+        self._writing = _Writing(lambda: self._write(path, copied, wait_for_copies))
         self._writing.start()
         self._saved_at = time.monotonic()
 
