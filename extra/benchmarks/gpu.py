@@ -6,10 +6,10 @@ carry pydantic and what it needs, the wheels of pydantic, pydantic_core, annotat
 typing_inspection (`pip download --only-binary :all: pydantic`, for that machine's Python).
 cplxmodule and complextorch are timed too where they are installed. Each part runs in a process of
 its own for so many seconds at most, what nobody has seen yet first: a run resumed after a kill;
-tests that need a GPU; a step in every form and precision, with its memory; bits; a whole step
-against float64; scoring; the kernels' own tests; other libraries. After each part gpu.json and
-gpu.md are written into OUT (default: the working directory). A part that fails, or is cut off,
-keeps the rows it had and stops no other.
+tests that need a GPU; a step in every form and precision, with its memory; where its time goes,
+kernel by kernel; bits; a whole step against float64; scoring; the kernels' own tests; other
+libraries. After each part gpu.json and gpu.md are written into OUT (default: the working
+directory). A part that fails, or is cut off, keeps the rows it had and stops no other.
 """
 
 import argparse
@@ -273,6 +273,43 @@ def steps(
                 yield row
 
 
+def kernel_times(
+    step: Callable[[], Any], ms: float, n_steps: int = 10, most: int = 20
+) -> list[dict[str, Any]]:
+    """Launches and microseconds a step of each kernel, as torch's profiler sees them.
+
+    Those of the `most` that take longest, then of all others together, and of the gaps: what a step
+    takes without the profiler, `ms`, beyond its kernels.
+    """
+    on_gpu = DEVICE == "cuda"
+    activities = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activities.CUDA if on_gpu else activities.CPU]) as seen:
+        for _ in range(n_steps):
+            step()
+
+    rows = []
+    for event in seen.key_averages():
+        us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if us > 0:
+            launches = event.count / n_steps
+            rows.append({"kernel": event.key[:60], "launches": launches, "us": us / n_steps})
+    rows.sort(key=lambda row: -row["us"])
+
+    others = {name: sum(row[name] for row in rows[most:]) for name in ("launches", "us")}
+    gaps = 1e3 * ms - sum(row["us"] for row in rows)
+    return [*rows[:most], {"kernel": "others"} | others, {"kernel": "gaps", "us": gaps}]
+
+
+def profiled(dataset: MusicNet) -> Iterator[dict[str, Any]]:
+    """Where the time of a captured step goes, dense and VD, in float32 and TF32."""
+    for products in ("float32", "tf32"):
+        for kind in ("dense", "VD"):
+            with set_to(products):
+                step = Training(kind, dataset).graphed()
+                for row in kernel_times(step, milliseconds(step)):
+                    yield {"kind": kind, "products": products} | row
+
+
 def peers(batch: int) -> Iterator[dict[str, Any]]:
     """The same step by the other libraries, in float32."""
     them = importlib.import_module("extra.benchmarks.peers")
@@ -423,6 +460,7 @@ PARTS = {
     "resumed": Part(90, gpu_resume.compare),
     "tests": Part(60, lambda _: tests("-m", "cuda", *MARKED)),
     "steps": Part(110, lambda folder: steps(corpus(folder, 321), EVERY)),
+    "kernel by kernel": Part(25, lambda folder: profiled(corpus(folder, 321))),
     "bits": Part(30, lambda folder: bits(corpus(folder, 32))),
     "against float64": Part(30, lambda _: against_float64()),
     "scoring": Part(20, lambda folder: scoring(corpus(folder, 321))),

@@ -82,6 +82,19 @@ def test_steps_have_their_rates_and_their_share_of_the_floor() -> None:
     assert "GB a second" not in plain and failed == {"failed": "no memory"}
 
 
+def test_where_a_step_spends_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are counted by step, the longest first; the rest and the gaps make the whole."""
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    a = torch.randn(500, 500)
+    rows = gpu.kernel_times(lambda: (a @ a).exp() @ a, ms=1000.0, n_steps=4, most=2)
+
+    assert [row["kernel"] for row in rows[-2:]] == ["others", "gaps"]
+    longest = {row["kernel"]: row["launches"] for row in rows[:2]}
+    assert longest["aten::mm"] == 2 and longest.get("aten::exp", 1) == 1
+    assert rows[0]["us"] >= rows[1]["us"] > 0
+    assert sum(row["us"] for row in rows) == pytest.approx(1e6)
+
+
 def small(kind: str) -> nn.Module:
     """Layers of every kind that the kernels take, of a size that Triton's interpreter bears."""
     form = gpu.KINDS[kind]

@@ -24,10 +24,9 @@ from cplxnet.auto.manifest.grid import FINE_TUNE
 
 from . import style
 from .style import Report, Request
-from .tables import Lacking, by_method, of_scorer
+from .tables import NEIGHBOURS, Lacking, by_method, of_scorer
 
 TIMES = (20.0, 50.0, 100.0, 200.0, 400.0)  # compressions at which methods are ranked
-NEIGHBOURS = 4.0  # times between the two runs that a rank may be read between
 N_POINTS = 25  # of compression, evenly in its logarithm
 N_RESAMPLES = 9999
 LEVEL = 0.95
@@ -158,8 +157,7 @@ def ranking(
     """Who wins where: a row a compression and method that spans it, the best mean score first.
 
     A replicate takes part if its two runs around the compression are at most `NEIGHBOURS` times
-    apart: a line between runs further apart says little of what is between them. A compression that
-    one method alone spans has no row.
+    apart. A compression that one method alone spans has no row.
 
     Returns:
         Columns times, method, score (mean over its replicates), winner, n (pairs with the winner),

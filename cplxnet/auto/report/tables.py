@@ -28,6 +28,8 @@ SCORED = ("state", "stage", "scorer", "scored_on", "average_precision", "average
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
 NETWORK = ["field", "architecture", "form"]
 RUN = ("folder", "run", "method", C, "setting", "seed")
+NEIGHBOURS = 4.0  # times between two compressions that a score may be read between: a line between
+# runs further apart says little of what is between them
 
 
 class Lacking(ValueError):

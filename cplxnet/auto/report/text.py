@@ -18,6 +18,7 @@ from . import tables
 
 NUMBERS = ["n_par", "compression", "kept", "before", "after", "loss"]
 LEVELS = (50.0, 200.0)  # times fewer real numbers, of which the page says what they cost
+NEAR = 1.1  # times between a level and a group that stands for it
 HEADS = (
     "form | {setting} | replicates | times fewer | real numbers kept | AP before fine-tuning | AP "
     "| below dense | range over seeds"
@@ -293,19 +294,30 @@ def _group_readings(rows: pd.DataFrame, runs: pd.DataFrame) -> Iterator[str]:
 
 
 def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series) -> str:
-    """What `level` times fewer costs, between the two values of C around it.
+    """What `level` times fewer costs: between the two groups around it, or by the one near it.
 
-    The loss is interpolated linearly in the logarithm of compression.
+    Between two, the loss is interpolated linearly in the logarithm of compression.
     """
-    rows = rows.sort_values("compression")
-    least, most = rows["compression"].iloc[[0, -1]]
-    if least == most != level:
-        return f"{what}: not known, all that is finished is at {least:.4g} times."
-    if not least <= level <= most:
-        return f"{what}: not known, what is finished spans {least:.3g} to {most:.3g} times."
+    losses = rows.set_index("compression")["loss"].sort_index()
+    times = losses.index.to_numpy(float)
+    smaller, larger = times[times <= level], times[times >= level]
+    nearest = times[np.abs(np.log(times / level)).argmin()]
 
-    loss = float(np.interp(np.log(level), np.log(rows["compression"]), rows["loss"]))
-    text = f"{what}, between its neighbours in the table{_than_dense(loss).replace(',', ':', 1)}"
+    if len(smaller) and len(larger) and larger[0] <= tables.NEIGHBOURS * smaller[-1]:
+        loss = float(np.interp(np.log(level), np.log(times), losses))
+        where = "between its neighbours in the table"
+    elif max(nearest / level, level / nearest) <= NEAR:
+        loss = float(losses.loc[nearest].mean())
+        where = f"as at {nearest:.3g} times"
+    elif len(smaller) and len(larger):
+        around = f"{smaller[-1]:.3g} and {larger[0]:.3g}"
+        return f"{what}: not known, its neighbours are far apart, at {around} times."
+    else:
+        spans = f"spans {times[0]:.3g} to {times[-1]:.3g}"
+        spans = f"is at {times[0]:.3g}" if times[0] == times[-1] else spans
+        return f"{what}: not known, what is finished {spans} times."
+
+    text = f"{what}, {where}{_than_dense(loss).replace(',', ':', 1)}"
     if len(dense) < 2 or round(loss, 4) <= 0:
         return f"{text}."
 

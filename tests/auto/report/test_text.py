@@ -93,12 +93,32 @@ def test_the_page_of_one_form_says_what_levels_cost(folder):
         "3. VD at C = 0.2 keeps 1 of 100 real numbers, 100 times fewer: average precision 0.3000, "
         "0.1000 below" in text
     )
-    # 50 lies at log(12.5)/log(25) = 0.785 of the way from 4 to 100 times, from a loss of 0 to 0.1
     assert (
-        "VD at 50 times fewer, between its neighbours in the table: 0.0785 below dense, beyond "
-        "the 0.0400" in text
+        "VD at 50 times fewer: not known, its neighbours are far apart, at 4 and 100 times." in text
     )
     assert "VD at 200 times fewer: not known, what is finished spans 4 to 100 times." in text
+
+
+@pytest.mark.parametrize(
+    ("times", "losses", "said"),
+    [
+        # 50 lies at log(2)/log(4) = 1/2 of the way from 25 to 100 times
+        (
+            [25, 100],
+            [0.0, 0.1],
+            ", between its neighbours in the table: 0.0500 below dense, beyond",
+        ),
+        ([10, 51.6], [0.0, 0.03], ", as at 51.6 times: 0.0300 below dense, not beyond the 0.0400"),
+        ([46, 46, 500], [0.0, -0.02, 0.3], ", as at 46 times: 0.0100 above dense."),
+        ([10, 60], [0.0, 0.1], ": not known, its neighbours are far apart, at 10 and 60 times."),
+        ([10, 40], [0.0, 0.1], ": not known, what is finished spans 10 to 40 times."),
+        ([10, 10], [0.0, 0.1], ": not known, what is finished is at 10 times."),
+    ],
+)
+def test_a_cost_is_read_between_neighbours_or_near_a_group(times, losses, said):
+    rows = pd.DataFrame({"compression": [float(t) for t in times], "loss": losses})
+    sentence = page._cost_at("At 50 times", 50.0, rows, pd.Series([0.40, 0.44]))
+    assert sentence.startswith(f"At 50 times{said}")
 
 
 def test_the_page_of_several_forms_ranks_them(folder):
