@@ -86,7 +86,7 @@ class RunFolder:
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),  # sums on a CPU differ in their last bits with it
             "kernels": _kernels(device),  # and with these
-            "commit": _git_commit(),
+            "commit": _git_commit(Path(__file__).parents[2]),
         }
         files.write_json(self.path / "config.json", config, check=self.check)
         self.config = config
@@ -430,17 +430,18 @@ def _kernels(device: str) -> str:
 
 
 @functools.cache
-def _git_commit() -> str | None:
-    """The commit of this package's checkout, with '+' for uncommitted changes; None outside one.
+def _git_commit(folder: Path) -> str | None:
+    """The commit of a folder's checkout, with '+' for uncommitted changes in it; None outside one.
 
     As it was when this process began its first run: a grid of days goes on with the code that it
     imported then.
     """
 
     def git(*arguments: str) -> str:
-        package = Path(__file__).parents[2]
+        # without its lock: killed while it holds that, git would refuse to pull or commit
+        command = ["git", "--no-optional-locks", *arguments]
         return subprocess.check_output(
-            ["git", *arguments], cwd=package, stderr=subprocess.DEVNULL, text=True, timeout=10
+            command, cwd=folder, stderr=subprocess.DEVNULL, text=True, timeout=10
         ).strip()
 
     try:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import socket
+import subprocess
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from c_functions import plain as plain_formulas
 from small import small
 
 from cplxnet import files
-from cplxnet.auto.runner.folder import STATES, RunFolder, plain
+from cplxnet.auto.runner.folder import STATES, RunFolder, _git_commit, plain
 
 
 def test_the_states_are_those_of_the_design():
@@ -53,6 +54,31 @@ def test_config_says_what_was_run_and_with_what(tmp_path):
     assert config["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert config["packages"].keys() >= {"numpy", "h5py", "scipy"}
     assert config["commit"] is None or len(config["commit"].rstrip("+")) == 40
+
+
+def test_the_commit_is_read_without_a_lock_on_the_checkout(tmp_path):
+    """A run killed while git holds index.lock would leave a checkout that cannot be pulled."""
+
+    def git(*arguments):
+        named = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        return subprocess.check_output(["git", *named, *arguments], cwd=tmp_path, text=True).strip()
+
+    git("init", "-q")
+    code = tmp_path / "code.py"
+    code.write_text("a = 1\n")
+    git("add", "code.py")
+    git("commit", "-q", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    os.utime(code, (0, 0))  # git status, by itself, notes this in the index
+    index = (tmp_path / ".git/index").read_bytes()
+
+    assert _git_commit.__wrapped__(tmp_path) == commit
+    assert (tmp_path / ".git/index").read_bytes() == index
+
+    (tmp_path / ".git/index.lock").touch()  # another git's
+    code.write_text("a = 2\n")
+    assert _git_commit.__wrapped__(tmp_path) == commit + "+"
+    assert _git_commit.__wrapped__(tmp_path / "code.py") is None
 
 
 def test_status_says_who_has_the_folder_and_changes_key_by_key(tmp_path):
