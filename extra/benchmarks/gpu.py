@@ -282,8 +282,10 @@ def kernel_times(
     takes without the profiler, `ms`, beyond its kernels.
     """
     on_gpu = DEVICE == "cuda"
-    activities = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[activities.CUDA if on_gpu else activities.CPU]) as seen:
+    activity = (
+        torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
+    )
+    with torch.profiler.profile(activities=[activity], acc_events=True) as seen:
         for _ in range(n_steps):
             step()
 

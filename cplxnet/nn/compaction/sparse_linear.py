@@ -69,10 +69,15 @@ class SparseLinear(nn.Module):
 
 
 def to_csr(matrix: Tensor) -> Tensor:
-    """`matrix.to_sparse_csr()`, without torch's word that this is in beta."""
+    """`matrix.to_sparse_csr()`, without torch's words that this is in beta and is not checked.
+
+    It says each once in a process; the second, of torch 2.11, when one is made of its arrays.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return matrix.to_sparse_csr()
+        csr = matrix.to_sparse_csr()
+        arrays = csr.crow_indices(), csr.col_indices(), csr.values()
+        return torch.sparse_csr_tensor(*arrays, csr.shape, check_invariants=False)
 
 
 class _Csr:
