@@ -1,5 +1,6 @@
 """Where fast paths stay away: tracing, fake tensors, torch.func, subclasses, torch.compile."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -188,6 +189,29 @@ def test_vmap_gradients_of_samples_and_jvp(name: str) -> None:
         _, tangent = torch.func.jvp(layer, (x,), (direction,))
         slope = (layer(x + 1e-6 * direction) - layer(x - 1e-6 * direction)) / 2e-6
     torch.testing.assert_close(tangent, slope, rtol=1e-4, atol=1e-4)
+
+
+@every_layer
+def test_vmap_over_the_networks_of_an_ensemble(name: str) -> None:
+    layers = [in_evaluation(name)[0] for _ in range(3)]
+    x = in_evaluation(name)[1]
+
+    def member(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(layers[0], (parameters, buffers), (x,))
+
+    together = torch.vmap(member)(*torch.func.stack_module_state(layers))
+    torch.testing.assert_close(together, torch.stack([layer(x) for layer in layers]))
+
+
+@pytest.mark.parametrize(("cls", "size"), [(cplx.CplxConv1dVD, (2,)), (cplx.CplxConv2dARD, (2, 1))])
+def test_vmap_over_draws_of_the_noise(cls: Any, size: tuple[int, ...]) -> None:
+    layer = cls(1, 1, size)
+    nn.init.constant_(layer.log_sigma2, 0.5)
+    draws = torch.full((4000, 1, 1, *size), 3j)
+    y = torch.vmap(layer, randomness="different")(draws)
+    variance = (y - layer.eval()(draws[0])).abs().square().mean()
+    # e^0.5 (9 + 9), and the deviation of a mean of 4000 exponential variables
+    assert variance.item() == pytest.approx(math.exp(0.5) * 18, rel=5 / math.sqrt(4000))
 
 
 class KLSum(nn.Module):
