@@ -81,7 +81,8 @@ class _CplxConv(ComplexParameters):
             image, weight = (channels_last(t.unsqueeze(2)) for t in (image, weight))
         y = conv2d(image, weight, None, self.geometry)
 
-        return y.squeeze(2).to(x.dtype) if self.dims == 1 else y
+        # autocast may have made it bfloat16
+        return (y.squeeze(2) if self.dims == 1 else y).to(x.dtype)
 
     @property
     def geometry(self) -> Geometry:
