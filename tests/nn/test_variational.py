@@ -120,6 +120,7 @@ def test_gradcheck(family: Family, form: str) -> None:
         return torch.func.functional_call(layer, dict(zip(parameters, values, strict=True)), (x,))
 
     assert torch.autograd.gradcheck(forward, (x, *parameters.values()))
+    assert torch.autograd.gradgradcheck(forward, (x, *parameters.values()))
 
 
 @every_form
