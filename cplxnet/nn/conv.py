@@ -9,7 +9,7 @@ from torch.nn.modules.utils import _pair, _single
 
 from .fast import gpu
 from .fast.conv import Geometry, conv2d
-from .parameters import ComplexParameters, from_image, real_dtype, to_image
+from .parameters import ComplexParameters, channels_last, from_image, real_dtype, to_image
 
 Padding = int | tuple[int, ...] | Literal["valid", "same"]
 
@@ -78,13 +78,11 @@ class _CplxConv(ComplexParameters):
         image = self._bordered(x)
         if self.dims == 1:
             # channels last as an image of height 1, as in `cplx_conv`
-            image, weight = (
-                t.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-                for t in (image, weight)
-            )
+            image, weight = (channels_last(t.unsqueeze(2)) for t in (image, weight))
         y = conv2d(image, weight, None, self.geometry)
 
-        return y.squeeze(2).to(x.dtype) if self.dims == 1 else y
+        # autocast may have made it bfloat16
+        return (y.squeeze(2) if self.dims == 1 else y).to(x.dtype)
 
     @property
     def geometry(self) -> Geometry:
@@ -155,7 +153,7 @@ def cplx_conv(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None, geometry: Ge
     image = to_image(x)
     if x.dim() == 3:
         weight_ri = weight_ri.unsqueeze(2)
-    weight = block_weight(weight_ri).contiguous(memory_format=torch.channels_last)
+    weight = channels_last(block_weight(weight_ri))
     bias = None if bias_ri is None else bias_ri.flatten()
     y = conv2d(image, weight, bias, geometry)
 

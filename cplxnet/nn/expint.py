@@ -65,10 +65,11 @@ def ein_exp(n: Tensor) -> Tensor:
 def ein_slope(q: Tensor) -> Tensor:
     """dEin/dq = (1 - e^-q)/q for 0 < q < inf, to the precision of q's dtype.
 
-    Under torch.compile without expm1: Inductor (torch 2.13, CPU) computes it as exp(x) - 1, which
-    is 0 for q below 6e-8.
+    Without expm1 where it may be differentiated, since the derivative of its quotient cancels, and
+    under torch.compile: Inductor (torch 2.13, CPU) computes it as exp(x) - 1, which is 0 for q
+    below 6e-8.
     """
-    if not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
         return -torch.expm1(-q) / q
 
     n_terms = 17 if q.dtype == torch.float64 else 10  # 1/18! = 2e-16, 1/11! = 3e-8

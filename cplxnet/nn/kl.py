@@ -32,7 +32,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from .expint import ein, ein_slope
 from .fast import kl as kl_in_c
@@ -80,7 +79,7 @@ REAL_ARD = Term(False, _log1p_half, lambda q: 0.5 / (1 + q), 0.5, code=3)
 
 
 def penalty(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
-    """The exact KL of every weight, differentiable once.
+    """The exact KL of every weight, differentiable.
 
     Args:
         weight: posterior means, real storage: (..., 2) for a complex term, else (...).
@@ -94,7 +93,9 @@ def penalty(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
 
 
 def penalty_sum(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
-    """The sum of `penalty` over all weights, added in float64: a scalar, differentiable once."""
+    """The sum of `penalty` over all weights, added in float64: a scalar, differentiable.
+
+    Once only where it is computed in C."""
     if term.code is not None and native_usable(weight, log_sigma2):
         return kl_in_c.PenaltySum.apply(weight, log_sigma2, term.code)
 
@@ -168,7 +169,6 @@ class _Penalty(torch.autograd.Function):
         ctx.save_for_backward(weight, log_sigma2)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, log_sigma2 = ctx.saved_tensors
         square = squared_modulus(weight, ctx.term.cplx)

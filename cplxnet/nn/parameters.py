@@ -175,6 +175,14 @@ def as_ri(z: Tensor) -> Tensor:
     return torch.view_as_real(z.resolve_conj())
 
 
+def channels_last(image: Tensor) -> Tensor:
+    """The image (B, C, H, W) with its channels last in memory; copied only if they are not.
+
+    `contiguous(memory_format=torch.channels_last)`, strides alike, which vmap does not know.
+    """
+    return image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 def to_image(z: Tensor) -> Tensor:
     """Complex (B, C, H, W) -> real (B, 2C, H, W), channels last in memory.
 

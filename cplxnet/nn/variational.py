@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from .conv import CplxConv1d, CplxConv2d, _CplxConv
 from .fast import gpu
@@ -174,15 +173,17 @@ class _LinearInLog(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, s: Tensor) -> Tensor:
         weight = s.exp()
+        ctx.save_for_backward(x, s, weight)
         x = x.to(s.dtype)
-        ctx.save_for_backward(x, weight)
 
         return product(x, weight).to(s.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
+        x, s, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again: not a constant
+            weight = s.exp()
+        x = x.to(s.dtype)
         grad = grad.to(x.dtype)  # under autocast the product may have come out in another type
         needs_x, needs_s = ctx.needs_input_grad
         by_x = product(grad, weight.T) if needs_x else None

@@ -1,6 +1,7 @@
 """Ein against mpmath, at both ends and in both precisions."""
 
 import math
+from typing import Any
 
 import mpmath
 import pytest
@@ -52,15 +53,17 @@ def test_ends(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-7), (torch.float64, 1e-15)])
-@pytest.mark.parametrize("compiling", [False, True])
+@pytest.mark.parametrize(("compiling", "grad"), [(False, False), (True, False), (False, True)])
 def test_slope(
-    dtype: torch.dtype, tolerance: float, compiling: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, tolerance: float, compiling: bool, grad: bool, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     q = torch.linspace(-40, 40, 801, dtype=dtype).exp()
     wanted = [float(-mpmath.expm1(-mpmath.mpf(float(v))) / mpmath.mpf(float(v))) for v in q]
+    with torch.set_grad_enabled(grad):
+        slope = ein_slope(q).double()
     torch.testing.assert_close(
-        ein_slope(q).double(), torch.tensor(wanted, dtype=torch.float64), rtol=tolerance, atol=0
+        slope, torch.tensor(wanted, dtype=torch.float64), rtol=tolerance, atol=0
     )
 
 

@@ -4,7 +4,7 @@ fast/test_kl.py holds the C functions against these.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import mpmath
 import numpy as np
@@ -99,6 +99,39 @@ def test_gradcheck(term: Term) -> None:
     log_sigma2 = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda w, s: penalty(w, s, term), (weight, log_sigma2))
     assert torch.autograd.gradcheck(lambda w, s: penalty_sum(w, s, term), (weight, log_sigma2))
+
+
+def reverse_twice(f: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    hessian: torch.Tensor = torch.func.jacrev(torch.func.jacrev(f))(x)
+    return hessian
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_second_derivatives_against_mpmath(name: str) -> None:
+    """d^2 KL/d log_sigma2^2 = d^2 KL/dn^2, also where q is so small that (1 - e^-q)/q cancels."""
+    mpmath.mp.dps = 40
+    n = torch.tensor([-18.0, -9.0, -1.0, 0.0, 0.5, 3.0, 12.0], dtype=torch.float64)
+    weight, log_sigma2 = at(n, TERMS[name])
+
+    def total(log_sigma2: torch.Tensor) -> torch.Tensor:
+        return penalty_sum(weight, log_sigma2, TERMS[name])
+
+    wanted = [
+        float(mpmath.diff(lambda m: log_fraction(mpmath.exp(m), name), float(at_n), 2))
+        for at_n in n
+    ]
+    for hessian in (torch.autograd.functional.hessian, reverse_twice):
+        torch.testing.assert_close(
+            hessian(total, log_sigma2).diag(), torch.tensor(wanted).double(), rtol=1e-6, atol=0
+        )
+
+
+@every_term
+def test_gradgradcheck(term: Term) -> None:
+    weight, log_sigma2 = at(torch.linspace(-6, 6, 7, dtype=torch.float64), term)
+    assert torch.autograd.gradgradcheck(
+        lambda *given: penalty(*given, term), (weight.requires_grad_(), log_sigma2.requires_grad_())
+    )
 
 
 @every_term

@@ -75,6 +75,22 @@ def test_noise_has_the_mean_and_variance_of_the_formula(family: Family, form: st
     assert (correlation - torch.diag(correlation.diag())).max() < 6 / math.sqrt(n)
 
 
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.cplx], ids=lambda f: f.name)
+@pytest.mark.parametrize("form", ["vd", "ard"])
+def test_autocast_changes_no_random_number(family: Family, form: str) -> None:
+    layer = make(family, form, -1.0, torch.float32)
+    x = family.input(dtype=torch.float32)
+
+    torch.manual_seed(7)
+    exact = layer(x)
+    torch.manual_seed(7)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = layer(x)
+
+    scale = exact.abs().max().item()  # bfloat16 has 8 bits
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.03 * scale)
+
+
 @every_form
 def test_one_output_behaves_as_a_random_weight_does(family: Family, form: str) -> None:
     layer = make(family, form, 0.0)
@@ -104,6 +120,7 @@ def test_gradcheck(family: Family, form: str) -> None:
         return torch.func.functional_call(layer, dict(zip(parameters, values, strict=True)), (x,))
 
     assert torch.autograd.gradcheck(forward, (x, *parameters.values()))
+    assert torch.autograd.gradgradcheck(forward, (x, *parameters.values()))
 
 
 @every_form

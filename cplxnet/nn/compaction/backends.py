@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from cplxnet.nn.conv import two_dimensional
 from cplxnet.nn.fast import native
 from cplxnet.nn.fast.dispatch import native_usable
+from cplxnet.nn.parameters import channels_last
 
 from .block import Stage, real_form
 from .sparse_linear import to_csr
@@ -36,7 +37,7 @@ class Dense:
         if stage.whole:
             self.weight = weight.flatten(1)
         else:
-            self.weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+            self.weight = channels_last(weight.unsqueeze(2))
 
     def __call__(self, x: Tensor) -> Tensor:
         stage = self.stage
@@ -44,7 +45,7 @@ class Dense:
             y = F.linear(x.flatten(1), self.weight, self.bias).unsqueeze(2)
             return y.relu_() if stage.relu else y
 
-        image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        image = channels_last(x.unsqueeze(2))
         geometry = two_dimensional(1, stage.stride, stage.padding, stage.dilation)
         y = F.conv2d(image, self.weight, self.bias, *geometry)  # type: ignore[arg-type]
         y = y.relu_() if stage.relu else y

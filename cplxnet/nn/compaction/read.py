@@ -107,6 +107,9 @@ def read_chain(model: nn.Module, threshold: float, masks: Mapping[str, Tensor]) 
             "expected a network with linear or convolutional layers, got "
             f"{type(model).__name__} without"
         )
+    if reader.flattened and not reader.stages[-1].whole:
+        name, flatten = [pair for pair in layers.items() if isinstance(pair[1], nn.Flatten)][-1]
+        raise _refused(name, flatten, "no linear layer comes after it, which would read its output")
 
     return reader.stages
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cplxnet.nn.fast.dispatch import once_differentiable
+
 
 def is_sparse(living: Tensor) -> bool:
     """Whether a layer with these living weights, bool (out, in) or (out, in, k), is faster sparse.
@@ -104,6 +106,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         layer = ctx.layer

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import native
+from .dispatch import once_differentiable
 
 # Complex numbers in a block of rows. Their sums are formed in float32, and added in float64.
 BLOCK = 1 << 13

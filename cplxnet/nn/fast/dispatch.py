@@ -8,6 +8,10 @@ the plain formulas, which are torch operations, run there.
 `native.use(False)`, or CPLXNET_NATIVE=0 in the environment, turns compiled code off, on GPUs too.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -73,3 +77,23 @@ def own_gradient_usable(*tensors: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and all(t.device.type == "cpu" and native.is_plain(t) for t in tensors)
     )
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator of the `backward` of an autograd.Function whose gradient has no derivative.
+
+    torch's own refuses in `Tensor.backward` alone: torch.autograd.grad, and with it hvp and
+    hessian, would take the gradient for a constant, and give wrong numbers.
+    """
+
+    @functools.wraps(backward)
+    def once(ctx: Any, *grads: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "expected a gradient that is not differentiated again, got create_graph=True; try "
+                "the plain formulas (CPLXNET_NATIVE=0 in the environment), and the full network of "
+                "a shrunk one"
+            )
+        return backward(ctx, *grads)
+
+    return once

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import native
+from .dispatch import once_differentiable
 
 
 class PenaltySum(torch.autograd.Function):

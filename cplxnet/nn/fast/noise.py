@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import native
+from .dispatch import once_differentiable
 
 VARIANCE_FLOOR = 1e-8  # some float32 convolutions of squares return tiny negatives
 

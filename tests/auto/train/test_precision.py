@@ -63,6 +63,24 @@ def test_bfloat16_is_for_the_products_alone(kind):
     assert (gradients[1] - gradients[0]).norm() < 0.03 * gradients[0].norm()
 
 
+@pytest.mark.parametrize("field", ["real", "complex"])
+def test_logits_are_float32_so_that_the_loss_is(field):
+    torch.manual_seed(0)
+    x = torch.randn(20, 1, 512, dtype=torch.complex64 if field == "complex" else torch.float32)
+    model = networks.build(f"{field}.TwoLayerDense", x)
+    with torch.no_grad():
+        model.fc2.bias.fill_(-5.0)
+        model.fc2.weight /= 100
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    silent = torch.zeros(20, 84)
+    wanted = loss(model(x), silent).item()  # log(1 + e^-5), nearly
+
+    precision.prepare(model, device="cpu", products="bfloat16", compiled=False)
+    logit = model(x)
+    assert logit.dtype == torch.float32
+    assert loss(logit, silent).item() == pytest.approx(wanted, rel=0.02)
+
+
 def test_convolutions_in_bfloat16_feed_batch_norm_with_float32():
     torch.manual_seed(0)
     layers = [cplx.CplxConv1dVD(1, 4, 3), cplx.CplxBatchNorm1d(4), cplx.Split(torch.nn.ReLU())]

@@ -25,6 +25,7 @@ UNKNOWN = [
     (nn.Sequential(nn.Conv1d(2, 2, 3, padding="same")), "0: Conv1d .*'same'"),
     (nn.Sequential(nn.Conv1d(2, 2, 3), nn.Linear(2, 2)), "1: Linear .*flatten"),
     (nn.Sequential(nn.Linear(2, 2), nn.Conv1d(2, 2, 1)), "1: Conv1d .*after"),
+    (nn.Sequential(nn.Conv1d(2, 2, 3), nn.Flatten(), nn.ReLU()), "1: Flatten .*no linear layer"),
     (nn.GRU(8, 2), "the network itself: GRU"),
 ]
 
@@ -36,6 +37,11 @@ def test_what_is_not_known_is_named_and_nothing_changed(net: nn.Module, text: st
         compact(net)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert net.training
+
+
+def test_a_flatten_at_the_end_of_linear_layers_changes_nothing() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 2), nn.Flatten()).eval(), torch.randn(4, 3)
+    torch.testing.assert_close(compact(net, measure=False)(x), net(x))
 
 
 def test_a_forward_or_layer_of_the_users_own_is_refused() -> None:

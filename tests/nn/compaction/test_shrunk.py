@@ -170,6 +170,14 @@ def test_one_pass_equals_the_masked_network(build, dtype, tolerance, padding, li
     close(small.eval()(x), full.eval()(x), tolerance)
 
 
+def test_second_derivatives_of_a_sparse_layer_are_refused():
+    living = torch.eye(3, 8, dtype=torch.bool)
+    weight = nn.Parameter(torch.randn(int(living.sum())))
+    layer, x = SparseLinear(living, {"weight": weight, "bias": None}), torch.randn(4, 8)
+    with pytest.raises(RuntimeError, match=r"create_graph=True; try .* the full network"):
+        torch.autograd.grad(layer(x).square().sum(), weight, create_graph=True)
+
+
 @pytest.mark.parametrize("build", NETS)
 def test_steps_of_adam_with_clipping_written_back_equal_those_of_the_masked_network(build):
     dtype = torch.float64

@@ -1,5 +1,6 @@
 """Where fast paths stay away: tracing, fake tensors, torch.func, subclasses, torch.compile."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -188,6 +189,73 @@ def test_vmap_gradients_of_samples_and_jvp(name: str) -> None:
         _, tangent = torch.func.jvp(layer, (x,), (direction,))
         slope = (layer(x + 1e-6 * direction) - layer(x - 1e-6 * direction)) / 2e-6
     torch.testing.assert_close(tangent, slope, rtol=1e-4, atol=1e-4)
+
+
+@every_layer
+def test_vmap_over_the_networks_of_an_ensemble(name: str) -> None:
+    layers = [in_evaluation(name)[0] for _ in range(3)]
+    x = in_evaluation(name)[1]
+
+    def member(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(layers[0], (parameters, buffers), (x,))
+
+    together = torch.vmap(member)(*torch.func.stack_module_state(layers))
+    torch.testing.assert_close(together, torch.stack([layer(x) for layer in layers]))
+
+
+@pytest.mark.parametrize(("cls", "size"), [(cplx.CplxConv1dVD, (2,)), (cplx.CplxConv2dARD, (2, 1))])
+def test_vmap_over_draws_of_the_noise(cls: Any, size: tuple[int, ...]) -> None:
+    layer = cls(1, 1, size)
+    nn.init.constant_(layer.log_sigma2, 0.5)
+    draws = torch.full((4000, 1, 1, *size), 3j)
+    y = torch.vmap(layer, randomness="different")(draws)
+    variance = (y - layer.eval()(draws[0])).abs().square().mean()
+    # e^0.5 (9 + 9), and the deviation of a mean of 4000 exponential variables
+    assert variance.item() == pytest.approx(math.exp(0.5) * 18, rel=5 / math.sqrt(4000))
+
+
+REFUSED = {
+    "conv ARD": lambda: cplx.CplxConv1dARD(2, 3, 2),
+    "linear VD": lambda: cplx.CplxLinearVD(2, 3),
+    "batch norm": lambda: cplx.CplxBatchNorm1d(2),
+}
+
+
+@in_c
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_gradient_in_c_is_not_differentiated_again(name: str) -> None:
+    layer = REFUSED[name]()
+    x = torch.randn((4, 2, 5) if "conv" in name else (4, 2), dtype=torch.complex64)
+    x.requires_grad_()
+    (first,) = torch.autograd.grad(layer(x).abs().sum(), x)
+
+    def slope() -> Tensor:
+        # what torch.autograd.grad differentiates again: with torch's once_differentiable it would
+        # take parts of it for constants, without a word
+        return torch.autograd.grad(layer(x).abs().sum(), x, create_graph=True)[0]
+
+    with pytest.raises(RuntimeError, match=r"got create_graph=True; try the plain formulas"):
+        slope()
+    with plain():
+        assert slope().requires_grad and slope().shape == first.shape
+
+
+@in_c
+def test_a_hessian_of_the_kl_is_refused_in_c_and_not_zero() -> None:
+    kl = KLSum(cplx.CplxLinearVD(5, 3))
+    values = {key: value.detach() for key, value in kl.named_parameters()}
+
+    def of(log_sigma2: Tensor) -> Tensor:
+        changed = values | {"layer.log_sigma2": log_sigma2}
+        return torch.func.functional_call(kl, changed, (torch.ones(()),))
+
+    log_sigma2 = values["layer.log_sigma2"]
+    with pytest.raises(RuntimeError, match=r"got create_graph=True; try the plain formulas"):
+        torch.autograd.functional.hvp(of, log_sigma2, torch.ones_like(log_sigma2))
+    with plain():
+        _, curvature = torch.autograd.functional.hvp(of, log_sigma2, torch.ones_like(log_sigma2))
+    q = kl.layer.weight.detach().abs().square() / log_sigma2.exp()
+    torch.testing.assert_close(curvature, q * (-q).exp(), rtol=1e-3, atol=1e-6)
 
 
 class KLSum(nn.Module):

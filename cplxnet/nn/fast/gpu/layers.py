@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..dispatch import once_differentiable
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import (
     conv_rows,
