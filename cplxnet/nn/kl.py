@@ -93,9 +93,10 @@ def penalty(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
 
 
 def penalty_sum(weight: Tensor, log_sigma2: Tensor, term: Term) -> Tensor:
-    """The sum of `penalty` over all weights, added in float64: a scalar, differentiable.
+    """The sum of `penalty` over all weights, added in float64: a scalar.
 
-    Once only where it is computed in C."""
+    Differentiable; where it is computed in C, once.
+    """
     if term.code is not None and native_usable(weight, log_sigma2):
         return kl_in_c.PenaltySum.apply(weight, log_sigma2, term.code)
 

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..dispatch import once_differentiable
+from cplxnet.nn.fast.dispatch import once_differentiable
+
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import (
     conv_rows,
