@@ -184,7 +184,7 @@ class RunFolder:
         for read in reads:
             try:
                 read()
-            except ValueError as error:
+            except (OSError, ValueError) as error:  # a disk that fails, too
                 faults.append(str(error))
 
         if faults:
