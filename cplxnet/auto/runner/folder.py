@@ -179,7 +179,7 @@ class RunFolder:
         """
         texts = ("config", "status", "scores", "history")
         reads = [functools.partial(getattr, self, name) for name in texts]
-        reads += [functools.partial(files.read_tensors, path) for path in self.snapshots()]
+        reads += [functools.partial(self.read_snapshot, path) for path in self.snapshots()]
         faults = []
         for read in reads:
             try:
@@ -288,6 +288,24 @@ class RunFolder:
     def snapshots(self) -> list[Path]:
         """The snapshots that are here, in order."""
         return sorted(self.path.glob("[0-9]*-*.pt"))
+
+    def read_snapshot(self, path: Path) -> dict[str, Any]:
+        """What one of the snapshots holds.
+
+        Raises:
+            ValueError: it is damaged, or is not what scores.json has the scores of.
+        """
+        stage = path.stem.partition("-")[2]
+        snapshot = files.read_tensors(path)
+        stages = None
+        with contextlib.suppress(ValueError):  # damaged: it does not say
+            stages = (self.scores or {}).get("stages")
+        if stages and stages.get(stage, {}).get("key") != snapshot.get("key"):
+            raise ValueError(
+                f"{path}: expected what scores.json has the scores of, got a snapshot of another "
+                "run or of other settings"
+            )
+        return snapshot
 
 
 # -- has the manifest changed? ---------------------------------------------------------------------

@@ -209,6 +209,16 @@ def test_scores_with_another_digit_are_damaged(finished):
         _ = RunFolder(finished.path).scores
 
 
+def test_a_snapshot_of_another_run_is_named(finished):
+    path = finished.path / "1-sparsify.pt"
+    other = files.read_tensors(path) | {"key": "1-Sparsify.pt"}  # as long: sizes do not tell
+    n_bytes = path.stat().st_size
+    files.write_snapshot(path, other)
+    assert path.stat().st_size == n_bytes and finished.status["state"] == "done"
+    expected = "expected what scores.json has the scores of, got a snapshot of another run"
+    assert [expected in fault for fault in finished.verify()] == [True]
+
+
 def test_a_file_that_a_failing_disk_does_not_give_is_named_and_the_others_are_read(
     finished, monkeypatch
 ):
