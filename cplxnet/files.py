@@ -57,11 +57,26 @@ def written(path: str | os.PathLike[str], *, check: Check | None = None) -> Iter
     tidy(path)
     temporary = _hidden(path, "part")
     try:
-        yield temporary
+        with _named(path, temporary):
+            yield temporary
 
-        move(temporary, path, check=check)
+            move(temporary, path, check=check)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named(path: str | os.PathLike[str], temporary: Path | None = None) -> Iterator[None]:
+    """An error of the system in the block names `path`: a full or failing disk names no file, a
+    folder that cannot be written the temporary one.
+    """
+    try:
+        yield
+    except OSError as error:
+        # without a number it is one of ours, which says all in words
+        if error.errno is not None and error.filename in (None, temporary, str(temporary)):
+            error.filename = os.fspath(path)
+        raise
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
@@ -244,7 +259,7 @@ def create(path: Path, text: str) -> None:
     """
     draft = _hidden(path, "draft")
     try:
-        with draft.open("w") as file:
+        with _named(path, draft), draft.open("w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -309,7 +324,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     import torch
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _named(path), zipfile.ZipFile(path) as archive:
             if any(entry.external_attr & FOLDER for entry in archive.infolist()):
                 raise ValueError("a tensor marked as a folder")
             altered = archive.testzip()  # torch reads past a wrong checksum

@@ -6,11 +6,13 @@ import json
 import os
 import pickle
 import re
+import resource
 import signal
 import stat
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -364,3 +366,40 @@ def test_a_full_disk_leaves_no_empty_file_where_there_are_no_hard_links(tmp_path
     with pytest.raises(OSError, match="No space left"):
         files._create_by_name(tmp_path / "claim.1", "ours")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("write", [files.write_text, files.create])
+def test_a_full_disk_names_the_file(tmp_path, write):
+    path = tmp_path / "status.json"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{path}'"):
+            write(path, 5000 * "x")
+        with pytest.raises(OSError, match=f"File too large: '{path}'"):
+            files.write_tensors(path, {"w": torch.ones(5000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("name", [str, Path])
+def test_an_error_of_the_temporary_file_names_the_one_that_is_written(tmp_path, monkeypatch, name):
+    def refused(path, mode):
+        raise PermissionError(errno.EACCES, "Permission denied", name(path))
+
+    monkeypatch.setattr(Path, "open", refused)
+    path = tmp_path / "page.md"
+    for write in (files.write_text, files.create):
+        with pytest.raises(PermissionError) as error:
+            write(path, "text")
+        assert error.value.filename == str(path)
+
+
+def test_a_disk_that_fails_names_the_file_that_is_read(tmp_path, monkeypatch):
+    def failing(archive):
+        raise OSError(errno.EIO, "Input/output error")
+
+    files.write_snapshot(tmp_path / "0-dense.pt", {"w": torch.ones(3)})
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", failing)
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path / '0-dense.pt'}'"):
+        files.read_tensors(tmp_path / "0-dense.pt")

@@ -246,7 +246,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--again", nargs="*", default=False, metavar="NAME", help=again)
     add("--no-reuse", dest="reuse", action="store_false", help="train shared stages in each run")
-    add("--accept-changes", action="store_true", help="run on with manifests that have changed")
+    changed = "run on with manifests that have changed, or on other data, device or torch"
+    add("--accept-changes", action="store_true", help=changed)
 
     timeout = f"silence after which a run's process counts as gone (default {TIMEOUT_S:.0f} s)"
     add("--timeout", dest="timeout_s", type=float, default=TIMEOUT_S, metavar="S", help=timeout)

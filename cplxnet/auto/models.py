@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cplxnet import DEFAULT_TASK, files
+from cplxnet import DEFAULT_TASK
 
 from . import tasks
 from .manifest.read import Manifest, Stage, parse
@@ -38,7 +38,7 @@ def load_model(folder: str | Path, stage: str | None = None) -> tuple[nn.Module,
     Raises:
         FileNotFoundError: no run in the folder, or no snapshot of that stage; the text says which
             there are.
-        ValueError: no such stage, a damaged snapshot, or one of another network.
+        ValueError: no such stage, a damaged snapshot, or one of another run or network.
         ManifestError: an unreadable manifest.
     """
     run = RunFolder(folder)
@@ -58,7 +58,7 @@ def load_model(folder: str | Path, stage: str | None = None) -> tuple[nn.Module,
             f"expected a snapshot at {path}, got nothing there (snapshots: {snapshots}); {again}"
         )
     try:
-        snapshot = files.read_tensors(path)
+        snapshot = run.read_snapshot(path)
     except ValueError as error:
         raise ValueError(f"{error}; {again}") from error
 

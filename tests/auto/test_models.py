@@ -70,6 +70,7 @@ def test_what_is_not_there_is_named(done: Path, tmp_path: Path) -> None:
 def test_a_snapshot_that_does_not_fit_is_refused(done: Path, tmp_path: Path) -> None:
     other = shutil.copytree(done, tmp_path / "other")
     shutil.copy(done / "0-dense.pt", other / "2-fine-tune.pt")
+    (other / "scores.json").unlink()  # which would name it as another stage's
     with pytest.raises(
         ValueError,
         match=r"(?s)expected the weights of complex\.TwoLayerDenseMasked, got others.*fc1\.mask",
@@ -80,6 +81,14 @@ def test_a_snapshot_that_does_not_fit_is_refused(done: Path, tmp_path: Path) -> 
         ValueError, match=r"2-fine-tune\.pt: expected a snapshot of .*; try .*other\.json --again"
     ):
         auto.load_model(other)
+
+
+def test_a_snapshot_of_another_run_is_refused(done: Path, sparse: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(done, tmp_path / "other")
+    shutil.copy(sparse / "2-fine-tune.pt", other)  # of the same network
+    with pytest.raises(ValueError, match=r"2-fine-tune\.pt: expected what scores\.json .* --again"):
+        auto.load_model(other)
+    auto.load_model(other, "dense")
 
 
 def test_a_stage_can_be_chosen(sparse: Path) -> None:

@@ -6,6 +6,7 @@ copied under the keys of a manifest with another threshold, and the runner goes 
 folder of its own.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from cplxnet.auto.models import load_model, read_manifest
 from cplxnet.auto.runner import stages
 from cplxnet.auto.runner.components import Components
 from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.runner.run import check_device
 from cplxnet.auto.sweep.run_many import run_many
 from cplxnet.auto.train.loop import predict
 from cplxnet.nn.gaussian import Penalised
@@ -39,7 +41,16 @@ THRESHOLDS = tuple(range(-6, 7))  # of log alpha
 
 
 def report(request: Request) -> Report:
-    """The report of the kind "threshold"."""
+    """The report of the kind "threshold".
+
+    Raises:
+        ValueError: no such device, or a threshold that is not finite.
+    """
+    check_device(request.device)
+    strange = [at for at in request.at or () if not math.isfinite(at)]
+    if strange:
+        raise ValueError(f"expected finite thresholds, got {strange[0]:g}; try --at -2 0 2")
+
     masked = scan(request)
     if request.tune:
         masked = pd.concat([masked, tune(request)], ignore_index=True)

@@ -8,7 +8,8 @@ the same, as in the repository's `runs/reference`. If only some are there, other
 counts as interrupted, and the next one makes them again. What is inside a snapshot is compared with
 its checksum when it is read (`cplxnet.files`).
 
-And whether the manifest is still the one that the run was started with.
+And whether the manifest, the data, the kind of device and torch are still those that the run was
+started with.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -61,8 +63,11 @@ class RunFolder:
         self.check = check
         self._status: dict[str, Any] | None = None  # what this process wrote last
 
-    def start(self, manifest: Manifest, device: str) -> None:
-        """Take the folder: write config.json and a status of running."""
+    def start(self, manifest: Manifest, device: str, data: Mapping[str, str] | None = None) -> None:
+        """Take the folder: write config.json and a status of running.
+
+        data: the fingerprint of each dataset by its name.
+        """
         import torch  # late: it takes seconds, and reading a status needs none of it
 
         aside = []
@@ -82,6 +87,7 @@ class RunFolder:
             "manifest": manifest.to_dict(),
             "fingerprint": manifest.fingerprint(),
             "device": device,
+            "data": dict(data or {}),
             "packages": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),  # sums on a CPU differ in their last bits with it
@@ -116,8 +122,10 @@ class RunFolder:
         """What config.json holds, empty where there is none; read once."""
         path = self.path / "config.json"
         config = _object(path)
-        if not isinstance(config.get("manifest", {}), dict):
-            raise _damaged(path, "a manifest", config["manifest"])
+        kinds = {"manifest": dict, "packages": dict, "data": dict, "device": str, "threads": int}
+        for key, kind in kinds.items():
+            if key in config and not isinstance(config[key], kind):
+                raise _damaged(path, f"{key} as {kind.__name__}", config[key])
         return config
 
     # -- status.json -------------------------------------------------------------------------------
@@ -179,12 +187,12 @@ class RunFolder:
         """
         texts = ("config", "status", "scores", "history")
         reads = [functools.partial(getattr, self, name) for name in texts]
-        reads += [functools.partial(files.read_tensors, path) for path in self.snapshots()]
+        reads += [functools.partial(self.read_snapshot, path) for path in self.snapshots()]
         faults = []
         for read in reads:
             try:
                 read()
-            except ValueError as error:
+            except (OSError, ValueError) as error:  # a disk that fails, too
                 faults.append(str(error))
 
         if faults:
@@ -289,12 +297,31 @@ class RunFolder:
         """The snapshots that are here, in order."""
         return sorted(self.path.glob("[0-9]*-*.pt"))
 
+    def read_snapshot(self, path: Path) -> dict[str, Any]:
+        """What one of the snapshots holds.
+
+        Raises:
+            ValueError: it is damaged, or is not what scores.json has the scores of.
+        """
+        stage = path.stem.partition("-")[2]
+        snapshot = files.read_tensors(path)
+        stages = {}
+        with contextlib.suppress(ValueError):  # damaged: it does not say
+            stages = (self.scores or {}).get("stages") or {}
+        key = stages.get(stage, {}).get("key")
+        if key is not None and key != snapshot.get("key"):
+            raise ValueError(
+                f"{path}: expected what scores.json has the scores of, got a snapshot of another "
+                "run or of other settings"
+            )
+        return snapshot
+
 
 # -- has the manifest changed? ---------------------------------------------------------------------
 
 
 class ManifestChanged(ValueError):
-    """The manifest has changed since its run was started."""
+    """The manifest, or what it is trained on, has changed since its run was started."""
 
 
 def unchanged(folder: RunFolder, manifest: Manifest) -> bool:
@@ -344,6 +371,37 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
     ]
     first = f"{folder.path}: expected the manifest that {started_phrase}, got another {versions}:"
     raise ManifestChanged("\n".join([first, *lines, advice]))
+
+
+def refuse_other_ground(folder: RunFolder, device: str, data: Mapping[str, str]) -> None:
+    """Raise ManifestChanged if networks in the folder were trained on other data, on another kind
+    of device or by another torch: all of them would be trained again, and replaced.
+
+    Arguments as of `RunFolder.start`. What an older config.json does not say is not compared.
+    """
+    if not any(folder.path.glob("*.pt")):
+        return
+
+    def ground(device: str | None, torch: str | None, data: Mapping[str, str]) -> dict[str, Any]:
+        datasets = {f"dataset {name}": fingerprint for name, fingerprint in data.items()}
+        return {"device": device and device.partition(":")[0], "torch": torch} | datasets
+
+    config = folder.config
+    packages = config.get("packages", {})
+    before = ground(config.get("device"), packages.get("torch"), config.get("data", {}))
+    now = ground(device, _version("torch"), data)
+    lines = [
+        f"  {what}: {value!r} when it was started, {now.get(what)!r} now"
+        for what, value in before.items()
+        if value not in (None, now.get(what))
+    ]
+    if lines:
+        first = f"{folder.path}: expected the data, kind of device and torch that this run was "
+        advice = (
+            "try those as they were (--data, --devices), or --accept-changes "
+            "(accept_changes=True), which trains again what it has trained so far"
+        )
+        raise ManifestChanged("\n".join([f"{first}started with, got others:", *lines, advice]))
 
 
 def _values(config: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from cplxnet.progress import say
 
 from . import lock
 from .components import Components
-from .folder import RunFolder, State, refuse_changes, unchanged
+from .folder import RunFolder, State, refuse_changes, refuse_other_ground, unchanged
 from .stages import of_kin
 from .stop import Stop
 from .trainer import Trainer
@@ -68,7 +68,7 @@ def run(
         reuse: folders of other runs, from which finished stages are taken; runs of a grid and of
             its edited manifests take them from each other too. None: nothing is taken.
         accept_changes: run on with a manifest that has changed since the run was started, keeping
-            what still holds.
+            what still holds; or on other data, another kind of device, or with another torch.
         again: look at the stages of a run that is done too, and train those whose snapshots are
             lost or damaged.
         timeout_s: silence, in seconds and at least one, after which another process may take the
@@ -77,7 +77,8 @@ def run(
         stop: a request to stop: the run ends after its epoch.
 
     Raises:
-        ManifestChanged: the run was started with another manifest.
+        ManifestChanged: the run was started with another manifest; or what it has trained was
+            trained on other data, another kind of device, or with another torch.
         ValueError: no such device, data that cannot be used, or a timeout out of range.
         FileNotFoundError: a data file is missing.
         Diverged: NaN or infinity in training.
@@ -105,6 +106,8 @@ def run(
     if claim is None:
         lock.refuse_held(place)
     components = Components(manifest, device=device, data=Path(data))
+    if not accept_changes:
+        refuse_other_ground(run_folder, device, components.fingerprints)
 
     with contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s) as claim:
         run_folder = RunFolder(folder, check=claim.check_now)
@@ -120,7 +123,7 @@ def run(
         torch.set_num_threads(run_folder.config.get("threads", n_threads))
         cplx.keep_freed()  # once and for all that this process trains
         try:
-            run_folder.start(manifest, device)
+            run_folder.start(manifest, device, components.fingerprints)
             if device.startswith("cuda:"):
                 torch.cuda.set_device(device)  # where streams and graphs are, by default
 

@@ -1,5 +1,6 @@
 """Runs masked at other thresholds, against masks made by hand and runs with that threshold."""
 
+import math
 import os
 import shutil
 
@@ -193,3 +194,16 @@ def test_a_scorer_that_no_run_has_is_lacking(grid_of_two, tiny_corpus):
     with pytest.raises(tables.Lacking, match="a scorer 'tst', got none; try one of test, valid"):
         folder = grid_of_two[0]
         threshold.scan(Request([folder], folder, scorer="tst", data=tiny_corpus))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"device": "cuda:99"}, r"expected a device that torch has here \(cpu.*got 'cuda:99'"),
+        ({"at": [0.0, math.nan]}, "expected finite thresholds, got nan; try --at"),
+        ({"at": [math.inf]}, "expected finite thresholds, got inf; try --at"),
+    ],
+)
+def test_a_device_or_threshold_that_cannot_be_is_named(grid_of_two, tiny_corpus, options, said):
+    with pytest.raises(ValueError, match=said):
+        make("threshold", grid_of_two[0], data=tiny_corpus, **options)

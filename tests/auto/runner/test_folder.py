@@ -1,10 +1,12 @@
 """A run's folder: what its files hold, and what is said of damaged ones."""
 
+import errno
 import json
 import math
 import os
 import socket
 import subprocess
+import zipfile
 
 import pytest
 import torch
@@ -170,7 +172,8 @@ def finished(tmp_path):
     for name in SNAPSHOTS:
         files.write_snapshot(folder.path / name, {"key": name, "model": {"w": torch.ones(50)}})
     folder.write_history([{"stage": "dense", "epoch": 0}])
-    folder.write_scores({"stages": {"dense": {"key": "k", "score": 0.512}}})
+    scores = {name[2:-3]: {"key": name, "score": 0.512} for name in SNAPSHOTS}
+    folder.write_scores({"stages": scores})
     folder.finish()
     assert (folder.status["state"], folder.verify()) == ("done", [])
     return folder
@@ -204,6 +207,33 @@ def test_scores_with_another_digit_are_damaged(finished):
     path.write_text(path.read_text().replace("0.512", "0.513"))
     with pytest.raises(ValueError, match=r"scores\.json: expected .*crc32.*; the next run sets it"):
         _ = RunFolder(finished.path).scores
+
+
+def test_a_snapshot_of_another_run_is_named(finished):
+    path = finished.path / "1-sparsify.pt"
+    other = files.read_tensors(path) | {"key": "1-Sparsify.pt"}  # as long: sizes do not tell
+    n_bytes = path.stat().st_size
+    files.write_snapshot(path, other)
+    assert path.stat().st_size == n_bytes and finished.status["state"] == "done"
+    expected = "expected what scores.json has the scores of, got a snapshot of another run"
+    assert [expected in fault for fault in finished.verify()] == [True]
+
+
+def test_a_file_that_a_failing_disk_does_not_give_is_named_and_the_others_are_read(
+    finished, monkeypatch
+):
+    damage_to(finished.path / "1-sparsify.pt", "flipped")
+    read = zipfile.ZipFile.testzip
+
+    def failing(archive):
+        if archive.filename.endswith("0-dense.pt"):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(archive)
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", failing)
+    first, second = finished.verify()
+    assert "Input/output error" in first and "0-dense.pt" in first
+    assert "1-sparsify.pt: expected a snapshot" in second
 
 
 def test_history_with_another_digit_is_damaged(finished):

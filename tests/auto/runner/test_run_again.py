@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from small import (
     STAGES,
     C,
     assert_same_results,
+    cut_off,
     equal,
     quick,
     read,
@@ -32,7 +34,7 @@ from cplxnet.auto.__main__ import main
 from cplxnet.auto.manifest.read import parse
 from cplxnet.auto.runner import lock, stages
 from cplxnet.auto.runner.components import Components
-from cplxnet.auto.runner.folder import RunFolder
+from cplxnet.auto.runner.folder import ManifestChanged, RunFolder
 
 
 def test_the_same_manifest_gives_the_same_bits(done, tiny_corpus, tmp_path):
@@ -278,6 +280,64 @@ def test_a_flipped_bit_in_a_snapshot_is_found_and_mended_by_the_commands(
     assert epochs.n == 2
     assert_same_results(done, folder)
     assert main(["status", str(tmp_path), "--verify"]) == 0
+
+
+@pytest.fixture
+def other_corpus(tiny_corpus, tmp_path):
+    """The corpus with the recordings of valid in the place of those of test."""
+    folder = shutil.copytree(tiny_corpus, tmp_path / "other")
+    shutil.copy(folder / "musicnet_11khz_valid.h5", folder / "musicnet_11khz_test.h5")
+    return folder
+
+
+def test_what_is_trained_is_not_lost_to_another_data_folder(
+    done, tiny_corpus, other_corpus, tmp_path, monkeypatch, epochs
+):
+    folder = tmp_path / "run"
+    cut_off(folder, tiny_corpus, monkeypatch, 3)
+    names = {path.name for path in folder.glob("*.pt")}
+    assert names == {"0-dense.pt", "epoch-0003.pt"}
+
+    expected = r"expected the data.* got others:\n  dataset test: '\w+' .*\ntry .*--accept-changes"
+    with pytest.raises(ManifestChanged, match=expected):
+        quick(small(), folder, other_corpus)
+    assert {path.name for path in folder.glob("*.pt")} == names
+
+    quick(small(), folder, tiny_corpus)
+    assert epochs.n == 6  # three before it was cut off
+    assert_same_results(done, folder)
+
+    # a lost file is not made again on other data either, unless that is asked for
+    (folder / SNAPSHOTS[2]).unlink()
+    with pytest.raises(ManifestChanged, match="dataset test"):
+        quick(small(), folder, other_corpus)
+    quick(small(), folder, other_corpus, accept_changes=True)
+    quick(small(), tmp_path / "undisturbed", other_corpus)
+    assert_same_results(tmp_path / "undisturbed", folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"device": "cuda:1"}, {"packages": {"torch": "2.11.0"}}],
+    ids=["device", "torch"],
+)
+def test_nor_to_another_kind_of_device_or_another_torch(change, tiny_corpus, tmp_path, monkeypatch):
+    cut_off(tmp_path, tiny_corpus, monkeypatch, 3)
+    files.write_json(tmp_path / "config.json", read(tmp_path, "config") | change)
+    before, now = ("cuda", "cpu") if "device" in change else ("2.11.0", version("torch"))
+    expected = re.escape(f"'{before}' when it was started, '{now}' now")
+    with pytest.raises(ManifestChanged, match=expected):
+        quick(small(), tmp_path, tiny_corpus)
+    assert (tmp_path / "epoch-0003.pt").exists()
+
+
+def test_other_data_are_fine_where_nothing_is_trained(
+    tiny_corpus, other_corpus, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
+    cut_off(folder, tiny_corpus, monkeypatch, 0)
+    quick(small(), folder, other_corpus)
+    assert RunFolder(folder).status["state"] == "done"
 
 
 def claimed_by_a_process_that_was_killed(place):
