@@ -50,6 +50,13 @@ class Components:
         """What identifies each dataset's content, by its name."""
         return {name: dataset.fingerprint for name, dataset in self.datasets.items()}
 
+    @property
+    def ground(self) -> dict[str, str]:
+        """What every stage is trained on, by name: as `stages.key_of` counts it."""
+        datasets = {f"dataset {name}": text for name, text in self.fingerprints.items()}
+        kind = torch.device(self.device).type
+        return {"device": kind, "torch": torch.__version__} | datasets
+
     def feed(self, name: str, generator: torch.Generator | None = None) -> Feed:
         """A feed of the manifest.
 

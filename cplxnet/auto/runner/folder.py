@@ -63,10 +63,12 @@ class RunFolder:
         self.check = check
         self._status: dict[str, Any] | None = None  # what this process wrote last
 
-    def start(self, manifest: Manifest, device: str, data: Mapping[str, str] | None = None) -> None:
+    def start(
+        self, manifest: Manifest, device: str, trained_on: Mapping[str, str] | None = None
+    ) -> None:
         """Take the folder: write config.json and a status of running.
 
-        data: the fingerprint of each dataset by its name.
+        trained_on: as of `refuse_other_ground`.
         """
         import torch  # late: it takes seconds, and reading a status needs none of it
 
@@ -87,7 +89,7 @@ class RunFolder:
             "manifest": manifest.to_dict(),
             "fingerprint": manifest.fingerprint(),
             "device": device,
-            "data": dict(data or {}),
+            "trained_on": dict(trained_on or {}),
             "packages": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),  # sums on a CPU differ in their last bits with it
@@ -122,7 +124,7 @@ class RunFolder:
         """What config.json holds, empty where there is none; read once."""
         path = self.path / "config.json"
         config = _object(path)
-        kinds = {"manifest": dict, "packages": dict, "data": dict, "device": str, "threads": int}
+        kinds = {"manifest": dict, "trained_on": dict, "threads": int}
         for key, kind in kinds.items():
             if key in config and not isinstance(config[key], kind):
                 raise _damaged(path, f"{key} as {kind.__name__}", config[key])
@@ -305,7 +307,7 @@ class RunFolder:
         """
         stage = path.stem.partition("-")[2]
         snapshot = files.read_tensors(path)
-        stages = {}
+        stages: dict[str, Any] = {}
         with contextlib.suppress(ValueError):  # damaged: it does not say
             stages = (self.scores or {}).get("stages") or {}
         key = stages.get(stage, {}).get("key")
@@ -373,27 +375,21 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
     raise ManifestChanged("\n".join([first, *lines, advice]))
 
 
-def refuse_other_ground(folder: RunFolder, device: str, data: Mapping[str, str]) -> None:
-    """Raise ManifestChanged if networks in the folder were trained on other data, on another kind
-    of device or by another torch: all of them would be trained again, and replaced.
+def refuse_other_ground(folder: RunFolder, trained_on: Mapping[str, str]) -> None:
+    """Raise ManifestChanged if networks in the folder were trained on something else: all of them
+    would be trained again, and replaced.
 
-    Arguments as of `RunFolder.start`. What an older config.json does not say is not compared.
+    Args:
+        folder: of the run; what an older config.json does not say is not compared.
+        trained_on: kind of device, torch, and the fingerprint of each dataset, each by its name.
     """
     if not any(folder.path.glob("*.pt")):
         return
 
-    def ground(device: str | None, torch: str | None, data: Mapping[str, str]) -> dict[str, Any]:
-        datasets = {f"dataset {name}": fingerprint for name, fingerprint in data.items()}
-        return {"device": device and device.partition(":")[0], "torch": torch} | datasets
-
-    config = folder.config
-    packages = config.get("packages", {})
-    before = ground(config.get("device"), packages.get("torch"), config.get("data", {}))
-    now = ground(device, _version("torch"), data)
     lines = [
-        f"  {what}: {value!r} when it was started, {now.get(what)!r} now"
-        for what, value in before.items()
-        if value not in (None, now.get(what))
+        f"  {what}: {before!r} when it was started, {trained_on.get(what)!r} now"
+        for what, before in folder.config.get("trained_on", {}).items()
+        if before != trained_on.get(what)
     ]
     if lines:
         first = f"{folder.path}: expected the data, kind of device and torch that this run was "

@@ -107,7 +107,7 @@ def run(
         lock.refuse_held(place)
     components = Components(manifest, device=device, data=Path(data))
     if not accept_changes:
-        refuse_other_ground(run_folder, device, components.fingerprints)
+        refuse_other_ground(run_folder, components.ground)
 
     with contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s) as claim:
         run_folder = RunFolder(folder, check=claim.check_now)
@@ -123,7 +123,7 @@ def run(
         torch.set_num_threads(run_folder.config.get("threads", n_threads))
         cplx.keep_freed()  # once and for all that this process trains
         try:
-            run_folder.start(manifest, device, components.fingerprints)
+            run_folder.start(manifest, device, components.ground)
             if device.startswith("cuda:"):
                 torch.cuda.set_device(device)  # where streams and graphs are, by default
 
