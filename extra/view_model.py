@@ -336,7 +336,8 @@ def _histogram(axes: Axes, groups: list[np.ndarray]) -> None:
         edges = np.linspace(values.min(), values.max() + 1e-6, 61)
         axes.hist(groups, bins=edges.tolist(), stacked=True, color=[KEPT, DROPPED], lw=0)
     axes.grid(False)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
+    axes.locator_params(axis="x", nbins=5)  # numbers such as -1.75 would touch
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     axes.yaxis.get_offset_text().set_fontsize(8)
 
 

@@ -218,7 +218,7 @@ def _generate(
     cost = preview.cost(measure=dry_run).dropna(axis="columns", how="all")
     for table in (preview.files(), preview.varied(), cost):
         if not table.empty:
-            show(table.to_string(float_format="{:.3g}".format) + "\n")
+            show(table.to_string(float_format=_three_digits) + "\n")
     for sentence in preview.sentences():
         show(sentence)
     if dry_run:
@@ -227,6 +227,10 @@ def _generate(
     written = preview.write(**options)
     show(f"{len(written)} manifests written; next: python -m cplxnet.auto run {preview.folder}")
     return 0
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 # -- run -------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class _CplxConv(ComplexParameters):
 
     def _bordered(self, x: Tensor) -> Tensor:
         """x with its borders; zeros are left to the convolution."""
-        if x.dim() != self.dims + 2:
+        if x.dim() != self.dims + 2 or x.shape[1] != self.in_channels:
             size = "length" if self.dims == 1 else "height, width"
             raise ValueError(f"expected (batch, {self.in_channels}, {size}), got {tuple(x.shape)}")
         if self.padding_mode == "zeros":

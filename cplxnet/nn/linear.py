@@ -27,6 +27,7 @@ class CplxLinear(ComplexParameters):
 
     Raises:
         TypeError: a real input.
+        ValueError: an input of another size.
     """
 
     def __init__(
@@ -71,6 +72,9 @@ def cplx_linear(x: Tensor, weight_ri: Tensor, bias_ri: Tensor | None = None) -> 
     """
     real_dtype(weight_ri.dtype)
     re, im = as_ri(x).unbind(-1)
+    if re.shape[-1] != weight_ri.shape[1]:
+        raise ValueError(f"expected (..., {weight_ri.shape[1]}), got {tuple(x.shape)}")
+
     for_re = torch.stack((re, -im), -1)
     for_im = torch.stack((im, re), -1)
     rows = torch.stack((for_re, for_im))  # (2, ..., in, 2)

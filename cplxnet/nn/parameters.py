@@ -163,10 +163,7 @@ def as_ri(z: Tensor) -> Tensor:
             complex32.
     """
     if not z.is_complex():
-        raise TypeError(
-            f"expected a complex tensor, got {z.dtype} of shape {tuple(z.shape)}; "
-            "try x.to(torch.complex64)"
-        )
+        raise TypeError(f"expected a complex tensor, got {z.dtype}; try x.to(torch.complex64)")
     if z.dtype == torch.complex32:
         raise TypeError(
             "expected complex64 or complex128, got complex32; try x.to(torch.complex64)"

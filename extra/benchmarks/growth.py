@@ -156,6 +156,7 @@ def chart(found: Sequence[Growth]) -> Figure:
         ax.minorticks_off()
         low, high = ax.get_ylim()
         ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+        style.plain_log(ax, axis="y")
         style.legend(ax, on=ax, place="upper left")
     return figure
 

@@ -235,3 +235,11 @@ def test_the_command_shows_and_writes(tmp_path, tiny_corpus, capsys, monkeypatch
     assert main(["generate", "nothing"]) == 2
     assert main(["generate", "one.json", "--set", "seed"]) == 2
     assert "expected PATH=V1,V2" in capsys.readouterr().err
+
+
+def test_a_days_grid_is_told_in_plain_numbers(tmp_path, capsys):
+    words = ["generate", "experiment-1", "--dry-run", "--into", str(tmp_path / "grid")]
+    assert main([*words, "--data", str(tmp_path)]) == 0
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if "Masked" in line]
+    # 85 snapshots of 7.87 million complex numbers and as many mask bytes less biases and norms
+    assert 5900 < int(row[-1]) < 6100

@@ -20,3 +20,5 @@ def test_every_quantity_has_a_line_of_its_milliseconds():
     assert dense.get_color() != vd.get_color()
     labels = [text.get_text() for text in panels[0].get_legend().get_texts()]
     assert labels == ["dense step (exponent 1.00)", "VD step (exponent 0.50)"]
+    times = [label.get_text() for axes in panels for label in axes.get_yticklabels()]
+    assert "1" in times and not any("$" in time for time in times)

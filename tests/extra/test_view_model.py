@@ -1,5 +1,6 @@
 """What a network holds, against masks and weights written by hand; and the figures of it."""
 
+import itertools
 from collections import OrderedDict
 from pathlib import Path
 
@@ -149,3 +150,22 @@ def test_the_plane_shows_the_weights_of_a_complex_layer(net: torch.nn.Module) ->
     assert len(dropped.get_xdata()) == 12 and kept.get_label() == "kept: 12"
     with pytest.raises(ValueError, match="expected a complex layer of conv, got 'vd'"):
         view_model.plot_complex_plane(net, "vd", threshold=-0.5)
+
+
+def test_numbers_beside_a_histogram_are_numbers_and_do_not_touch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layers = [nn.CplxLinearMasked(16, 6) for _ in range(8)]
+    for layer in layers:  # |w| from 10^-1.8 to 10^-0.5, as of the first convolution
+        layer.weight = 10 ** (-1.8 + 1.3 * torch.rand(6, 16, generator=generator))
+    figure = view_model.plot_weights(torch.nn.Sequential(*layers), threshold=-0.5)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        counts = [label.get_text() for label in axes.get_yticklabels()]
+        assert counts[0] == "0" and not any("$" in count for count in counts)
+
+        low, high = axes.get_xlim()
+        ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        spans = [label.get_window_extent() for place, label in ticks if low <= place <= high]
+        assert len(spans) >= 2
+        gaps = [right.x0 - left.x1 for left, right in itertools.pairwise(spans)]
+        assert min(gaps) > 4

@@ -10,7 +10,12 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from cplxnet.nn import CplxConv1d, CplxConv2d
+from cplxnet.nn import (
+    CplxConv1d,
+    CplxConv1dMasked,
+    CplxConv1dVD,
+    CplxConv2d,
+)
 from cplxnet.nn.conv import block_weight, cplx_conv, two_dimensional
 
 GEOMETRIES = [
@@ -218,6 +223,9 @@ def test_errors() -> None:
         CplxConv1d(3, 4, 3, padding="same", padding_mode="reflect")
     with pytest.raises(ValueError, match=r"expected \(batch, 3, length\), got \(2, 3, 5, 5\)"):
         CplxConv1d(3, 4, 3)(torch.zeros(2, 3, 5, 5, dtype=torch.complex64))
+    for form in (CplxConv1d, CplxConv1dVD, CplxConv1dMasked):
+        with pytest.raises(ValueError, match=r"expected \(batch, 3, length\), got \(2, 1, 5\)"):
+            form(3, 4, 3)(torch.zeros(2, 1, 5, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"expected \(batch, 3, height, width\), got \(3, 3, 5\)"):
         CplxConv2d(3, 4, 3)(torch.zeros(3, 3, 5, dtype=torch.complex64))
     with pytest.raises(

@@ -193,9 +193,7 @@ def test_as_ri_is_a_view_and_refuses_real_tensors() -> None:
     as_ri(z.t())[1, 2, 1] = 7.0
     assert z[2, 1].imag == 7.0
     assert torch.equal(as_ri(z.conj())[..., 1], -z.imag)
-    with pytest.raises(
-        TypeError, match=r"expected a complex tensor, got torch.float32 of shape \(2, 3\); try x.to"
-    ):
+    with pytest.raises(TypeError, match=r"expected a complex tensor, got torch.float32; try x.to"):
         as_ri(torch.zeros(2, 3))
 
 

@@ -172,7 +172,7 @@ def json_values(path: str | Path) -> Any:
         accepted = "a JSON file in UTF-8"
     except json.JSONDecodeError as error:
         problem = f"not JSON at line {error.lineno} column {error.colno}: {error.msg}"
-        accepted = "a JSON object"
+        accepted = "a JSON object, without comments and without a comma after a last entry"
     except RecursionError:
         problem = "nested too deeply"
         accepted = f"at most {MAX_DEPTH} levels"

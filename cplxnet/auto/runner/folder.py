@@ -400,6 +400,19 @@ def refuse_other_ground(folder: RunFolder, trained_on: Mapping[str, str]) -> Non
         raise ManifestChanged("\n".join([f"{first}started with, got others:", *lines, advice]))
 
 
+def refuse_grid(folder: RunFolder) -> None:
+    """Check that a run does not begin in a folder of manifests, which its files would make a run's.
+
+    Raises:
+        ValueError: there are manifests.
+    """
+    if not folder.config and {path.name for path in folder.path.glob("*.json")} - ADVICE.keys():
+        raise ValueError(
+            f"{folder.path}: expected a folder of the run's own, got a folder of manifests; try "
+            f"{folder.path / 'NAME'}, beside NAME.json"
+        )
+
+
 def _values(config: dict[str, Any]) -> dict[str, Any]:
     """The manifest in a config.json, flat; empty where this version cannot read it."""
     try:

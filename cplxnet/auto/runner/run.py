@@ -19,7 +19,14 @@ from cplxnet.progress import say
 
 from . import lock
 from .components import Components
-from .folder import RunFolder, State, refuse_changes, refuse_other_ground, unchanged
+from .folder import (
+    RunFolder,
+    State,
+    refuse_changes,
+    refuse_grid,
+    refuse_other_ground,
+    unchanged,
+)
 from .stages import of_kin
 from .stop import Stop
 from .trainer import Trainer
@@ -79,7 +86,9 @@ def run(
     Raises:
         ManifestChanged: the run was started with another manifest; or what it has trained was
             trained on other data, another kind of device, or with another torch.
-        ValueError: no such device, data that cannot be used, or a timeout out of range.
+        TypeError: no Manifest.
+        ValueError: a folder of manifests, no such device, data that cannot be used, or a timeout
+            out of range.
         FileNotFoundError: a data file is missing.
         Diverged: NaN or infinity in training.
         DeviceLost: the device does not answer any more.
@@ -88,8 +97,11 @@ def run(
         Interrupted: it was asked to stop.
     """
     lock.check_timeout(timeout_s)
+    if not isinstance(manifest, Manifest):
+        raise TypeError(f"expected a Manifest, got {type(manifest).__name__}; try auto.load(path)")
     manifest = manifest.resolved()
     run_folder = RunFolder(folder)
+    refuse_grid(run_folder)
     place = run_folder.path / "claim"
     reuse_folders = [] if reuse is None else [*reuse, *of_kin(manifest, run_folder.path)]
 

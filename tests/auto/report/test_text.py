@@ -221,11 +221,11 @@ def test_results_go_between_the_marks_and_nowhere_else(folder, tmp_path, capsys)
     assert f"{path}: expected text in UTF-8, got invalid" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["reference"])
+@pytest.mark.parametrize("name", ["reference", "structured"])
 def test_a_committed_page_is_what_its_runs_say(tmp_path, monkeypatch, name):
     root = Path(__file__).resolve().parents[3]
     monkeypatch.chdir(root)
-    committed = (root / "extra" / f"{name}.md").read_text()
+    committed = (root / "extra" / "reference.md").read_text()
     copy = tmp_path / "page.md"
     copy.write_text(committed)
     page.insert(copy, f"runs/{name}")

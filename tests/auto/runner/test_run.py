@@ -335,3 +335,14 @@ def test_cuda_is_every_gpu_of_the_machine(monkeypatch):
     assert each_device(["cuda:1", "cuda", "cpu"]) == ("cuda:1", "cuda:0", "cuda:2", "cpu")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert each_device(["cuda"]) == ("cuda",)  # and is refused by `check_device`
+
+
+def test_a_run_wants_a_manifest_and_a_folder_of_its_own(tiny_corpus, tmp_path):
+    path = tmp_path / "grid" / "tiny.json"
+    small().save(path)
+    with pytest.raises(ValueError, match=r"grid: .* own, got a folder of manifests; try .*grid/NA"):
+        quick(load(path), path.parent, tiny_corpus)
+    assert [file.name for file in path.parent.iterdir()] == ["tiny.json"]
+
+    with pytest.raises(TypeError, match=r"expected a Manifest, got PosixPath; try auto\.load"):
+        quick(path, path.with_suffix(""), tiny_corpus)

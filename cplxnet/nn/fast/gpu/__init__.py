@@ -102,7 +102,7 @@ def forward(layer: Any, x: Tensor) -> Tensor | None:
     Masked and noisy forms are included. None where the kernels do not take it (see `usable`):
     padding, dilation and groups are left to the plain formulas.
     """
-    if x.device.type not in DEVICES or not x.is_complex():
+    if not x.is_complex() or x.device.type not in DEVICES:
         return None
 
     weight = layer.weight_ri
@@ -117,6 +117,8 @@ def forward(layer: Any, x: Tensor) -> Tensor | None:
 
     options = {"mask": mask, "log_sigma2": log_sigma2}
     if weight.dim() == 3:
+        if x.shape[-1] != weight.shape[1]:
+            return None  # the plain formula has the error
         largest = x.numel() // x.shape[-1] * max(x.shape[-1], len(weight))
         if 10 * largest >= 2**31:
             return None  # offsets of its kernels have 32 bits

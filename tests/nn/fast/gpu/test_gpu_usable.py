@@ -40,9 +40,12 @@ def test_layers_run_by_the_kernels(monkeypatch):
     assert True in asked
 
 
-def test_a_wrong_number_of_channels_is_the_plain_layers_error():
-    with pytest.raises(RuntimeError, match="channels"):
+def test_a_wrong_number_of_channels_or_features_is_the_plain_layers_error():
+    with pytest.raises(ValueError, match=r"expected \(batch, 4, length\), got \(2, 2, 9\)"):
         cplx.CplxConv1d(4, 2, 3)(torch.randn(2, 2, 9, dtype=torch.complex64))
+    for form in (cplx.CplxLinear, cplx.CplxLinearVD):
+        with pytest.raises(ValueError, match=r"expected \(\.\.\., 4\), got \(2, 9\)"):
+            form(4, 2)(torch.randn(2, 9, dtype=torch.complex64))
 
 
 @pytest.mark.parametrize(
