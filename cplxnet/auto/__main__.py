@@ -433,7 +433,9 @@ def _state_of(path: Path) -> tuple[str, bool]:
     grids = _grids(path)
     if grids == [path]:
         table = tables.status(path)
-        return table.to_string(), set(table["state"]) <= SETTLED
+        known = table.dropna(axis="columns", how="all")
+        known = known.astype(dict.fromkeys(known.select_dtypes("Int64"), "str"))
+        return known.to_string(na_rep=""), set(table["state"]) <= SETTLED
 
     states = {str(grid): tables.status(grid)["state"] for grid in grids}
     counts = {grid: {"runs": len(own), **own.value_counts()} for grid, own in states.items()}

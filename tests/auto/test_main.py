@@ -209,9 +209,12 @@ def test_status_shows_how_far_each_is(folder, tmp_path, capsys):
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "done" in lines["good"] and "fine-tune" in lines["good"]
     assert "queued" in lines["bad"]  # its data are missing: it is tried again
+    assert lines["good"].split()[:5] == ["good", "done", "fine-tune", "2", "2"]
+    assert not {"None", "NaN", "<NA>"} & {word for line in lines.values() for word in line.split()}
     grid.write(tmp_path, {"one": small()})
     assert main(["status", str(tmp_path)]) == 0
-    assert "queued" in capsys.readouterr().out
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown == [["state"], ["run"], ["one", "queued"]]
 
 
 def test_report_prints_a_row_a_stage_and_writes_the_whole_table(folder, tmp_path, capsys):

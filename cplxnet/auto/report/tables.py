@@ -53,7 +53,8 @@ def status(folder: str | Path) -> pd.DataFrame:
         FileNotFoundError: there is no such folder.
     """
     rows = {path.stem: _status_row(path) for path in sorted(_existing(folder).glob("*.json"))}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(STATUS)).rename_axis("run")
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(STATUS)).rename_axis("run")
+    return table.astype({"epoch": "Int64", "n_epochs": "Int64"})  # whole, though some are missing
 
 
 def _status_row(manifest: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def prepare(model: nn.Module, *, device: str, products: str, compiled: bool) -> 
 def _rounded(forward: Callable[..., Any], device_type: str) -> Callable[..., Any]:
     """`forward` under autocast to bfloat16, and what it gives as float32, for the loss.
 
-    A real network ends in bfloat16, in which a loss of 0.007 (a silent note at a logit of -5) is 0.
+    A real network ends in bfloat16, in which a loss of 0.007 (a label of 0 at a logit of -5) is 0.
     """
 
     def run(*args: Any) -> Any:

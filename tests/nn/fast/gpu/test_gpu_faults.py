@@ -147,12 +147,19 @@ def test_arrays_that_the_kernels_do_not_take(monkeypatch, layer, shape):
     assert all(error(a, b) < 2e-5 for a, b in zip(found, right, strict=True))
 
 
-@pytest.mark.parametrize("layer", [cplx.CplxConv1d(3, 4, 5), cplx.CplxConv1d(2, 4, 3)])
-def test_shapes_that_do_not_fit_are_torchs_own_errors(monkeypatch, layer):
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (cplx.CplxConv1d(3, 4, 5), "size"),  # torch's own
+        (cplx.CplxConv1d(2, 4, 3), r"expected \(batch, 2, length\), got \(2, 3, 4\)"),
+        (cplx.CplxLinear(3, 2), r"expected \(\.\.\., 3\), got \(2, 3, 4\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_have_the_plain_formulas_errors(monkeypatch, layer, said):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     monkeypatch.setattr(gpu, "DEVICES", {device})
-    x = torch.randn(2, 3, 4, dtype=torch.complex64)
-    with pytest.raises(RuntimeError, match=r"size|channels"):
+    x = torch.randn(2, 3, 4, dtype=torch.complex64, device=device)
+    with pytest.raises((RuntimeError, ValueError), match=said):
         layer.to(device)(x)
 
 
