@@ -1,12 +1,13 @@
 """Runs masked again at another threshold, and brought to equal compression."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from small import C, differences, quick, read, small, timeless, timeless_snapshot
 
-from cplxnet import nn
+from cplxnet import files, nn
 from cplxnet.auto.manifest import grid
 from cplxnet.auto.report.threshold import remask
 from legacy import equalise
@@ -78,6 +79,19 @@ def test_remask_refuses_other_settings_and_other_data(
     with pytest.raises(ValueError, match="expected stage dense trained on the data"):
         remask(at_default, small(MOVING | {C: 1.0}), tmp_path / "a", data=tmp_path / "data")
     assert not (tmp_path / "a").exists()
+
+
+def test_remask_takes_no_snapshot_of_another_run(
+    at_default: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """It was written under this run's key before it was refused."""
+    source = shutil.copytree(at_default, tmp_path / "run")
+    path = source / "0-dense.pt"
+    files.write_snapshot(path, files.read_tensors(path) | {"key": "other"})
+    manifest = small(MOVING | {C: 1.0, "threshold": 1.5, "name": "other"})
+    with pytest.raises(ValueError, match="got a snapshot of another run"):
+        remask(source, manifest, tmp_path / "again", data=tiny_corpus)
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_folder_without_both_reductions_is_refused(at_default: Path, tmp_path: Path) -> None:

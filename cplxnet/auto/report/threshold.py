@@ -290,7 +290,7 @@ def remask(
                 f"try `run {old.path.parent} --again {old.path.name}`"
             )
 
-        snapshot = files.read_tensors(old.snapshot(number, stage.name))
+        snapshot = old.read_snapshot(old.snapshot(number, stage.name))
         files.write_snapshot(new.snapshot(number, stage.name), snapshot | {"key": new_shared.key})
 
         counts = stages.counts(load_model(source, stage.name)[0], after.threshold)

@@ -305,13 +305,16 @@ class RunFolder:
         Raises:
             ValueError: it is damaged, or is not what scores.json has the scores of.
         """
-        stage = path.stem.partition("-")[2]
         snapshot = files.read_tensors(path)
         stages: dict[str, Any] = {}
         with contextlib.suppress(ValueError):  # damaged: it does not say
             stages = (self.scores or {}).get("stages") or {}
-        key = stages.get(stage, {}).get("key")
-        if key is not None and key != snapshot.get("key"):
+
+        # one in another place is of an order of stages that has changed since
+        own = {
+            self.snapshot(k, name).name: stages[name].get("key") for k, name in enumerate(stages)
+        }
+        if own.get(path.name) not in (None, snapshot.get("key")):
             raise ValueError(
                 f"{path}: expected what scores.json has the scores of, got a snapshot of another "
                 "run or of other settings"
