@@ -90,6 +90,8 @@ def key_of(
     if settings.get("shrink") and counted["device"] == "cpu":
         # dense in versions before 2026-11-27: other last digits
         counted["shrunk_linear"] = "sparse"
+    if whole.get("products") == "bfloat16" and not whole["features"]["cplx"]:
+        counted["loss"] = "float32"  # in versions before 2026-11-27 bfloat16
 
     # what versions before 2026-11-28 did otherwise
     if place and not settings["reset"]:

@@ -199,6 +199,19 @@ def test_a_stage_whose_log_sigma2_decayed_in_older_versions_is_another(monkeypat
     assert keys[1] != "ece4f38ebd80be71"
 
 
+def test_a_real_stage_whose_loss_was_bfloat16_in_older_versions_is_another(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+
+    def first(field, products):
+        changes = {"products": products, "features.cplx": field == "complex"}
+        return next(planned(small(changes, model=f"{field}.TwoLayerDense")))[1].key[:16]
+
+    # keys of before 2026-11-27: taken where the result is the same
+    assert first("complex", "bfloat16") == "8f7aa6c6237237fe"
+    assert first("real", "float32") == "f7bc1a906724ad1b"
+    assert first("real", "bfloat16") != "e9d180aa0c53c1fa"
+
+
 def test_a_stage_that_was_handed_other_weights_in_older_versions_is_another(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.13.0")
     model, log_sigma2 = "stages.fine-tune.model.name", "stages.fine-tune.log_sigma2"
