@@ -74,6 +74,9 @@ def _progress(files: RunFolder) -> dict[str, Any]:
         status = status | {"stage": stage, "epoch": result["epochs"], "n_epochs": planned}
 
     row = {key: status.get(key) for key in STATUS} | {"owner": None}
+    for key in ("epoch", "n_epochs"):
+        if not isinstance(row[key], int | None):
+            raise TypeError(f"expected {key} as a whole number, got {row[key]!r:.60}")
     if status["state"] != "running":
         return row
 

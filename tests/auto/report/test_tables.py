@@ -324,7 +324,15 @@ def test_the_reference_grid_is_shown_as_done():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"state": "asleep"}', '{"state": "running", "owner": 3}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"state": "asleep"}',
+        '{"state": "running", "owner": 3}',
+        '{"state": "failed", "epoch": 2.5}',
+        '{"state": "failed", "n_epochs": "x"}',
+    ],
 )
 def test_status_of_a_damaged_run_is_a_row_that_says_so(folder, text):
     (folder / "c0.1-r0" / "status.json").write_text(text)
