@@ -51,8 +51,10 @@ class Components:
         return {name: dataset.fingerprint for name, dataset in self.datasets.items()}
 
     @property
-    def ground(self) -> dict[str, str]:
-        """What every stage is trained on, by name: as `stages.key_of` counts it."""
+    def trained_on(self) -> dict[str, str]:
+        """What `stages.key_of` counts of every stage beside the manifest, by name: kind of device,
+        torch, and the fingerprint of each dataset.
+        """
         datasets = {f"dataset {name}": text for name, text in self.fingerprints.items()}
         kind = torch.device(self.device).type
         return {"device": kind, "torch": torch.__version__} | datasets

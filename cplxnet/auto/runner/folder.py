@@ -68,7 +68,7 @@ class RunFolder:
     ) -> None:
         """Take the folder: write config.json and a status of running.
 
-        trained_on: as of `refuse_other_ground`.
+        trained_on: as of `Components`.
         """
         import torch  # late: it takes seconds, and reading a status needs none of it
 
@@ -322,7 +322,7 @@ class RunFolder:
         return snapshot
 
 
-# -- has the manifest changed? ---------------------------------------------------------------------
+# -- may the run go on here? -----------------------------------------------------------------------
 
 
 class ManifestChanged(ValueError):
@@ -378,13 +378,13 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
     raise ManifestChanged("\n".join([first, *lines, advice]))
 
 
-def refuse_other_ground(folder: RunFolder, trained_on: Mapping[str, str]) -> None:
+def refuse_retraining(folder: RunFolder, trained_on: Mapping[str, str]) -> None:
     """Raise ManifestChanged if networks in the folder were trained on something else: all of them
     would be trained again, and replaced.
 
     Args:
         folder: of the run; what an older config.json does not say is not compared.
-        trained_on: kind of device, torch, and the fingerprint of each dataset, each by its name.
+        trained_on: as of `Components`, now.
     """
     if not any(folder.path.glob("*.pt")):
         return
@@ -395,12 +395,15 @@ def refuse_other_ground(folder: RunFolder, trained_on: Mapping[str, str]) -> Non
         if before != trained_on.get(what)
     ]
     if lines:
-        first = f"{folder.path}: expected the data, kind of device and torch that this run was "
+        first = (
+            f"{folder.path}: expected the data, kind of device and torch that this run was started "
+            "with, got others:"
+        )
         advice = (
             "try those as they were (--data, --devices), or --accept-changes "
             "(accept_changes=True), which trains again what it has trained so far"
         )
-        raise ManifestChanged("\n".join([f"{first}started with, got others:", *lines, advice]))
+        raise ManifestChanged("\n".join([first, *lines, advice]))
 
 
 def refuse_grid(folder: RunFolder) -> None:

@@ -19,14 +19,7 @@ from cplxnet.progress import say
 
 from . import lock
 from .components import Components
-from .folder import (
-    RunFolder,
-    State,
-    refuse_changes,
-    refuse_grid,
-    refuse_other_ground,
-    unchanged,
-)
+from .folder import RunFolder, State, refuse_changes, refuse_grid, refuse_retraining, unchanged
 from .stages import of_kin
 from .stop import Stop
 from .trainer import Trainer
@@ -119,7 +112,7 @@ def run(
         lock.refuse_held(place)
     components = Components(manifest, device=device, data=Path(data))
     if not accept_changes:
-        refuse_other_ground(run_folder, components.ground)
+        refuse_retraining(run_folder, components.trained_on)
 
     with contextlib.nullcontext(claim) if claim else lock.hold(place, timeout_s) as claim:
         run_folder = RunFolder(folder, check=claim.check_now)
@@ -135,7 +128,7 @@ def run(
         torch.set_num_threads(run_folder.config.get("threads", n_threads))
         cplx.keep_freed()  # once and for all that this process trains
         try:
-            run_folder.start(manifest, device, components.ground)
+            run_folder.start(manifest, device, components.trained_on)
             if device.startswith("cuda:"):
                 torch.cuda.set_device(device)  # where streams and graphs are, by default
 
