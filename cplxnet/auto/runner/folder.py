@@ -412,7 +412,8 @@ def refuse_grid(folder: RunFolder) -> None:
     Raises:
         ValueError: there are manifests.
     """
-    if not folder.config and {path.name for path in folder.path.glob("*.json")} - ADVICE.keys():
+    names = {path.name for path in folder.path.glob("*.json")}
+    if names and names.isdisjoint(ADVICE):  # or it is a run's already
         raise ValueError(
             f"{folder.path}: expected a folder of the run's own, got a folder of manifests; try "
             f"{folder.path / 'NAME'}, beside NAME.json"

@@ -73,6 +73,15 @@ def test_results_kept_without_snapshots_and_status_are_done_too(done, tmp_path):
     assert sorted(files_of(tmp_path)) == ["config.json", "history.jsonl", "scores.json"]
 
 
+def test_a_run_without_its_config_goes_on_beside_other_json(done, tiny_corpus, tmp_path, epochs):
+    """A damaged config.json is to be deleted, and what is exported may lie in the run's folder."""
+    folder = shutil.copytree(done, tmp_path / "two")
+    (folder / "config.json").unlink()
+    (folder / "exported.json").write_text("{}")
+    assert quick(small(), folder, tiny_corpus, again=True) == read(done)
+    assert epochs.n == 0
+
+
 def test_a_finished_run_looked_at_again_is_not_trained_again(done, tiny_corpus, tmp_path, epochs):
     folder = shutil.copytree(done, tmp_path / "two")
     assert quick(small(), folder, tiny_corpus, again=True) == read(folder) == read(done)
