@@ -434,8 +434,8 @@ def _state_of(path: Path) -> tuple[str, bool]:
     if grids == [path]:
         table = tables.status(path)
         known = table.dropna(axis="columns", how="all")
-        known = known.astype(dict.fromkeys(known.select_dtypes("Int64"), "str"))
-        return known.to_string(na_rep=""), set(table["state"]) <= SETTLED
+        shown = known.astype(object).where(known.notna(), "")  # pandas 2 has no other blanks
+        return shown.to_string(), set(table["state"]) <= SETTLED
 
     states = {str(grid): tables.status(grid)["state"] for grid in grids}
     counts = {grid: {"runs": len(own), **own.value_counts()} for grid, own in states.items()}
