@@ -173,17 +173,18 @@ class _LinearInLog(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, s: Tensor) -> Tensor:
         weight = s.exp()
-        ctx.save_for_backward(x, s, weight)
+        ctx.save_for_backward(x, weight)
+        ctx.s = s  # not saved: s may be clamped in place before the backward pass
         x = x.to(s.dtype)
 
         return product(x, weight).to(s.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, s, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again: not a constant
-            weight = s.exp()
-        x = x.to(s.dtype)
+        x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again: not a constant, though the same
+            weight = weight * (ctx.s - ctx.s.detach()).exp()
+        x = x.to(weight.dtype)
         grad = grad.to(x.dtype)  # under autocast the product may have come out in another type
         needs_x, needs_s = ctx.needs_input_grad
         by_x = product(grad, weight.T) if needs_x else None

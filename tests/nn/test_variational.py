@@ -191,3 +191,28 @@ def test_conv1d_variance_agrees_with_a_plain_convolution() -> None:
     square = x.abs().square()
     plain = F.conv1d(square, layer.log_sigma2.exp(), None, 2, 1, 1, 2)
     torch.testing.assert_close(layer.variance(square), plain)
+
+
+@every_form
+def test_a_variance_clamped_between_forward_passes_has_the_gradients_of_both(
+    family: Family, form: str
+) -> None:
+    """As by a hook, where the losses of two batches are added before the backward pass."""
+
+    def gradient(*limits: float, together: bool) -> torch.Tensor:
+        layer = make(family, form, 0.0)
+        x = family.input(dtype=torch.float64)
+        losses = []
+        for limit in limits:
+            with torch.no_grad():
+                layer.log_sigma2.clamp_(max=limit)
+            losses.append(layer(x).abs().square().sum())
+            if not together:
+                losses.pop().backward()
+        if together:
+            sum(losses).backward()
+        return layer.log_sigma2.grad
+
+    torch.testing.assert_close(
+        gradient(0.0, -1.0, together=True), gradient(0.0, -1.0, together=False)
+    )
