@@ -90,7 +90,8 @@ def key_of(
     if settings.get("shrink") and counted["device"] == "cpu":
         # dense in versions before 2026-11-27: other last digits
         counted["shrunk_linear"] = "sparse"
-    if whole.get("products") == "bfloat16" and not whole["features"]["cplx"]:
+    is_complex = manifest.stage(stage).model.name.startswith("complex.")
+    if whole.get("products") == "bfloat16" and not is_complex:
         counted["loss"] = "float32"  # in versions before 2026-11-27 bfloat16
 
     # what versions before 2026-11-28 did otherwise

@@ -202,14 +202,17 @@ def test_a_stage_whose_log_sigma2_decayed_in_older_versions_is_another(monkeypat
 def test_a_real_stage_whose_loss_was_bfloat16_in_older_versions_is_another(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.13.0")
 
-    def first(field, products):
-        changes = {"products": products, "features.cplx": field == "complex"}
+    def first(field, products, cplx):
+        changes = {"products": products, "features.cplx": cplx}
         return next(planned(small(changes, model=f"{field}.TwoLayerDense")))[1].key[:16]
 
     # keys of before 2026-11-27: taken where the result is the same
-    assert first("complex", "bfloat16") == "8f7aa6c6237237fe"
-    assert first("real", "float32") == "f7bc1a906724ad1b"
-    assert first("real", "bfloat16") != "e9d180aa0c53c1fa"
+    assert first("complex", "bfloat16", True) == "8f7aa6c6237237fe"
+    assert first("real", "float32", False) == "f7bc1a906724ad1b"
+
+    # theirs, on moduli and on real and imaginary parts
+    assert first("real", "bfloat16", False) != "e9d180aa0c53c1fa"
+    assert first("real", "bfloat16", True) != "1fa7802805bfbfc5"
 
 
 def test_a_stage_that_was_handed_other_weights_in_older_versions_is_another(monkeypatch):
