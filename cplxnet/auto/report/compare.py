@@ -24,7 +24,7 @@ from cplxnet.auto.manifest.grid import FINE_TUNE
 
 from . import style
 from .style import Report, Request
-from .tables import NEIGHBOURS, Lacking, by_method, of_scorer
+from .tables import Lacking, by_method, of_scorer, spans
 
 TIMES = (20.0, 50.0, 100.0, 200.0, 400.0)  # compressions at which methods are ranked
 N_POINTS = 25  # of compression, evenly in its logarithm
@@ -156,8 +156,8 @@ def ranking(
 ) -> pd.DataFrame:
     """Who wins where: a row a compression and method that spans it, the best mean score first.
 
-    A replicate takes part if its two runs around the compression are at most `NEIGHBOURS` times
-    apart. A compression that one method alone spans has no row.
+    A replicate takes part if its runs span the compression (`tables.spans`). A compression that one
+    method alone spans has no row.
 
     Returns:
         Columns times, method, score (mean over its replicates), winner, n (pairs with the winner),
@@ -170,7 +170,9 @@ def ranking(
     ranks = []
     for level in times:
         reached = {
-            method: {seed: _at(curve, level) for seed, curve in own.items() if _spans(curve, level)}
+            method: {
+                seed: _at(curve, level) for seed, curve in own.items() if spans(curve.index, level)
+            }
             for method, own in curves.items()
         }
         scores = pd.DataFrame(reached, dtype=float)  # a row a seed
@@ -188,12 +190,6 @@ def ranking(
                 row["verdict"] = _verdict_on_winner(row)
             ranks.append(row)
     return pd.DataFrame(ranks, columns=list(RANK))
-
-
-def _spans(curve: pd.Series, level: float) -> bool:
-    """Whether two runs that are neighbours lie around a compression, or one run at it."""
-    smaller, larger = curve.index[curve.index <= level], curve.index[curve.index >= level]
-    return bool(len(smaller) and len(larger) and larger[0] <= NEIGHBOURS * smaller[-1])
 
 
 def _verdict_on_winner(row: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ cannot be read, or whose manifest has changed since, is named on stderr and left
 
 import contextlib
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,8 +29,7 @@ SCORED = ("state", "stage", "scorer", "scored_on", "average_precision", "average
 COUNTS = ("n_par", "n_zero", "compression", "epochs", "stopped_early", "seconds", "reused_from")
 NETWORK = ["field", "architecture", "form"]
 RUN = ("folder", "run", "method", C, "setting", "seed")
-NEIGHBOURS = 4.0  # times between two compressions that a score may be read between: a line between
-# runs further apart says little of what is between them
+NEIGHBOURS = 4.0  # times between two compressions that a score may be read between
 
 
 class Lacking(ValueError):
@@ -634,6 +634,18 @@ def numbers(settings: pd.Series) -> pd.Series:
 def group_name(method: str, setting: str) -> str:
     """A group of runs as sentences call it: "VD at C = 0.02"."""
     return f"{method} at {setting}" if setting else method
+
+
+def spans(compressions: Iterable[float], level: float) -> bool:
+    """Whether two neighbours lie around a level of compression, or one at it.
+
+    Neighbours are at most `NEIGHBOURS` times apart: a line between runs further apart says little
+    of what is between them.
+    """
+    known = list(compressions)
+    smaller = max((times for times in known if times <= level), default=0.0)
+    larger = min((times for times in known if times >= level), default=math.inf)
+    return larger <= NEIGHBOURS * smaller
 
 
 def dense_scores(rows: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:

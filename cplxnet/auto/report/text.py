@@ -300,22 +300,22 @@ def _cost_at(what: str, level: float, rows: pd.DataFrame, dense: pd.Series) -> s
     """
     losses = rows.set_index("compression")["loss"].sort_index()
     times = losses.index.to_numpy(float)
-    smaller, larger = times[times <= level], times[times >= level]
     nearest = times[np.abs(np.log(times / level)).argmin()]
 
-    if len(smaller) and len(larger) and larger[0] <= tables.NEIGHBOURS * smaller[-1]:
+    if tables.spans(times, level):
         loss = float(np.interp(np.log(level), np.log(times), losses))
         where = "between its neighbours in the table"
     elif max(nearest / level, level / nearest) <= NEAR:
         loss = float(losses.loc[nearest].mean())
         where = f"as at {nearest:.3g} times"
-    elif len(smaller) and len(larger):
-        around = f"{smaller[-1]:.3g} and {larger[0]:.3g}"
+    elif times[0] < level < times[-1]:
+        around = f"{times[times < level][-1]:.3g} and {times[times > level][0]:.3g}"
         return f"{what}: not known, its neighbours are far apart, at {around} times."
+    elif times[0] == times[-1]:
+        return f"{what}: not known, what is finished is at {times[0]:.3g} times."
     else:
-        spans = f"spans {times[0]:.3g} to {times[-1]:.3g}"
-        spans = f"is at {times[0]:.3g}" if times[0] == times[-1] else spans
-        return f"{what}: not known, what is finished {spans} times."
+        ends = f"{times[0]:.3g} to {times[-1]:.3g}"
+        return f"{what}: not known, what is finished spans {ends} times."
 
     text = f"{what}, {where}{_than_dense(loss).replace(',', ':', 1)}"
     if len(dense) < 2 or round(loss, 4) <= 0:

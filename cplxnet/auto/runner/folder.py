@@ -369,11 +369,7 @@ def refuse_changes(folder: RunFolder, manifest: Manifest, read: Manifest | None 
 
     now = manifest.flatten()
     versions = f"({fingerprint[:12]} {when_phrase}, {manifest.fingerprint()[:12]} now)"
-    lines = [
-        f"  {path}: {before.get(path)!r} {when_phrase}, {now.get(path)!r} now"
-        for path in {**before, **now}
-        if before.get(path) != now.get(path)
-    ]
+    lines = _differences(before, now, when_phrase)
     first = f"{folder.path}: expected the manifest that {started_phrase}, got another {versions}:"
     raise ManifestChanged("\n".join([first, *lines, advice]))
 
@@ -389,11 +385,9 @@ def refuse_retraining(folder: RunFolder, trained_on: Mapping[str, str]) -> None:
     if not any(folder.path.glob("*.pt")):
         return
 
-    lines = [
-        f"  {what}: {before!r} when it was started, {trained_on.get(what)!r} now"
-        for what, before in folder.config.get("trained_on", {}).items()
-        if before != trained_on.get(what)
-    ]
+    before = folder.config.get("trained_on", {})
+    now = {what: trained_on.get(what) for what in before}
+    lines = _differences(before, now, "when it was started")
     if lines:
         first = (
             f"{folder.path}: expected the data, kind of device and torch that this run was started "
@@ -404,6 +398,15 @@ def refuse_retraining(folder: RunFolder, trained_on: Mapping[str, str]) -> None:
             "(accept_changes=True), which trains again what it has trained so far"
         )
         raise ManifestChanged("\n".join([first, *lines, advice]))
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], when: str) -> list[str]:
+    """A line for each entry that is not as it was; when: in words, "when it was started"."""
+    return [
+        f"  {path}: {before.get(path)!r} {when}, {now.get(path)!r} now"
+        for path in {**before, **now}
+        if before.get(path) != now.get(path)
+    ]
 
 
 def refuse_grid(folder: RunFolder) -> None:
